@@ -1,0 +1,65 @@
+"""AutoML search over pruned architectures: per-layer widths under a budget, compared honestly with uniform pruning.
+
+    import autoprune
+
+    result = autoprune.search(model, example_input, constraints={"flops": "50%"}, data="cifar10")
+    print(result.verdict.sentence)
+
+Names are imported when they are first used, so that `import autoprune` and the command line stay fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from autoprune._version import __version__
+from autoprune.errors import AutopruneError
+
+if TYPE_CHECKING:
+    from autoprune.api import SearchResult, Space, resume, search, trace
+    from autoprune.config import SpaceOptions
+    from autoprune.controllers.base import Controller, Trial
+    from autoprune.cost.repair import BudgetedSpace
+    from autoprune.evaluators.base import Evaluator
+    from autoprune.export.architecture import load
+
+_HOMES = {
+    "search": "autoprune.api",
+    "resume": "autoprune.api",
+    "trace": "autoprune.api",
+    "load": "autoprune.export.architecture",
+    "SearchResult": "autoprune.api",
+    "Space": "autoprune.api",
+    "SpaceOptions": "autoprune.config",
+    "BudgetedSpace": "autoprune.cost.repair",
+    "Controller": "autoprune.controllers.base",
+    "Trial": "autoprune.controllers.base",
+    "Evaluator": "autoprune.evaluators.base",
+}
+
+__all__ = [
+    "AutopruneError",
+    "BudgetedSpace",
+    "Controller",
+    "Evaluator",
+    "SearchResult",
+    "Space",
+    "SpaceOptions",
+    "Trial",
+    "__version__",
+    "load",
+    "resume",
+    "search",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autoprune' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,198 @@
+"""The command line: parse, call, show. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autoprune._version import __version__
+from autoprune.errors import AutopruneError, ConfigError
+
+app = typer.Typer(
+    help="AutoML search over pruned architectures: per-layer widths under a budget, compared with uniform pruning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="zoo name, or module:factory")]
+ArgOption = Annotated[list[str] | None, typer.Option("--arg", metavar="KEY=VALUE", help="argument of the factory")]
+InputOption = Annotated[str, typer.Option("--input", metavar="N,C,H,W", help="shape of the example input")]
+SpaceOption = Annotated[Path | None, typer.Option("--space", help="a file of search_spaces/")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
+ProgressOption = Annotated[str, typer.Option("--progress", help="auto, rich, plain or silent")]
+
+
+def main() -> None:
+    """Run the command line; errors a user can cause end with exit code 2 and no traceback."""
+    sys.path.insert(0, str(Path.cwd()))  # module:factory of the user's own, as `python -m` would find it
+    try:
+        app()
+    except AutopruneError as error:
+        typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        typer.echo(str(error), err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; every ended trial is on disk: `autoprune resume RUN` goes on", err=True)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def search(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="a job file, see configs/")],
+    run_dir: Annotated[Path | None, typer.Option(help="where to write; a free directory below runs/ by default")] = None,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Search the widths of a network under a budget and compare the winner with uniform pruning."""
+    from autoprune.config import load_job
+
+    job = load_job(job_file)
+
+    from autoprune.api import run
+    from autoprune.pipeline.ingredients import ingredients_of
+
+    _conclude(run(ingredients_of(job), run_dir, progress=_mode(progress)))
+
+
+@app.command()
+def resume(run_dir: RunArgument, progress: ProgressOption = "auto") -> None:
+    """Go on with a run that was killed, as if it had not been."""
+    from autoprune.api import resume as resume_run
+
+    _conclude(resume_run(run_dir, progress=_mode(progress)).record)
+
+
+@app.command()
+def report(run_dir: RunArgument) -> None:
+    """Write report.html and report.md of a finished run anew."""
+    from autoprune.pipeline.phases import write_reports
+    from autoprune.verdict.record import read_record
+
+    record = read_record(run_dir)
+    write_reports(record)
+    _conclude(record)
+
+
+@app.command()
+def export(
+    run_dir: RunArgument,
+    to: Annotated[Path, typer.Option("--to", help="a new folder")],
+) -> None:
+    """Copy the searched network (architecture.yaml, space.json, model.safetensors) to a folder."""
+    from autoprune.api import export_run
+
+    typer.echo(f"exported to {export_run(run_dir, to)}; load it with autoprune.load({str(to)!r})")
+
+
+@app.command()
+def space(
+    model: ModelArgument,
+    arg: ArgOption = None,
+    input_shape: InputOption = "1,3,32,32",
+    space_file: SpaceOption = None,
+    verify: Annotated[bool, typer.Option(help="build random cuts and compare them")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what can be cut in a model, and what stays and why."""
+    from autoprune.tables import space_json, space_tables
+
+    traced = _trace(model, arg, input_shape, space_file, verify=verify)
+    _show(space_json(traced) if as_json else space_tables(traced))
+
+
+@app.command()
+def cost(
+    model: ModelArgument,
+    arg: ArgOption = None,
+    input_shape: InputOption = "1,3,32,32",
+    space_file: SpaceOption = None,
+    widths: Annotated[str, typer.Option(help="full, or uniform:RATIO")] = "full",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a network costs: one multiply-add is one FLOP, one pass of the example input."""
+    from autoprune.tables import cost_json, cost_tables, parse_widths
+
+    traced = _trace(model, arg, input_shape, space_file, verify=False)
+    chosen = parse_widths(widths, traced)
+    _show(cost_json(traced, chosen) if as_json else cost_tables(traced, chosen))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, devices, data, and whether runs can be written."""
+    from autoprune.doctor import examine
+
+    _show(examine())
+
+
+def _trace(model: str, arg: list[str] | None, input_shape: str, space_file: Path | None, *, verify: bool) -> Any:
+    shape = _shape(input_shape)
+    arguments = _arguments(arg or [])
+
+    import torch
+
+    from autoprune.api import trace
+    from autoprune.zoo import build_model
+
+    example = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    return trace(build_model(model, arguments), example, options=space_file, verify=verify)
+
+
+def _shape(text: str) -> list[int]:
+    try:
+        shape = [int(size) for size in text.split(",")]
+    except ValueError:
+        shape = []
+    if not shape or min(shape) < 1:
+        raise ConfigError(f"--input {text!r}: give positive sizes with commas, batch first, for example 1,3,32,32")
+    return shape
+
+
+def _arguments(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    arguments = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--arg {pair!r}: give key=value, for example classes=100")
+        arguments[key] = yaml.safe_load(value)
+    return arguments
+
+
+def _mode(text: str) -> Any:
+    return text  # checked by make_progress, which names what is allowed
+
+
+def _show(content: Any) -> None:
+    if isinstance(content, dict):
+        typer.echo(json.dumps(content, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for part in content:
+        console.print(part)
+
+
+def _conclude(record: Any) -> None:
+    sentence = record.verdict.sentence if record.verdict else "No final networks were trained, so there is no verdict."
+    typer.echo(sentence)
+    typer.echo(f"report: {record.directory / 'report.html'}")
+    typer.echo(f"network: {record.directory / 'export'}")
+
+
+if __name__ == "__main__":
+    main()

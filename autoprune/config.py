@@ -1,0 +1,179 @@
+"""Job files: YAML to validated models; an unknown key is an error with a suggestion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from autoprune.errors import ConfigError, suggest
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SpaceOptions(_Strict):
+    """Which widths are allowed (the content of a file in `search_spaces/`)."""
+
+    min_ratio: float = Field(0.1, gt=0, le=1, description="no group below this share of its full width")
+    min_channels: int = Field(1, ge=1, description="no group below this many channels")
+    divisor: int = Field(1, ge=1, description="widths are multiples of this (the full width always stays allowed)")
+    ratios: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = Field(
+        None, description="explicit choices as shares of the full width, instead of every multiple"
+    )
+    exclude: tuple[str, ...] = Field((), description="shell-style patterns of layer names that stay whole")
+
+
+class ModelOptions(_Strict):
+    """The network to prune."""
+
+    factory: str = Field(description="zoo name, or module:factory")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
+    weights: Path | None = Field(None, description=".safetensors or state dict; None: the base network is trained")
+
+
+class DataOptions(_Strict):
+    """The data set; the search scores on validation, the verdict touches test once."""
+
+    name: str = Field(description="digits, fashion_mnist, cifar10, image_folder, or module:function")
+    path: Path | None = Field(None, description="folder of the original files; None: AUTOPRUNE_DATA")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data set")
+
+
+class TrainingOptions(_Strict):
+    """How the base network and networks from scratch are trained."""
+
+    epochs: int = Field(160, ge=1)
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(1e-4, ge=0)
+    batch_size: int = Field(128, ge=1)
+    schedule: Literal["cosine", "step"] = "cosine"
+    warmup_epochs: int = Field(0, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    augment: bool = True
+    amp: bool = Field(False, description="mixed precision, on GPU only")
+    channels_last: bool = False
+
+
+class EvaluatorOptions(_Strict):
+    """How a candidate is scored."""
+
+    name: str = "inherited"
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class ControllerOptions(_Strict):
+    """What proposes candidates."""
+
+    name: str = "surrogate"
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class SearchOptions(_Strict):
+    """The search itself."""
+
+    trials: int = Field(100, ge=1, description="proposals of the controller, beside those of the allocations")
+    controller: ControllerOptions = ControllerOptions()
+    evaluator: EvaluatorOptions = EvaluatorOptions()
+    criterion: str = Field("l2", description="ranks the channels inside a group")
+    allocations: tuple[str, ...] = Field(("global_threshold",), description="one-shot proposals scored first")
+    rescore: int = Field(5, ge=1, description="how many of the best are re-scored on all validation data")
+    storage: str | None = Field(None, description="Optuna storage URL; None: a journal file in the run directory")
+
+
+class VerdictOptions(_Strict):
+    """The final comparison with uniform pruning."""
+
+    protocols: tuple[str, ...] = Field(("fine_tune", "scratch_e"), min_length=1, description="the first one decides")
+    seeds: int = Field(3, ge=0, description="final trainings per network and protocol; 0 skips the verdict")
+    fine_tune_epochs: int = Field(40, ge=1)
+    random_candidates: int = Field(9, ge=1, description="random widths scored; the one with the median score is trained")
+
+
+class Job(_Strict):
+    """One search job: everything a run depends on."""
+
+    name: str = Field("search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0)
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    model: ModelOptions
+    data: DataOptions
+    training: TrainingOptions = TrainingOptions()
+    space: SpaceOptions = SpaceOptions()
+    constraints: dict[str, str | float]
+    search: SearchOptions = SearchOptions()
+    verdict: VerdictOptions = VerdictOptions()
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _space_file(cls, value: Any) -> Any:
+        return load_space_options(Path(value)).model_dump() if isinstance(value, str) else value
+
+
+def load_job(path: Path) -> Job:
+    """Read a job file.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or has an unknown key or a value out of range; all are named.
+    """
+    return validated(Job, _read(path), str(path))
+
+
+def load_space_options(path: Path) -> SpaceOptions:
+    """Read a file of `search_spaces/`.
+
+    Raises:
+        ConfigError: as for `load_job`.
+    """
+    return validated(SpaceOptions, _read(path), str(path))
+
+
+def validated(model: type[M], data: Any, source: str) -> M:
+    """Validate data against a model; every problem becomes one line with the key, the value and what is allowed."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(model, dict(problem)) for problem in error.errors()]
+        raise ConfigError(f"{source}: " + "\n".join(lines)) from None
+
+
+def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
+    path = [str(part) for part in problem["loc"]]
+    where = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        allowed = _keys(model, path[:-1])
+        return f"unknown key {where!r}.{suggest(path[-1], allowed)} Allowed here: {', '.join(allowed)}"
+    if problem["type"] == "missing":
+        return f"key {where!r} is missing; it has no default"
+    return f"{where}: {problem['msg'].lower()}, got {problem['input']!r}"
+
+
+def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return list(model.model_fields)
+
+
+def _read(path: Path) -> Any:
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; give the path of a YAML file") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold keys and values, got {type(data).__name__}")
+    return data

@@ -1,0 +1,72 @@
+"""Proposers of widths: `ask` and `tell`, and nothing else."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from autoprune.space.groups import Widths
+
+
+class TrialState(enum.StrEnum):
+    """How a trial ended."""
+
+    COMPLETE = "complete"  # has a score
+    PRUNED = "pruned"  # stopped early; its score is of a lower fidelity
+    FAILED = "failed"  # teaches nothing; the traceback is kept
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One evaluated proposal.
+
+    Attributes:
+        number: position in the order in which proposals were made, from 0.
+        widths: member of the space.
+        state: how it ended.
+        score: higher is better; None if and only if it failed.
+        costs: metric name -> cost of the widths.
+        origin: who proposed it: a controller's name, an allocation's name, "random_baseline" or "rescore".
+        seed: the seed the evaluator was given.
+        seconds: wall time of the evaluation.
+        told: how many trials had been told when this one was asked for; resuming replays by it.
+        error: traceback of a failed trial.
+    """
+
+    number: int
+    widths: Widths
+    state: TrialState
+    score: float | None
+    costs: Mapping[str, float] = field(default_factory=dict)
+    origin: str = "controller"
+    seed: int = 0
+    seconds: float = 0.0
+    told: int = 0
+    error: str | None = None
+
+
+class Controller(ABC):
+    """Proposes widths and learns from finished trials; knows no model, no worker, no tensor.
+
+    A controller is built as `Factory(domain, seed=..., **settings)` where `domain` is a
+    `autoprune.cost.budget.BudgetedSpace`: the space, its closed-form costs, and `repair`.
+    Same seed and same calls in the same order give the same proposals: a run resumes by replaying its ledger.
+    """
+
+    @abstractmethod
+    def ask(self, n: int = 1) -> list[Widths]:
+        """Return exactly `n` members of the space inside the budget, ready to be evaluated in any order.
+
+        Proposals asked for and not yet told are pending; a controller counts them so as not to repeat itself.
+        """
+
+    @abstractmethod
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Learn from finished trials, also ones this controller never proposed; the caller's sequence is only read.
+
+        Failed trials and scores that are not finite teach nothing. The order inside one call does not matter.
+        """

@@ -1,0 +1,184 @@
+"""Gaussian-process regression of scores on widths: smooths noisy scores, for proposing and for picking the winner.
+
+Rasmussen and Williams 2006, http://gaussianprocess.org/gpml, chapters 2 and 5. Usable alone:
+
+    mean, sd = ScoreModel(domain).fit(widths, scores).predict(candidates)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+import numpy as np
+from scipy.linalg import cho_solve, solve_triangular
+from scipy.optimize import minimize
+
+from autoprune.controllers.kernel import Gram, InputMap, Inputs, Kernel
+from autoprune.cost.polynomial import WidthMatrix
+from autoprune.cost.repair import BudgetedSpace
+from autoprune.errors import EvaluationError
+from autoprune.space.groups import FloatArray
+
+ScoreFunctions: TypeAlias = Callable[[WidthMatrix], FloatArray]
+"""(N, G) widths -> (N, n) values of n functions."""
+
+_PRIOR_MEDIANS = Kernel().log()
+_PRIOR_SPREAD = np.array([1.5, 1.5, 1.5, 1.5, 0.5, 1.5])
+"""Standard deviations of the parameters' logarithms: weak, 95 % within a factor of 20 (of 2.7 for the length)."""
+
+_MOST_ROWS = 200
+"""Six scalars are settled by this many scores; more would only cost time (cubic in the rows)."""
+
+_JITTER = 1e-8
+
+
+@final
+class ScoreModel:
+    """The posterior over the noise-free score as a function of the widths.
+
+    Before any score, and where all failed, it is the prior. Scores may have any scale.
+
+    Args:
+        domain: gives the ranges of the widths and their closed-form costs.
+    """
+
+    def __init__(self, domain: BudgetedSpace) -> None:
+        self._map = InputMap(domain)
+        self._groups = len(domain.space.groups)
+        self.fit(np.empty((0, self._groups)), np.empty(0))
+
+    def fit(
+        self,
+        widths: WidthMatrix,
+        scores: FloatArray,
+        noise_scale: FloatArray | None = None,
+        *,
+        kernel: Kernel | None = None,
+    ) -> ScoreModel:
+        """Learn from scores; what was learnt before is forgotten.
+
+        Args:
+            widths: (N, G), repeats allowed.
+            scores: (N,) higher is better; rows that are not finite teach nothing.
+            noise_scale: (N,) factors on the standard deviation of the noise, 1 where None; a score averaged over four
+                times the data has 0.5.
+            kernel: keep these parameters; None finds the most probable ones given the scores.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            EvaluationError: the arrays do not fit together, or a noise scale is not positive.
+        """
+        w, y, s = self._checked(widths, scores, noise_scale)
+        self._mean, self._scale = (float(y.mean()), float(y.std()) or 1.0) if len(y) else (0.0, 1.0)
+        if self._scale <= 1e-12 * max(1.0, abs(self._mean)):  # equal up to rounding
+            self._scale = 1.0
+        self._inputs = self._map(w)
+        self._y = (y - self._mean) / self._scale
+        gram = Gram.between(self._inputs, self._inputs)
+        self.kernel = kernel or most_probable_kernel(self._inputs, self._y, s)
+        self._noise = self.kernel.noise * s**2
+        self._cholesky = np.linalg.cholesky(self.kernel(gram) + np.diag(self._noise + _JITTER))
+        self._weights = self._solve(self._y)
+        return self
+
+    def predict(self, widths: WidthMatrix) -> tuple[FloatArray, FloatArray]:
+        """Return the (N,) posterior means and standard deviations of the noise-free scores at the (N, G) widths."""
+        inputs = self._map(widths)
+        cross = self.kernel(Gram.between(inputs, self._inputs))
+        white = solve_triangular(self._cholesky, cross.T, lower=True) if len(self._y) else cross.T
+        variance = self.kernel(Gram.diagonal(inputs)) - (white**2).sum(axis=0)
+        mean: FloatArray = self._mean + self._scale * (cross @ self._weights)
+        return mean, self._scale * np.sqrt(np.maximum(variance, 0.0))
+
+    def sample_functions(self, n: int, rng: np.random.Generator) -> ScoreFunctions:
+        """Return `n` functions drawn from the posterior, cheap to evaluate at any number of widths.
+
+        Pathwise conditioning, Wilson et al. 2020, https://arxiv.org/abs/2002.09309, equation 12: a draw from the prior
+        plus the update that the difference between scores and that draw calls for.
+
+        Args:
+            n: number of functions.
+            rng: draws the functions; they themselves are deterministic.
+        """
+        prior = self.kernel.draw(n, self._inputs, rng)
+        noise = np.sqrt(self._noise)[:, None] * rng.standard_normal((len(self._y), n))
+        weights = self._solve(self._y[:, None] - prior(self._inputs) - noise)
+
+        def functions(widths: WidthMatrix) -> FloatArray:
+            inputs = self._map(widths)
+            update = self.kernel(Gram.between(inputs, self._inputs)) @ weights
+            values: FloatArray = self._mean + self._scale * (prior(inputs) + update)
+            return values
+
+        return functions
+
+    def _solve(self, right: FloatArray) -> FloatArray:
+        solved: FloatArray = cho_solve((self._cholesky, True), right) if len(right) else right
+        return solved
+
+    def _checked(
+        self, widths: WidthMatrix, scores: FloatArray, noise_scale: FloatArray | None
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        w, y = np.asarray(widths, dtype=np.float64).reshape(-1, self._groups), np.asarray(scores, dtype=np.float64)
+        s = np.ones(y.shape) if noise_scale is None else np.asarray(noise_scale, dtype=np.float64)
+        if y.shape != (len(w),) or s.shape != y.shape:
+            raise EvaluationError(
+                f"{len(w)} width vectors need as many scores and noise scales, got shapes {y.shape} and {s.shape}"
+            )
+        if not (s > 0).all():
+            raise EvaluationError(f"noise scales must be above 0, got {s.min()}")
+        finite = np.isfinite(y)
+        return w[finite], y[finite], s[finite]
+
+
+def most_probable_kernel(inputs: Inputs, y: FloatArray, noise_scale: FloatArray) -> Kernel:
+    """Return the kernel parameters of largest posterior density given standardised scores, by L-BFGS from two starts.
+
+    Args:
+        inputs: of N width vectors; an even selection of them where they are many.
+        y: (N,) standardised scores.
+        noise_scale: (N,) factors on the standard deviation of the noise.
+    """
+    if len(y) < 2:
+        return Kernel()
+    rows = np.unique(np.linspace(0, len(y) - 1, _MOST_ROWS).astype(np.int64))
+    chosen = Inputs(inputs.groups[rows], inputs.totals[rows])
+    arguments = (Gram.between(chosen, chosen), y[rows], noise_scale[rows])
+    quiet = _PRIOR_MEDIANS.copy()
+    quiet[-1] -= 3.0  # the evidence may have two modes: all noise, or hardly any
+    bounds = list(zip(_PRIOR_MEDIANS - 4 * _PRIOR_SPREAD, _PRIOR_MEDIANS + 4 * _PRIOR_SPREAD, strict=True))
+    found = [
+        minimize(negative_log_density, start, args=arguments, jac=True, method="L-BFGS-B", bounds=bounds)
+        for start in (_PRIOR_MEDIANS, quiet)
+    ]
+    return Kernel.from_log(min(found, key=lambda result: float(result.fun)).x)
+
+
+def negative_log_density(
+    logarithms: FloatArray, gram: Gram, y: FloatArray, noise_scale: FloatArray
+) -> tuple[float, FloatArray]:
+    """Return minus the log of evidence times prior, and its gradient (Rasmussen and Williams, equations 5.8 and 5.9).
+
+    Args:
+        logarithms: (6,) of the parameters of `Kernel`, in the order of its fields.
+        gram: of N inputs with themselves.
+        y: (N,) standardised scores.
+        noise_scale: (N,) factors on the standard deviation of the noise.
+
+    Returns:
+        The value, without the constants, and its (6,) gradient.
+    """
+    kernel = Kernel.from_log(logarithms)
+    noise = kernel.noise * noise_scale**2
+    cholesky = np.linalg.cholesky(kernel(gram) + np.diag(noise + _JITTER))
+    inverse = cho_solve((cholesky, True), np.eye(len(y)))
+    weights = inverse @ y
+    deviation = (logarithms - _PRIOR_MEDIANS) / _PRIOR_SPREAD
+    value = 0.5 * y @ weights + np.log(np.diag(cholesky)).sum() + 0.5 * deviation @ deviation
+    slope = inverse - np.outer(weights, weights)
+    by_kernel = [0.5 * np.vdot(slope, derivative) for derivative in kernel.gradient(gram)]
+    by_noise = 0.5 * np.diag(slope) @ noise
+    return float(value), np.array([*by_kernel, by_noise]) + deviation / _PRIOR_SPREAD

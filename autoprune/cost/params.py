@@ -1,0 +1,19 @@
+"""Number of parameters; tied tensors count once, buffers (running statistics) not at all."""
+
+from __future__ import annotations
+
+from autoprune.cost.polynomial import CostFunction, Polynomial
+from autoprune.space.groups import AffineSize, SearchSpace, axis_size
+
+
+def params(space: SearchSpace) -> CostFunction:
+    """Return the function (N, G) widths -> (N,) parameter counts."""
+    terms: list[tuple[int, list[AffineSize]]] = []
+    for tensor in space.tensors:
+        if tensor.kind == "parameter":
+            sizes = [
+                AffineSize(length) if axis is None else axis_size(axis, space.groups)
+                for length, axis in zip(tensor.shape, tensor.axes, strict=True)
+            ]
+            terms.append((1, sizes))
+    return Polynomial(terms, len(space.groups))

@@ -1,0 +1,68 @@
+"""Sums of products of affine sizes, for many width vectors at once.
+
+A layer's dimension sizes are affine in the widths, so a product of two of them is a quadratic form; the cost of N
+candidates is then two matrix products. float64 is exact here: every partial sum is an integer below 2**53.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias, final
+
+import numpy as np
+import numpy.typing as npt
+
+from autoprune.space.groups import AffineSize, FloatArray
+
+WidthMatrix: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+CostFunction: TypeAlias = Callable[[WidthMatrix], FloatArray]
+"""(N, G) widths -> (N,) costs; real-valued widths are allowed, so that budgets can be bisected."""
+
+
+@final
+class Polynomial:
+    """`sum(coefficient * product(sizes))` as a function of (N, G) widths.
+
+    Args:
+        terms: pairs of an integer coefficient and the affine sizes it multiplies.
+        n_groups: G, the number of width groups.
+    """
+
+    def __init__(self, terms: Iterable[tuple[int, Sequence[AffineSize]]], n_groups: int) -> None:
+        self._constant = 0.0
+        self._linear = np.zeros(n_groups)
+        self._quadratic = np.zeros((n_groups, n_groups))
+        self._higher: list[tuple[float, list[tuple[float, FloatArray]]]] = []  # attention: three sizes in one product
+        for coefficient, sizes in terms:
+            self._add(float(coefficient), [_dense(size, n_groups) for size in sizes])
+
+    def __call__(self, widths: WidthMatrix) -> FloatArray:
+        """Return the (N,) values at the (N, G) widths."""
+        w = np.atleast_2d(np.asarray(widths, dtype=np.float64))
+        value: FloatArray = ((w @ self._quadratic + self._linear) * w).sum(axis=1) + self._constant
+        for coefficient, factors in self._higher:
+            product = np.full(len(w), coefficient)
+            for constant, linear in factors:
+                product *= constant + w @ linear
+            value += product
+        return value
+
+    def _add(self, coefficient: float, factors: list[tuple[float, FloatArray]]) -> None:
+        varying = [factor for factor in factors if factor[1].any()]
+        for constant, linear in factors:
+            if not linear.any():
+                coefficient *= constant
+        if len(varying) > 2:
+            self._higher.append((coefficient, varying))
+            return
+        (a0, a), (b0, b) = [*varying, (1.0, np.zeros_like(self._linear)), (1.0, np.zeros_like(self._linear))][:2]
+        self._constant += coefficient * a0 * b0
+        self._linear += coefficient * (a0 * b + b0 * a)
+        self._quadratic += coefficient * np.outer(a, b)
+
+
+def _dense(size: AffineSize, n_groups: int) -> tuple[float, FloatArray]:
+    linear = np.zeros(n_groups)
+    for group, multiplicity in size.terms:
+        linear[group] += multiplicity
+    return float(size.constant), linear

@@ -1,0 +1,132 @@
+"""Data sets; one file per data set, one line per data set in the table below.
+
+A data set is a function that returns `DataSplits`, or anything that `splits_from` understands. Its keyword arguments
+are what a job may set; `path` among them receives the job's path.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoprune.errors import ConfigError, DataError, suggest
+from autoprune.registry import Registry, load_object
+
+if TYPE_CHECKING:  # torch is imported with the first data set, not with the list of their names
+    from autoprune.data.base import DataSplits, Split
+
+DATA_SETS = Registry(
+    "data set",
+    {
+        "digits": "autoprune.data.digits:load",
+        "fashion_mnist": "autoprune.data.fashion_mnist:load",
+        "cifar10": "autoprune.data.cifar10:load",
+        "image_folder": "autoprune.data.image_folder:load",
+    },
+    group="autoprune.data",
+)
+
+_ROLES = ("train", "validation", "test")
+
+
+def load_data(name: str, *, path: Path | None = None, arguments: Mapping[str, Any] | None = None) -> DataSplits:
+    """Return the splits of a registered data set, or those that the user's `module:function` returns.
+
+    Args:
+        name: a name in `DATA_SETS`, or `module:function`.
+        path: where the data lie, for data sets that take a path.
+        arguments: further keyword arguments of the data set.
+
+    Raises:
+        RegistryError: unknown name, module or function.
+        ConfigError: an argument that the data set does not take, or one that it misses.
+        DataError: the data are missing or malformed.
+    """
+    loader = load_object(name) if ":" in name else DATA_SETS.get(name)
+    given = {**(arguments or {}), **({} if path is None else {"path": path})}
+    if "path" in given:
+        given["path"] = Path(given["path"]).expanduser()
+    _check_arguments(name, loader, given)
+    return splits_from(loader(**given), name=name)
+
+
+def splits_from(data: object, *, name: str = "user data") -> DataSplits:
+    """Turn what a user has into `DataSplits`.
+
+    Args:
+        data: `DataSplits`; or a mapping with `train`, `validation` and optionally `test`; or a tuple of these two or
+            three. Each is a torch `Dataset` or `DataLoader` of (input, target) pairs, or a `Split`.
+        name: what to call it, unless it is `DataSplits` already.
+
+    Raises:
+        DataError: anything else.
+    """
+    from autoprune.data.base import DataSplits
+
+    if isinstance(data, DataSplits):
+        return data
+    parts = _parts(data)
+    train, validation = _as_split(parts["train"], "train"), _as_split(parts["validation"], "validation")
+    test = None if parts.get("test") is None else _as_split(parts["test"], "test")
+    example, _ = next(train.batches(1, seed=0))
+    named = getattr(getattr(parts["train"], "dataset", parts["train"]), "classes", None)  # as torchvision's have
+    return DataSplits(
+        name=name,
+        train=train,
+        validation=validation,
+        test=test,
+        classes=len(named) if isinstance(named, list | tuple) else None,
+        input_shape=tuple(example.shape[1:]),
+    )
+
+
+def _parts(data: object) -> dict[str, Any]:
+    if isinstance(data, tuple | list) and 2 <= len(data) <= 3:
+        return dict(zip(_ROLES, data, strict=False))
+    if not isinstance(data, Mapping):
+        raise DataError(
+            f"data must be DataSplits, a mapping with 'train', 'validation' and optionally 'test', "
+            f"or a tuple of these two or three; got {type(data).__name__}"
+        )
+    unknown = [str(key) for key in data if key not in _ROLES]
+    missing = [role for role in _ROLES[:2] if data.get(role) is None]
+    if unknown or missing:
+        hint = suggest(unknown[0], _ROLES) if unknown else ""
+        raise DataError(
+            f"data must have 'train' and 'validation' and may have 'test', got {[str(key) for key in data]}.{hint}"
+        )
+    return dict(data)
+
+
+def _as_split(source: object, role: str) -> Split:
+    import torch
+    from torch.utils.data import DataLoader, Dataset, Subset
+
+    from autoprune.data.base import LoaderSplit, Split
+
+    if isinstance(source, Split):
+        return source
+    if isinstance(source, DataLoader):
+        return LoaderSplit(source)
+    if not isinstance(source, Dataset):
+        raise DataError(f"{role} must be a torch Dataset, a DataLoader or a Split, got {type(source).__name__}")
+    whole = LoaderSplit(source)
+    if role == "train":
+        return whole
+    # many data sets are sorted by class: after one fixed shuffle the first n are a fair sample
+    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
+    return LoaderSplit(Subset(source, order.tolist()))
+
+
+def _check_arguments(name: str, loader: Callable[..., object], given: Mapping[str, Any]) -> None:
+    if not callable(loader):
+        raise ConfigError(f"data set {name!r} must be a function that returns the data, got {type(loader).__name__}")
+    signature = inspect.signature(loader)
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        hints = (suggest(key, signature.parameters) for key in given if key not in signature.parameters)
+        takes = ", ".join(signature.parameters) or "no arguments"
+        raise ConfigError(f"data set {name!r}: {error}; it takes {takes}.{next(hints, '')}") from error

@@ -1,0 +1,239 @@
+"""Labelled examples, and the three splits that a search needs: train, validation, test."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+
+from autoprune.data.randomness import isolated
+from autoprune.errors import ConfigError, DataError
+
+
+class Split(ABC):
+    """Labelled examples that can be read again and again; reading leaves the global random state alone."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of examples, at least 1."""
+
+    @abstractmethod
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, augment: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (inputs (N, *input_shape), targets (N, ...)) on the CPU; the last batch may be smaller.
+
+        Args:
+            batch_size: examples per batch, at least 1.
+            seed: None reads in stored order; a seed fixes the shuffling and the augmentation.
+            augment: apply the split's augmentation, if it has one; needs a seed.
+            limit: read only the first `limit` stored examples.
+
+        Raises:
+            ConfigError: a batch size or limit below 1, or augmentation without a seed.
+        """
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes when the examples do."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Random crop after padding with black, then a horizontal flip of every second image.
+
+    Attributes:
+        pad: pixels added on each side before the crop back to size; 4 for 32 x 32 in the papers.
+        flip: whether a mirror image still shows the same class (not so for digits).
+    """
+
+    pad: int
+    flip: bool
+
+    def __post_init__(self) -> None:
+        if self.pad < 0:
+            raise ConfigError(f"augmentation: pad must be 0 or more pixels, got {self.pad}")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return augmented copies of the (N, C, H, W) images."""
+        n, _, height, width = images.shape
+        top, left = torch.randint(2 * self.pad + 1, (2, n), generator=generator)
+        mirrored = torch.rand(n, generator=generator) < 0.5
+        windows = F.pad(images, (self.pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+        cropped = windows[torch.arange(n), :, top, left]
+        return torch.where(mirrored[:, None, None, None], cropped.flip(3), cropped) if self.flip else cropped
+
+
+@final
+class TensorSplit(Split):
+    """Images in memory, one byte per value, normalised batch by batch.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64, class numbers.
+        mean: per channel, of values scaled to 0..1.
+        std: per channel, of values scaled to 0..1; above 0.
+        augmentation: what `augment=True` does.
+
+    Raises:
+        DataError: wrong shapes or types, or no images.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, *, mean: Sequence[float], std: Sequence[float], augmentation: Augmentation
+    ) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4 or labels.dtype != torch.int64:
+            raise DataError(
+                f"images must be uint8 (N, C, H, W) and labels int64 (N,), "
+                f"got {images.dtype} {tuple(images.shape)} and {labels.dtype} {tuple(labels.shape)}"
+            )
+        if labels.shape != images.shape[:1] or not len(labels):
+            raise DataError(f"{len(images)} images and labels of shape {tuple(labels.shape)}: give one label per image")
+        self._images, self._labels, self._augmentation = images, labels, augmentation
+        self._mean = 255 * torch.tensor(mean).view(-1, 1, 1)
+        self._std = 255 * torch.tensor(std).view(-1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64 in stored order."""
+        return self._labels
+
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, augment: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Split.batches`; inputs are float32, normalised."""
+        if augment and seed is None:
+            raise ConfigError("augmentation is random: pass a seed with augment=True")
+        generator = torch.Generator().manual_seed(seed or 0)
+        order = _order(len(self), generator if seed is not None else None, batch_size=batch_size, limit=limit)
+        for chosen in torch.split(order, batch_size):
+            images = self._images[chosen]
+            if augment:
+                images = self._augmentation(images, generator)
+            yield (images - self._mean) / self._std, self._labels[chosen]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of every pixel and label, and of how they are normalised and augmented."""
+        return digest(self._images, self._labels, self._mean, self._std, repr(self._augmentation))
+
+
+@final
+class LoaderSplit(Split):
+    """A user's data set or loader of (input, target) pairs of tensors.
+
+    A `Dataset` is shuffled and batched here; a `DataLoader` is iterated as it is: order and batch size are its own,
+    and a seed only fixes what it draws. Both augment as their owner wrote them, whatever `augment` says.
+
+    Raises:
+        DataError: the source has no length or no examples, or (on reading) a batch is not a pair of tensors.
+    """
+
+    def __init__(self, source: Dataset[Any] | DataLoader[Any]) -> None:
+        dataset = source.dataset if isinstance(source, DataLoader) else source
+        sized = source.sampler if isinstance(source, DataLoader) else source
+        if isinstance(dataset, IterableDataset) or not hasattr(sized, "__len__"):
+            raise DataError(
+                f"{type(dataset).__name__} has no length: give a data set with __len__ and __getitem__, or its loader"
+            )
+        self._source = source
+        self._length = len(cast("Sized", sized))
+        if not self._length:
+            raise DataError(f"{type(dataset).__name__} is empty: give at least one example")
+
+    def __len__(self) -> int:
+        return self._length
+
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, augment: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Split.batches`; a loader ignores `batch_size`, and its `limit` counts in its own order."""
+        shuffler = None if seed is None else torch.Generator().manual_seed(seed)
+        order = _order(len(self), shuffler, batch_size=batch_size, limit=limit)
+        if isinstance(self._source, DataLoader):
+            loader = self._source
+        else:
+            loader = DataLoader(Subset(self._source, order.tolist()), batch_size)
+        own = [loader.generator] if loader.generator is not None else []
+        for batch in isolated(loader, *own, seed=seed or 0):
+            inputs, targets = _pair(batch)
+            yield inputs[:limit], targets[:limit]
+            if limit is not None:
+                limit -= len(inputs)
+                if limit <= 0:
+                    return
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the length and of one batch drawn under a fixed seed; reading everything could take hours."""
+        inputs, targets = next(self.batches(64, seed=0))
+        return digest(str(len(self)), inputs, targets)
+
+
+@final
+@dataclass(frozen=True)
+class DataSplits:
+    """What a search reads.
+
+    Attributes:
+        name: for reports.
+        train: examples to fit weights on.
+        validation: examples to compare candidates on.
+        test: examples touched once, at the end; None where there are none.
+        classes: number of classes, None if unknown.
+        input_shape: of one input, without the batch.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split | None
+    classes: int | None
+    input_shape: tuple[int, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any example of any split does."""
+        return digest(*(split.fingerprint if split else "" for split in (self.train, self.validation, self.test)))
+
+
+def digest(*parts: Tensor | str) -> str:
+    """SHA-256 of tensors (type, shape, values) and texts, in hexadecimal."""
+    total = hashlib.sha256()
+    for part in parts:
+        header = part if isinstance(part, str) else f"{part.dtype} {tuple(part.shape)}"
+        total.update(f"{len(header)} {header}".encode())
+        if isinstance(part, Tensor):
+            total.update(part.detach().cpu().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _order(n: int, generator: torch.Generator | None, *, batch_size: int, limit: int | None) -> Tensor:
+    """Positions to read: the first `limit`, shuffled if there is a generator."""
+    for name, value in (("batch_size", batch_size), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    count = n if limit is None else min(limit, n)
+    return torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+
+
+def _pair(batch: object) -> tuple[Tensor, Tensor]:
+    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
+        return cast("tuple[Tensor, Tensor]", tuple(batch))
+    raise DataError(
+        f"a batch must be a pair of tensors (input, target), got {type(batch).__name__}; "
+        f"for other tasks pass score_func and train_func"
+    )

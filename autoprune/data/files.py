@@ -1,0 +1,39 @@
+"""Finding the original files of a data set on disk; nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path, PurePosixPath
+
+from autoprune.errors import DataError
+
+DATA_VARIABLE = "AUTOPRUNE_DATA"
+
+
+def read_original(data_set: str, path: Path | None, *, folder: str, file: str) -> bytes:
+    """Return the content of `file`, unpacked if it is there as `file.gz`.
+
+    Args:
+        data_set: its name, for messages.
+        path: the folder with the files or one above it, as in `folder`; None: the variable AUTOPRUNE_DATA.
+        folder: where the files lie in the usual layout, for example "FashionMNIST/raw".
+        file: the file's name.
+
+    Raises:
+        DataError: no path at all, or the file is not there or cannot be read.
+    """
+    given = path or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
+    remedy = f"set path or the environment variable {DATA_VARIABLE} to the folder that holds it (nothing is downloaded)"
+    if given is None:
+        raise DataError(f"{data_set}: {folder}/{file} is needed and no folder was given; {remedy}")
+    parts = PurePosixPath(folder).parts
+    places = [given.joinpath(*parts[depth:]) for depth in range(len(parts) + 1)]
+    for found in (place / name for place in places for name in (file, f"{file}.gz")):
+        if found.is_file():
+            try:
+                return gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
+            except (OSError, EOFError) as error:
+                raise DataError(f"{data_set}: {found} cannot be read ({error}); fetch the original again") from error
+    looked = ", ".join(map(str, places))
+    raise DataError(f"{data_set}: no file {file!r} (or {file}.gz) in any of {looked}; {remedy}")

@@ -1,0 +1,68 @@
+"""The global generators (Python, numpy, torch on CPU and CUDA) as something to borrow and give back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+T = TypeVar("T")
+
+
+@contextmanager
+def seeded(seed: int, *generators: torch.Generator) -> Iterator[None]:
+    """Inside, the global generators and `generators` start from `seed`; outside they are as they were."""
+    restore = _snapshot(generators)
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        for generator in _torch_generators(generators):
+            generator.manual_seed(seed)
+        yield
+    finally:
+        restore()
+
+
+def isolated(items: Iterable[T], *generators: torch.Generator, seed: int) -> Iterator[T]:
+    """Iterate `items` so that what it draws comes from `seed` and the loop around it notices nothing.
+
+    A `with seeded(...)` around a `yield` would leak into the consumer; here each step borrows and gives back.
+    """
+    with seeded(seed, *generators):
+        iterator = iter(items)
+        resume = _snapshot(generators)
+    while True:
+        restore = _snapshot(generators)
+        try:
+            resume()
+            item = next(iterator)
+            resume = _snapshot(generators)
+        except StopIteration:
+            return
+        finally:
+            restore()
+        yield item
+
+
+def _snapshot(generators: Iterable[torch.Generator]) -> Callable[[], None]:
+    """Return a function that puts every generator back to its state of now."""
+    python, legacy = random.getstate(), np.random.get_state()
+    states = [(generator, generator.get_state()) for generator in _torch_generators(generators)]
+
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(legacy)
+        for generator, state in states:
+            generator.set_state(state)
+
+    return restore
+
+
+def _torch_generators(own: Iterable[torch.Generator]) -> list[torch.Generator]:
+    # an untouched CUDA stays untouched: initialising it would forbid the process to fork
+    cuda = torch.cuda.default_generators if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    return [torch.default_generator, *cuda, *own]

@@ -1,0 +1,75 @@
+"""What scores a candidate, and the things every evaluator works with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import nn
+
+from autoprune.controllers.settings import check_settings
+from autoprune.evaluators import EVALUATORS
+from autoprune.space.groups import SearchSpace, Widths
+from autoprune.space.slicing import Ranking, slice_model
+from autoprune.training.task import Task
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Workbench:
+    """What candidates are made from: the base network, its space, the order of its channels, and the task.
+
+    Attributes:
+        model: the trained base network; only read.
+        space: its space.
+        ranking: per group, the rank of each channel.
+        task: trains and scores networks.
+        base_epochs: how long the base network was trained.
+    """
+
+    model: nn.Module
+    space: SearchSpace
+    ranking: Ranking
+    task: Task
+    base_epochs: int
+
+    def candidate(self, widths: Widths) -> nn.Module:
+        """A new network of these widths with inherited weights."""
+        return slice_model(self.model, self.space, widths, self.ranking)
+
+
+class Evaluator(ABC):
+    """Widths to score, higher is better.
+
+    Built as `Factory(bench, **settings)`. Same widths and seed give the same score; the base network, its training
+    flags and the global random state are as they were afterwards.
+    """
+
+    @abstractmethod
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False) -> float:
+        """Score a member of the space on validation data.
+
+        Args:
+            widths: member of the space.
+            seed: of everything random in the evaluation.
+            full: score on all validation data, also where the search uses a part of it.
+        """
+
+
+def make_evaluator(name: str, bench: Workbench, settings: Mapping[str, Any]) -> Evaluator:
+    """Build an evaluator by name.
+
+    Raises:
+        RegistryError: unknown name.
+        ConfigError: a setting that the evaluator does not have, or a value out of range.
+    """
+    check_evaluator(name, settings)
+    evaluator: Evaluator = EVALUATORS.get(name)(bench, **settings)
+    return evaluator
+
+
+def check_evaluator(name: str, settings: Mapping[str, Any]) -> None:
+    """Check name and settings before anything is built; raises what `make_evaluator` raises."""
+    check_settings(EVALUATORS.get(name), settings, what=f"evaluator {name!r}", reserved={"bench"})

@@ -1,0 +1,38 @@
+"""Inherited weights with batch-norm recalibration: Li et al., EagleEye, ECCV 2020, section 3.3 (adaptive batch norm)."""
+
+from __future__ import annotations
+
+from typing import final
+
+from autoprune.errors import ConfigError
+from autoprune.evaluators.base import Evaluator, Workbench
+from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
+from autoprune.space.groups import Widths
+
+
+@final
+class Inherited(Evaluator):
+    """Slice the base network, recalibrate its batch norms on training inputs, score it; seconds per candidate.
+
+    Args:
+        bench: what candidates are made from.
+        calibration_batches: training batches whose statistics replace the inherited ones; the same for all candidates.
+        validation_limit: score on this many validation examples (None: all of them).
+    """
+
+    def __init__(
+        self, bench: Workbench, *, calibration_batches: int = 10, validation_limit: int | None = None
+    ) -> None:
+        if calibration_batches < 0 or (validation_limit is not None and validation_limit < 1):
+            raise ConfigError(
+                f"evaluator 'inherited': calibration_batches must be at least 0 and validation_limit at least 1 "
+                f"(or null), got {calibration_batches} and {validation_limit}"
+            )
+        self._bench = bench
+        self._limit = validation_limit
+        self._inputs = bench.task.calibration_inputs(calibration_batches, seed=0)
+
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False) -> float:
+        network = self._bench.candidate(widths)
+        recalibrate_batch_norm(network, self._inputs, device=self._bench.task.device)
+        return self._bench.task.score(network, limit=None if full else self._limit)

@@ -1,0 +1,37 @@
+"""Short training from scratch: the widths are judged without the inherited weights (Liu et al., ICLR 2019)."""
+
+from __future__ import annotations
+
+from typing import final
+
+from autoprune.errors import ConfigError
+from autoprune.evaluators.base import Evaluator, Workbench
+from autoprune.space.groups import Widths
+from autoprune.training.protocols import reinitialise
+
+
+@final
+class Scratch(Evaluator):
+    """Build the network at these widths, initialise it anew, train it for some epochs, score it.
+
+    Args:
+        bench: what candidates are made from.
+        epochs: length of each training; the learning-rate schedule is compressed to it.
+        validation_limit: score on this many validation examples (None: all of them).
+    """
+
+    def __init__(self, bench: Workbench, *, epochs: int = 10, validation_limit: int | None = None) -> None:
+        if epochs < 1 or (validation_limit is not None and validation_limit < 1):
+            raise ConfigError(
+                f"evaluator 'scratch': epochs must be at least 1 and validation_limit at least 1 (or null), "
+                f"got {epochs} and {validation_limit}"
+            )
+        self._bench = bench
+        self._epochs = epochs
+        self._limit = validation_limit
+
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False) -> float:
+        network = self._bench.candidate(widths)
+        reinitialise(network, seed=seed)
+        self._bench.task.train(network, epochs=self._epochs, seed=seed)
+        return self._bench.task.score(network, limit=None if full else self._limit)

@@ -1,0 +1,17 @@
+"""Batch-norm scales: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoprune.importance.l2 import l2
+from autoprune.importance.members import GroupTensors
+
+
+def bn_scale(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
+    """(width,) sum of |gamma| over the group's batch norms; a group without one is ranked by `l2`."""
+    if not tensors.norm_scales:
+        return l2(tensors, rng)
+    return torch.stack([scale.abs() for scale in tensors.norm_scales]).sum(dim=0)

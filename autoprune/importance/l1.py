@@ -1,0 +1,14 @@
+"""Filter weight sum: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, section 3.1."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoprune.importance.members import GroupTensors
+
+
+def l1(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
+    """(width,) sum of absolute weights of every filter that writes the channel, over all layers of the group."""
+    return torch.stack([rows.abs().sum(dim=1) for rows in tensors.filters]).sum(dim=0)

@@ -1,0 +1,14 @@
+"""Group norm: Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, section 3.3, over the writing layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoprune.importance.members import GroupTensors
+
+
+def l2(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
+    """(width,) Euclidean norm of all weights that write the channel, over all layers of the group."""
+    return torch.stack([rows.square().sum(dim=1) for rows in tensors.filters]).sum(dim=0).sqrt()

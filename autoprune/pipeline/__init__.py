@@ -1,0 +1,1 @@
+"""A run from start to end: prepare (nothing is written), then the phases, each of which can be resumed."""

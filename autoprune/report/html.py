@@ -1,0 +1,33 @@
+"""The report as one self-contained HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from autoprune.report import figures
+from autoprune.report.facts import FLOPS, collect
+from autoprune.verdict.record import RunRecord
+
+
+def write_html(record: RunRecord, path: Path | str) -> Path:
+    """Write the page and return its path; styles and figures are inside, nothing is fetched."""
+    environment = Environment(
+        loader=PackageLoader("autoprune.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        facts=collect(record),
+        flops=FLOPS,
+        intervals=Markup(figures.intervals(record.verdict.comparisons if record.verdict else (), record.unit)),
+        tradeoff=Markup(figures.tradeoff(record)),
+        progress=Markup(figures.search_progress(record)),
+    )
+    target = Path(path)
+    target.write_text(page, encoding="utf-8")
+    return target

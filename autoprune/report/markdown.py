@@ -1,0 +1,61 @@
+"""The report as Markdown: the same facts as the page, in tables of text."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from pathlib import Path
+
+from autoprune.report.facts import FLOPS, Facts, Table, collect
+from autoprune.verdict.record import RunRecord
+
+
+def write_markdown(record: RunRecord, path: Path | str) -> Path:
+    """Write the file and return its path."""
+    target = Path(path)
+    target.write_text("\n".join(_lines(collect(record))), encoding="utf-8")
+    return target
+
+
+def _lines(facts: Facts) -> Iterable[str]:
+    yield f"# {_text(facts.sentence)}\n"
+    yield f"**{facts.outcome}** · run {_text(facts.title)} · budget {_text(facts.budget)}\n"
+    yield from (*(f"- {_text(note)}" for note in facts.notes), "")
+    yield from _section("Networks compared", facts.arms)
+    yield from (*(f"- {_text(line)}" for line in facts.legend), "")
+    yield from _section("Searched minus uniform", facts.comparisons, "No final networks were trained.")
+    yield from _section("Widths", _widths(facts))
+    yield from _section("Costs", facts.costs)
+    yield f"{FLOPS}\n"
+    yield from _section("Frozen parts", facts.frozen, "Nothing is frozen.")
+    yield from _section("Failed trials", facts.failed, "No trial failed.")
+    yield from _section("Environment", facts.provenance, "Not recorded.")
+    yield from ("## Job\n", "~~~~yaml", facts.job.rstrip(), "~~~~", "")
+
+
+def _widths(facts: Facts) -> Table:
+    rows = tuple(
+        (row.name, str(row.full), str(row.searched), "–" if row.uniform is None else str(row.uniform))
+        for row in facts.widths
+    )
+    return Table(("group", "unpruned", "searched", "uniform_all"), rows)
+
+
+def _section(title: str, table: Table, otherwise: str = "") -> Iterable[str]:
+    yield f"## {title}\n"
+    if not table.rows:
+        yield f"{otherwise}\n"
+        return
+    yield _row(table.header)
+    yield _row("---" for _ in table.header)
+    yield from map(_row, table.rows)
+    yield ""
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(_text(cell) for cell in cells)} |"
+
+
+def _text(text: str) -> str:
+    """Names come from users: no markup, no new rows or columns."""
+    return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())

@@ -1,0 +1,230 @@
+"""The ledger: an Optuna study in which every trial is on disk the moment it starts and the moment it ends.
+
+Any Optuna storage URL works; the default is a journal file in the run directory. `optuna-dashboard` opens both.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from autoprune.controllers.base import Trial, TrialState
+from autoprune.errors import RunError
+from autoprune.space.groups import SearchSpace, WidthGroup, Widths
+
+_STATES = {
+    OptunaState.COMPLETE: TrialState.COMPLETE,
+    OptunaState.PRUNED: TrialState.PRUNED,
+    OptunaState.FAIL: TrialState.FAILED,
+}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A proposal that is to be evaluated.
+
+    Attributes:
+        number: position in the order of proposals, from 0.
+        widths: member of the space.
+        origin: who proposed it.
+        seed: for the evaluator.
+        told: how many trials had been told when it was proposed.
+        costs: metric -> cost.
+    """
+
+    number: int
+    widths: Widths
+    origin: str
+    seed: int
+    told: int
+    costs: Mapping[str, float]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an evaluation ended: a finite score, or an error's traceback."""
+
+    score: float | None
+    error: str | None = None
+    seconds: float = 0.0
+
+
+def open_storage(url: str | None, journal: Path) -> BaseStorage:
+    """Open the storage of a run.
+
+    Args:
+        url: any Optuna storage URL; None: the journal file.
+        journal: path of the journal file; a line cut short by a kill is dropped, a lock left behind is removed
+            (the caller holds the run's own lock).
+
+    Raises:
+        RunError: the storage cannot be opened.
+    """
+    try:
+        if url is not None:
+            return RDBStorage(url)
+        journal = journal.resolve()
+        _mend(journal)
+        return JournalStorage(JournalFileBackend(str(journal)))
+    except Exception as error:  # noqa: BLE001 - each database driver raises its own kind
+        where = url or str(journal)
+        raise RunError(f"ledger {where} cannot be opened: {type(error).__name__}: {error}") from error
+
+
+@final
+class Ledger:
+    """Trials over a space, in one study.
+
+    Args:
+        storage: of the run.
+        name: of the study, unique in the storage.
+        space: gives the names and choices of the parameters that a dashboard shows.
+    """
+
+    def __init__(self, storage: BaseStorage, name: str, space: SearchSpace) -> None:
+        with _quiet():
+            self._study = optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            )
+        self._space = space
+        self._finished = sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
+
+    def start(self, assignment: Assignment) -> None:
+        """Write down a proposal before it is evaluated."""
+        groups = self._space.groups
+        template = optuna.trial.create_trial(
+            state=OptunaState.RUNNING,
+            params=self._space.by_name(assignment.widths),
+            distributions={group.name: _distribution(group) for group in groups},
+            user_attrs={
+                "number": assignment.number,
+                "widths": list(assignment.widths),
+                "origin": assignment.origin,
+                "seed": assignment.seed,
+                "told": assignment.told,
+                "costs": dict(assignment.costs),
+            },
+        )
+        self._study.add_trial(template)
+
+    def finish(self, assignment: Assignment, outcome: Outcome) -> Trial:
+        """Write down how the evaluation ended."""
+        trial = optuna.trial.Trial(self._study, self._entries()[assignment.number]._trial_id)
+        trial.set_user_attr("order", self._finished)
+        trial.set_user_attr("seconds", outcome.seconds)
+        if outcome.error is not None:
+            trial.set_user_attr("error", outcome.error)
+        with _quiet():
+            if outcome.score is None:
+                self._study.tell(trial, state=OptunaState.FAIL)
+            else:
+                self._study.tell(trial, outcome.score)
+        self._finished += 1
+        return finished_trial(assignment, outcome)
+
+    def proposals(self) -> list[tuple[Assignment, bool]]:
+        """All proposals in order, and whether each one's evaluation has ended."""
+        entries = self._entries()
+        return [(_assignment(entries[number]), entries[number].state.is_finished()) for number in sorted(entries)]
+
+    def trials(self) -> list[Trial]:
+        """Ended trials in the order in which they ended."""
+        ended = [entry for entry in self._entries().values() if entry.state.is_finished()]
+        return [_trial(entry) for entry in sorted(ended, key=lambda entry: int(entry.user_attrs["order"]))]
+
+    def _entries(self) -> dict[int, FrozenTrial]:
+        return {int(t.user_attrs["number"]): t for t in self._study.get_trials(deepcopy=False)}
+
+
+@final
+class Notebook:
+    """Small JSON records under string keys, in a study of their own; each is on disk the moment it is written."""
+
+    def __init__(self, storage: BaseStorage, name: str) -> None:
+        with _quiet():
+            self._study = optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            )
+
+    def write(self, key: str, score: float, record: Mapping[str, Any]) -> None:
+        """Add a record with a score."""
+        self._study.add_trial(
+            optuna.trial.create_trial(value=score, user_attrs={"key": key, **record}, params={}, distributions={})
+        )
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Key -> record, with its score under "score"."""
+        trials = self._study.get_trials(deepcopy=False)
+        return {str(t.user_attrs["key"]): {**t.user_attrs, "score": t.value} for t in trials}
+
+
+def finished_trial(assignment: Assignment, outcome: Outcome) -> Trial:
+    """The trial that an assignment became."""
+    return Trial(
+        assignment.number,
+        assignment.widths,
+        TrialState.FAILED if outcome.score is None else TrialState.COMPLETE,
+        outcome.score,
+        assignment.costs,
+        assignment.origin,
+        assignment.seed,
+        outcome.seconds,
+        assignment.told,
+        outcome.error,
+    )
+
+
+def _assignment(entry: FrozenTrial) -> Assignment:
+    note = entry.user_attrs
+    widths = tuple(int(w) for w in note["widths"])
+    return Assignment(note["number"], widths, note["origin"], note["seed"], note["told"], note["costs"])
+
+
+def _trial(entry: FrozenTrial) -> Trial:
+    assignment = _assignment(entry)
+    note = entry.user_attrs
+    score = entry.value if _STATES[entry.state] is TrialState.COMPLETE else None
+    return finished_trial(assignment, Outcome(score, note.get("error"), float(note.get("seconds", 0.0))))
+
+
+def _distribution(group: WidthGroup) -> BaseDistribution:
+    steps = {b - a for a, b in zip(group.choices, group.choices[1:], strict=False)}
+    if len(steps) == 1:
+        return IntDistribution(group.choices[0], group.choices[-1], step=steps.pop())
+    return CategoricalDistribution(group.choices)
+
+
+def _mend(journal: Path) -> None:
+    journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
+    if not journal.exists():
+        return
+    with journal.open("r+b") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna's chatter out of our output without changing its settings for others."""
+    logger = logging.getLogger("optuna")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

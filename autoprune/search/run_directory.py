@@ -1,0 +1,129 @@
+"""A run on disk: one directory that holds everything, written so that a kill at any moment loses nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Self, final
+
+from autoprune.errors import RunError
+
+_MARK = "run.json"
+
+
+@final
+class RunDirectory:
+    """An open run directory, locked against a second driver.
+
+    Build it with `create` or `reopen`. Files are written beside their place and moved there in one step.
+    """
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make a new run directory.
+
+        Raises:
+            RunError: it holds a run or other files already, or cannot be written.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                f"run directory {path} is in use already; `autoprune resume {path}` goes on with the run in it, "
+                f"or give another directory with --run-dir"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return cls(path, _locked(path))
+
+    @classmethod
+    def reopen(cls, path: Path) -> Self:
+        """Open the directory of an earlier run to go on with it.
+
+        Raises:
+            RunError: there is no run in it, another process works on it, or it cannot be written.
+        """
+        if not (path / _MARK).is_file():
+            raise RunError(f"{path} is not a run directory: it holds no {_MARK}; give the path that the search printed")
+        return cls(path, _locked(path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write a JSON file in one step."""
+        self.write_text(name, json.dumps(data, indent=1, sort_keys=False, default=str))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file in one step.
+
+        Raises:
+            RunError: the directory cannot be written.
+        """
+        temporary = self.path / f".{name}.tmp"
+        try:
+            temporary.write_text(text)
+            temporary.replace(self.path / name)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def update_run(self, **entries: Any) -> None:
+        """Add entries to run.json."""
+        known = read_json(self.path / _MARK) if (self.path / _MARK).is_file() else {}
+        self.write_json(_MARK, {**known, **entries})
+
+
+def free_directory(parent: Path, name: str) -> Path:
+    """Return `parent/name`, or with -2, -3, … where that exists."""
+    path, number = parent / name, 1
+    while path.exists():
+        number += 1
+        path = parent / f"{name}-{number}"
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        data: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}; the run has not got that far: resume it") from error
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} is damaged ({error}); start a new run") from error
+    return data
+
+
+def _locked(path: Path) -> IO[str]:
+    try:
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise RunError(f"run directory {path} is being worked on by another process; wait for it or stop it") from error
+    return lock
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    reason = error.strerror or str(error)
+    return RunError(f"run directory {path} cannot be written: {reason}; check the permissions or give another one")
+
+

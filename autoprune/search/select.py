@@ -1,0 +1,48 @@
+"""The winner is inferred: the posterior mean over all trials decides, not the luckiest score.
+
+The best of many noisy scores is mostly luck (winner's curse); a smoothed model of the scores pools neighbours.
+The shortlist and the uniform baselines are scored once more on all validation data before the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from autoprune.controllers.base import Trial, TrialState
+from autoprune.controllers.posterior import ScoreModel
+from autoprune.cost.repair import BudgetedSpace
+from autoprune.errors import EvaluationError
+from autoprune.space.groups import Widths
+
+Posterior = dict[Widths, tuple[float, float]]
+"""Widths -> (mean, standard deviation) of the smoothed score."""
+
+
+def smooth(domain: BudgetedSpace, trials: Sequence[Trial], rescored: Mapping[Widths, float] | None = None) -> Posterior:
+    """Fit the score model to all complete trials and re-scores, and return it at every width vector scored.
+
+    Raises:
+        EvaluationError: no trial has a score.
+    """
+    complete = [(t.widths, t.score) for t in trials if t.state is TrialState.COMPLETE and t.score is not None]
+    if not complete:
+        raise EvaluationError("no candidate has a score; the tracebacks of the failed trials are in the ledger")
+    observed = [*complete, *(rescored or {}).items()]
+    model = ScoreModel(domain).fit(np.array([w for w, _ in observed]), np.array([s for _, s in observed]))
+    distinct = list(dict.fromkeys(widths for widths, _ in observed))
+    mean, sd = model.predict(np.array(distinct))
+    return {w: (float(m), float(s)) for w, m, s in zip(distinct, mean, sd, strict=True)}
+
+
+def shortlist(posterior: Posterior, k: int) -> list[Widths]:
+    """The k width vectors with the highest posterior mean, best first; equal means keep the order of the trials."""
+    return sorted(posterior, key=lambda widths: -posterior[widths][0])[:k]
+
+
+def median_trial(trials: Sequence[Trial]) -> Trial | None:
+    """The complete trial with the median score (the lower one of two), None where there is none."""
+    complete = [t for t in trials if t.score is not None]
+    ordered = sorted(complete, key=lambda trial: (trial.score, trial.number))
+    return ordered[(len(ordered) - 1) // 2] if ordered else None

@@ -1,0 +1,230 @@
+"""What can be cut: width groups, layer shapes and the space of widths they span.
+
+Plain values, valid from birth; nothing here knows torch. `flops` counts one multiply-add as one FLOP everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, TypeAlias, final
+
+import numpy as np
+import numpy.typing as npt
+
+from autoprune.errors import SpaceError
+
+Widths: TypeAlias = tuple[int, ...]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class WidthGroup:
+    """Channels that can only be cut together: producer outputs, norms, consumer inputs, residual partners.
+
+    Attributes:
+        name: the first layer that produces these channels.
+        width: the number of channels of the unpruned network.
+        choices: allowed kept-channel counts, ascending; the last one is `width`.
+        members: every layer whose output channels are in the group, in graph order.
+        residual: True where several layers write the same channels (a residual sum);
+            `uniform_inner` keeps such groups full.
+    """
+
+    name: str
+    width: int
+    choices: Widths
+    members: tuple[str, ...] = ()
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        ascending = all(a < b for a, b in zip(self.choices, self.choices[1:], strict=False))
+        if not self.choices or not ascending or self.choices[0] < 1 or self.choices[-1] != self.width:
+            raise SpaceError(
+                f"group {self.name!r}: choices must ascend from at least 1 to the full width {self.width}, "
+                f"got {self.choices}"
+            )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FrozenPart:
+    """Channels that stay as they are, and why.
+
+    Attributes:
+        name: the layer that produces the channels.
+        channels: how many of its output channels are frozen.
+        reason: one sentence for a person.
+    """
+
+    name: str
+    channels: int
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AffineSize:
+    """Size of one dimension: `constant + sum(multiplicity * widths[group])`; a concat is such a sum."""
+
+    constant: int
+    terms: tuple[tuple[int, int], ...] = ()  # (group index, multiplicity)
+
+    def __call__(self, widths: Sequence[int]) -> int:
+        """Return the size at these widths."""
+        return self.constant + sum(multiplicity * widths[group] for group, multiplicity in self.terms)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One matrix product of the graph: `coefficient` times the product of `sizes` multiply-adds."""
+
+    layer: str
+    kind: Literal["conv", "linear", "matmul"]
+    coefficient: int
+    sizes: tuple[AffineSize, ...]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class AxisLayout:
+    """Which channel each index of a tensor axis belongs to.
+
+    Attributes:
+        group: (n,) index of the width group, -1 where the index is always kept.
+        channel: (n,) channel inside the group, 0 where `group` is -1.
+    """
+
+    group: IntArray
+    channel: IntArray
+
+
+def axis_size(axis: AxisLayout, groups: Sequence[WidthGroup]) -> AffineSize:
+    """Return the size of an axis as an affine function of the widths."""
+    members, counts = np.unique(axis.group[axis.group >= 0], return_counts=True)
+    terms = tuple((int(g), int(n) // groups[int(g)].width) for g, n in zip(members, counts, strict=True))
+    return AffineSize(int((axis.group < 0).sum()), terms)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TensorLayout:
+    """A parameter or buffer and the layout of each of its axes (None: the axis is never cut).
+
+    Attributes:
+        name: its name in the state dict.
+        names: all its names, more than one where tensors are tied or modules shared.
+        reads: axes that multiply incoming channels (a convolution's input axis).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Literal["parameter", "buffer"]
+    axes: tuple[AxisLayout | None, ...]
+    names: tuple[str, ...] = ()
+    reads: tuple[int, ...] = ()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SearchSpace:
+    """Width groups with their allowed widths, the shapes that costs follow from, and what is frozen.
+
+    Widths are tuples of kept-channel counts in the order of `groups`; matrices of widths are (N, G) int64.
+    """
+
+    groups: tuple[WidthGroup, ...]
+    frozen: tuple[FrozenPart, ...] = ()
+    operations: tuple[Operation, ...] = ()
+    tensors: tuple[TensorLayout, ...] = ()
+    notes: tuple[str, ...] = field(default=())  # for a person: what a space file changed, what was skipped
+
+    def __post_init__(self) -> None:
+        names = [group.name for group in self.groups]
+        if len(set(names)) != len(names):
+            raise SpaceError(f"group names must be distinct, got {sorted(n for n in names if names.count(n) > 1)}")
+
+    @cached_property
+    def full(self) -> Widths:
+        """The unpruned widths."""
+        return tuple(group.width for group in self.groups)
+
+    @cached_property
+    def smallest(self) -> Widths:
+        """The smallest allowed width of every group."""
+        return tuple(group.choices[0] for group in self.groups)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of groups, choices and shapes: two spaces with the same one accept the same widths at the same cost."""
+        sizes = [[op.layer, op.kind, op.coefficient, [[s.constant, s.terms] for s in op.sizes]] for op in self.operations]
+        tensors = [[t.name, t.shape] for t in self.tensors]
+        text = json.dumps([[[g.name, g.choices] for g in self.groups], sizes, tensors])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __contains__(self, widths: object) -> bool:
+        return (
+            isinstance(widths, tuple)
+            and len(widths) == len(self.groups)
+            and all(w in g.choices for w, g in zip(widths, self.groups, strict=True))
+        )
+
+    def check(self, widths: Iterable[int]) -> Widths:
+        """Return the widths as a tuple of ints.
+
+        Raises:
+            SpaceError: a wrong number of widths, or one that its group does not allow; names the group.
+        """
+        given = tuple(int(w) for w in widths)
+        if len(given) != len(self.groups):
+            raise SpaceError(f"{len(given)} widths given for {len(self.groups)} groups ({self._group_names()})")
+        for width, group in zip(given, self.groups, strict=True):
+            if width not in group.choices:
+                raise SpaceError(
+                    f"group {group.name!r} cannot be {width} wide; allowed: {_short(group.choices)}. "
+                    f"space.nearest(widths) rounds to the closest allowed widths"
+                )
+        return given
+
+    def uniform(self, ratio: float) -> Widths:
+        """The allowed widths nearest to `ratio` times the full width, the same ratio in every group.
+
+        Raises:
+            SpaceError: the ratio is not in (0, 1].
+        """
+        if not 0 < ratio <= 1:
+            raise SpaceError(f"a uniform ratio must be above 0 and at most 1, got {ratio}")
+        return self.nearest([ratio * width for width in self.full])
+
+    def nearest(self, widths: Iterable[float]) -> Widths:
+        """The member of the space nearest to these widths, group by group (ties go to the smaller width)."""
+        given = list(widths)
+        if len(given) != len(self.groups):
+            raise SpaceError(f"{len(given)} widths given for {len(self.groups)} groups ({self._group_names()})")
+        return tuple(
+            min(group.choices, key=lambda choice, w=width: (abs(choice - w), choice))  # type: ignore[misc]
+            for width, group in zip(given, self.groups, strict=True)
+        )
+
+    def by_name(self, widths: Sequence[int]) -> dict[str, int]:
+        """Group name -> width."""
+        return {group.name: int(w) for group, w in zip(self.groups, widths, strict=True)}
+
+    def _group_names(self) -> str:
+        names = [group.name for group in self.groups]
+        return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+
+
+def _short(choices: Widths) -> str:
+    if len(choices) <= 12:
+        return ", ".join(map(str, choices))
+    if len(choices) == choices[-1] - choices[0] + 1:
+        return f"{choices[0]} to {choices[-1]}"
+    return f"{', '.join(map(str, choices[:5]))}, …, {choices[-1]}"

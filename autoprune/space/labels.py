@@ -1,0 +1,156 @@
+"""Labels: which channel every element of every tensor belongs to, and the unions that tie channels together.
+
+Label values: a positive id names a channel; FIXED cannot go (network input, constants, outputs of unknown operators);
+VOID is padding that says nothing about the channel it lies in. Unions and freezes are collected while the graph runs
+and solved once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from autoprune.space.groups import IntArray
+
+FIXED = 0
+VOID = -1
+_LARGE = torch.iinfo(torch.int64).max
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """Solved unions.
+
+    Attributes:
+        root: (n_labels + 1,) class of each label; `root[0]` is meaningless.
+        reasons: class -> why it is frozen.
+        residual: classes written by a sum of several layers.
+    """
+
+    root: IntArray
+    reasons: dict[int, str]
+    residual: frozenset[int]
+
+    @cached_property
+    def _free(self) -> IntArray:
+        frozen = np.isin(self.root, list(self.reasons))
+        frozen[FIXED] = True
+        return np.where(frozen, -1, self.root)
+
+    def of(self, labels: Tensor) -> IntArray:
+        """Return the class of every element, -1 for FIXED, VOID and frozen ones."""
+        free: IntArray = self._free[np.maximum(labels.numpy(), FIXED)]
+        return free
+
+
+@final
+class Labels:
+    """Hands out labels and collects what ties them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._pairs: list[IntArray] = []
+        self._frozen: list[tuple[IntArray, str]] = []
+        self._residual: list[IntArray] = []
+
+    def fresh(self, *shape: int) -> Tensor:
+        """New labels, one per element."""
+        number = int(np.prod(shape))
+        first = self._count + 1
+        self._count += number
+        return torch.arange(first, first + number).reshape(shape)
+
+    def unite(self, a: Tensor, b: Tensor, reason: str) -> Tensor:
+        """Tie two tensors of one shape element by element; a channel tied to something FIXED is frozen.
+
+        Returns:
+            The labels of the result: the channel's wherever one of the two has a channel.
+        """
+        first, second = _compact(a, b)
+        both = (first > 0) & (second > 0) & (first != second)
+        if both.any():
+            self._pairs.append(np.unique(torch.stack([first[both], second[both]]).numpy(), axis=1))
+        for one, other in ((first, second), (second, first)):
+            self.freeze(one[(one > 0) & (other == FIXED)], reason)
+        merged = torch.where(first > 0, first, torch.maximum(first, second))
+        return merged.expand(a.shape)
+
+    def freeze(self, labels: Tensor, reason: str) -> None:
+        """Keep these channels whole, and remember why."""
+        positive = labels[labels > 0]
+        if positive.numel():
+            self._frozen.append((np.unique(positive.numpy()), reason))
+
+    def mark_residual(self, a: Tensor, b: Tensor) -> None:
+        """Note the channels that two layers write by a sum."""
+        first, second = _compact(a, b)
+        self._residual.append(np.unique(first[(first > 0) & (second > 0)].numpy()))
+
+    def per_channel(self, labels: Tensor, dim: int, reason: str) -> Tensor:
+        """Return one label per index of `dim`; all other dimensions are tied together."""
+        rows = labels.movedim(dim, 0)
+        for axis in range(rows.ndim - 1, 0, -1):
+            if rows.stride(axis) == 0:
+                rows = rows.select(axis, 0)
+        rows = rows.reshape(rows.shape[0], -1)
+        head = rows.max(dim=1).values
+        if rows.shape[1] > 1 and bool((rows != rows[:, :1]).any()):
+            self.unite(rows, head[:, None].expand(rows.shape), reason)
+        return head
+
+    def solve(self) -> Classes:
+        """Solve all unions at once."""
+        n = self._count + 1
+        pairs = np.concatenate(self._pairs, axis=1) if self._pairs else np.zeros((2, 0), dtype=np.int64)
+        matrix = coo_array((np.ones(pairs.shape[1], dtype=np.int8), (pairs[0], pairs[1])), shape=(n, n))
+        root = connected_components(matrix, directed=False)[1].astype(np.int64)
+        reasons: dict[int, str] = {}
+        for labels, reason in self._frozen:
+            for class_ in np.unique(root[labels]):
+                reasons.setdefault(int(class_), reason)
+        residual = frozenset(int(c) for labels in self._residual for c in np.unique(root[labels]))
+        return Classes(root, reasons, residual)
+
+
+def varies(labels: Tensor, dim: int) -> bool:
+    """True where two different channels, or a channel and something FIXED, lie along `dim`."""
+    if labels.shape[dim] <= 1 or labels.stride(dim) == 0:
+        return False
+    largest = labels.amax(dim)
+    smallest = torch.where(labels == VOID, _LARGE, labels).amin(dim)
+    return bool(((smallest != largest) & (smallest != _LARGE)).any())
+
+
+def tighten(labels: Tensor) -> Tensor:
+    """Store constant dimensions with stride 0: the same labels, cheap to unite later."""
+    for dim in range(labels.ndim):
+        if labels.shape[dim] > 1 and labels.stride(dim) != 0:
+            head = labels.narrow(dim, 0, 1)
+            if torch.equal(head.expand(labels.shape), labels):
+                labels = head.expand(labels.shape)
+    return labels
+
+
+def spread(channel: Tensor, dim: int, shape: Sequence[int]) -> Tensor:
+    """Expand one label per channel along `dim` to `shape`, without memory."""
+    view = [1] * len(shape)
+    view[dim] = -1
+    return channel.reshape(view).expand(tuple(shape))
+
+
+def _compact(*tensors: Tensor) -> list[Tensor]:
+    """Drop all but one index of each dimension along which every tensor is stored as constant."""
+    compact = list(tensors)
+    for dim in range(tensors[0].ndim):
+        if all(t.stride(dim) == 0 or t.shape[dim] == 1 for t in tensors):
+            compact = [t.narrow(dim, 0, min(1, t.shape[dim])) for t in compact]
+    return compact

@@ -1,0 +1,120 @@
+"""Slicing: a candidate network is a copy of the module whose tensors keep some of their indices.
+
+Channels are ranked once per group by importance; a candidate keeps the best ones, in their original order.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import SpaceError
+from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
+
+Ranking: TypeAlias = tuple[IntArray, ...]
+"""Per group: (width,) rank of each channel, 0 for the most important one."""
+
+
+def ranking_from_scores(scores: Sequence[np.ndarray[Any, Any]]) -> Ranking:
+    """Rank channels by importance, higher first; ties keep their order."""
+    ranks = []
+    for score in scores:
+        rank = np.empty(len(score), dtype=np.int64)
+        rank[np.argsort(-np.asarray(score), kind="stable")] = np.arange(len(score))
+        ranks.append(rank)
+    return tuple(ranks)
+
+
+def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: Ranking) -> nn.Module:
+    """Build the network of these widths; the same class as `model`, trainable, sharing nothing with it.
+
+    Args:
+        model: the network that was traced; only read.
+        space: its space.
+        widths: member of the space.
+        ranking: which channels to keep first.
+
+    Raises:
+        SpaceError: the widths are not in the space, or the model is not the one that was traced.
+    """
+    space.check(widths)
+    kept = _KeptIndices(widths, ranking)
+    replaced: dict[int, Any] = {}  # deepcopy's memo: cut tensors are never copied whole
+    for layout in space.tensors:
+        full = tensor_of(model, layout.name)
+        if tuple(full.shape) != layout.shape:
+            raise SpaceError(
+                f"{layout.name} has shape {tuple(full.shape)} but {layout.shape} when the space was traced; "
+                f"trace this model anew"
+            )
+        cut = full.detach()
+        for dim, axis in enumerate(layout.axes):
+            if axis is not None:
+                cut = cut.index_select(dim, kept.of(axis, cut.device))
+        if cut.data_ptr() == full.data_ptr():
+            continue  # untouched: deepcopy copies it
+        replaced[id(full)] = nn.Parameter(cut, full.requires_grad) if isinstance(full, nn.Parameter) else cut
+    sliced = copy.deepcopy(model, replaced)
+    for module in sliced.modules():
+        _adapt_attributes(module)
+    return sliced
+
+
+def kept_mask(axis: AxisLayout, widths: Widths, ranking: Ranking) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return (n,) True where the index of the axis survives at these widths."""
+    keep = axis.group < 0
+    for group in np.unique(axis.group[axis.group >= 0]):
+        inside = axis.group == group
+        keep[inside] = ranking[group][axis.channel[inside]] < widths[group]
+    return keep
+
+
+def tensor_of(model: nn.Module, name: str) -> Tensor:
+    """Return the parameter or buffer of this name."""
+    path, _, attribute = name.rpartition(".")
+    tensor: Tensor = getattr(model.get_submodule(path), attribute)
+    return tensor
+
+
+class _KeptIndices:
+    """Surviving indices of each axis, computed once per layout."""
+
+    def __init__(self, widths: Widths, ranking: Ranking) -> None:
+        self._widths = widths
+        self._ranking = ranking
+        self._known: dict[int, Tensor] = {}
+
+    def of(self, axis: AxisLayout, device: torch.device) -> Tensor:
+        if id(axis) not in self._known:
+            indices = np.flatnonzero(kept_mask(axis, self._widths, self._ranking))
+            self._known[id(axis)] = torch.from_numpy(indices).to(device)
+        return self._known[id(axis)]
+
+
+def _adapt_attributes(module: nn.Module) -> None:
+    """Make the sizes that PyTorch's own modules remember match their sliced tensors."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        _adapt_convolution(module)
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        known = module.weight if module.weight is not None else module.running_mean
+        if known is not None:
+            module.num_features = len(known)
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+def _adapt_convolution(conv: nn.modules.conv._ConvNd) -> None:
+    first, second = conv.weight.shape[:2]
+    if conv.transposed:
+        conv.in_channels, conv.out_channels = first, second * conv.groups
+        return
+    if conv.groups == conv.in_channels and conv.groups > 1:  # depthwise: as many groups as channels that are left
+        conv.groups = first * conv.groups // conv.out_channels
+    conv.out_channels, conv.in_channels = first, second * conv.groups

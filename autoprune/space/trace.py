@@ -1,0 +1,144 @@
+"""From a model and an example input to a search space: export the graph once, follow channels through it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from autoprune.config import SpaceOptions
+from autoprune.errors import TraceError
+from autoprune.space.assemble import assemble
+from autoprune.space.calls import Call, LabelGraph, Parameter
+from autoprune.space.groups import SearchSpace
+from autoprune.space.labels import FIXED
+from autoprune.space.rules import RULES, is_pointwise, pointwise, unknown
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A traced model.
+
+    Attributes:
+        space: its width groups, not yet verified.
+        code_fingerprint: a hash of the exported graph, the same for the same model code and input shape.
+    """
+
+    space: SearchSpace
+    code_fingerprint: str
+
+
+def trace(model: nn.Module, example_input: Tensor | tuple[Any, ...], *, options: SpaceOptions | None = None) -> Traced:
+    """Find the width groups of a model; the model is only read.
+
+    Args:
+        model: any module that `torch.export` accepts.
+        example_input: its positional inputs; costs are those of one forward pass of this input, so a batch of 1
+            gives costs per image.
+        options: width choices, exclusions and ties.
+
+    Raises:
+        TraceError: the model cannot be exported.
+    """
+    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
+    program = export(model, inputs)
+    graph = LabelGraph()
+    _Interpreter(program, graph).run()
+    space = assemble(graph, model, options or SpaceOptions())
+    code = hashlib.sha256(program.graph_module.code.encode())
+    for name, parameter in model.named_parameters():
+        code.update(f"{name}{tuple(parameter.shape)}".encode())
+    return Traced(space, code.hexdigest()[:16])
+
+
+def export(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
+    """Export a copy of the model in evaluation mode; flags, weights and global random state stay as they are."""
+    devices = list({p.device for p in model.parameters() if p.device.type == "cuda"})
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            return torch.export.export(copy.deepcopy(model).eval(), inputs, strict=False)
+    except Exception as error:  # noqa: BLE001 - any error of user code or the exporter becomes one clear message
+        raise TraceError(
+            f"{type(model).__name__} cannot be exported to a graph with this example input "
+            f"({', '.join(_describe(i) for i in inputs)}): {type(error).__name__}: {_first_lines(str(error))}. "
+            f"Check that model(example_input) runs; torch.export also refuses `if` on tensor values, "
+            f".item() and printing of tensors inside forward: compute such values outside, or make them constants"
+        ) from error
+
+
+@final
+class _Interpreter:
+    """Runs the exported graph once, on labels."""
+
+    def __init__(self, program: ExportedProgram, graph: LabelGraph) -> None:
+        self._program = program
+        self._graph = graph
+        self._values: dict[torch.fx.Node, Any] = {}
+
+    def run(self) -> None:
+        with torch.no_grad():
+            for node in self._program.graph.nodes:
+                self._values[node] = self._visit(node)
+                for used in node.all_input_nodes:
+                    if next(reversed(used.users)) is node and used.op == "call_function":
+                        self._values[used] = None  # last use: labels of large maps need not pile up
+
+    def _visit(self, node: torch.fx.Node) -> Any:
+        if node.op == "placeholder":
+            return self._placeholder(node)
+        if node.op == "output":
+            return self._output(node)
+        if node.op == "get_attr":
+            return None
+        if node.target is operator.getitem:
+            source, index = node.args
+            return self._values[source][index]  # type: ignore[index]
+        call = self._call(node)
+        if is_pointwise(node.target) and call.tensors:
+            return pointwise(self._graph, call)
+        return RULES.get(call.name, unknown)(self._graph, call)
+
+    def _placeholder(self, node: torch.fx.Node) -> Any:
+        signature = self._program.graph_signature
+        value = node.meta.get("val")
+        if node.name in signature.inputs_to_parameters:
+            return Parameter(signature.inputs_to_parameters[node.name], tuple(value.shape), "parameter")  # type: ignore[union-attr]
+        if node.name in signature.inputs_to_buffers:
+            return Parameter(signature.inputs_to_buffers[node.name], tuple(value.shape), "buffer")  # type: ignore[union-attr]
+        return torch.tensor(FIXED).expand(value.shape) if isinstance(value, Tensor) else value
+
+    def _output(self, node: torch.fx.Node) -> None:
+        for value in torch.utils._pytree.tree_leaves(torch.fx.node.map_arg(node.args, self._values.__getitem__)):
+            if isinstance(value, Tensor | Parameter):
+                self._graph.unions.freeze(self._graph.labels(value), "the model's output")
+
+    def _call(self, node: torch.fx.Node) -> Call:
+        target: Any = node.target
+        name = getattr(target, "__name__", str(target)).split(".")[0]
+        positional = torch.fx.node.map_arg(node.args, self._values.__getitem__)
+        keywords = torch.fx.node.map_arg(node.kwargs, self._values.__getitem__)
+        schema = getattr(target, "_schema", None)
+        names = [a.name for a in schema.arguments] if schema else [f"arg{i}" for i in range(len(positional))]
+        arguments: dict[str, Any] = dict(zip(names, positional, strict=False)) | dict(keywords)
+        stack: Mapping[str, Any] = node.meta.get("nn_module_stack") or {}
+        module = next(reversed(stack.values()))[0] if stack else ""
+        weight = arguments.get("weight")
+        layer = weight.name.rpartition(".")[0] or weight.name if isinstance(weight, Parameter) else module
+        return Call(target, name, arguments, node.meta.get("val"), layer, f"{name} in {module or 'the model'}")
+
+
+def _describe(value: Any) -> str:
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _first_lines(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[:2])[:400]

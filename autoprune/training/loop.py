@@ -1,0 +1,254 @@
+"""The training loop for classification: SGD and cross entropy, as the pruning papers train their CIFAR networks."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, final, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoprune.data.base import Split
+from autoprune.data.randomness import seeded
+from autoprune.errors import ConfigError, EvaluationError, suggest
+
+Progress: TypeAlias = Callable[[int, int, float], None]
+"""Called after every epoch with (epochs done, epochs in all, mean loss of the epoch)."""
+
+Schedule: TypeAlias = Literal["cosine", "step"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        epochs: passes over the training examples.
+        lr: highest learning rate.
+        momentum: of SGD.
+        nesterov: Nesterov's momentum.
+        weight_decay: on all parameters, norms and biases too, as in the papers.
+        batch_size: examples per step.
+        schedule: "cosine" falls to 0; "step" multiplies by 0.1 at 50 % and at 75 % of the training.
+        warmup_epochs: the learning rate first rises linearly over so many epochs.
+        label_smoothing: share of the target spread over all classes.
+        augment: use the split's augmentation.
+        amp: mixed precision, on CUDA only (bfloat16 where the GPU has it, else float16 with loss scaling).
+        channels_last: memory format during training.
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+
+    epochs: int
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    batch_size: int = 128
+    schedule: Schedule = "cosine"
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    augment: bool = True
+    amp: bool = False
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        ranges: dict[str, tuple[bool, str]] = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "lr": (0 < self.lr < math.inf, "above 0"),
+            "momentum": (0 <= self.momentum < 1, "at least 0 and below 1"),
+            "nesterov": (not self.nesterov or self.momentum > 0, "false where momentum is 0"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "warmup_epochs": (0 <= self.warmup_epochs < self.epochs, "0 or more and below epochs"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "at least 0 and below 1"),
+        }
+        for name, (valid, allowed) in ranges.items():
+            if not valid:
+                raise ConfigError(f"training: {name} must be {allowed}, got {getattr(self, name)!r}")
+        schedules = get_args(Schedule)
+        if self.schedule not in schedules:
+            raise ConfigError(
+                f"training: unknown schedule {self.schedule!r}; choose one of {', '.join(schedules)}."
+                f"{suggest(self.schedule, schedules)}"
+            )
+
+    def over(self, epochs: int, *, lr: float | None = None) -> Recipe:
+        """The same recipe over another number of epochs, the warm-up in proportion; with another `lr` if given."""
+        warmup_epochs = self.warmup_epochs * epochs / self.epochs
+        return replace(self, epochs=epochs, warmup_epochs=warmup_epochs, lr=self.lr if lr is None else lr)
+
+    def learning_rate(self, done: float) -> float:
+        """The learning rate when the share `done` (0 to 1) of the training is over."""
+        warm = self.warmup_epochs / self.epochs
+        if done < warm:
+            return self.lr * done / warm
+        if self.schedule == "step":
+            return self.lr * 0.1 ** ((done >= 0.5) + (done >= 0.75))
+        return self.lr * (1 + math.cos(math.pi * (done - warm) / (1 - warm))) / 2
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch of training.
+
+    Attributes:
+        epoch: from 1.
+        loss: mean training loss.
+        accuracy: on the training examples as they were seen, in percent.
+        lr: learning rate of the last step.
+        seconds: wall-clock time.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    lr: float
+    seconds: float
+
+
+def train(
+    model: nn.Module,
+    split: Split,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> list[EpochRecord]:
+    """Train `model` in place; it is left on `device` in eval mode. The global random state stays as it was.
+
+    Args:
+        model: maps (N, *input_shape) to (N, classes).
+        split: training examples with class numbers.
+        recipe: how.
+        seed: of the order, the augmentation and whatever the model draws (dropout).
+        device: where.
+        progress: see `Progress`.
+
+    Raises:
+        EvaluationError: the loss is no longer a finite number.
+    """
+    trainer = _Trainer(model, recipe, device)
+    records = []
+    with seeded(seed):
+        for epoch in range(1, recipe.epochs + 1):
+            record = trainer.run_epoch(split, epoch, seed=seed * recipe.epochs + epoch)
+            records.append(record)
+            if progress is not None:
+                progress(epoch, recipe.epochs, record.loss)
+    _move(model, device, torch.contiguous_format).eval()  # weight files want plain memory
+    return records
+
+
+def accuracy(
+    model: nn.Module, split: Split, *, device: torch.device, batch_size: int = 512, limit: int | None = None
+) -> float:
+    """Share of examples whose highest output is the right class, in percent (0 to 100).
+
+    The model runs in eval mode, on `device` (as a copy if it lies elsewhere), and is left as it was.
+
+    Args:
+        model: maps (N, *input_shape) to (N, classes).
+        split: examples with class numbers.
+        device: where.
+        batch_size: examples per forward pass.
+        limit: only the first `limit` examples.
+    """
+    correct, seen = torch.zeros((), dtype=torch.int64, device=device), 0
+    with evaluating(placed(model, device)) as network, seeded(0), torch.no_grad():
+        for inputs, targets in split.batches(batch_size, limit=limit):
+            correct += (network(inputs.to(device)).argmax(1) == targets.to(device)).sum()
+            seen += len(targets)
+    return 100.0 * correct.item() / seen
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Inside, `model` is in eval mode; afterwards every module has its own training flag again."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        yield model.eval()
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model` if all of it lies on `device`, else a copy there: a caller's model is not moved."""
+    tensors = [*model.parameters(), *model.buffers()]
+    home = torch.empty(0, device=device).device  # "cuda" means one card of several
+    return model if all(tensor.device == home for tensor in tensors) else copy.deepcopy(model).to(device)
+
+
+def _move(model: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
+    moved: nn.Module = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # missing in torch
+    return moved
+
+
+@final
+class _Trainer:
+    """A model with its optimizer."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+        self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self._model = _move(model, device, self._format).train()
+        self._recipe, self._device = recipe, device
+        self._optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+        self._amp = recipe.amp and device.type == "cuda"
+        bfloat16 = self._amp and torch.cuda.is_bf16_supported(including_emulation=False)
+        self._precision = torch.bfloat16 if bfloat16 else torch.float16
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp and not bfloat16)
+
+    def run_epoch(self, split: Split, epoch: int, *, seed: int) -> EpochRecord:
+        started = time.perf_counter()
+        loss, correct, seen, lr = torch.zeros((), device=self._device), torch.zeros((), device=self._device), 0, 0.0
+        for inputs, targets in split.batches(self._recipe.batch_size, seed=seed, augment=self._recipe.augment):
+            if len(targets) == 1 < self._recipe.batch_size and seen:
+                continue  # a leftover of one example has no batch statistics
+            # the schedule at the middle of the step: never 0, not even at the first step of a warm-up
+            done = (epoch - 1 + min(1.0, (seen + len(targets) / 2) / len(split))) / self._recipe.epochs
+            lr = self._recipe.learning_rate(done)
+            step_loss, step_correct = self._step(inputs, targets, lr=lr)
+            loss += step_loss * len(targets)
+            correct += step_correct
+            seen += len(targets)
+        mean_loss = loss.item() / seen
+        if not math.isfinite(mean_loss):
+            raise EvaluationError(
+                f"training: the loss is {mean_loss} in epoch {epoch} of {self._recipe.epochs} "
+                f"at learning rate {lr:.3g}; lower lr (it is {self._recipe.lr:g}) or add warmup_epochs"
+            )
+        return EpochRecord(epoch, mean_loss, 100.0 * correct.item() / seen, lr, time.perf_counter() - started)
+
+    def _step(self, inputs: Tensor, targets: Tensor, *, lr: float) -> tuple[Tensor, Tensor]:
+        """One step; return the mean loss and the number of right answers, both still on the device."""
+        targets = targets.to(self._device, non_blocking=True)
+        inputs = inputs.to(self._device, non_blocking=True)
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=self._format)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        with torch.autocast(self._device.type, dtype=self._precision, enabled=self._amp):
+            outputs = self._model(inputs)
+            loss = F.cross_entropy(outputs, targets, label_smoothing=self._recipe.label_smoothing)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return loss.detach(), (outputs.detach().argmax(1) == targets).sum()

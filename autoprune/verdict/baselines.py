@@ -1,0 +1,63 @@
+"""Baselines go through the same door as the search: same budget band, evaluator, seeds and ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from autoprune.allocation import ALLOCATIONS
+from autoprune.controllers.base import Trial
+from autoprune.cost.repair import BudgetedSpace
+from autoprune.errors import BudgetError
+from autoprune.search.select import median_trial
+from autoprune.space.groups import FloatArray, Widths
+from autoprune.verdict.record import Arm
+
+UNIFORM = ("uniform_all", "uniform_inner")
+RANDOM = "random_baseline"
+
+
+def plan(
+    domain: BudgetedSpace, scores: Sequence[FloatArray], *, allocations: Sequence[str], random_candidates: int, seed: int
+) -> list[tuple[str, Widths]]:
+    """What every search scores first, as (origin, widths): both uniforms, the allocations, random widths.
+
+    `uniform_inner` is left out where the budget cannot be reached with full residual groups.
+
+    Args:
+        domain: space and budget.
+        scores: per group, importance of each channel.
+        allocations: names of one-shot rules.
+        random_candidates: how many random width vectors.
+        seed: of the random widths.
+    """
+    proposals: list[tuple[str, Widths]] = []
+    for name in dict.fromkeys((*UNIFORM, *allocations)):
+        rule = ALLOCATIONS.get(name)
+        try:
+            proposals.append((name, rule(domain, scores)))
+        except BudgetError:
+            if name != "uniform_inner":
+                raise
+    rng = np.random.default_rng([seed, 1])
+    rows = domain.sample(random_candidates, rng)
+    return [*proposals, *((RANDOM, tuple(int(w) for w in row)) for row in rows)]
+
+
+def arms(
+    domain: BudgetedSpace, trials: Sequence[Trial], winner: Widths, rescored: Mapping[Widths, float]
+) -> tuple[Arm, ...]:
+    """The architectures of the final comparison, winner first; a baseline that could not be scored is still trained."""
+    costs = domain.budget.costs_of
+    searched = sum(trial.score is not None for trial in trials)
+    chosen = [Arm("winner", winner, costs(winner), rescored.get(winner), searched)]
+    for name in UNIFORM:
+        widths = next((trial.widths for trial in trials if trial.origin == name), None)
+        if widths is not None:
+            chosen.append(Arm(name, widths, costs(widths), rescored.get(widths), 1))
+    randoms = [trial for trial in trials if trial.origin == RANDOM]
+    median = median_trial(randoms)
+    if median is not None:
+        chosen.append(Arm("random_median", median.widths, costs(median.widths), median.score, len(randoms)))
+    return tuple(chosen)

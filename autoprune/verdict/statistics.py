@@ -1,0 +1,132 @@
+"""Is the winner better than uniform pruning? Paired differences over seeds, their interval, and one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.special import stdtrit
+
+from autoprune.errors import EvaluationError
+from autoprune.verdict.record import Comparison, FinalTraining, Outcome, Verdict
+
+UNIFORM_ARMS = ("uniform_all", "uniform_inner")
+
+_HOW = {
+    "fine_tune": "fine-tuned",
+    "scratch_e": "trained from scratch",
+    "scratch_b": "trained from scratch at equal compute",
+    "rewind": "rewound and retrained",
+}
+_THAN = {"better": "better than", "worse": "worse than", "not distinguishable": "not distinguishable from"}
+
+
+def paired_comparison(
+    winner: Sequence[float], rival: Sequence[float], *, protocol: str, rival_name: str, confidence: float = 0.95
+) -> Comparison:
+    """Compare two networks by the differences of their scores, paired by seed (paired t interval).
+
+    An interval needs a spread to be estimated from. With one pair, or with the same difference on every seed (seeds
+    without effect, or a score too coarse to show one), there is none: the interval is infinite and the outcome
+    "not distinguishable". A spread of 0 would otherwise turn two lucky seeds into certainty.
+
+    Args:
+        winner: (n,) scores of the winner.
+        rival: (n,) scores of the rival, in the order of the same seeds.
+        protocol: how both were trained.
+        rival_name: the rival's arm.
+        confidence: coverage of the interval.
+
+    Raises:
+        EvaluationError: no pairs, unequal lengths, or a score that is not finite.
+    """
+    ours, theirs = np.asarray(winner, dtype=np.float64), np.asarray(rival, dtype=np.float64)
+    if ours.shape != theirs.shape or not ours.size or not np.isfinite([ours, theirs]).all():
+        raise EvaluationError(
+            f"{protocol}: winner and {rival_name} need finite scores for the same seeds, at least one, "
+            f"got {list(winner)} and {list(rival)}"
+        )
+    differences = ours - theirs
+    n, mean = differences.size, float(differences.mean())
+    half = math.inf
+    rounding = 1e-9 * float(np.abs([ours, theirs]).max())
+    if float(np.ptp(differences)) > rounding:
+        half = float(stdtrit(n - 1, 0.5 + confidence / 2) * differences.std(ddof=1) / math.sqrt(n))
+    outcome: Outcome = "better" if mean > half else "worse" if mean < -half else "not distinguishable"
+    return Comparison(protocol, rival_name, mean, mean - half, mean + half, n, outcome)
+
+
+def better_uniform(finals: Sequence[FinalTraining], protocol: str) -> str:
+    """Return the uniform arm with the higher mean score under a protocol; `uniform_all` on a tie.
+
+    Raises:
+        EvaluationError: no uniform network was trained by the protocol.
+    """
+    scores = {arm: list(_by_seed(finals, protocol, arm).values()) for arm in UNIFORM_ARMS}
+    trained = [arm for arm in UNIFORM_ARMS if scores[arm]]
+    if not trained:
+        raise EvaluationError(f"no uniform network was trained by {protocol!r}; train one of {', '.join(UNIFORM_ARMS)}")
+    return max(trained, key=lambda arm: float(np.mean(scores[arm])))
+
+
+def judge(finals: Sequence[FinalTraining], *, protocols: Sequence[str], budget_text: str, unit: str) -> Verdict:
+    """Compare the winner with the better uniform network under each protocol; the first one decides.
+
+    Scores are paired on the seeds that both networks have. A protocol without such a seed is named in the sentence
+    and left out; without any comparison the outcome is "not distinguishable".
+
+    Args:
+        finals: every final training.
+        protocols: in order of weight.
+        budget_text: completes "At …", for example "50 % of the FLOPs".
+        unit: of every score, "%" or "".
+    """
+    comparisons = tuple(found for protocol in protocols if (found := _compare(finals, protocol)) is not None)
+    missing = [protocol for protocol in protocols if protocol not in {c.protocol for c in comparisons}]
+    clauses = [_clause(comparison, comparisons[0], unit) for comparison in comparisons]
+    if missing:
+        clauses.append(f"no seed to compare winner and uniform pruning by: {', '.join(missing)}")
+    if not comparisons:
+        clauses[:0] = ["the searched widths could not be compared with uniform pruning"]
+    sentence = f"At {budget_text} {'; '.join(clauses)}."
+    return Verdict(sentence, comparisons[0].outcome if comparisons else "not distinguishable", comparisons)
+
+
+def signed(difference: float, unit: str) -> str:
+    """A difference of two scores as text, with its sign."""
+    return f"{difference:+.2f}" if unit == "%" else f"{difference:+.3g}"
+
+
+def _compare(finals: Sequence[FinalTraining], protocol: str) -> Comparison | None:
+    ours = _by_seed(finals, protocol, "winner")
+    shared = [final for final in finals if final.seed in ours]
+    if not any(final.protocol == protocol and final.arm in UNIFORM_ARMS for final in shared):
+        return None
+    rival = better_uniform(shared, protocol)
+    theirs = _by_seed(shared, protocol, rival)
+    pairs = sorted(theirs)
+    return paired_comparison(
+        [ours[seed] for seed in pairs], [theirs[seed] for seed in pairs], protocol=protocol, rival_name=rival
+    )
+
+
+def _by_seed(finals: Sequence[FinalTraining], protocol: str, arm: str) -> Mapping[int, float]:
+    return {final.seed: final.score for final in finals if final.protocol == protocol and final.arm == arm}
+
+
+def _clause(comparison: Comparison, first: Comparison, unit: str) -> str:
+    how = _HOW.get(comparison.protocol, f"trained by {comparison.protocol}")
+    difference, interval = signed(comparison.difference, unit), "no interval"
+    if math.isfinite(comparison.low):
+        interval = f"{signed(comparison.low, unit)} to {signed(comparison.high, unit)}"
+    if comparison is not first:
+        against = f"against {comparison.rival}: " if comparison.rival != first.rival else ""
+        return f"{how} they are {comparison.outcome} ({against}{difference}, {interval})"
+    points = " points" if unit == "%" else ""
+    seeds = f"{comparison.seeds} seed{'s' * (comparison.seeds > 1)}"
+    confidence = f"95 % confidence interval {interval}" if math.isfinite(comparison.low) else f"{interval} possible"
+    return (
+        f"the searched widths are {_THAN[comparison.outcome]} uniform pruning ({comparison.rival}): "
+        f"{difference}{points}, {confidence} ({how}, {seeds})"
+    )

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import check_grad
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Exponentiation
+from sklearn.gaussian_process.kernels import Kernel as SklearnKernel
+
+from autoprune.controllers.kernel import Gram, InputMap, Inputs, Kernel
+from autoprune.controllers.posterior import ScoreModel, most_probable_kernel, negative_log_density
+from autoprune.cost.repair import BudgetedSpace
+from autoprune.errors import EvaluationError
+from autoprune.space.groups import FloatArray, IntArray
+from autoprune.testing.spaces import chain_space
+
+KERNEL = Kernel(linear=0.4, totals=0.2, quadratic=0.3, residual=0.5, length=0.8, noise=0.1)
+FULL = np.array([16, 24, 32, 24])
+
+
+@pytest.fixture(scope="module")
+def domain() -> BudgetedSpace:
+    return BudgetedSpace(chain_space(tuple(FULL)), {"flops": "50%"})
+
+
+def data(domain: BudgetedSpace, n: int, seed: int = 0) -> tuple[IntArray, FloatArray]:
+    rng = np.random.default_rng(seed)
+    widths = domain.sample(n, rng)
+    return widths, truth(widths) + 0.1 * rng.standard_normal(n)
+
+
+def truth(widths: IntArray) -> FloatArray:
+    ratios = np.log(widths / FULL)
+    value: FloatArray = 70.0 + ratios @ np.array([1.0, 0.2, 0.6, 0.4]) - 0.5 * ratios[:, 0] * ratios[:, 2]
+    return value
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gradient_is_that_of_finite_differences(domain: BudgetedSpace, seed: int) -> None:
+    widths, scores = data(domain, 25, seed)
+    inputs = InputMap(domain)(widths)
+    y, noise_scale = (scores - scores.mean()) / scores.std(), np.random.default_rng(seed).uniform(0.5, 2.0, 25)
+    arguments = (Gram.between(inputs, inputs), y, noise_scale)
+    point = Kernel().log() + np.random.default_rng(seed).normal(size=6)
+    error = check_grad(
+        lambda p: negative_log_density(p, *arguments)[0], lambda p: negative_log_density(p, *arguments)[1], point
+    )
+    assert error < 1e-4 * np.linalg.norm(negative_log_density(point, *arguments)[1])
+
+
+def sklearn_kernel(groups: int) -> SklearnKernel:
+    """The same covariance but for the totals, whose variance the test makes negligible."""
+    linear = ConstantKernel(KERNEL.linear / groups) * DotProduct(sigma_0=1e-9)
+    quadratic = ConstantKernel(KERNEL.quadratic / groups**2) * Exponentiation(DotProduct(sigma_0=1e-9), 2)
+    residual = ConstantKernel(KERNEL.residual) * RBF(KERNEL.length * np.sqrt(groups))
+    return ConstantKernel(1.0) + linear + quadratic + residual
+
+
+def test_the_posterior_is_that_of_scikit_learn(domain: BudgetedSpace) -> None:
+    widths, scores = data(domain, 40)
+    others, _ = data(domain, 30, seed=9)
+    noise_scale = np.random.default_rng(1).uniform(0.5, 2.0, 40)
+    kernel = Kernel(KERNEL.linear, 1e-12, KERNEL.quadratic, KERNEL.residual, KERNEL.length, KERNEL.noise)
+    mean, sd = ScoreModel(domain).fit(widths, scores, noise_scale, kernel=kernel).predict(others)
+    inputs = InputMap(domain)
+    reference = GaussianProcessRegressor(
+        sklearn_kernel(4), alpha=KERNEL.noise * noise_scale**2, optimizer=None, normalize_y=True
+    )
+    expected, expected_sd = reference.fit(inputs(widths).groups, scores).predict(inputs(others).groups, return_std=True)
+    np.testing.assert_allclose(mean, expected, rtol=1e-6)
+    np.testing.assert_allclose(sd, expected_sd, rtol=1e-4)
+
+
+def test_samples_have_the_posteriors_mean_and_deviation(domain: BudgetedSpace) -> None:
+    widths, scores = data(domain, 12)
+    others, _ = data(domain, 8, seed=9)
+    model = ScoreModel(domain).fit(widths, scores, kernel=KERNEL)
+    rng = np.random.default_rng(0)
+    values = np.concatenate([model.sample_functions(100, rng)(others) for _ in range(20)], axis=1)
+    mean, sd = model.predict(others)
+    np.testing.assert_allclose(values.mean(axis=1), mean, atol=0.12 * sd.max())
+    np.testing.assert_allclose(values.std(axis=1), sd, rtol=0.1)
+
+
+def test_a_sampled_function_is_a_function(domain: BudgetedSpace) -> None:
+    widths, scores = data(domain, 12)
+    functions = ScoreModel(domain).fit(widths, scores).sample_functions(3, np.random.default_rng(0))
+    np.testing.assert_allclose(functions(widths)[::-1], functions(widths[::-1]))
+    assert functions(widths).shape == (12, 3)
+
+
+def test_samples_of_the_prior_have_the_kernels_covariance(domain: BudgetedSpace) -> None:
+    inputs = InputMap(domain)(data(domain, 6)[0])
+    rng = np.random.default_rng(0)
+    values = np.concatenate([KERNEL.draw(200, inputs, rng)(inputs) for _ in range(50)], axis=1)
+    expected = KERNEL(Gram.between(inputs, inputs))
+    np.testing.assert_allclose(np.cov(values), expected, atol=0.08 * expected.max())
+
+
+def test_smoothing_predicts_the_truth_better_than_the_scores_do(domain: BudgetedSpace) -> None:
+    rng = np.random.default_rng(2)
+    widths = domain.sample(60, rng)
+    noise = truth(widths).std()
+    scores = truth(widths) + noise * rng.standard_normal(60)
+    mean, _ = ScoreModel(domain).fit(widths, scores).predict(widths)
+    assert np.std(mean - truth(widths)) < 0.6 * noise
+
+
+def test_noise_is_found(domain: BudgetedSpace) -> None:
+    rng = np.random.default_rng(3)
+    widths = domain.sample(150, rng)
+    scores = truth(widths) + 0.3 * rng.standard_normal(150)
+    model = ScoreModel(domain).fit(widths, scores)
+    assert np.sqrt(model.kernel.noise) * scores.std() == pytest.approx(0.3, rel=0.25)
+
+
+def test_a_score_with_less_noise_is_followed_more_closely(domain: BudgetedSpace) -> None:
+    widths, scores = data(domain, 20)
+    scores[0] += 2.0
+    kept = [
+        ScoreModel(domain).fit(widths, scores, np.array([scale] + [1.0] * 19), kernel=KERNEL).predict(widths[:1])[0][0]
+        for scale in (0.1, 1.0, 10.0)
+    ]
+    assert kept[0] > kept[1] > kept[2]
+
+
+def test_the_unit_of_the_score_does_not_matter(domain: BudgetedSpace) -> None:
+    widths, scores = data(domain, 20)
+    mean, sd = ScoreModel(domain).fit(widths, scores).predict(widths)
+    scaled_mean, scaled_sd = ScoreModel(domain).fit(widths, scores / 1000 - 3).predict(widths)
+    np.testing.assert_allclose(scaled_mean, mean / 1000 - 3, rtol=1e-4)
+    np.testing.assert_allclose(scaled_sd, sd / 1000, rtol=1e-2)
+
+
+@pytest.mark.parametrize("scores", [[], [np.nan, -np.inf, np.inf], [0.5], [0.5, 0.6], [0.7] * 8, [1e9] * 3, [0.0] * 4])
+def test_few_equal_or_failed_scores_give_finite_answers(domain: BudgetedSpace, scores: list[float]) -> None:
+    widths, others = data(domain, len(scores))[0], data(domain, 5, seed=4)[0]
+    model = ScoreModel(domain).fit(widths, np.array(scores))
+    mean, sd = model.predict(others)
+    usable = [s for s in scores if np.isfinite(s)]
+    assert np.isfinite(mean).all()
+    assert (sd > 0).all()
+    assert np.isfinite(model.sample_functions(2, np.random.default_rng(0))(others)).all()
+    if len(set(usable)) == 1:
+        np.testing.assert_allclose(mean, usable[0])
+    if not usable:
+        np.testing.assert_array_equal(mean, 0.0)
+
+
+def test_the_kernel_is_a_maximum_that_does_not_depend_on_chance(domain: BudgetedSpace) -> None:
+    widths, scores = data(domain, 30)
+    inputs = InputMap(domain)(widths)
+    y, ones = (scores - scores.mean()) / scores.std(), np.ones(30)
+    best = most_probable_kernel(inputs, y, ones).log()
+    gram = Gram.between(inputs, inputs)
+    density = [negative_log_density(best + step, gram, y, ones)[0] for step in 0.3 * np.vstack([np.eye(6), -np.eye(6)])]
+    assert negative_log_density(best, gram, y, ones)[0] <= min(density)
+    assert np.array_equal(best, most_probable_kernel(inputs, y, ones).log())
+
+
+def test_a_group_with_one_choice_says_nothing() -> None:
+    space = chain_space((1, 16, 16))
+    inputs: Inputs = InputMap(BudgetedSpace(space, {"flops": "60%"}))(np.array([[1, 4, 5], [1, 16, 16]]))
+    assert (inputs.groups[:, 0] == 0).all()
+
+
+def test_misfitting_arrays_are_refused(domain: BudgetedSpace) -> None:
+    widths, scores = data(domain, 5)
+    with pytest.raises(EvaluationError, match="5 width vectors"):
+        ScoreModel(domain).fit(widths, scores[:4])
+    with pytest.raises(EvaluationError, match="above 0"):
+        ScoreModel(domain).fit(widths, scores, np.zeros(5))

@@ -1,0 +1,224 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune.data.base import Augmentation, TensorSplit
+from autoprune.errors import ConfigError, EvaluationError
+from autoprune.training.loop import Recipe, accuracy, evaluating, placed, train
+
+CPU = torch.device("cpu")
+
+
+def easy_split(n: int = 96) -> TensorSplit:
+    """Class 1 is bright on the left, class 0 on the right."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % 2
+    images = torch.randint(0, 100, (n, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    images[labels == 1, :, :, :4] += 100
+    images[labels == 0, :, :, 4:] += 100
+    return TensorSplit(images, labels, mean=(0.4,), std=(0.3,), augmentation=Augmentation(pad=1, flip=False))
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.Dropout(0.1),
+            nn.Flatten(),
+            nn.Linear(256, 2),
+        )
+
+
+def state(model: nn.Module) -> list[Tensor]:
+    return list(model.state_dict().values())
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def trained(recipe: Recipe, seed: int = 0) -> nn.Module:
+    model = network()
+    train(model, easy_split(), recipe, seed=seed, device=CPU)
+    return model
+
+
+class TestTrain:
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"schedule": "step", "nesterov": False}, {"warmup_epochs": 1, "label_smoothing": 0.1}, {"amp": True}],
+    )
+    def test_learns_an_easy_task_and_reports_it(self, options: dict[str, object]):
+        model, seen = network(), []
+        recipe = Recipe(epochs=4, lr=0.05, batch_size=16, **options)
+        records = train(model, easy_split(), recipe, seed=1, device=CPU, progress=lambda *now: seen.append(now))
+        assert accuracy(model, easy_split(), device=CPU) == 100.0
+        assert records[-1].loss < records[0].loss
+        assert seen == [(record.epoch, 4, record.loss) for record in records]
+        assert [record.epoch for record in records] == [1, 2, 3, 4]
+
+    def test_same_seed_same_weights_another_seed_others(self):
+        recipe = Recipe(epochs=2, batch_size=16)
+        assert same(state(trained(recipe, 3)), state(trained(recipe, 3)))
+        assert not same(state(trained(recipe, 3)), state(trained(recipe, 4)))
+
+    def test_the_global_random_state_neither_matters_nor_changes(self):
+        recipe = Recipe(epochs=1, batch_size=16)
+        with torch.random.fork_rng():
+            torch.manual_seed(77)
+            before = torch.get_rng_state()
+            first = trained(recipe)
+            assert torch.equal(torch.get_rng_state(), before)
+            torch.manual_seed(78)
+            assert same(state(first), state(trained(recipe)))
+
+    def test_channels_last_trains_the_same_network_and_leaves_plain_memory(self):
+        plain, last = network(), network()
+        for model in (plain, last):
+            model[4] = nn.Identity()  # dropout draws in the order of the memory
+            recipe = Recipe(epochs=1, lr=0.01, batch_size=16, channels_last=model is last)
+            train(model, easy_split(), recipe, seed=0, device=CPU)
+        for a, b in zip(state(plain), state(last), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+            assert b.is_contiguous()
+
+    def test_one_step_is_torch_sgd_on_all_parameters(self):
+        split = easy_split(16)
+        ours, reference = network(), network()
+        ours[4] = reference[4] = nn.Identity()  # no dropout
+        recipe = Recipe(epochs=1, lr=0.2, batch_size=16, weight_decay=0.01, augment=False, label_smoothing=0.2)
+        train(ours, split, recipe, seed=5, device=CPU)
+        half_way = 0.1  # the cosine in the middle of the only step
+        optimizer = torch.optim.SGD(reference.parameters(), half_way, 0.9, weight_decay=0.01, nesterov=True)
+        inputs, targets = next(split.batches(16, seed=1))
+        nn.functional.cross_entropy(reference(inputs), targets, label_smoothing=0.2).backward()
+        optimizer.step()
+        for a, b in zip(state(ours), state(reference), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+    def test_a_leftover_of_one_example_is_skipped(self):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+        train(model, easy_split(33), Recipe(epochs=1, batch_size=16), seed=0, device=CPU)
+        assert model[2].num_batches_tracked == 2
+
+    def test_divergence_is_an_error_with_a_remedy(self):
+        with pytest.raises(EvaluationError, match=r"in epoch \d of 6 .*lower lr"):
+            trained(Recipe(epochs=6, lr=1e30, batch_size=16))
+
+    def test_the_network_is_left_in_eval_mode(self):
+        assert not any(module.training for module in trained(Recipe(epochs=1)).modules())
+
+
+class TestRecipe:
+    def test_cosine_falls_from_lr_to_nothing(self):
+        recipe = Recipe(epochs=10, lr=0.4)
+        assert recipe.learning_rate(0.0) == 0.4
+        assert recipe.learning_rate(0.5) == pytest.approx(0.2)
+        assert recipe.learning_rate(1.0) == pytest.approx(0.0)
+        rates = [recipe.learning_rate(i / 50) for i in range(51)]
+        assert rates == sorted(rates, reverse=True)
+
+    def test_step_drops_at_half_and_at_three_quarters(self):
+        recipe = Recipe(epochs=160, lr=0.1, schedule="step")
+        rates = [recipe.learning_rate(done) for done in (0, 0.499, 0.5, 0.749, 0.75, 1.0)]
+        assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+    def test_warmup_rises_to_lr(self):
+        recipe = Recipe(epochs=10, lr=0.4, warmup_epochs=2)
+        rates = [recipe.learning_rate(done) for done in (0.05, 0.1, 0.15, 0.2)]
+        assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4])
+
+    def test_another_length_keeps_the_shape(self):
+        recipe = Recipe(epochs=10, lr=0.4, warmup_epochs=2)
+        short = recipe.over(1)
+        assert [short.learning_rate(i / 9) for i in range(10)] == pytest.approx(
+            [recipe.learning_rate(i / 9) for i in range(10)]
+        )
+        assert recipe.over(3, lr=0.01).lr == 0.01
+        assert recipe.over(10) == recipe
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"epochs": 0},
+            {"lr": 0.0},
+            {"lr": math.nan},
+            {"momentum": 1.0},
+            {"momentum": 0.0},
+            {"weight_decay": -1.0},
+            {"batch_size": 0},
+            {"warmup_epochs": 5},
+            {"label_smoothing": 1.0},
+            {"schedule": "cosin"},
+        ],
+    )
+    def test_values_out_of_range_are_refused(self, wrong: dict[str, object]):
+        with pytest.raises(ConfigError, match="nesterov" if wrong == {"momentum": 0.0} else next(iter(wrong))):
+            Recipe(**{"epochs": 5, **wrong})
+
+
+class TestAccuracy:
+    def test_is_the_share_of_right_answers_in_percent(self):
+        class Guess(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return torch.tensor([[0.0, 1.0]]).expand(len(x), 2)
+
+        split = TensorSplit(
+            torch.zeros(8, 1, 2, 2, dtype=torch.uint8),
+            torch.tensor([1, 1, 0, 1, 0, 0, 0, 0]),
+            mean=(0.0,),
+            std=(1.0,),
+            augmentation=Augmentation(pad=0, flip=False),
+        )
+        assert accuracy(Guess(), split, device=CPU, batch_size=3) == 37.5
+        assert accuracy(Guess(), split, device=CPU, batch_size=3, limit=4) == 75.0
+
+    def test_leaves_weights_statistics_flags_and_random_state_alone(self):
+        model = network()
+        model[1].eval()
+        before, flags = copy.deepcopy(state(model)), [module.training for module in model.modules()]
+        random = torch.get_rng_state()
+        accuracy(model, easy_split(), device=CPU)
+        assert same(state(model), before)
+        assert [module.training for module in model.modules()] == flags
+        assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_flags_come_back_after_an_error():
+    model = network()
+    model[4].eval()
+    with pytest.raises(RuntimeError), evaluating(model):
+        model(torch.zeros(1, 99))
+    assert model[1].training
+    assert not model[4].training
+
+
+def test_a_model_that_lies_elsewhere_is_copied_not_moved():
+    model = network()
+    assert placed(model, CPU) is model
+    there = placed(model, torch.device("meta"))
+    assert {p.device.type for p in there.parameters()} == {"meta"}
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("options", [{}, {"amp": True}, {"amp": True, "channels_last": True}])
+def test_training_on_cuda_learns_repeats_and_leaves_the_random_state(options: dict[str, bool]):
+    device = torch.device("cuda")
+    torch.rand(1, device=device)
+    before = torch.cuda.get_rng_state()
+    models = [network(), network()]
+    for model in models:
+        train(model, easy_split(), Recipe(epochs=4, lr=0.05, batch_size=16, **options), seed=1, device=device)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert accuracy(models[0], easy_split(), device=device) == 100.0
+    for a, b in zip(*map(state, models), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3)
+    assert all(tensor.is_contiguous() for tensor in state(models[0]))
