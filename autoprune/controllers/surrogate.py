@@ -41,16 +41,18 @@ class Surrogate(Controller):
     Args:
         domain: the space under its budget.
         seed: of every random choice.
-        startup: widths asked for or told before the model is used; more than the six scalars it has to fit.
+        startup: widths asked for or told before the model is used; None takes one per group, as many as the model has
+            slopes, and at least 10, more than the six scalars it fits.
 
     Raises:
         ConfigError: `startup` is below 1.
     """
 
-    def __init__(self, domain: BudgetedSpace, *, seed: int, startup: int = 10) -> None:
-        if startup < 1:
+    def __init__(self, domain: BudgetedSpace, *, seed: int, startup: int | None = None) -> None:
+        if startup is not None and startup < 1:
             raise ConfigError(f"surrogate: startup must be at least 1, got {startup}")
-        self._domain, self._startup = domain, startup
+        self._domain = domain
+        self._startup = startup or max(10, len(domain.space.groups))
         self._rng = np.random.default_rng(seed)
         self._model = ScoreModel(domain)
         self._fitted = 0  # scores that the kernel's parameters were fitted to
@@ -74,7 +76,7 @@ class Surrogate(Controller):
         """Evolve candidates for `n` functions at once and take the best unseen one of each."""
         widths = self._refit()
         functions = self._functions(n)
-        best = np.argsort(-self._model.predict(widths)[0], kind="stable")[:_ELITE]
+        best = np.argsort(-self._model.mean(widths), kind="stable")[:_ELITE]
         candidates = self._domain.repair(widths[best])
         values = functions(candidates)
         for _ in range(_ROUNDS):
@@ -87,11 +89,14 @@ class Surrogate(Controller):
         """The posterior mean and fresh draws in turn, `n` in all."""
         drawn = (np.arange(n) % 2 == 0) == self._draws_next
         self._draws_next = not drawn[-1]
-        draws = self._model.sample_functions(int(drawn.sum()), self._rng)
+        draws = self._model.sample_functions(int(drawn.sum()), self._rng) if drawn.any() else None
 
         def functions(widths: WidthMatrix) -> FloatArray:
-            values = np.repeat(self._model.predict(widths)[0][:, None], n, axis=1)
-            values[:, drawn] = draws(widths)
+            values = np.empty((len(widths), n))
+            if draws is not None:
+                values[:, drawn] = draws(widths)
+            if not drawn.all():
+                values[:, ~drawn] = self._model.mean(widths)[:, None]
             return values
 
         return functions

@@ -29,7 +29,7 @@ _BATCHES, _BATCH = 6, 4
 
 
 def roomy_domain() -> BudgetedSpace:
-    """Five groups, eight choices each, half of the FLOPs: some thousand candidates."""
+    """Five groups, eight choices each, half of the FLOPs: some hundred members inside the budget."""
     return BudgetedSpace(chain_space(_FULL, levels=8), {"flops": "50%"})
 
 
