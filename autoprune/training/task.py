@@ -91,6 +91,11 @@ class Task(ABC):
 
     @property
     @abstractmethod
+    def test_examples(self) -> int | None:
+        """How many examples a "test" score is taken on; None if unknown."""
+
+    @property
+    @abstractmethod
     def fingerprint(self) -> str:
         """Changes when scores would mean something else."""
 
@@ -146,6 +151,11 @@ class ClassificationTask(Task):
     def has_test(self) -> bool:
         """Whether the data have a test split."""
         return self._data.test is not None
+
+    @property
+    def test_examples(self) -> int | None:
+        """The size of the test split, or of validation where there is none."""
+        return len(self._data.validation if self._data.test is None else self._data.test)
 
     @property
     def fingerprint(self) -> str:
@@ -251,6 +261,11 @@ class CallableTask(Task):
     def has_test(self) -> bool:
         """Whether there is a test_func."""
         return self._test_func is not None
+
+    @property
+    def test_examples(self) -> int | None:
+        """Unknown."""
+        return None
 
     @property
     def fingerprint(self) -> str:

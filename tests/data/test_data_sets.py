@@ -29,7 +29,7 @@ class TestDigits:
     def test_three_disjoint_stratified_splits(self):
         splits = load_data("digits")
         images, labels = contents(splits)
-        assert [len(part) for part in labels] == [1077, 360, 360]
+        assert [len(part) for part in labels] == [599, 599, 599]
         assert len(set(images)) == 1797
         for part in labels:
             share = np.bincount(part) / len(part)
@@ -43,7 +43,7 @@ class TestDigits:
     def test_train_is_normalised_and_a_digit_keeps_its_label(self):
         splits = load_data("digits")
         inputs, targets = next(splits.train.batches(2000))
-        assert inputs.shape == (1077, 1, 16, 16)
+        assert inputs.shape == (599, 1, 16, 16)
         assert abs(inputs.mean()) < 1e-4
         assert abs(inputs.std() - 1) < 1e-3
         original = load_digits()
