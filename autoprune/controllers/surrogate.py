@@ -42,7 +42,8 @@ class Surrogate(Controller):
         domain: the space under its budget.
         seed: of every random choice.
         startup: widths asked for or told before the model is used; None takes one per group, as many as the model has
-            slopes, and at least 10, more than the six scalars it fits.
+            slopes, but at least 10, more than the six scalars it fits, and at most 30, so that a large network's
+            search is more than a random one.
 
     Raises:
         ConfigError: `startup` is below 1.
@@ -52,7 +53,7 @@ class Surrogate(Controller):
         if startup is not None and startup < 1:
             raise ConfigError(f"surrogate: startup must be at least 1, got {startup}")
         self._domain = domain
-        self._startup = startup or max(10, len(domain.space.groups))
+        self._startup = startup or min(30, max(10, len(domain.space.groups)))
         self._rng = np.random.default_rng(seed)
         self._model = ScoreModel(domain)
         self._fitted = 0  # scores that the kernel's parameters were fitted to
