@@ -56,7 +56,8 @@ class Budget:
         constraints: metric -> limit: `"50%"` of the full model, a number in the metric's unit, or `"40M"` (k, M, G).
 
     Raises:
-        BudgetError: no limit, an unknown metric, a malformed limit, or one below the smallest reachable cost.
+        BudgetError: no limit, a malformed limit, or one below the smallest reachable cost.
+        RegistryError: an unknown metric.
     """
 
     def __init__(self, space: SearchSpace, constraints: Mapping[str, str | float]) -> None:
@@ -114,5 +115,6 @@ def _parse(metric: str, given: str | float, full: float) -> float:
     if match[2] == "%":
         return full * number / 100
     if number < 1 and not match[2]:
-        raise BudgetError(f'budget {metric}: {given!r} is less than 1; for a share of the full model write "{number:.0%}"')
+        share = f"{100 * number:g}%"
+        raise BudgetError(f'budget {metric}: {given!r} is less than 1; for a share of the full model write "{share}"')
     return number * _SUFFIXES[match[2].lower()]

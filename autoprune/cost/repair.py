@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -14,6 +15,7 @@ from autoprune.space.groups import BoolArray, FloatArray, IntArray, SearchSpace,
 
 _BISECTIONS = 40
 _MAX_FILL_PASSES = 64
+_ENUMERABLE = 4_000_000  # entries of the matrix of members, 32 MB
 
 
 @final
@@ -61,8 +63,9 @@ class BudgetedSpace:
     def repair(self, proposals: WidthMatrix, *, pinned: BoolArray | None = None) -> IntArray:
         """Scale every row by one factor onto the budget, round to allowed widths, fill what is left.
 
-        Members that use 0.97 to 1.00 of the tightest limit come back unchanged. Where the choices are so coarse
-        that no such member is found, the fullest feasible one found comes back.
+        Members that use 0.97 to 1.00 of the tightest limit come back unchanged. Where rounding misses this band, all
+        members inside the budget are searched if they can be listed, so that the band is missed only where it is
+        empty; in a space with more of them, exchanges of single notches may miss it. The fullest one comes back then.
 
         Args:
             proposals: (N, G) positive widths, real or integer, members of the space or not.
@@ -83,7 +86,7 @@ class BudgetedSpace:
         target = self._scale(p, low, high)
         widths = self._round_down(target)
         widths = self._fill(widths, target)
-        widths = self._swap_where_loose(widths, low)
+        widths = self._search_where_loose(widths, target, low)
         keep = self._members_in_band(p, low)
         widths[keep] = p[keep].astype(np.int64)
         return widths
@@ -138,10 +141,34 @@ class BudgetedSpace:
                 break
         return filled
 
-    def _swap_where_loose(self, widths: IntArray, low: FloatArray) -> IntArray:
-        """Coarse choices: give up one notch of some group where refilling the others then uses more of the budget."""
-        for row in np.flatnonzero(self.budget.usage(widths) < BAND):
-            best = widths[row : row + 1]
+    def _search_where_loose(self, widths: IntArray, target: FloatArray, low: FloatArray) -> IntArray:
+        """Coarse choices: look for a member in the band, among all where they can be listed, else by exchanges."""
+        loose = np.flatnonzero(self.budget.usage(widths) < BAND)
+        listed = self._feasible_members if len(loose) else None
+        for row in loose:
+            if listed is None:
+                widths[row] = self._exchange(widths[row : row + 1], low)
+            else:
+                widths[row] = _closest(*listed, target[row], low)
+        return widths
+
+    @cached_property
+    def _feasible_members(self) -> tuple[IntArray, FloatArray] | None:
+        """All members inside the budget and what they use of it; None where there are too many to list."""
+        members = self._smallest
+        for group, choices in enumerate(self._choices):  # costs are monotone: what is over the budget stays so
+            if len(members) * len(choices) * len(self._choices) > _ENUMERABLE:
+                return None
+            members = np.repeat(members, len(choices), axis=0)
+            members[:, group] = np.tile(choices, len(members) // len(choices))
+            members = members[self.budget.usage(members) <= 1.0]
+        return members, self.budget.usage(members)
+
+    def _exchange(self, best: IntArray, low: FloatArray) -> IntArray:
+        """Give up one notch of some group where refilling the others then uses more of the budget, again and again."""
+        used = -1.0
+        while used < self.budget.usage(best)[0] < BAND:
+            used = float(self.budget.usage(best)[0])
             lowered = np.repeat(best, len(self._choices), axis=0)
             for group, choices in enumerate(self._choices):
                 index = int(np.searchsorted(choices, lowered[group, group]))
@@ -149,13 +176,13 @@ class BudgetedSpace:
                     lowered[group, group] = choices[index - 1]
             blocked = np.where(lowered < best, -np.inf, self._full.astype(np.float64))  # refill the lowered one last
             options = np.concatenate([best, self._fill(lowered, blocked)])
-            widths[row] = options[int(np.argmax(self.budget.usage(options)))]
-        return widths
+            best = options[[int(np.argmax(self.budget.usage(options)))]]
+        return best[0]
 
     def _members_in_band(self, p: FloatArray, low: FloatArray) -> BoolArray:
         whole = p.astype(np.int64)
         usage = self.budget.usage(whole)
-        member = (usage >= BAND) & (usage <= 1.0) & (whole == p).all(axis=1) & (whole >= low).all(axis=1)
+        member: BoolArray = (usage >= BAND) & (usage <= 1.0) & (whole == p).all(axis=1) & (whole >= low).all(axis=1)
         for group, choices in enumerate(self._choices):
             member &= np.isin(whole[:, group], choices)
         return member
@@ -166,3 +193,13 @@ class BudgetedSpace:
             f"budget {self.budget} cannot be reached with the widths that must stay full: "
             f"the smallest such network costs {costs}; raise the limit"
         )
+
+
+def _closest(members: IntArray, usage: FloatArray, target: FloatArray, low: FloatArray) -> IntArray:
+    """The member in the band whose widths have the ratios closest to the target's, else the fullest member."""
+    allowed = (members >= low).all(axis=1)
+    members, usage = members[allowed], usage[allowed]
+    fullest = usage >= min(BAND, usage.max())
+    distance = np.square(np.log(members[fullest] / target)).sum(axis=1)
+    closest: IntArray = members[fullest][int(np.argmin(distance))]
+    return closest

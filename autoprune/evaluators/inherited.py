@@ -1,4 +1,4 @@
-"""Inherited weights with batch-norm recalibration: Li et al., EagleEye, ECCV 2020, section 3.3 (adaptive batch norm)."""
+"""Inherited weights with adaptive batch norm: Li et al., EagleEye, ECCV 2020, section 3.3."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ class Inherited(Evaluator):
         validation_limit: score on this many validation examples (None: all of them).
     """
 
-    def __init__(
-        self, bench: Workbench, *, calibration_batches: int = 10, validation_limit: int | None = None
-    ) -> None:
+    def __init__(self, bench: Workbench, *, calibration_batches: int = 10, validation_limit: int | None = None) -> None:
         if calibration_batches < 0 or (validation_limit is not None and validation_limit < 1):
             raise ConfigError(
                 f"evaluator 'inherited': calibration_batches must be at least 0 and validation_limit at least 1 "
@@ -33,6 +31,7 @@ class Inherited(Evaluator):
         self._inputs = bench.task.calibration_inputs(calibration_batches, seed=0)
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False) -> float:
+        """See `Evaluator.evaluate`; the seed changes nothing, as nothing is random."""
         network = self._bench.candidate(widths)
         recalibrate_batch_norm(network, self._inputs, device=self._bench.task.device)
         return self._bench.task.score(network, limit=None if full else self._limit)

@@ -31,6 +31,7 @@ class Scratch(Evaluator):
         self._limit = validation_limit
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False) -> float:
+        """See `Evaluator.evaluate`."""
         network = self._bench.candidate(widths)
         reinitialise(network, seed=seed)
         self._bench.task.train(network, epochs=self._epochs, seed=seed)

@@ -1,4 +1,4 @@
-"""Group norm: Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, section 3.3, over the writing layers."""
+"""Group norm: Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, section 3.3, over writing layers."""
 
 from __future__ import annotations
 

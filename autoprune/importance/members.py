@@ -1,4 +1,4 @@
-"""What a criterion sees of a group: the tensors that its channels own, one row per channel, aligned over all members."""
+"""What a criterion sees of a group: the tensors that its channels own, one row per channel, aligned over members."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from autoprune.errors import EvaluationError
 from autoprune.importance import CRITERIA
-from autoprune.space.groups import AxisLayout, FloatArray, SearchSpace, TensorLayout
-from autoprune.space.slicing import Ranking, ranking_from_scores, tensor_of
+from autoprune.space.groups import AxisLayout, FloatArray, SearchSpace
+from autoprune.space.slicing import Ranking, check_model, ranking_from_scores, tensor_of
 
 
 @final
@@ -23,7 +23,8 @@ class GroupTensors:
 
     Attributes:
         width: number of channels.
-        filters: one (width, n) tensor per producing layer: everything that writes the channel (weights and biases).
+        filters: one (width, n) tensor per weight or bias that writes the channels; where none does (an embedding tied
+            to the last layer), one per weight that reads them.
         norm_scales: one (width,) tensor per batch norm of the group.
     """
 
@@ -41,9 +42,11 @@ def channel_scores(model: nn.Module, space: SearchSpace, criterion: str, *, seed
 
     Raises:
         RegistryError: no such criterion.
+        SpaceError: the model is not the one that was traced.
         EvaluationError: the criterion gave a wrong shape or something that is not a finite number.
     """
     score: Criterion = CRITERIA.get(criterion)
+    check_model(model, space)
     rng = np.random.default_rng(seed)
     scores = []
     for index, group in enumerate(space.groups):
@@ -65,26 +68,22 @@ def rank_channels(model: nn.Module, space: SearchSpace, criterion: str, *, seed:
 
 def group_tensors(model: nn.Module, space: SearchSpace, group: int) -> GroupTensors:
     """Collect what the channels of one group own, rows in channel order."""
-    filters, scales = [], []
+    written: list[Tensor] = []
+    read: list[Tensor] = []
+    scales: list[Tensor] = []
     norms = {name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
     for layout in space.tensors:
-        if layout.kind == "parameter" and (dim := _own_axis(layout)) is not None:
-            axis = layout.axes[dim]
-            if axis is None or not (axis.group == group).any():
-                continue
-            rows = _rows(tensor_of(model, layout.name).detach(), dim, axis, group, space.groups[group].width)
-            path, _, attribute = layout.name.rpartition(".")
-            if path not in norms:
-                filters.append(rows)
-            elif attribute == "weight":
-                scales.append(rows.flatten())
-    return GroupTensors(space.groups[group].width, tuple(filters), tuple(scales))
-
-
-def _own_axis(layout: TensorLayout) -> int | None:
-    """The axis along which the tensor writes channels: the first one that does not read them."""
-    writing = [dim for dim, axis in enumerate(layout.axes) if axis is not None and dim not in layout.reads]
-    return writing[0] if writing else None
+        axes = {d: axis for d, axis in enumerate(layout.axes) if axis is not None and (axis.group == group).any()}
+        if layout.kind == "buffer" or not axes:
+            continue
+        dim = min(axes, key=layout.reads.__contains__)  # the first one that writes
+        rows = _rows(tensor_of(model, layout.name).detach(), dim, axes[dim], group, space.groups[group].width)
+        path, _, attribute = layout.name.rpartition(".")
+        if path not in norms:
+            (read if dim in layout.reads else written).append(rows)
+        elif attribute == "weight":
+            scales.append(rows.flatten())
+    return GroupTensors(space.groups[group].width, tuple(written or read), tuple(scales))
 
 
 def _rows(tensor: Tensor, dim: int, axis: AxisLayout, group: int, width: int) -> Tensor:

@@ -150,4 +150,3 @@ def _tensors(values: Any) -> Iterator[Any]:
             yield value
         elif isinstance(value, list | tuple):
             yield from _tensors(value)
-

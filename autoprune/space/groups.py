@@ -163,8 +163,8 @@ class SearchSpace:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of groups, choices and shapes: two spaces with the same one accept the same widths at the same cost."""
-        sizes = [[op.layer, op.kind, op.coefficient, [[s.constant, s.terms] for s in op.sizes]] for op in self.operations]
+        """A hash of groups, choices and shapes: with the same one, two spaces give the same widths the same cost."""
+        sizes = [[o.layer, o.kind, o.coefficient, [[s.constant, s.terms] for s in o.sizes]] for o in self.operations]
         tensors = [[t.name, t.shape] for t in self.tensors]
         text = json.dumps([[[g.name, g.choices] for g in self.groups], sizes, tensors])
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -81,8 +81,9 @@ class Labels:
             self._pairs.append(np.unique(torch.stack([first[both], second[both]]).numpy(), axis=1))
         for one, other in ((first, second), (second, first)):
             self.freeze(one[(one > 0) & (other == FIXED)], reason)
-        merged = torch.where(first > 0, first, torch.maximum(first, second))
-        return merged.expand(a.shape)
+        if bool((first > 0).all()):
+            return a
+        return torch.where(first > 0, first, torch.maximum(first, second)).expand(a.shape)
 
     def freeze(self, labels: Tensor, reason: str) -> None:
         """Keep these channels whole, and remember why."""

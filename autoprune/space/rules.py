@@ -38,7 +38,7 @@ def pointwise(graph: LabelGraph, call: Call) -> Tensor:
     (a spatial attention map, a mask); a channel of its own there cannot go.
     """
     operands = [graph.labels(value) for value in call.tensors]
-    shape = torch.broadcast_shapes(*(o.shape for o in operands))
+    shape = call.shape
     padded = [o.reshape([1] * (len(shape) - o.ndim) + list(o.shape)) for o in operands]
     speaking: list[Tensor] = []
     for index, operand in enumerate(padded):
@@ -48,6 +48,10 @@ def pointwise(graph: LabelGraph, call: Call) -> Tensor:
             graph.unions.freeze(operand, f"{call.place} spreads one channel over all others")
         else:
             speaking.append(operand.expand(shape))
+    if not speaking:
+        return torch.tensor(FIXED).expand(shape)
+    if not call.mutates:  # a positional parameter has labels of its own at every position; go on with the others'
+        speaking.sort(key=lambda operand: math.prod(n for n, s in zip(shape, operand.stride(), strict=True) if s))
     result = speaking[0]
     for operand in speaking[1:]:
         reason = f"{call.place} combines them with a tensor whose size is fixed"
@@ -62,7 +66,7 @@ def pointwise(graph: LabelGraph, call: Call) -> Tensor:
 def movement(graph: LabelGraph, call: Call) -> Any:
     """Views, slices, concatenations, paddings …: torch itself moves the labels."""
     arguments = call.with_labels(graph.labels)
-    if call.name in {"pad", "constant_pad_nd"}:
+    if call.name == "constant_pad_nd" or (call.name == "pad" and call.get("mode") in {None, "constant"}):
         arguments["value"] = VOID
     try:
         moved = call.target(**arguments)
@@ -77,18 +81,20 @@ def same(graph: LabelGraph, call: Call) -> Tensor:
     return graph.labels(call.tensors[0])
 
 
-def convolution(graph: LabelGraph, call: Call) -> Tensor:
+def convolution(graph: LabelGraph, call: Call) -> Any:
     """Plain, grouped and depthwise convolutions, 1-3d, also transposed."""
-    if not graph.is_parameter(call["weight"]):
-        return unknown(graph, call, "a convolution whose weight is computed in forward")
     transposed = "transpose" in call.name or bool(call.get("transposed"))
+    if not graph.is_parameter(call["weight"]):
+        pixels = call["input"].shape if transposed else call.shape
+        graph.operation(call.layer, "conv", math.prod(pixels) * math.prod(call["weight"].shape[1:]), [])
+        return unknown(graph, call, "a convolution whose weight is computed in forward")
     n_groups: int = call.get("groups") or 1
     weight = graph.axes(call["weight"])
     x = graph.labels(call["input"])
     dim = x.ndim - (len(weight) - 1)
     incoming = graph.unions.per_channel(x, dim, f"{call.place} reads positions as one channel")
     if transposed:
-        reading, writing = weight[0], _grouped_outputs(graph, weight[1], n_groups, call)
+        reading, writing = weight[0], weight[1].repeat(n_groups)  # the weight names the outputs of one group
     else:
         reading, writing = weight[1], weight[0]
     depthwise = n_groups > 1 and n_groups == len(incoming)
@@ -96,9 +102,7 @@ def convolution(graph: LabelGraph, call: Call) -> Tensor:
         graph.unions.unite(incoming.repeat_interleave(len(writing) // n_groups), writing, _fed(call))
     else:
         _tie_inputs(graph, incoming, reading, n_groups if not transposed else 1, call)
-        writing = _tie_output_groups(graph, writing, n_groups if not transposed else 1, call)
-        if transposed and n_groups > 1:
-            _tie_output_groups(graph, incoming, n_groups, call)
+        _tie_groups(graph, incoming if transposed else writing, n_groups, call)
     if call.get("bias") is not None:
         _tie_parameter(graph, call["bias"], writing, call)
     if not depthwise:
@@ -112,9 +116,10 @@ def convolution(graph: LabelGraph, call: Call) -> Tensor:
     return spread(writing, dim, out)
 
 
-def linear(graph: LabelGraph, call: Call) -> Tensor:
+def linear(graph: LabelGraph, call: Call) -> Any:
     """`x @ weight.T + bias`, channels in the last dimension."""
     if not graph.is_parameter(call["weight"]):
+        graph.operation(call.layer, "linear", math.prod(call.shape) * call["input"].shape[-1], [])
         return unknown(graph, call, "a linear layer whose weight is computed in forward")
     writing, reading = graph.axes(call["weight"])
     x = graph.labels(call["input"])
@@ -166,7 +171,7 @@ def reduction(graph: LabelGraph, call: Call) -> Any:
     return reduced if isinstance(call.value, Tensor) else tuple(reduced for _ in call.value)
 
 
-def along_dim(graph: LabelGraph, call: Call) -> Tensor:
+def along_dim(graph: LabelGraph, call: Call) -> Any:
     """Softmax and its kin: fine along positions, freezing along channels."""
     x = graph.labels(call.tensors[0])
     if varies(x, int(call["dim"])):
@@ -174,7 +179,7 @@ def along_dim(graph: LabelGraph, call: Call) -> Tensor:
     return x
 
 
-def embedding(graph: LabelGraph, call: Call) -> Tensor:
+def embedding(graph: LabelGraph, call: Call) -> Any:
     """A table lookup produces the channels of the table's second axis."""
     if not graph.is_parameter(call["weight"]):
         return unknown(graph, call, "an embedding whose table is computed in forward")
@@ -188,13 +193,26 @@ def constant(graph: LabelGraph, call: Call) -> Tensor:
     return torch.tensor(VOID).expand(call.shape)
 
 
-def matrix_product(graph: LabelGraph, call: Call) -> Tensor:
+def matrix_product(graph: LabelGraph, call: Call) -> Any:
     """Products of two activations keep their size; their multiply-adds count."""
     left = call.tensors[-2]
     products = _einsum_products(call) if call.name == "einsum" else math.prod(call.shape) * left.shape[-1]
     graph.operation(call.layer, "matmul", products, [])
-    result: Tensor = unknown(graph, call, f"{call.name} of two activations has no rule")
-    return result
+    return unknown(graph, call, f"{call.name} of two activations has no rule")
+
+
+def attention(graph: LabelGraph, call: Call) -> Any:
+    """Fused attention keeps its size; the multiply-adds of its two products count."""
+    queries, keys, values = (call[name].shape for name in ("query", "key", "value"))
+    graph.operation(call.layer, "matmul", math.prod(queries[:-1]) * keys[-2] * (queries[-1] + values[-1]), [])
+    return unknown(graph, call)
+
+
+def recurrent(graph: LabelGraph, call: Call) -> Any:
+    """Recurrent layers keep their size; each of their matrices multiplies every step of the sequence."""
+    matrices = sum(math.prod(p.shape) for p in call["params"] if len(p.shape) == 2)
+    graph.operation(call.layer, "matmul", math.prod(call["input"].shape[:-1]) * matrices, [])
+    return unknown(graph, call)
 
 
 def unknown(graph: LabelGraph, call: Call, why: str | None = None) -> Any:
@@ -216,17 +234,10 @@ def _tie_inputs(graph: LabelGraph, incoming: Channels, reading: Channels, n_grou
     graph.unions.unite(rows, reading.expand(rows.shape), _fed(call))
 
 
-def _tie_output_groups(graph: LabelGraph, writing: Channels, n_groups: int, call: Call) -> Channels:
-    """Every group must keep the same number of outputs: position j of all groups is one channel."""
-    if n_groups > 1:
-        rows = writing.reshape(n_groups, -1)
-        graph.unions.unite(rows, rows[:1].expand(rows.shape), f"{call.place} is grouped")
-    return writing
-
-
-def _grouped_outputs(graph: LabelGraph, per_group: Channels, n_groups: int, call: Call) -> Channels:
-    """A transposed convolution's weight names the outputs of one group; all groups share them."""
-    return per_group.repeat(n_groups)
+def _tie_groups(graph: LabelGraph, channels: Channels, n_groups: int, call: Call) -> None:
+    """Every group of a convolution must keep as many channels: position j of all groups is one channel."""
+    rows = channels.reshape(n_groups, -1)
+    graph.unions.unite(rows, rows[:1].expand(rows.shape), f"{call.place} is grouped")
 
 
 def _tie_parameter(graph: LabelGraph, parameter: Any, channel: Channels, call: Call) -> None:
@@ -253,10 +264,10 @@ def _einsum_products(call: Call) -> int:
 _SUMS = {"add", "add_", "sub", "sub_"}
 _POINTWISE_WITHOUT_TAG = {"hardswish_", "hardswish", "hardtanh_", "relu6", "relu6_", "dropout", "dropout_", "selu_"}
 
-_MOVEMENT = """view _unsafe_view reshape permute transpose t numpy_T unsqueeze squeeze flatten unflatten expand expand_as
-slice select narrow split split_with_sizes chunk unbind cat concat concatenate stack constant_pad_nd pad repeat tile
-repeat_interleave roll flip pixel_shuffle pixel_unshuffle channel_shuffle movedim moveaxis swapaxes unfold view_as
-reshape_as reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d"""
+_MOVEMENT = """view _unsafe_view reshape permute transpose t numpy_T unsqueeze squeeze flatten unflatten expand
+expand_as slice select narrow split split_with_sizes chunk unbind cat concat concatenate stack constant_pad_nd pad
+repeat tile repeat_interleave roll flip pixel_shuffle pixel_unshuffle channel_shuffle movedim moveaxis swapaxes
+unfold view_as reshape_as reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d"""
 _SAME = """dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach detach_ alias to _to_copy
 type_as lift_fresh lift_fresh_copy"""
 _POOLING = """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
@@ -269,10 +280,13 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["conv1d", "conv2d", "conv3d", "convolution"], convolution),
     **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], convolution),
     **dict.fromkeys(["mean", "sum", "amax", "amin", "max", "min", "var", "std", "logsumexp"], reduction),
-    **dict.fromkeys(["softmax", "log_softmax", "_softmax", "_log_softmax"], along_dim),
+    **dict.fromkeys(["softmax", "log_softmax", "cumsum", "cumprod"], along_dim),
     **dict.fromkeys(["upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"], resampling),
     **dict.fromkeys(["zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros"], constant),
     **dict.fromkeys(["matmul", "mm", "bmm", "addmm", "baddbmm", "einsum"], matrix_product),
+    **dict.fromkeys(["lstm", "gru", "rnn_tanh", "rnn_relu"], recurrent),
+    "scaled_dot_product_attention": attention,
+    "_assert_tensor_metadata": lambda graph, call: None,  # a check that the exporter adds
     "linear": linear,
     "batch_norm": batch_norm,
     "embedding": embedding,

@@ -69,8 +69,9 @@ def from_json(data: dict[str, Any]) -> SearchSpace:
             ),
             tuple(data.get("notes", ())),
         )
-    except (KeyError, TypeError, IndexError) as error:
-        raise SpaceError(f"space file is incomplete or damaged ({type(error).__name__}: {error}); trace it anew") from error
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise SpaceError(f"space file is incomplete or damaged ({what}); trace it anew") from error
 
 
 def _operation(data: dict[str, Any]) -> Operation:

@@ -43,15 +43,11 @@ def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: R
         SpaceError: the widths are not in the space, or the model is not the one that was traced.
     """
     space.check(widths)
+    check_model(model, space)
     kept = _KeptIndices(widths, ranking)
     replaced: dict[int, Any] = {}  # deepcopy's memo: cut tensors are never copied whole
     for layout in space.tensors:
         full = tensor_of(model, layout.name)
-        if tuple(full.shape) != layout.shape:
-            raise SpaceError(
-                f"{layout.name} has shape {tuple(full.shape)} but {layout.shape} when the space was traced; "
-                f"trace this model anew"
-            )
         cut = full.detach()
         for dim, axis in enumerate(layout.axes):
             if axis is not None:
@@ -63,6 +59,24 @@ def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: R
     for module in sliced.modules():
         _adapt_attributes(module)
     return sliced
+
+
+def check_model(model: nn.Module, space: SearchSpace) -> None:
+    """Check that this is the network that was traced, by the names and shapes of its tensors.
+
+    Raises:
+        SpaceError: it is not; names the first tensor that differs.
+    """
+    traced = {name: layout.shape for layout in space.tensors for name in (layout.names or (layout.name,))}
+    parameters = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    buffers = {name: tuple(b.shape) for name, b in model.named_buffers(remove_duplicate=False) if name in traced}
+    given = parameters | buffers
+    for name in (*traced, *given):
+        if traced.get(name) != given.get(name):
+            raise SpaceError(
+                f"{name} is {_shape(given.get(name))} in this {type(model).__name__} but {_shape(traced.get(name))} "
+                f"in the network that was traced; trace this one anew"
+            )
 
 
 def kept_mask(axis: AxisLayout, widths: Widths, ranking: Ranking) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -79,6 +93,10 @@ def tensor_of(model: nn.Module, name: str) -> Tensor:
     path, _, attribute = name.rpartition(".")
     tensor: Tensor = getattr(model.get_submodule(path), attribute)
     return tensor
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else f"of shape {shape}"
 
 
 class _KeptIndices:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
+import logging
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -18,6 +21,7 @@ from autoprune.errors import TraceError
 from autoprune.space.assemble import assemble
 from autoprune.space.calls import Call, LabelGraph, Parameter
 from autoprune.space.groups import SearchSpace
+from autoprune.space.isolation import same_randomness
 from autoprune.space.labels import FIXED
 from autoprune.space.rules import RULES, is_pointwise, pointwise, unknown
 
@@ -61,17 +65,29 @@ def trace(model: nn.Module, example_input: Tensor | tuple[Any, ...], *, options:
 
 def export(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
     """Export a copy of the model in evaluation mode; flags, weights and global random state stay as they are."""
-    devices = list({p.device for p in model.parameters() if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
+        with same_randomness(model), _quiet(), torch.no_grad():
             return torch.export.export(copy.deepcopy(model).eval(), inputs, strict=False)
-    except Exception as error:  # noqa: BLE001 - any error of user code or the exporter becomes one clear message
+    except Exception as error:  # any error of user code or the exporter becomes one clear message
         raise TraceError(
             f"{type(model).__name__} cannot be exported to a graph with this example input "
             f"({', '.join(_describe(i) for i in inputs)}): {type(error).__name__}: {_first_lines(str(error))}. "
             f"Check that model(example_input) runs; torch.export also refuses `if` on tensor values, "
             f".item() and printing of tensors inside forward: compute such values outside, or make them constants"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the half-made graph that a failing export prints, and its log, from hiding the error."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.disabled = before
 
 
 @final
@@ -84,12 +100,14 @@ class _Interpreter:
         self._values: dict[torch.fx.Node, Any] = {}
 
     def run(self) -> None:
+        nodes = self._program.graph.nodes
+        last_use = {used: node for node in nodes for used in node.all_input_nodes}
         with torch.no_grad():
-            for node in self._program.graph.nodes:
+            for node in nodes:
                 self._values[node] = self._visit(node)
                 for used in node.all_input_nodes:
-                    if next(reversed(used.users)) is node and used.op == "call_function":
-                        self._values[used] = None  # last use: labels of large maps need not pile up
+                    if last_use[used] is node:
+                        self._values[used] = None  # labels of large maps need not pile up
 
     def _visit(self, node: torch.fx.Node) -> Any:
         if node.op == "placeholder":
@@ -128,8 +146,8 @@ class _Interpreter:
         schema = getattr(target, "_schema", None)
         names = [a.name for a in schema.arguments] if schema else [f"arg{i}" for i in range(len(positional))]
         arguments: dict[str, Any] = dict(zip(names, positional, strict=False)) | dict(keywords)
-        stack: Mapping[str, Any] = node.meta.get("nn_module_stack") or {}
-        module = next(reversed(stack.values()))[0] if stack else ""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        module = stack[-1][0] if stack else ""
         weight = arguments.get("weight")
         layer = weight.name.rpartition(".")[0] or weight.name if isinstance(weight, Parameter) else module
         return Call(target, name, arguments, node.meta.get("val"), layer, f"{name} in {module or 'the model'}")

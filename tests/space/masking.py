@@ -8,6 +8,7 @@ the sliced one no longer reads.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -47,9 +48,9 @@ def surviving(model: nn.Module, space: SearchSpace, widths: Widths, ranking: Ran
             tensor.copy_(torch.arange(tensor.numel()).reshape(tensor.shape))
     kept = {}
     for name, values in slice_model(marked, space, widths, ranking).state_dict().items():
-        full = marked.state_dict()[name].shape
-        places = np.unravel_index(values.detach().numpy().astype(np.int64), full) if len(full) else ()
-        kept[name] = [np.unique(place) for place in places]
+        marks, full = values.long(), marked.state_dict()[name].shape
+        sizes = [math.prod(full[axis + 1 :]) for axis in range(len(full))]
+        kept[name] = [(marks // size % n).unique().numpy() for size, n in zip(sizes, full, strict=True)]
         assert values.shape == tuple(len(k) for k in kept[name])  # a rectangle, and no index twice
     return kept
 

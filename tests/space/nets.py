@@ -1,4 +1,4 @@
-"""Small networks, one habit of model code each."""
+"""Building blocks for small networks, one habit of model code each."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-Forward = Callable[["Net", Tensor], Any]
 
 
 class Net(nn.Module):
-    """Named layers and a forward function over them."""
+    """Named layers, parameters and buffers, and a forward function over them."""
 
-    def __init__(self, forward: Callable[..., Any], **layers: nn.Module | Tensor) -> None:
+    def __init__(self, forward: Callable[..., Any], **parts: nn.Module | Tensor) -> None:
         super().__init__()
-        for name, layer in layers.items():
-            if isinstance(layer, nn.Module | nn.Parameter):
-                setattr(self, name, layer)
+        for name, part in parts.items():
+            if isinstance(part, nn.Module | nn.Parameter):
+                setattr(self, name, part)
             else:
-                self.register_buffer(name, layer)
+                self.register_buffer(name, part)
         self._function = forward
 
     def forward(self, *inputs: Any) -> Any:
@@ -32,8 +29,14 @@ def conv(before: int, after: int, kernel: int = 3, **settings: Any) -> nn.Conv2d
     return nn.Conv2d(before, after, kernel, padding=kernel // 2, **settings)
 
 
-def head(net: Net, x: Tensor) -> Tensor:
-    return net.fc(x.mean((2, 3)))  # type: ignore[no-any-return, operator]
+def classify(net: Any, x: Tensor) -> Tensor:
+    """Average over positions, then the layer `fc`."""
+    return net.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
-IMAGE = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+def parameter(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(shape))
+
+
+def image() -> Tensor:
+    return torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,178 @@
+"""A space that is wrong never reaches a search: the wrong groups are frozen, or the space is refused."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from nets import Net, classify, conv, image
+from torch import Tensor, nn
+
+from autoprune.config import SpaceOptions
+from autoprune.errors import SpaceError, TraceError
+from autoprune.space.groups import AxisLayout, SearchSpace, WidthGroup
+from autoprune.space.trace import trace
+from autoprune.space.verify import Verified, verify
+
+
+def chain(*, step: Any = None) -> Net:
+    def forward(n: Any, x: Tensor) -> Tensor:
+        y = F.relu(n.a(x))
+        return classify(n, F.relu(n.b(step(y) if step else y)))
+
+    torch.manual_seed(0)
+    return Net(forward, a=conv(3, 16), b=conv(16, 12), fc=nn.Linear(12, 5))
+
+
+def traced(net: Net, **options: Any) -> SearchSpace:
+    return trace(net, image(), options=SpaceOptions(**options)).space
+
+
+def verified(net: Net, space: SearchSpace) -> Verified:
+    return verify(net, space, (image(),))
+
+
+def with_axis(space: SearchSpace, tensor: str, dim: int, layout: AxisLayout | None) -> SearchSpace:
+    """The same space with another layout of one axis of one tensor."""
+    tensors = [
+        replace(t, axes=(*t.axes[:dim], layout, *t.axes[dim + 1 :])) if t.name == tensor else t for t in space.tensors
+    ]
+    return replace(space, tensors=tuple(tensors))
+
+
+def axis_of(space: SearchSpace, tensor: str, dim: int) -> AxisLayout:
+    layout = next(t.axes[dim] for t in space.tensors if t.name == tensor)
+    assert layout is not None
+    return layout
+
+
+def names(space: SearchSpace) -> list[str]:
+    return [group.name for group in space.groups]
+
+
+def reason(space: SearchSpace, layer: str) -> str:
+    return next(part.reason for part in space.frozen if part.name == layer)
+
+
+def test_a_right_space_comes_back_as_it_was() -> None:
+    net = chain()
+    space = traced(net)
+    result = verified(net, space)
+    assert result.space is space
+    assert result.largest_error < 1e-5
+
+
+def test_a_consumer_that_reads_channels_in_another_order_is_caught() -> None:
+    net = chain()
+    space = traced(net)
+    right = axis_of(space, "b.weight", 1)
+    wrong = with_axis(space, "b.weight", 1, AxisLayout(right.group, right.channel[::-1].copy()))
+    result = verified(net, wrong).space
+    assert names(result) == ["b"]
+    assert "differs" in reason(result, "a")
+
+
+def test_an_operation_on_the_first_channel_only_is_caught() -> None:
+    """Which channel comes first depends on what was cut, and no label says so."""
+    net = chain(step=lambda y: torch.cat([2 * y[:, :1], y[:, 1:]], 1))
+    result = verified(net, traced(net)).space
+    assert names(result) == ["b"]
+    assert "differs" in reason(result, "a")
+
+
+@pytest.mark.parametrize("tensor", ["a.weight", "a.bias"])
+def test_a_tensor_forgotten_is_caught(tensor: str) -> None:
+    net = chain()
+    result = verified(net, with_axis(traced(net), tensor, 0, None)).space
+    assert names(result) == ["b"]
+    assert reason(result, "a")
+
+
+def test_residual_partners_that_were_not_tied_are_caught() -> None:
+    torch.manual_seed(0)
+    net = Net(lambda n, x: classify(n, F.relu(n.a(x) + n.b(x))), a=conv(3, 16), b=conv(3, 16), fc=nn.Linear(16, 5))
+    space = traced(net)
+    own = AxisLayout(np.ones(16, dtype=np.int64), np.arange(16))
+    untied = replace(space, groups=(*space.groups, WidthGroup("b", 16, tuple(range(1, 17)), ("b",))))
+    for name in ("b.weight", "b.bias"):
+        untied = with_axis(untied, name, 0, own)
+    with pytest.raises(SpaceError, match="nothing in this model can be pruned"):
+        verified(net, untied)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.75])
+def test_groups_that_fit_only_while_they_are_cut_alike_are_caught(ratio: float) -> None:
+    """With one choice besides the full width, every cut of all groups at once keeps both halves equal."""
+
+    def forward(n: Any, x: Tensor) -> Tensor:
+        one, other = F.relu(n.a(x)).chunk(2, 1)
+        return classify(n, n.b(one) + n.c(other))
+
+    net = Net(forward, a=conv(3, 16), b=conv(8, 6), c=conv(8, 6), fc=nn.Linear(6, 5))
+    result = verified(net, traced(net, ratios=(ratio,))).space
+    assert names(result) == ["b"]
+
+
+def test_a_failure_at_the_smallest_widths_only_is_caught() -> None:
+    def step(y: Tensor) -> Tensor:
+        if y.shape[1] < 3:
+            raise RuntimeError("too narrow")
+        return y
+
+    net = chain(step=step)
+    result = verified(net, traced(net, min_ratio=0.1)).space
+    assert names(result) == ["b"]
+    assert "does not run: RuntimeError: too narrow" in reason(result, "a")
+
+
+def test_a_failure_without_a_message_is_told_by_its_kind() -> None:
+    def step(y: Tensor) -> Tensor:
+        assert y.shape[1] == 16
+        return y
+
+    net = chain(step=step)
+    assert "AssertionError" in reason(verified(net, traced(net)).space, "a")
+
+
+def test_a_wrong_coefficient_is_refused() -> None:
+    net = chain()
+    space = traced(net)
+    for index, operation in enumerate(space.operations):
+        wrong = list(space.operations)
+        wrong[index] = replace(operation, coefficient=operation.coefficient + 1)
+        with pytest.raises(SpaceError, match="a budget cannot be kept on a wrong count"):
+            verified(net, replace(space, operations=tuple(wrong)))
+
+
+def test_a_forgotten_operation_is_refused() -> None:
+    net = chain()
+    space = traced(net)
+    for index in range(len(space.operations)):
+        left = (*space.operations[:index], *space.operations[index + 1 :])
+        with pytest.raises(SpaceError, match="a budget cannot be kept"):
+            verified(net, replace(space, operations=left))
+
+
+def test_a_network_that_is_random_in_evaluation_mode_is_refused() -> None:
+    net = chain(step=lambda y: y * random.random())
+    space = trace(net, image()).space
+    with pytest.raises(SpaceError, match="two different outputs for the same input"):
+        verified(net, space)
+
+
+@pytest.mark.parametrize(
+    ("forward", "what"),
+    [
+        (lambda n, x: n.fc(x), "Check that model"),
+        (lambda n, x: n.a(x) if x.sum() > 0 else x, "Check that model"),
+    ],
+)
+def test_a_model_that_cannot_be_exported_is_refused_with_what_to_do(forward: Any, what: str) -> None:
+    net = Net(forward, a=conv(3, 16), fc=nn.Linear(16, 5))
+    with pytest.raises(TraceError, match=r"Net cannot be exported .*\(2, 3, 6, 6\) torch.float32.*" + what):
+        trace(net, image())
