@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from autoprune.export.architecture import load
 
 _HOMES = {
-    "search": "autoprune.api",
     "resume": "autoprune.api",
     "trace": "autoprune.api",
     "load": "autoprune.export.architecture",
@@ -56,6 +55,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "search":
+        return importlib.import_module("autoprune.search")  # the package, which can be called
     if name not in _HOMES:
         raise AttributeError(f"module 'autoprune' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

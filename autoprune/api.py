@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from autoprune.config import (
@@ -24,15 +22,14 @@ from autoprune.config import (
 from autoprune.controllers.base import Trial
 from autoprune.cost import METRICS
 from autoprune.data import load_data, splits_from
-from autoprune.errors import ConfigError, RunError
+from autoprune.errors import ConfigError
 from autoprune.export.architecture import PYTHON_MODEL, load
 from autoprune.importance.members import rank_channels
-from autoprune.pipeline.ingredients import ingredients_of, job_of_run, pick_device
-from autoprune.pipeline.phases import resume as resume_run
-from autoprune.pipeline.phases import start, write_reports
-from autoprune.pipeline.prepare import Ingredients, prepare
-from autoprune.search.progress import Mode, make_progress
-from autoprune.search.run_directory import RunDirectory, free_directory
+from autoprune.pipeline import driver
+from autoprune.pipeline.ingredients import check_outputs, pick_device
+from autoprune.pipeline.phases import write_reports
+from autoprune.pipeline.prepare import Ingredients
+from autoprune.search.progress import Mode
 from autoprune.space.choices import exclude
 from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
 from autoprune.space.slicing import slice_model
@@ -40,9 +37,7 @@ from autoprune.space.trace import trace as trace_graph
 from autoprune.space.verify import verify as verify_space
 from autoprune.training.loop import Recipe
 from autoprune.training.task import CallableTask, ClassificationTask, Task
-from autoprune.verdict.record import Arm, RunRecord, Verdict, read_record
-
-RUNS = Path("runs")
+from autoprune.verdict.record import Arm, RunRecord, Verdict
 
 
 @final
@@ -147,7 +142,7 @@ class SearchResult:
 
     def save(self, folder: Path | str) -> Path:
         """Copy architecture.yaml, space.json and model.safetensors to a folder; `autoprune.load(folder)` reads it."""
-        return export_run(self.directory, Path(folder))
+        return driver.export_run(self.directory, Path(folder))
 
 
 def trace(
@@ -194,6 +189,7 @@ def search(
     verdict: VerdictOptions | Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "auto",
+    threads: int | None = None,
     run_dir: Path | str | None = None,
     resume: bool = False,
     storage: str | None = None,
@@ -221,6 +217,7 @@ def search(
         verdict: protocols, seeds, fine_tune_epochs, …; `{"seeds": 0}` skips it.
         seed: of everything random.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        threads: CPU threads while the search runs; None leaves what is set.
         run_dir: where everything is written; a free directory below `runs/` by default.
         resume: go on with the run in `run_dir` (the other arguments must be the run's own).
         storage: Optuna storage URL of the ledger; a journal file in the run directory by default.
@@ -233,15 +230,16 @@ def search(
     given = {
         "seed": seed,
         "device": device,
+        "threads": threads,
         "model": {"factory": PYTHON_MODEL},
         "data": {"name": data if isinstance(data, str) else PYTHON_MODEL},
         "training": _dump(training),
         "space": _space_options(space).model_dump(),
-        "constraints": dict(constraints),
+        "constraints": constraints,
         "search": {
             "trials": trials,
-            "controller": {"name": controller} if isinstance(controller, str) else dict(controller),
-            "evaluator": {"name": evaluator} if isinstance(evaluator, str) else dict(evaluator),
+            "controller": {"name": controller} if isinstance(controller, str) else controller,
+            "evaluator": {"name": evaluator} if isinstance(evaluator, str) else evaluator,
             "criterion": criterion,
             "storage": storage,
         },
@@ -255,6 +253,7 @@ def search(
         task = CallableTask(score_func, train_func, test_func=test_func, data=source, device=chosen_device)
     elif data is not None:
         splits = load_data(data) if isinstance(data, str) else splits_from(data)
+        check_outputs(model, splits)
         task = ClassificationTask(splits, Recipe(**job.training.model_dump()), device=chosen_device)
     else:
         raise ConfigError(
@@ -263,9 +262,11 @@ def search(
         )
     ingredients = Ingredients(job, model, trained, _as_tuple(example_input), task)
     path = Path(run_dir) if run_dir is not None else None
-    if resume and path is None:
+    if not resume:
+        return SearchResult(driver.run(ingredients, path, progress=progress), model)
+    if path is None:
         raise ConfigError("resume=True needs run_dir, the directory of the run to go on with")
-    return SearchResult(run(ingredients, path, resuming=resume, progress=progress), model)
+    return SearchResult(driver.resume(ingredients, path, progress=progress), model)
 
 
 def resume(run_dir: Path | str, *, progress: Mode = "auto") -> SearchResult:
@@ -274,36 +275,7 @@ def resume(run_dir: Path | str, *, progress: Mode = "auto") -> SearchResult:
     Raises:
         RunError: there is no such run, or what it was started with has changed.
     """
-    directory = Path(run_dir)
-    ingredients = ingredients_of(job_of_run(directory))
-    return SearchResult(run(ingredients, directory, resuming=True, progress=progress), None)
-
-
-def run(ingredients: Ingredients, path: Path | None, *, resuming: bool = False, progress: Mode = "auto") -> RunRecord:
-    """Prepare, then start or resume a run and see it through."""
-    if resuming and path is not None:
-        with RunDirectory.reopen(path) as directory, make_progress(progress) as shown:
-            return resume_run(prepare(ingredients), directory, shown)
-    prepared = prepare(ingredients)
-    chosen = path if path is not None else free_directory(RUNS, ingredients.job.name)
-    with RunDirectory.create(chosen) as directory, make_progress(progress) as shown:
-        return start(prepared, directory, shown)
-
-
-def export_run(directory: Path, folder: Path) -> Path:
-    """Copy a finished run's network to a folder.
-
-    Raises:
-        RunError: the run has not ended, or the folder holds something else already.
-    """
-    read_record(directory)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; give a new folder")
-    try:
-        shutil.copytree(directory / "export", folder, dirs_exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror or error}; give another folder") from error
-    return folder
+    return SearchResult(driver.resume_job(Path(run_dir), progress=progress), None)
 
 
 def _as_tuple(example_input: Tensor | tuple[Any, ...]) -> tuple[Any, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,9 +39,6 @@ def main() -> None:
         typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
         typer.echo(str(error), err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; every ended trial is on disk: `autoprune resume RUN` goes on", err=True)
-        sys.exit(130)
 
 
 @app.callback(invoke_without_command=True)
@@ -52,7 +51,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="print the ver
 @app.command()
 def search(
     job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="a job file, see configs/")],
-    run_dir: Annotated[Path | None, typer.Option(help="where to write; a free directory below runs/ by default")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="where to write; a free directory below runs/ by default")
+    ] = None,
     progress: ProgressOption = "auto",
 ) -> None:
     """Search the widths of a network under a budget and compare the winner with uniform pruning."""
@@ -60,18 +61,21 @@ def search(
 
     job = load_job(job_file)
 
-    from autoprune.api import run
-    from autoprune.pipeline.ingredients import ingredients_of
+    from autoprune.pipeline.driver import RUNS, run_job
+    from autoprune.search.run_directory import free_directory
 
-    _conclude(run(ingredients_of(job), run_dir, progress=_mode(progress)))
+    directory = run_dir or free_directory(RUNS, job.name)
+    with _stoppable(directory):
+        _conclude(run_job(job, directory, progress=progress))
 
 
 @app.command()
 def resume(run_dir: RunArgument, progress: ProgressOption = "auto") -> None:
     """Go on with a run that was killed, as if it had not been."""
-    from autoprune.api import resume as resume_run
+    from autoprune.pipeline.driver import resume_job
 
-    _conclude(resume_run(run_dir, progress=_mode(progress)).record)
+    with _stoppable(run_dir):
+        _conclude(resume_job(run_dir, progress=progress))
 
 
 @app.command()
@@ -91,7 +95,7 @@ def export(
     to: Annotated[Path, typer.Option("--to", help="a new folder")],
 ) -> None:
     """Copy the searched network (architecture.yaml, space.json, model.safetensors) to a folder."""
-    from autoprune.api import export_run
+    from autoprune.pipeline.driver import export_run
 
     typer.echo(f"exported to {export_run(run_dir, to)}; load it with autoprune.load({str(to)!r})")
 
@@ -172,8 +176,16 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
     return arguments
 
 
-def _mode(text: str) -> Any:
-    return text  # checked by make_progress, which names what is allowed
+@contextmanager
+def _stoppable(run_dir: Path) -> Iterator[None]:
+    """End an interrupted run with how to go on; typer itself would say no more than "Aborted"."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        begun = (run_dir / "run.json").is_file()
+        then = f"every ended trial is on disk: `autoprune resume {run_dir}` goes on" if begun else "nothing was written"
+        typer.echo(f"\nstopped; {then}", err=True)
+        raise typer.Exit(130) from None
 
 
 def _show(content: Any) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from autoprune.errors import ConfigError, suggest
-
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -95,7 +94,9 @@ class VerdictOptions(_Strict):
     protocols: tuple[str, ...] = Field(("fine_tune", "scratch_e"), min_length=1, description="the first one decides")
     seeds: int = Field(3, ge=0, description="final trainings per network and protocol; 0 skips the verdict")
     fine_tune_epochs: int = Field(40, ge=1)
-    random_candidates: int = Field(9, ge=1, description="random widths scored; the one with the median score is trained")
+    random_candidates: int = Field(
+        9, ge=1, description="random widths scored; the one with the median score is trained"
+    )
 
 
 class Job(_Strict):
@@ -104,6 +105,7 @@ class Job(_Strict):
     name: str = Field("search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    threads: int | None = Field(None, ge=1, description="CPU threads; None leaves what is set")
     model: ModelOptions
     data: DataOptions
     training: TrainingOptions = TrainingOptions()
@@ -114,8 +116,12 @@ class Job(_Strict):
 
     @field_validator("space", mode="before")
     @classmethod
-    def _space_file(cls, value: Any) -> Any:
-        return load_space_options(Path(value)).model_dump() if isinstance(value, str) else value
+    def _space_file(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        folders = [Path(), *(info.context or {}).get("folders", ())]
+        found = next((path for folder in folders if (path := folder / value).is_file()), Path(value))
+        return load_space_options(found).model_dump()
 
 
 def load_job(path: Path) -> Job:
@@ -124,7 +130,7 @@ def load_job(path: Path) -> Job:
     Raises:
         ConfigError: the file is missing, not YAML, or has an unknown key or a value out of range; all are named.
     """
-    return validated(Job, _read(path), str(path))
+    return validated(Job, _read(path), str(path), folders=(path.parent, path.parent.parent))
 
 
 def load_space_options(path: Path) -> SpaceOptions:
@@ -136,10 +142,20 @@ def load_space_options(path: Path) -> SpaceOptions:
     return validated(SpaceOptions, _read(path), str(path))
 
 
-def validated(model: type[M], data: Any, source: str) -> M:
-    """Validate data against a model; every problem becomes one line with the key, the value and what is allowed."""
+def validated(model: type[M], data: Any, source: str, *, folders: tuple[Path, ...] = ()) -> M:
+    """Validate data against a model; every problem becomes one line with the key, the value and what is allowed.
+
+    Args:
+        model: what the data must fit.
+        data: mappings, lists and values.
+        source: names the data in messages.
+        folders: where a space file is looked for, beside the current folder.
+
+    Raises:
+        ConfigError: the data do not fit.
+    """
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context={"folders": folders})
     except ValidationError as error:
         lines = [_explain(model, dict(problem)) for problem in error.errors()]
         raise ConfigError(f"{source}: " + "\n".join(lines)) from None

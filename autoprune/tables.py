@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from rich.bar import Bar
 from rich.table import Table
 
 from autoprune.api import Space
@@ -38,27 +39,28 @@ def space_json(space: Space) -> dict[str, Any]:
 def space_tables(space: Space) -> list[Any]:
     """Two tables and a line with totals."""
     flops, params = _shares(space)
-    groups = Table("group", "width", "choices", "layers", "FLOPs", "params", title="Width groups")
+    groups = _table("Width groups", "group", "layers", numbers=("width", "choices", "FLOPs", "params"))
     for index, group in enumerate(space.groups):
         layers = ", ".join(group.members[:3]) + (f" and {len(group.members) - 3} more" * (len(group.members) > 3))
         groups.add_row(
             group.name + (" (residual)" if group.residual else ""),
+            layers,
             str(group.width),
             _choices(group),
-            layers,
             f"{flops[index]:.1%}",
             f"{params[index]:.1%}",
         )
-    frozen = Table("layer", "channels", "reason", title="Frozen")
+    frozen = _table("Frozen", "layer", "reason", numbers=("channels",))
     for part in space.frozen:
-        frozen.add_row(part.name, str(part.channels), part.reason)
+        frozen.add_row(part.name, part.reason, str(part.channels))
     cost = space.cost(space.full)
     return [
         groups,
         frozen,
-        f"{len(space.groups)} groups; {cost['flops']:,} FLOPs (one multiply-add is one), {cost['params']:,} parameters. "
-        f"FLOPs and params: share of the full network that a group's layers touch; a layer between two groups counts "
-        f"in both.",
+        f"{len(space.groups)} groups; {cost['flops']:,} FLOPs (one multiply-add is one), {cost['params']:,} "
+        "parameters. "
+        "FLOPs and params: share of the full network that a group's layers touch; a layer between two groups counts "
+        "in both.",
     ]
 
 
@@ -70,10 +72,11 @@ def cost_json(space: Space, widths: Widths) -> dict[str, Any]:
 def cost_tables(space: Space, widths: Widths) -> list[Any]:
     """A table of layers and a line with totals."""
     rows = _layer_costs(space, widths)
-    total = max(1, sum(flops for flops, _ in rows.values()))
-    layers = Table("layer", "FLOPs", "", "parameters", title="Cost by layer")
+    largest = max([1, *(flops for flops, _ in rows.values())])
+    layers = _table("Cost by layer", "layer", numbers=("FLOPs", "parameters"))
+    layers.add_column("of the largest layer's FLOPs", min_width=4, max_width=24)
     for layer, (flops, params) in rows.items():
-        layers.add_row(layer, f"{flops:,}", "█" * round(24 * flops / total), f"{params:,}")
+        layers.add_row(layer, f"{flops:,}", f"{params:,}", Bar(largest, 0, flops))
     cost, full = space.cost(widths), space.cost(space.full)
     totals = ", ".join(f"{name} {cost[name]:,} ({cost[name] / full[name]:.1%} of the full network)" for name in cost)
     return [layers, f"{totals}. One multiply-add is one FLOP."]
@@ -95,6 +98,16 @@ def parse_widths(text: str, space: Space) -> Widths:
     if kind != "uniform" or math.isnan(value):
         raise ConfigError(f"--widths {text!r}: give 'full' or 'uniform:RATIO', for example uniform:0.5")
     return space.uniform(value)
+
+
+def _table(title: str, *texts: str, numbers: tuple[str, ...]) -> Table:
+    """A table whose texts fold on a narrow terminal; its numbers stay whole."""
+    table = Table(title=title, title_justify="left")
+    for header in texts:
+        table.add_column(header, overflow="fold")
+    for header in numbers:
+        table.add_column(header, justify="right", no_wrap=True)
+    return table
 
 
 def _layer_costs(space: Space, widths: Widths) -> dict[str, tuple[int, int]]:
@@ -127,7 +140,9 @@ def _shares(space: Space) -> tuple[list[float], list[float]]:
         if tensor.kind == "parameter":
             value = math.prod(tensor.shape)
             total_params += value
-            for group in {int(g) for axis in tensor.axes if axis is not None for g in set(axis.group.tolist()) if g >= 0}:
+            for group in {
+                int(g) for axis in tensor.axes if axis is not None for g in set(axis.group.tolist()) if g >= 0
+            }:
                 params[group] += value
     return _over(flops, total_flops), _over(params, total_params)
 

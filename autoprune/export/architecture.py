@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from torch import nn
 
+from autoprune.data.randomness import seeded
 from autoprune.errors import RunError
 from autoprune.space.groups import SearchSpace
 from autoprune.space.serial import from_json, to_json
@@ -24,6 +25,7 @@ from autoprune.verdict.record import RunRecord
 from autoprune.zoo import build_model, load_weights
 
 _FORMAT = 1
+_EXPORT_ANEW = "export the run anew: autoprune export RUN --to FOLDER"
 _HEADER = """\
 # A network found by autoprune. Rebuild it, weights included, with
 #
@@ -81,8 +83,8 @@ def load(folder: Path | str, *, model: nn.Module | None = None) -> nn.Module:
     folder = Path(folder)
     description = _read(folder / "architecture.yaml")
     space = from_json(_read(folder / "space.json"))
-    full = model if model is not None else _full_model(description, folder)
     widths = space.check(_widths(description, space, folder))
+    full = model if model is not None else _full_model(description, folder)
     in_order = tuple(np.arange(group.width) for group in space.groups)  # any ranking: the weights are loaded next
     network = slice_model(full, space, widths, in_order)
     load_weights(network, folder / "model.safetensors")
@@ -90,32 +92,49 @@ def load(folder: Path | str, *, model: nn.Module | None = None) -> nn.Module:
 
 
 def _full_model(description: Mapping[str, Any], folder: Path) -> nn.Module:
-    factory = description["model"]["factory"]
+    try:
+        factory, arguments = description["model"]["factory"], description["model"]["arguments"]
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder}/architecture.yaml does not say how to build the model; {_EXPORT_ANEW}") from error
     if factory == PYTHON_MODEL:
         raise RunError(
             f"the network in {folder} was searched from a model object: build that full model and call "
             f"autoprune.load({str(folder)!r}, model=full_model)"
         )
-    return build_model(factory, description["model"]["arguments"])
+    with seeded(0):  # the initial weights are replaced; the global generators stay as they are
+        return build_model(factory, arguments)
 
 
 def _widths(description: Mapping[str, Any], space: SearchSpace, folder: Path) -> list[int]:
-    given = description["widths"]
-    missing = [group.name for group in space.groups if group.name not in given]
-    if missing or len(given) != len(space.groups):
-        raise RunError(f"{folder}/architecture.yaml does not name the width groups of {folder}/space.json: {missing[:3]}")
-    return [int(given[group.name]["kept"]) for group in space.groups]
+    if description.get("format") != _FORMAT:
+        raise RunError(
+            f"{folder}/architecture.yaml has format {description.get('format')!r}, this version reads {_FORMAT}; "
+            f"{_EXPORT_ANEW}"
+        )
+    try:
+        kept = {str(name): int(entry["kept"]) for name, entry in description["widths"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{folder}/architecture.yaml does not hold widths by group; {_EXPORT_ANEW}") from error
+    names = {group.name for group in space.groups}
+    if kept.keys() != names:
+        raise RunError(
+            f"{folder}/architecture.yaml and space.json name different width groups: "
+            f"{', '.join(sorted(kept.keys() ^ names)[:3])}; {_EXPORT_ANEW}"
+        )
+    return [kept[group.name] for group in space.groups]
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text()
+        data = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}; give the folder of an export") from error
-    try:
-        return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise RunError(f"{path} is damaged: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}); {_EXPORT_ANEW}") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path} is damaged (it holds a {type(data).__name__}, not keys and values); {_EXPORT_ANEW}")
+    return data
 
 
 def _plain(cost: float) -> int | float:

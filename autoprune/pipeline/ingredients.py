@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from autoprune.config import Job, load_job
 from autoprune.data import load_data
+from autoprune.data.base import DataSplits
+from autoprune.data.randomness import seeded
 from autoprune.errors import ConfigError, RunError
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.prepare import Ingredients
-from autoprune.training.loop import Recipe
+from autoprune.training.loop import Recipe, evaluating
 from autoprune.training.task import ClassificationTask
 from autoprune.zoo import build_model, load_weights
 
@@ -30,9 +35,8 @@ def ingredients_of(job: Job) -> Ingredients:
     if job.model.weights is not None:
         load_weights(model, job.model.weights)
     task = ClassificationTask(data, Recipe(**job.training.model_dump()), device=pick_device(job.device))
-    inputs = example_of(data.input_shape)
-    _check_outputs(model, inputs, data.classes)
-    return Ingredients(job, model, job.model.weights is not None, (inputs,), task)
+    check_outputs(model, data)
+    return Ingredients(job, model, job.model.weights is not None, (example_of(data.input_shape),), task)
 
 
 def job_of_run(directory: Path) -> Job:
@@ -43,7 +47,10 @@ def job_of_run(directory: Path) -> Job:
     """
     if not (directory / "job.yaml").is_file():
         raise RunError(f"{directory} is not a run directory: it holds no job.yaml; give the path the search printed")
-    job = load_job(directory / "job.yaml")
+    try:
+        job = load_job(directory / "job.yaml")
+    except ConfigError as error:
+        raise RunError(f"{directory} cannot be resumed: {error}; restore its job.yaml, or start a new run") from error
     if job.model.factory == PYTHON_MODEL:
         raise RunError(
             f"{directory} was started from Python with a model object; go on with it there: "
@@ -69,25 +76,44 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+@contextmanager
+def cpu_threads(n: int | None) -> Iterator[None]:
+    """Let torch and numpy use `n` CPU threads inside; None changes nothing."""
+    if n is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        with threadpool_limits(n, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def example_of(shape: tuple[int, ...]) -> Tensor:
     """One random input of this shape (without the batch); always the same."""
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def _check_outputs(model: nn.Module, inputs: Tensor, classes: int | None) -> None:
-    was_training = model.training
+def check_outputs(model: nn.Module, data: DataSplits) -> None:
+    """Run the model, which is only read, on one example of the data.
+
+    Raises:
+        ConfigError: it does not take the data's inputs, or has another number of outputs than there are classes.
+    """
+    inputs, _ = next(data.validation.batches(1))
+    home = next((parameter.device for parameter in model.parameters()), inputs.device)
     try:
-        with torch.no_grad():
-            outputs = model.eval()(inputs)
+        with evaluating(model) as network, seeded(0), torch.no_grad():
+            outputs = network(inputs.to(home))
     except (RuntimeError, ValueError, TypeError) as error:
         raise ConfigError(
             f"the model does not run on the data's inputs of shape {tuple(inputs.shape[1:])}: {error}. "
-            f"Set model.arguments (in_channels, …) to fit the data"
+            f"Set the model's arguments (in_channels, …) to fit the data"
         ) from error
-    finally:
-        model.train(was_training)
-    if classes is not None and isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] != classes:
+    if data.classes is not None and outputs.ndim == 2 and outputs.shape[1] != data.classes:
         raise ConfigError(
-            f"the model has {outputs.shape[1]} outputs but the data have {classes} classes; "
-            f"set model.arguments.classes to {classes}"
+            f"the model has {outputs.shape[1]} outputs but the data have {data.classes} classes; "
+            f"set the model's number of classes to {data.classes}"
         )

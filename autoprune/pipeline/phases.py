@@ -6,44 +6,39 @@ Each phase leaves what it did on disk, and a resumed run does only what is left.
 from __future__ import annotations
 
 import copy
-import platform
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar, final
+from pathlib import Path
+from typing import TypeVar, final
 
-import torch
 import yaml
 from torch import nn
 
-from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial
-from autoprune.errors import RunError
-from autoprune.evaluators.base import Evaluator, Workbench, make_evaluator
+from autoprune.errors import EvaluationError, RunError
+from autoprune.evaluators.base import Evaluator, Workbench
 from autoprune.export.architecture import write_architecture
-from autoprune.importance.members import channel_scores
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.pipeline.prepare import Prepared, weights_fingerprint
+from autoprune.pipeline.provenance import now, provenance
 from autoprune.report.html import write_html
 from autoprune.report.markdown import write_markdown
 from autoprune.search.engines import local
 from autoprune.search.ledger import Ledger, Notebook, open_storage
-from autoprune.search.progress import Progress
+from autoprune.search.progress import Progress, last_line, score_text
 from autoprune.search.run_directory import RunDirectory, read_json
 from autoprune.search.select import Posterior, shortlist, smooth
 from autoprune.search.session import SearchSession
 from autoprune.space.groups import Widths
 from autoprune.space.serial import to_json
-from autoprune.space.slicing import ranking_from_scores
-from autoprune.verdict.baselines import UNIFORM, arms, plan
+from autoprune.verdict.baselines import UNIFORM, arms, curve_budgets
 from autoprune.verdict.finals import FinalPlan, save_weights, train_finals
-from autoprune.verdict.record import Arm, FinalTraining, RunRecord, read_record, write_record
+from autoprune.verdict.record import Arm, CurvePoint, FinalTraining, RunRecord, read_record, write_record
 from autoprune.verdict.statistics import judge
 from autoprune.zoo import load_weights
 
-_PACKAGES = ("autoprune", "torch", "numpy", "scipy", "optuna", "ray", "scikit-learn", "fvcore")
 _FINAL_WEIGHTS = "winner.safetensors"
 T = TypeVar("T")
 
@@ -54,13 +49,10 @@ def start(prepared: Prepared, directory: RunDirectory, progress: Progress) -> Ru
     directory.write_text("job.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
     directory.write_json("space.json", to_json(prepared.space))
     directory.update_run(
-        started=_now(),
+        id=f"{directory.path.name}-{secrets.token_hex(4)}",
+        **provenance(),
         seed=job.seed,
         device=str(prepared.ingredients.task.device),
-        versions={name: found for name in _PACKAGES if (found := _version(name))},
-        python=platform.python_version(),
-        platform=platform.platform(),
-        threads=torch.get_num_threads(),
         fingerprints=dict(prepared.fingerprints),
         seconds={},
     )
@@ -73,7 +65,7 @@ def resume(prepared: Prepared, directory: RunDirectory, progress: Progress) -> R
     Raises:
         RunError: model code, weights, space, data or job are not the run's own; names what differs.
     """
-    recorded = read_json(directory / "run.json")["fingerprints"]
+    recorded = directory.recorded("fingerprints")
     differing = [name for name, value in prepared.fingerprints.items() if recorded.get(name) != value]
     if differing:
         raise RunError(
@@ -94,35 +86,41 @@ class _Run:
         self._job, self._task = prepared.ingredients.job, prepared.ingredients.task
         self._space, self._domain = prepared.space, prepared.domain
         self._directory, self._progress = directory, progress
+        self._storage = open_storage(self._job.search.storage, directory / "journal.log")
 
     def finish(self) -> RunRecord:
         """Do what is left and return the record."""
-        job = self._job
-        storage = open_storage(job.search.storage, self._directory / "journal.log")
         base = self._timed("base network", self._base)
-        scores = channel_scores(base, self._space, job.search.criterion, seed=job.seed)
-        bench = Workbench(base, self._space, ranking_from_scores(scores), self._task, job.training.epochs)
-        evaluator = make_evaluator(job.search.evaluator.name, bench, job.search.evaluator.settings)
-        session = self._session(scores, Ledger(storage, "search", self._space))
-        self._timed("search", lambda: self._search(session, evaluator))
-        trials = tuple(sorted(session.trials, key=lambda trial: trial.number))
-        rescored = self._timed("re-scoring", lambda: self._rescore(evaluator, trials, Notebook(storage, "rescore")))
+        scores = self._prepared.scores(base)
+        bench = self._prepared.bench(base, scores)
+        evaluator = self._prepared.evaluator(bench)
+        trials = self._timed("search", lambda: self._search(self._prepared.plan(scores), evaluator))
+        rescored = self._timed("re-scoring", lambda: self._rescore(evaluator, trials))
+        curve = self._timed("uniform curve", lambda: self._uniform_curve(evaluator))
         posterior = smooth(self._domain, trials, rescored)
         winner = max(rescored, key=lambda widths: posterior[widths][0])
         compared = arms(self._domain, trials, winner, rescored)
-        finals = self._timed("final trainings", lambda: self._finals(bench, compared, Notebook(storage, "final")))
-        return self._conclude(bench, trials, posterior, compared, finals)
+        finals = self._timed("final trainings", lambda: self._finals(bench, compared))
+        return self._conclude(bench, trials, posterior, compared, finals, curve)
+
+    def _study(self, part: str) -> str:
+        """The name of a study: an external storage may hold those of many runs."""
+        return f"{self._directory.recorded('id')}/{part}"
 
     def _base(self) -> nn.Module:
-        """The trained base network on the task's device, from disk where a killed run left it."""
-        given, path = self._prepared.ingredients, self._directory / "base.safetensors"
+        """The trained base network on the task's device, always as read from disk: a resumed run sees the same."""
+        path = self._directory / "base.safetensors"
+        if not path.is_file():
+            self._train_base(path)
+        base = copy.deepcopy(self._prepared.ingredients.model)
+        load_weights(base, path)
+        if weights_fingerprint(base) != read_json(self._directory / "base.json")["weights"]:
+            raise RunError(f"{path} is not the base network that the run trained; start a new run")
+        return base.to(self._task.device).eval()
+
+    def _train_base(self, path: Path) -> None:
+        given = self._prepared.ingredients
         base = copy.deepcopy(given.model)
-        if path.is_file():
-            load_weights(base, path)
-            recorded = read_json(self._directory / "base.json")["weights"]
-            if weights_fingerprint(base) != recorded:
-                raise RunError(f"{path} is not the base network that the run trained; start a new run")
-            return base.to(self._task.device).eval()
         epochs = 0 if given.trained else self._job.training.epochs
         started = time.perf_counter()
         if epochs:
@@ -139,57 +137,70 @@ class _Run:
             {
                 "validation": self._task.score(base),
                 "test": self._task.score(base, split="test") if self._task.has_test else None,
+                "test_examples": self._task.test_examples,
                 "epochs": epochs,
                 "seconds": time.perf_counter() - started,
                 "weights": weights_fingerprint(base),
             },
         )
         save_weights(base, path)
-        return base
 
-    def _session(self, scores: Sequence[Any], ledger: Ledger) -> SearchSession:
-        job = self._job
-        controller = make_controller(
-            job.search.controller.name, self._domain, seed=job.seed, settings=job.search.controller.settings
-        )
-        proposals = plan(
-            self._domain,
-            scores,
-            allocations=job.search.allocations,
-            random_candidates=job.verdict.random_candidates,
-            seed=job.seed,
-        )
-        return SearchSession(
-            self._domain, controller, ledger, plan=proposals, trials=job.search.trials, seed=job.seed
-        )
-
-    def _search(self, session: SearchSession, evaluator: Evaluator) -> None:
-        self._progress.start(session.total, self._task.unit)
+    def _search(self, proposals: Sequence[tuple[str, Widths]], evaluator: Evaluator) -> tuple[Trial, ...]:
+        """All trials, in the order in which they were proposed."""
 
         def show(trial: Trial) -> None:
             self._progress.trial(trial, session.best, session.uniform, len(session.trials), session.total)
 
-        local.run(session, evaluator, on_trial=show)
+        session = SearchSession(
+            self._domain,
+            self._prepared.controller(),
+            Ledger(self._storage, self._study("search"), self._space),
+            plan=proposals,
+            trials=self._job.search.trials,
+            seed=self._job.seed,
+            on_trial=show,
+        )
+        self._progress.start(session.total, self._task.unit)
+        local.run(session, evaluator)
+        return tuple(sorted(session.trials, key=lambda trial: trial.number))
 
-    def _rescore(self, evaluator: Evaluator, trials: Sequence[Trial], notebook: Notebook) -> dict[Widths, float]:
+    def _rescore(self, evaluator: Evaluator, trials: Sequence[Trial]) -> dict[Widths, float]:
         """Score the shortlist and the uniforms once more, on all validation data and with a fresh seed."""
         chosen = shortlist(smooth(self._domain, trials), self._job.search.rescore)
         chosen += [trial.widths for trial in trials if trial.origin in UNIFORM and trial.score is not None]
-        distinct = list(dict.fromkeys(chosen))
-        self._progress.phase("re-scoring", len(distinct))
-        known = notebook.read()
-        rescored = {}
-        for number, widths in enumerate(distinct):
-            key = "-".join(map(str, widths))
-            if key not in known:
-                score = evaluator.evaluate(widths, seed=self._job.seed + 1_000_003 + number, full=True)
-                notebook.write(key, score, {"widths": list(widths)})
-                known[key] = {"score": score}
-            rescored[widths] = float(known[key]["score"])
-            self._progress.advance(f"{rescored[widths]:.2f} {self._task.unit}".strip())
+        rescored = self._score_fully(evaluator, chosen, phase="re-scoring", seed=1_000_003)
+        if not rescored:
+            raise EvaluationError(
+                f"none of the best {len(chosen)} candidates could be scored on all validation data, though the search "
+                f"scored them; free memory or correct the score function, then resume the run"
+            )
         return rescored
 
-    def _finals(self, bench: Workbench, compared: Sequence[Arm], notebook: Notebook) -> list[FinalTraining]:
+    def _uniform_curve(self, evaluator: Evaluator) -> tuple[CurvePoint, ...]:
+        """Score uniform pruning around the budget: at which cost is it as good as the winner?"""
+        scored = self._score_fully(evaluator, curve_budgets(self._domain), phase="uniform curve", seed=2_000_003)
+        return tuple(CurvePoint(self._domain.budget.costs_of(widths), score) for widths, score in scored.items())
+
+    def _score_fully(
+        self, evaluator: Evaluator, chosen: Sequence[Widths], *, phase: str, seed: int
+    ) -> dict[Widths, float]:
+        """Scores on all validation data of those that have one; what the study holds already is not scored again."""
+        distinct = list(dict.fromkeys(chosen))
+        self._progress.phase(phase, len(distinct))
+        notebook = Notebook(self._storage, self._study(phase))
+        known = {tuple(record["widths"]): float(record["score"]) for record in notebook.read().values()}
+        for number, widths in enumerate(distinct):
+            if widths not in known:
+                outcome = local.evaluate(evaluator, widths, seed=self._job.seed + seed + number, full=True)
+                if outcome.score is None:
+                    self._progress.advance(f"failed: {last_line(outcome.error)}")
+                    continue
+                notebook.write("-".join(map(str, widths)), outcome.score, {"widths": list(widths)})
+                known[widths] = outcome.score
+            self._progress.advance(score_text(known[widths], self._task.unit))
+        return {widths: known[widths] for widths in distinct if widths in known}
+
+    def _finals(self, bench: Workbench, compared: Sequence[Arm]) -> list[FinalTraining]:
         options = self._job.verdict
         if not options.seeds:
             return []
@@ -200,9 +211,11 @@ class _Run:
             FinalPlan(
                 options.protocols, options.seeds, options.fine_tune_epochs, self._job.training.lr, self._job.seed
             ),
-            notebook=notebook,
+            notebook=Notebook(self._storage, self._study("final trainings")),
             weights=self._directory / _FINAL_WEIGHTS,
-            on_final=lambda f: self._progress.advance(f"{f.arm}, {f.protocol}, seed {f.seed}: {f.score:.2f}"),
+            on_final=lambda f: self._progress.advance(
+                f"{f.arm}, {f.protocol}, seed {f.seed}: {score_text(f.score, self._task.unit)}"
+            ),
         )
 
     def _conclude(
@@ -212,8 +225,9 @@ class _Run:
         posterior: Posterior,
         compared: tuple[Arm, ...],
         finals: list[FinalTraining],
+        curve: tuple[CurvePoint, ...],
     ) -> RunRecord:
-        """Judge, then write export, result and report; result.json last of the data, it marks a run as ended."""
+        """Judge, then write export, report and last result.json: it marks a run as ended."""
         options = self._job.verdict
         network = bench.candidate(compared[0].widths)
         if finals:
@@ -222,7 +236,7 @@ class _Run:
             inputs = self._task.calibration_inputs(10, seed=0)
             recalibrate_batch_norm(network, inputs, device=self._task.device)
         limits = self._domain.budget.limits
-        self._directory.update_run(finished=_now())
+        self._directory.update_run(finished=now())
         record = RunRecord(
             directory=self._directory.path,
             job=self._job.model_dump(mode="json"),
@@ -240,17 +254,17 @@ class _Run:
             verdict=judge(finals, protocols=options.protocols, budget_text=self._budget_text(), unit=self._task.unit)
             if finals
             else None,
+            uniform_curve=curve,
         )
         write_architecture(record, network, self._directory / "export")
-        self._directory.write_json("result.json", write_record(record))
         write_reports(record)
+        self._directory.write_json("result.json", write_record(record))
         return record
 
     def _budget_text(self) -> str:
-        names = {"flops": "of the FLOPs", "params": "of the parameters"}
-        return " and ".join(
-            f"{limit.percent:.3g} % {names.get(limit.metric, f'of {limit.metric}')}" for limit in self._domain.budget.limits
-        )
+        names = {"flops": "the FLOPs", "params": "the parameters"}
+        limits = self._domain.budget.limits
+        return " and ".join(f"{limit.percent:.3g} % of {names.get(limit.metric, limit.metric)}" for limit in limits)
 
     def _timed(self, phase: str, work: Callable[[], T]) -> T:
         """Run a phase and add its seconds to run.json, over all resumptions."""
@@ -258,7 +272,7 @@ class _Run:
         try:
             return work()
         finally:
-            seconds: Mapping[str, float] = read_json(self._directory / "run.json")["seconds"]
+            seconds: Mapping[str, float] = self._directory.recorded("seconds")
             spent = seconds.get(phase, 0.0) + time.perf_counter() - started
             self._directory.update_run(seconds={**seconds, phase: round(spent, 3)})
 
@@ -267,14 +281,3 @@ def write_reports(record: RunRecord) -> None:
     """Write report.html and report.md beside the run's data."""
     write_html(record, record.directory / "report.html")
     write_markdown(record, record.directory / "report.md")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

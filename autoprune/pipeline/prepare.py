@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -14,16 +16,21 @@ from torch import nn
 from autoprune.allocation import ALLOCATIONS
 from autoprune.config import Job
 from autoprune.controllers import make_controller
+from autoprune.controllers.base import Controller
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import ConfigError
-from autoprune.evaluators.base import check_evaluator
+from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
+from autoprune.importance.members import channel_scores
+from autoprune.search.ledger import open_storage
 from autoprune.space.choices import exclude
-from autoprune.space.groups import SearchSpace
+from autoprune.space.groups import FloatArray, SearchSpace, Widths
+from autoprune.space.slicing import ranking_from_scores
 from autoprune.space.trace import trace
 from autoprune.space.verify import verify
 from autoprune.training import PROTOCOLS
 from autoprune.training.task import Task
+from autoprune.verdict.baselines import plan
 
 
 @final
@@ -56,9 +63,42 @@ class Prepared:
     domain: BudgetedSpace
     fingerprints: Mapping[str, str]
 
+    def controller(self) -> Controller:
+        """A new controller of the job."""
+        chosen, seed = self.ingredients.job.search.controller, self.ingredients.job.seed
+        with _settings_of(f"controller {chosen.name!r}"):
+            return make_controller(chosen.name, self.domain, seed=seed, settings=chosen.settings)
+
+    def plan(self, scores: Sequence[FloatArray]) -> list[tuple[str, Widths]]:
+        """What the search scores first, given the importance of the base network's channels."""
+        job = self.ingredients.job
+        return plan(
+            self.domain,
+            scores,
+            allocations=job.search.allocations,
+            random_candidates=job.verdict.random_candidates,
+            seed=job.seed,
+        )
+
+    def scores(self, base: nn.Module) -> list[FloatArray]:
+        """Per group, the importance of each channel."""
+        job = self.ingredients.job
+        return channel_scores(base, self.space, job.search.criterion, seed=job.seed)
+
+    def bench(self, base: nn.Module, scores: Sequence[FloatArray]) -> Workbench:
+        """What candidates of this base network are made from."""
+        given = self.ingredients
+        return Workbench(base, self.space, ranking_from_scores(scores), given.task, given.job.training.epochs)
+
+    def evaluator(self, bench: Workbench) -> Evaluator:
+        """A new evaluator of the job."""
+        chosen = self.ingredients.job.search.evaluator
+        with _settings_of(f"evaluator {chosen.name!r}"):
+            return make_evaluator(chosen.name, bench, chosen.settings)
+
 
 def prepare(ingredients: Ingredients) -> Prepared:
-    """Trace, verify and budget the space, and look up every name of the job; writes nothing.
+    """Trace, verify and budget the space, and build each part of the job once; writes nothing.
 
     Raises:
         AutopruneError: the model, the space options, the budget, a name or a setting cannot be used.
@@ -75,16 +115,16 @@ def prepare(ingredients: Ingredients) -> Prepared:
     space = exclude(traced.space, job.space.exclude)
     space = verify(ingredients.model, space, ingredients.inputs, seed=job.seed).space
     domain = BudgetedSpace(space, job.constraints)
-    make_controller(job.search.controller.name, domain, seed=job.seed, settings=job.search.controller.settings)
     fingerprints = {
         "job": _digest(json.dumps(job.model_dump(mode="json"), sort_keys=True)),
         "model code": traced.code_fingerprint,
         "space": space.fingerprint,
         "data": task.fingerprint,
+        "weights": weights_fingerprint(ingredients.model),
     }
-    if ingredients.trained:
-        fingerprints["weights"] = weights_fingerprint(ingredients.model)
-    return Prepared(ingredients, space, domain, fingerprints)
+    prepared = Prepared(ingredients, space, domain, fingerprints)
+    _rehearse(prepared)
+    return prepared
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -103,6 +143,26 @@ def _check_names(job: Job) -> None:
     for name in job.verdict.protocols:
         PROTOCOLS.get(name)
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
+
+
+def _rehearse(prepared: Prepared) -> None:
+    """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
+    base = prepared.ingredients.model
+    scores = prepared.scores(base)
+    prepared.plan(scores)
+    prepared.controller()
+    prepared.evaluator(prepared.bench(base, scores))
+    if prepared.ingredients.job.search.storage is not None:
+        open_storage(prepared.ingredients.job.search.storage, Path())
+
+
+@contextmanager
+def _settings_of(part: str) -> Iterator[None]:
+    """Turn what a setting of a wrong type does to a part into a message."""
+    try:
+        yield
+    except TypeError as error:
+        raise ConfigError(f"{part}: a setting has a value of the wrong type ({error}); correct its settings") from error
 
 
 def _digest(text: str) -> str:

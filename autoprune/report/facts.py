@@ -148,6 +148,12 @@ def _notes(record: RunRecord) -> Iterable[str]:
     yield f"Evaluations each network was chosen from: {counts}."
     if not record.test_split:
         yield "There is no separate test set: final scores come from the search's own score function."
+    examples = record.base.get("test_examples")
+    if record.finals and examples and record.unit == "%":
+        yield (
+            f"The interval covers what training seeds change, on a fixed test set: "
+            f"one of its {examples:,} examples is {100 / examples:.2g} points."
+        )
     chosen = [t.number for t in proposals(record) if t.widths == record.winner.widths and t.number in record.posterior]
     for number in chosen[:1]:
         mean, deviation = record.posterior[number]

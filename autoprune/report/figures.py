@@ -100,10 +100,13 @@ def tradeoff(record: RunRecord) -> str:
     def draw(axes: Any) -> None:
         _dots(axes, *points(t for t in complete if t.origin == "random_baseline"), color="random", label="random")
         _dots(axes, *points(t for t in complete if t.origin not in BASELINES), color="searched", label="search")
+        if record.uniform_curve:
+            curve = [(100 * point.costs[metric] / full, point.score) for point in record.uniform_curve]
+            axes.plot(*zip(*curve, strict=True), color=COLOURS["uniform"], linewidth=1.5, label="uniform, other budgets")
         for origin, marker in zip(UNIFORM_ARMS, ("D", "s"), strict=True):
             x, y = points(t for t in complete if t.origin == origin)
             if x:
-                axes.plot(x, y, color=COLOURS["uniform"], marker=marker, markersize=7, linewidth=1.2, label=origin)
+                axes.plot(x, y, color=COLOURS["uniform"], marker=marker, markersize=7, linewidth=0, label=origin)
         _ring(axes, *points(t for t in complete if t.widths == record.winner.widths))
         axes.axvline(100 * record.budget[0]["upper"] / full, color=COLOURS["muted"], linewidth=1, dashes=(4, 3))
         axes.set_xlabel(f"{metric}, % of unpruned (dashed: limit)", parse_math=False)

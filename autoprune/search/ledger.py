@@ -6,6 +6,7 @@ Any Optuna storage URL works; the default is a journal file in the run directory
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.errors import RunError
+from autoprune.errors import EvaluationError, RunError
 from autoprune.space.groups import SearchSpace, WidthGroup, Widths
 
 _STATES = {
@@ -55,11 +56,21 @@ class Assignment:
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an evaluation ended: a finite score, or an error's traceback."""
+    """How an evaluation ended: a finite score, or an error's traceback.
+
+    Raises:
+        EvaluationError: the score is not a finite number, or there is neither a score nor an error.
+    """
 
     score: float | None
     error: str | None = None
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.score is None and not self.error:
+            raise EvaluationError("an outcome without a score needs the error that explains it")
+        if self.score is not None and not math.isfinite(self.score):
+            raise EvaluationError(f"the score is {self.score}, not a finite number")
 
 
 def open_storage(url: str | None, journal: Path) -> BaseStorage:
@@ -79,9 +90,12 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
         journal = journal.resolve()
         _mend(journal)
         return JournalStorage(JournalFileBackend(str(journal)))
-    except Exception as error:  # noqa: BLE001 - each database driver raises its own kind
-        where = url or str(journal)
-        raise RunError(f"ledger {where} cannot be opened: {type(error).__name__}: {error}") from error
+    except Exception as error:  # each database driver raises its own kind
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise RunError(
+            f"ledger {url or journal} cannot be opened: {reason}. Set search.storage to an Optuna storage URL such as "
+            f"sqlite:///trials.db in a folder that can be written, or leave it out for a journal in the run directory"
+        ) from error
 
 
 @final

@@ -198,7 +198,7 @@ class RichProgress(Progress):
             self._bars.stop_task(self._task)
 
 
-def make_progress(mode: Mode = "auto", stream: TextIO | None = None) -> Progress:
+def make_progress(mode: str = "auto", stream: TextIO | None = None) -> Progress:
     """Return the display for a stream, standard error by default; "auto" is live only in a terminal.
 
     Raises:

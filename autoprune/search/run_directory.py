@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Self, final
@@ -11,6 +13,9 @@ from typing import IO, Any, Self, final
 from autoprune.errors import RunError
 
 _MARK = "run.json"
+_LOCK = ".lock"
+_START = {_LOCK, "job.yaml", ".job.yaml.tmp", "space.json", ".space.json.tmp", f".{_MARK}.tmp"}
+"""What a start may leave behind that was killed before it wrote run.json."""
 
 
 @final
@@ -31,16 +36,33 @@ class RunDirectory:
         Raises:
             RunError: it holds a run or other files already, or cannot be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                f"run directory {path} is in use already; `autoprune resume {path}` goes on with the run in it, "
-                f"or give another directory with --run-dir"
-            )
+        cls.check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(path, error) from error
         return cls(path, _locked(path))
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Find out, without writing, that `create` would fail: before long work, not after it.
+
+        Raises:
+            RunError: as for `create`.
+        """
+        try:
+            nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+            if nearest == path and not (path.is_dir() and _is_free({entry.name for entry in path.iterdir()})):
+                raise RunError(
+                    f"run directory {path} is in use already; `autoprune resume {path}` goes on with the run in it, "
+                    f"or give another directory with --run-dir"
+                )
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        if not nearest.is_dir():
+            raise _unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{nearest} is a file"))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise _unwritable(path, PermissionError(errno.EACCES, f"no permission to write in {nearest}"))
 
     @classmethod
     def reopen(cls, path: Path) -> Self:
@@ -50,7 +72,10 @@ class RunDirectory:
             RunError: there is no run in it, another process works on it, or it cannot be written.
         """
         if not (path / _MARK).is_file():
-            raise RunError(f"{path} is not a run directory: it holds no {_MARK}; give the path that the search printed")
+            raise RunError(
+                f"{path} is not a run directory: it holds no {_MARK}; give the path that the search printed, "
+                f"or start the run with `autoprune search`"
+            )
         return cls(path, _locked(path))
 
     def __enter__(self) -> Self:
@@ -64,7 +89,7 @@ class RunDirectory:
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write a JSON file in one step."""
-        self.write_text(name, json.dumps(data, indent=1, sort_keys=False, default=str))
+        self.write_text(name, json.dumps(data, indent=1, allow_nan=False))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file in one step.
@@ -84,6 +109,17 @@ class RunDirectory:
         known = read_json(self.path / _MARK) if (self.path / _MARK).is_file() else {}
         self.write_json(_MARK, {**known, **entries})
 
+    def recorded(self, key: str) -> Any:
+        """An entry of run.json.
+
+        Raises:
+            RunError: run.json is damaged, or has no such entry.
+        """
+        entries = read_json(self.path / _MARK)
+        if key not in entries:
+            raise RunError(f"{self.path / _MARK} is damaged (it has no {key!r}); start a new run")
+        return entries[key]
+
 
 def free_directory(parent: Path, name: str) -> Path:
     """Return `parent/name`, or with -2, -3, … where that exists."""
@@ -101,17 +137,25 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: it is missing or damaged.
     """
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
+        data = json.loads(path.read_text())
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}; the run has not got that far: resume it") from error
-    except json.JSONDecodeError as error:
+        raise RunError(
+            f"{path} cannot be read: {error.strerror}; `autoprune resume` goes on with a run that has not got that far"
+        ) from error
+    except ValueError as error:
         raise RunError(f"{path} is damaged ({error}); start a new run") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path} is damaged (it holds a {type(data).__name__}, not an object); start a new run")
     return data
+
+
+def _is_free(names: set[str]) -> bool:
+    return not names or (_LOCK in names and names <= _START)
 
 
 def _locked(path: Path) -> IO[str]:
     try:
-        lock = (path / ".lock").open("w")
+        lock = (path / _LOCK).open("a")
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
@@ -125,5 +169,3 @@ def _locked(path: Path) -> IO[str]:
 def _unwritable(path: Path, error: OSError) -> RunError:
     reason = error.strerror or str(error)
     return RunError(f"run directory {path} cannot be written: {reason}; check the permissions or give another one")
-
-

@@ -6,10 +6,8 @@ fresh controller: same seed and same calls give the same proposals, so a killed 
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import final
 
 import numpy as np
@@ -18,6 +16,7 @@ from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import EvaluationError, RunError
 from autoprune.search.ledger import Assignment, Ledger, Outcome
+from autoprune.search.progress import last_line
 from autoprune.space.groups import Widths
 
 HOPELESS = 10
@@ -35,6 +34,7 @@ class SearchSession:
         plan: (origin, widths) to be scored first: uniform, allocations, random baselines.
         trials: number of the controller's proposals.
         seed: evaluators' seeds derive from it.
+        on_trial: called after each trial that ends, not for those replayed.
 
     Raises:
         RunError: the replay proposes other widths than the ledger holds.
@@ -49,12 +49,14 @@ class SearchSession:
         plan: Sequence[tuple[str, Widths]],
         trials: int,
         seed: int,
+        on_trial: Callable[[Trial], None] | None = None,
     ) -> None:
         self._domain = domain
         self._controller = controller
         self._ledger = ledger
         self._plan = list(plan)
         self._seed = seed
+        self._on_trial = on_trial
         self.total = len(self._plan) + trials
         self.trials: list[Trial] = []  # ended, in the order in which they were told
         self._asked = 0
@@ -63,17 +65,13 @@ class SearchSession:
         self._replay()
 
     def ask(self) -> Assignment | None:
-        """Return the next proposal to evaluate, or None when all have been handed out."""
-        while True:
-            if self._waiting:
-                return self._waiting.popleft()
-            if self._asked == self.total:
-                return None
-            assignment = self._propose()
-            self._ledger.start(assignment)
-            if assignment.widths not in self._scores:
-                return assignment
-            self.tell(assignment, Outcome(self._scores[assignment.widths]))  # known already: costs nothing
+        """Return the next proposal to evaluate, or None when all have been handed out.
+
+        Widths that have a score already are told at once; those still under evaluation may be handed out again.
+        """
+        while (assignment := self._next()) is not None and assignment.widths in self._scores:
+            self.tell(assignment, Outcome(self._scores[assignment.widths]))
+        return assignment
 
     def tell(self, assignment: Assignment, outcome: Outcome) -> Trial:
         """Write down an ended evaluation and let the controller learn from it.
@@ -81,14 +79,14 @@ class SearchSession:
         Raises:
             EvaluationError: every one of the first trials failed.
         """
-        if outcome.score is not None and not math.isfinite(outcome.score):
-            outcome = replace(outcome, score=None, error=f"the score is {outcome.score}, not a finite number")
         trial = self._ledger.finish(assignment, outcome)
         self._learn(trial)
+        if self._on_trial is not None:
+            self._on_trial(trial)
         if len(self.trials) >= min(HOPELESS, self.total) and not self._scores:
             raise EvaluationError(
                 f"none of the first {len(self.trials)} candidates could be scored; the first one failed with:\n"
-                f"{(self.trials[0].error or '').strip().splitlines()[-1]}\n"
+                f"{last_line(self.trials[0].error)}\n"
                 f"Check the score function, the training settings and the base network; tracebacks are in the ledger"
             )
         return trial
@@ -106,6 +104,15 @@ class SearchSession:
     def _highest(self, *, uniform: bool) -> float | None:
         scores = [t.score for t in self.trials if t.score is not None and t.origin.startswith("uniform") is uniform]
         return max(scores, default=None)
+
+    def _next(self) -> Assignment | None:
+        if self._waiting:
+            return self._waiting.popleft()
+        if self._asked == self.total:
+            return None
+        assignment = self._propose()
+        self._ledger.start(assignment)
+        return assignment
 
     def _propose(self) -> Assignment:
         number = self._asked

@@ -16,10 +16,17 @@ from autoprune.verdict.record import Arm
 
 UNIFORM = ("uniform_all", "uniform_inner")
 RANDOM = "random_baseline"
+_CURVE = (0.6, 0.8, 1.0, 1.25, 1.6)
+"""Budgets at which uniform pruning is scored for the report, as multiples of the search's."""
 
 
 def plan(
-    domain: BudgetedSpace, scores: Sequence[FloatArray], *, allocations: Sequence[str], random_candidates: int, seed: int
+    domain: BudgetedSpace,
+    scores: Sequence[FloatArray],
+    *,
+    allocations: Sequence[str],
+    random_candidates: int,
+    seed: int,
 ) -> list[tuple[str, Widths]]:
     """What every search scores first, as (origin, widths): both uniforms, the allocations, random widths.
 
@@ -43,6 +50,19 @@ def plan(
     rng = np.random.default_rng([seed, 1])
     rows = domain.sample(random_candidates, rng)
     return [*proposals, *((RANDOM, tuple(int(w) for w in row)) for row in rows)]
+
+
+def curve_budgets(domain: BudgetedSpace) -> list[Widths]:
+    """Uniform widths at smaller and larger budgets than the search's, by ascending cost; never the full network."""
+    found = []
+    for factor in _CURVE:
+        scaled = {limit.metric: factor * limit.upper for limit in domain.budget.limits}
+        if all(limit.smallest <= scaled[limit.metric] < limit.full for limit in domain.budget.limits):
+            try:
+                found.append(BudgetedSpace(domain.space, scaled).uniform())
+            except BudgetError:  # limits that can be reached one by one, but not together
+                continue
+    return list(dict.fromkeys(found))
 
 
 def arms(

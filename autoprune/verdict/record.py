@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal, final
 import yaml
 
 from autoprune.controllers.base import Trial, TrialState
+from autoprune.errors import RunError, SpaceError
 from autoprune.search.run_directory import read_json
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.serial import from_json
@@ -84,6 +86,15 @@ class Verdict:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Uniform pruning (one ratio on every group) at another budget, scored like the winner."""
+
+    costs: Mapping[str, float]
+    score: float
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class RunRecord:
     """A finished run.
@@ -95,13 +106,15 @@ class RunRecord:
         space: what was searched.
         budget: per limit: metric, upper, full, smallest.
         full_costs: metric -> cost of the unpruned network.
-        base: scores of the unpruned base network: "validation", "test" (None without a test set), "epochs", "seconds".
+        base: scores of the unpruned base network: "validation", "test" (None without a test set), "test_examples",
+            "epochs", "seconds".
         unit: of every score: "%" or "".
         test_split: False where the final scores come from the search's own score function.
         trials: the ledger, in proposal order, baselines included (their origin says so).
         posterior: number of the trial -> (mean, standard deviation) of the smoothed score.
         arms: winner first.
         finals: every final training.
+        uniform_curve: uniform pruning at smaller and larger budgets, by ascending cost.
         verdict: None for a run without final trainings.
     """
 
@@ -119,6 +132,7 @@ class RunRecord:
     arms: tuple[Arm, ...]
     finals: tuple[FinalTraining, ...]
     verdict: Verdict | None
+    uniform_curve: tuple[CurvePoint, ...] = ()
 
     @property
     def winner(self) -> Arm:
@@ -138,7 +152,8 @@ def write_record(record: RunRecord) -> dict[str, Any]:
         "posterior": {str(number): value for number, value in record.posterior.items()},
         "arms": [asdict(arm) for arm in record.arms],
         "finals": [asdict(final) for final in record.finals],
-        "verdict": None if record.verdict is None else asdict(record.verdict),
+        "uniform_curve": [asdict(point) for point in record.uniform_curve],
+        "verdict": None if record.verdict is None else _verdict_json(record.verdict),
     }
 
 
@@ -148,13 +163,24 @@ def read_record(directory: Path) -> RunRecord:
     Raises:
         RunError: the run has not ended, or a file of it is missing or damaged.
     """
-    result = read_json(directory / "result.json")
-    verdict = result["verdict"]
+    result, provenance, space = (read_json(directory / name) for name in ("result.json", "run.json", "space.json"))
+    try:
+        job = yaml.safe_load((directory / "job.yaml").read_text())
+        return _record(directory, result, job=job, provenance=provenance, space=from_json(space))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SpaceError) as error:
+        raise RunError(
+            f"{directory} is damaged ({type(error).__name__}: {error}); restore its files, or start a new run"
+        ) from error
+
+
+def _record(
+    directory: Path, result: dict[str, Any], *, job: dict[str, Any], provenance: dict[str, Any], space: SearchSpace
+) -> RunRecord:
     return RunRecord(
         directory=directory,
-        job=yaml.safe_load((directory / "job.yaml").read_text()),
-        provenance=read_json(directory / "run.json"),
-        space=from_json(read_json(directory / "space.json")),
+        job=job,
+        provenance=provenance,
+        space=space,
         budget=tuple(result["budget"]),
         full_costs=result["full_costs"],
         base=result["base"],
@@ -164,9 +190,27 @@ def read_record(directory: Path) -> RunRecord:
         posterior={int(number): (mean, sd) for number, (mean, sd) in result["posterior"].items()},
         arms=tuple(Arm(**{**arm, "widths": tuple(arm["widths"])}) for arm in result["arms"]),
         finals=tuple(FinalTraining(**final) for final in result["finals"]),
-        verdict=verdict
-        and Verdict(verdict["sentence"], verdict["outcome"], tuple(Comparison(**c) for c in verdict["comparisons"])),
+        uniform_curve=tuple(CurvePoint(**point) for point in result["uniform_curve"]),
+        verdict=result["verdict"] and _verdict(result["verdict"]),
     )
+
+
+def _verdict(data: dict[str, Any]) -> Verdict:
+    infinite: dict[str, Any] = {"low": -math.inf, "high": math.inf}
+    comparisons = (
+        Comparison(**{key: infinite[key] if value is None else value for key, value in comparison.items()})
+        for comparison in data["comparisons"]
+    )
+    return Verdict(data["sentence"], data["outcome"], tuple(comparisons))
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    """JSON knows no infinity: an interval without a bound has null there."""
+    comparisons = [
+        {key: None if value in (math.inf, -math.inf) else value for key, value in asdict(comparison).items()}
+        for comparison in verdict.comparisons
+    ]
+    return {**asdict(verdict), "comparisons": comparisons}
 
 
 def _trial(data: dict[str, Any]) -> Trial:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
 
-from autoprune.controllers.base import Trial
 from autoprune.evaluators.base import Evaluator
-from autoprune.search.ledger import Assignment, Outcome
+from autoprune.search.ledger import Outcome
 from autoprune.search.session import SearchSession
+from autoprune.space.groups import Widths
 
 
-def run(session: SearchSession, evaluator: Evaluator, *, on_trial: Callable[[Trial], None]) -> None:
-    """Evaluate until the session has nothing left; `on_trial` is called after each one."""
+def run(session: SearchSession, evaluator: Evaluator) -> None:
+    """Evaluate until the session has nothing left."""
     while (assignment := session.ask()) is not None:
-        on_trial(session.tell(assignment, evaluate(evaluator, assignment)))
+        session.tell(assignment, evaluate(evaluator, assignment.widths, seed=assignment.seed))
 
 
-def evaluate(evaluator: Evaluator, assignment: Assignment) -> Outcome:
-    """Evaluate one assignment; whatever a candidate does wrong becomes a failed outcome with its traceback."""
+def evaluate(evaluator: Evaluator, widths: Widths, *, seed: int, full: bool = False) -> Outcome:
+    """Evaluate once; whatever a candidate does wrong becomes a failed outcome with its traceback."""
     start = time.perf_counter()
     try:
-        score = evaluator.evaluate(assignment.widths, seed=assignment.seed)
+        score = float(evaluator.evaluate(widths, seed=seed, full=full))
+        return Outcome(score, seconds=time.perf_counter() - start)
     except Exception:  # noqa: BLE001 - the worker boundary: a failing candidate never ends a search
         return Outcome(None, traceback.format_exc(), time.perf_counter() - start)
-    return Outcome(score, None, time.perf_counter() - start)

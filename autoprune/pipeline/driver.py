@@ -1,0 +1,78 @@
+"""A run from start to end: the checks in their order, the lock, the threads, then the phases."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from autoprune.config import Job
+from autoprune.errors import RunError
+from autoprune.pipeline import phases
+from autoprune.pipeline.ingredients import cpu_threads, ingredients_of, job_of_run
+from autoprune.pipeline.prepare import Ingredients, prepare
+from autoprune.search.progress import make_progress
+from autoprune.search.run_directory import RunDirectory, free_directory
+from autoprune.verdict.record import RunRecord, read_record
+
+RUNS = Path("runs")
+
+
+def run_job(job: Job, path: Path, *, progress: str = "auto") -> RunRecord:
+    """Start a run from a job file; raises what `run` raises."""
+    RunDirectory.check_free(path)  # before data are read
+    return run(ingredients_of(job), path, progress=progress)
+
+
+def resume_job(path: Path, *, progress: str = "auto") -> RunRecord:
+    """Go on with a run that was started from a job file; raises what `resume` raises."""
+    return resume(ingredients_of(job_of_run(path)), path, progress=progress)
+
+
+def run(ingredients: Ingredients, path: Path | None, *, progress: str = "auto") -> RunRecord:
+    """Start a run and see it through; the number of threads is as before afterwards.
+
+    Args:
+        ingredients: what it works on.
+        path: the run directory; None: a free one below `runs/`.
+        progress: how it is shown.
+
+    Raises:
+        AutopruneError: the job cannot be used; then nothing has been written. Or the run failed.
+    """
+    chosen = path or free_directory(RUNS, ingredients.job.name)
+    RunDirectory.check_free(chosen)
+    with cpu_threads(ingredients.job.threads), make_progress(progress) as shown:
+        prepared = prepare(ingredients)
+        ingredients.task.score(ingredients.model, limit=1)  # a score function that fails does so now
+        with RunDirectory.create(chosen) as directory:
+            return phases.start(prepared, directory, shown)
+
+
+def resume(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> RunRecord:
+    """Go on with a run, on as many threads as it began with: sums in another order round differently.
+
+    Raises:
+        RunError: there is no such run, another process works on it, or it was started with something else.
+    """
+    with (
+        make_progress(progress) as shown,
+        RunDirectory.reopen(path) as directory,
+        cpu_threads(directory.recorded("threads")),
+    ):
+        return phases.resume(prepare(ingredients), directory, shown)
+
+
+def export_run(directory: Path, folder: Path) -> Path:
+    """Copy a finished run's network to a folder.
+
+    Raises:
+        RunError: the run has not ended, or the folder holds something else already.
+    """
+    read_record(directory)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is not empty; give a new folder")
+    try:
+        shutil.copytree(directory / "export", folder, dirs_exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror or error}; give another folder") from error
+    return folder

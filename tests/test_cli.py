@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import write_job
+
+from autoprune import cli, load
+
+HERE = Path(__file__).parent
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Call the command line in this process; (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(HERE), *sys.path])
+    monkeypatch.delenv("AUTOPRUNE_DATA", raising=False)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["autoprune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+def shell(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "autoprune.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "tiny.py").symlink_to(HERE / "tiny.py")
+    done = shell("search", write_job(folder / "job.yaml"), "--run-dir", folder / "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("At 50 % of the FLOPs the searched widths are ")
+    assert f"report: {folder / 'run' / 'report.html'}" in done.stdout
+    return folder / "run"
+
+
+def test_a_run_leaves_what_it_promised(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"job.yaml", "run.json", "space.json", "journal.log", "result.json", "report.html", "report.md"} <= names
+    assert {p.name for p in (finished / "export").iterdir()} == {"architecture.yaml", "space.json", "model.safetensors"}
+
+
+def test_every_json_file_is_strict(finished: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    for path in finished.rglob("*.json"):
+        json.loads(path.read_text(), parse_constant=refuse)
+    comparison = json.loads((finished / "result.json").read_text())["verdict"]["comparisons"][0]
+    assert comparison["low"] is comparison["high"] is None, "one seed gives no interval"
+
+
+def test_resuming_a_finished_run_prints_the_same_verdict(finished: Path, run: Run) -> None:
+    verdict = json.loads((finished / "result.json").read_text())["verdict"]["sentence"]
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    code, out, err = run("resume", finished)
+    assert (code, err) == (0, "")
+    assert out.startswith(verdict)
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_the_report_can_be_written_anew(finished: Path, run: Run) -> None:
+    page = (finished / "report.html").read_text()
+    (finished / "report.html").unlink()
+    assert run("report", finished)[0] == 0
+    assert (finished / "report.html").read_text() == page
+
+
+def test_an_export_is_a_network(finished: Path, run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("export", finished, "--to", tmp_path / "net")
+    assert code == 0
+    assert "autoprune.load(" in out
+    assert load(tmp_path / "net").head.out_features == 10
+    code, _, err = run("export", finished, "--to", tmp_path / "net")
+    assert (code, "is not empty; give a new folder" in err) == (2, True)
+    code, _, err = run("export", finished, "--to", tmp_path / "net" / "model.safetensors" / "x")
+    assert (code, "cannot be written" in err) == (2, True)
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "misspelt key": (
+        {"search.trails": 3},
+        r"unknown key 'search\.trails'\. Did you mean 'trials'\? Allowed here: trials",
+    ),
+    "misspelt section": ({"serach": {}}, "Did you mean 'search'"),
+    "missing key": ({"model": None}, "key 'model' is missing"),
+    "a value out of range": ({"training.epochs": 0}, r"training\.epochs: .*greater than or equal to 1.* got 0"),
+    "unknown controller": ({"search.controller.name": "surogate"}, "Did you mean 'surrogate'"),
+    "unknown sampler": ({"search.controller.name": "optuna:TPESamplr"}, "Did you mean 'TPESampler'"),
+    "unknown evaluator": ({"search.evaluator": {"name": "scrach"}}, "Did you mean 'scratch'"),
+    "unknown criterion": ({"search.criterion": "l7"}, "unknown criterion 'l7'; choose one of l1"),
+    "unknown allocation": ({"search.allocations": ["uniform_al"]}, "Did you mean 'uniform_all'"),
+    "unknown protocol": ({"verdict.protocols": ["finetune"]}, "Did you mean 'fine_tune'"),
+    "unknown data": ({"data.name": "digit"}, "Did you mean 'digits'"),
+    "unknown model": ({"model.factory": "resnet21"}, "Did you mean 'resnet20'"),
+    "unknown module": ({"model.factory": "no_such_module:net"}, "'no_such_module' was not found; is its folder"),
+    "unknown factory": ({"model.factory": "tiny:Convolution"}, "Did you mean 'Convolutions'"),
+    "unknown argument": ({"model.arguments": {"clases": 10}}, "Did you mean 'classes'"),
+    "unknown setting": (
+        {"search.evaluator": {"name": "inherited", "settings": {"calibration_batchs": 3}}},
+        "Did you mean 'calibration_batches'",
+    ),
+    "unknown metric": ({"constraints": {"flop": "50%"}}, "Did you mean 'flops'"),
+    "unknown device": ({"device": "tpu"}, "allowed: auto, cpu, cuda"),
+    "no such space file": ({"space": "narrow.yaml"}, r"cannot read narrow\.yaml"),
+    "budget too small": (
+        {"constraints": {"flops": "0.01%"}},
+        "cannot be reached: the smallest network .* raise the limit",
+    ),
+    "malformed budget": ({"constraints": {"flops": "5O%"}}, "'5O%' is not a limit; allowed: "),
+    "a share as a budget": ({"constraints": {"flops": 0.5}}, 'write "50%"'),
+    "no data": ({"data.name": "cifar10"}, "AUTOPRUNE_DATA"),
+    "data not where they should be": ({"data": {"name": "cifar10", "path": "."}}, "no file 'data_batch_1' .*set path"),
+    "a model that cannot be exported": ({"model.factory": "tiny:Undecided"}, "Undecided cannot be exported to a graph"),
+    "wrong classes": ({"model.arguments": {"classes": 7}}, "7 outputs but the data have 10 classes; set"),
+    "wrong channels": ({"model.arguments": {"in_channels": 3}}, "does not run on the data's inputs .*in_channels"),
+    "no weights": ({"model.weights": "none.safetensors"}, r"none\.safetensors does not exist"),
+    "a storage out of reach": (
+        {"search.storage": "sqlite:////no/folder/x.db"},
+        "cannot be opened: .*Set search.storage",
+    ),
+}
+
+
+def assert_one_clear_error(code: int, out: str, err: str, message: str) -> None:
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("error: ")
+    assert re.search(message, err, re.DOTALL), err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_job_is_one_clear_error_and_nothing_is_written(mistake: str, run: Run, tmp_path: Path) -> None:
+    changes, message = MISTAKES[mistake]
+    job = write_job(tmp_path / "job.yaml", changes)
+    assert_one_clear_error(*run("search", job, "--run-dir", tmp_path / "run"), message)
+    assert list(tmp_path.iterdir()) == [job]
+
+
+def test_missing_data_in_an_empty_folder_are_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("AUTOPRUNE_DATA", str(tmp_path / "data"))
+    job = write_job(tmp_path / "job.yaml", {"data.name": "fashion_mnist"})
+    assert_one_clear_error(*run("search", job), rf"fashion_mnist: no file .*{tmp_path}/data")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "data", job]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [1", "is not valid YAML"),
+        ("- 1", "must hold keys and values, got list"),
+        ("", "must hold keys and values, got NoneType"),
+        (None, "No such file"),
+    ],
+)
+def test_what_is_no_job_file_is_one_clear_error(content: str | None, message: str, run: Run, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "job.yaml").write_text(content)
+    assert_one_clear_error(*run("search", "job.yaml"), rf"job\.yaml.*{message}")
+
+
+def test_a_directory_that_cannot_be_used_is_found_before_any_work(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoprune.pipeline.driver.ingredients_of", lambda *_: pytest.fail("data were read"))
+    job = write_job(tmp_path / "job.yaml")
+    for path, message in [
+        (job / "run", "cannot be written: .*is a file.* give another"),
+        (tmp_path, "in use already; `autoprune resume"),
+        (job, "in use already"),
+    ]:
+        assert_one_clear_error(*run("search", job, "--run-dir", path), message)
+    assert list(tmp_path.iterdir()) == [job]
+
+
+def test_a_directory_nobody_can_write_is_one_clear_error(run: Run, tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job.yaml")
+    assert_one_clear_error(*run("search", job, "--run-dir", "/proc/none/run"), "run directory /proc/none/run cannot be")
+
+
+def test_unknown_progress_is_refused_before_a_directory_is_made(run: Run, tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job.yaml")
+    answer = run("search", job, "--run-dir", tmp_path / "run", "--progress", "plane")
+    assert_one_clear_error(*answer, "Did you mean 'plain'")
+    assert list(tmp_path.iterdir()) == [job]
+
+
+def test_training_that_diverges_is_one_clear_error(run: Run, tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job.yaml", {"training.lr": 1e30})
+    code, _, err = run("search", job, "--run-dir", tmp_path / "run")
+    assert code == 2
+    assert re.search(r"error: .*the loss is nan .*lower lr", err)
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["resume", "report", "export"])
+def test_what_is_no_run_is_one_clear_error(command: str, run: Run, tmp_path: Path) -> None:
+    options = ["--to", tmp_path / "net"] if command == "export" else []
+    assert_one_clear_error(*run(command, tmp_path, *options), rf"{tmp_path}.*(is not a run directory|cannot be read)")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("job.yaml", "name: [", r"cannot be resumed: .*job\.yaml is not valid YAML.*; restore its job\.yaml"),
+        ("job.yaml", "name: x", r"cannot be resumed: .*'model' is missing"),
+        ("run.json", "{", r"run\.json is damaged"),
+        ("run.json", "{}", r"run\.json is damaged \(it has no"),
+        ("result.json", "{}", "is damaged .*restore its files"),
+        ("space.json", "{}", "is damaged"),
+    ],
+)
+def test_a_damaged_run_is_one_clear_error(
+    name: str, content: str, message: str, finished: Path, run: Run, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    subprocess.run(["cp", "-r", finished, copy], check=True)
+    (copy / name).write_text(content)
+    assert_one_clear_error(*run("resume", copy), message)
+
+
+def test_an_edited_job_is_not_resumed(finished: Path, run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    subprocess.run(["cp", "-r", finished, copy], check=True)
+    write_job(copy / "job.yaml", {"search.trials": 99})
+    assert_one_clear_error(*run("resume", copy), "cannot be resumed: job differ")
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").symlink_to(HERE / "tiny.py")
+    job = write_job(tmp_path / "job.yaml", {"search.trials": 5000})
+    command = [sys.executable, "-m", "autoprune.cli", "search", str(job), "--run-dir", "run"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run" / "base.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "`autoprune resume run` goes on" in err
+    assert "Traceback" not in err
+
+
+def test_errors_look_the_same_from_a_shell(tmp_path: Path) -> None:
+    done = shell("search", write_job(tmp_path / "job.yaml", {"sed": 1}), cwd=tmp_path)
+    assert_one_clear_error(done.returncode, done.stdout, done.stderr, "Did you mean 'seed'")
+
+
+def test_the_published_costs_of_resnet56(run: Run) -> None:
+    code, out, _ = run("cost", "resnet56", "--input", "1,3,32,32", "--json")
+    assert code == 0
+    assert json.loads(out).items() >= {"flops": 125747840, "params": 855770}.items()
+
+
+def test_costs_of_a_network_of_ones_own(run: Run) -> None:
+    arguments = ("tiny:Convolutions", "--arg", "classes=4", "--input", "1,1,8,8")
+    full = {"flops": 9 * 8 * 16 + 9 * 8 * 12 * 4 + 48, "params": 72 + 16 + 864 + 24 + 52}
+    assert json.loads(run("cost", *arguments, "--json")[1]).items() >= full.items()
+    half = json.loads(run("cost", *arguments, "--widths", "uniform:0.5", "--json")[1])
+    assert half["flops"] == 9 * 4 * 16 + 9 * 4 * 6 * 4 + 24
+    code, out, _ = run("cost", *arguments)
+    assert code == 0
+    assert "One multiply-add is one FLOP" in out
+
+
+def test_the_space_as_json_and_as_tables(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("tiny:Convolutions", "--input", "1,1,16,16")
+    space = json.loads(run("space", *arguments, "--json")[1])
+    assert [(g["name"], g["width"]) for g in space["groups"]] == [("conv1", 8), ("conv2", 12)]
+    assert all(0 < g["flops_share"] <= 1 for g in space["groups"])
+    for columns in ("200", "60", "40"):
+        monkeypatch.setenv("COLUMNS", columns)
+        code, out, _ = run("space", *arguments)
+        assert code == 0
+        assert max(map(len, out.splitlines())) <= int(columns)
+        cells = {cell.strip() for line in out.splitlines() for cell in line.split("│")}
+        assert {"8", "12"} <= cells, "numbers stay whole"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cost", "resnet57"), "Did you mean 'resnet56'"),
+        (("cost", "resnet20", "--input", "1,3,x"), "--input '1,3,x': give positive sizes"),
+        (("cost", "resnet20", "--arg", "classes"), "--arg 'classes': give key=value"),
+        (("cost", "resnet20", "--widths", "half"), "--widths 'half': give 'full'"),
+        (("cost", "resnet20", "--widths", "uniform:2"), "uniform ratio must be above 0"),
+        (("cost", "resnet20", "--input", "1,5,32,32"), "cannot be exported .*Check that model"),
+        (("space", "tiny:Undecided", "--input", "1,1,8,8"), "Undecided cannot be exported"),
+        (("space", "resnet20", "--space", "none.yaml"), r"cannot read none\.yaml"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments: tuple[str, ...], message: str, run: Run) -> None:
+    assert_one_clear_error(*run(*arguments), message)
+
+
+def test_help_version_and_doctor(run: Run) -> None:
+    assert "resume" in run("--help")[1]
+    assert run("--version")[1].strip()
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "AUTOPRUNE_DATA" in out
+    assert run("serch")[0] == 2
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    heavy = ("torch", "ray", "optuna", "numpy", "scipy", "pydantic", "matplotlib", "sklearn")
+    code = f"import sys, autoprune.cli; print([name for name in {heavy} if name in sys.modules])"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("COV", "COVERAGE"))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from tiny import JOB, write_job
+
+from autoprune.config import Job, SpaceOptions, load_job, load_space_options, validated
+from autoprune.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+JOBS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_every_shipped_job_is_valid_and_shows_every_key(path: Path) -> None:
+    job = load_job(path)
+    assert job.name == path.stem
+    shown = yaml.safe_load(path.read_text())
+    for section, model in Job.model_fields.items():
+        assert section in shown, f"{section} is not shown"
+        annotation = model.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel) and isinstance(shown[section], dict):
+            assert set(annotation.model_fields) <= set(shown[section]), section
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_space_file_is_valid(path: Path) -> None:
+    assert load_space_options(path) is not None
+
+
+def test_a_job_survives_being_written(tmp_path: Path) -> None:
+    job = load_job(write_job(tmp_path / "job.yaml", {"space": {"ratios": [0.25, 0.5]}, "model.weights": "w.pt"}))
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(job.model_dump(mode="json")))
+    assert load_job(tmp_path / "again.yaml") == job
+
+
+def test_every_key_has_a_default_but_model_data_and_constraints() -> None:
+    job = Job.model_validate({key: JOB[key] for key in ("model", "data", "constraints")})
+    assert job.search.trials == 100
+    for key in ("model", "data", "constraints"):
+        with pytest.raises(ConfigError, match=f"key '{key}' is missing; it has no default"):
+            validated(Job, {k: v for k, v in JOB.items() if k != key}, "job")
+
+
+def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
+    path = write_job(tmp_path / "job.yaml", {"sed": 1, "training.epochs": 0, "search.controler": {}})
+    with pytest.raises(ConfigError) as caught:
+        load_job(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "unknown key 'sed'. Did you mean 'seed'?" in message
+    assert "training.epochs: input should be greater than or equal to 1, got 0" in message
+    assert "unknown key 'search.controler'. Did you mean 'controller'? Allowed here: trials, controller" in message
+    assert "pydantic" not in message
+
+
+@given(st.sampled_from(sorted(Job.model_fields)), st.integers(0, 20), st.sampled_from("xyz"))
+def test_any_misspelt_key_is_refused(key: str, position: int, letter: str) -> None:
+    misspelt = key[:position] + letter + key[position:]
+    with pytest.raises(ConfigError, match=f"unknown key '{misspelt}'"):
+        validated(Job, {**JOB, misspelt: None}, "job")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "two words"])
+def test_a_name_is_a_folders_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"name: .*pattern"):
+        validated(Job, {**JOB, "name": name}, "job")
+
+
+def test_options_are_values(tmp_path: Path) -> None:
+    options = SpaceOptions()
+    with pytest.raises(ValueError, match="frozen"):
+        options.divisor = 8  # type: ignore[misc]
+    assert hash(options) == hash(SpaceOptions())
+
+
+def test_a_space_file_is_found_from_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "spaces").mkdir()
+    (tmp_path / "spaces" / "eights.yaml").write_text("divisor: 8\n")
+    path = write_job(tmp_path / "configs" / "job.yaml", {"space": "spaces/eights.yaml"})
+    assert load_job(path).space.divisor == 8
+    (tmp_path / "spaces" / "eights.yaml").write_text("divisr: 8\n")
+    with pytest.raises(ConfigError, match=r"eights\.yaml: unknown key 'divisr'\. Did you mean 'divisor'"):
+        load_job(path)
+
+
+@pytest.mark.parametrize("ratios", [[0.0], [1.2], ["half"]])
+def test_ratios_are_shares(ratios: list[object]) -> None:
+    with pytest.raises(ConfigError, match=r"ratios\.0: input should be"):
+        validated(SpaceOptions, {"ratios": ratios}, "space")
