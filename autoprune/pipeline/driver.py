@@ -45,6 +45,7 @@ def run(ingredients: Ingredients, path: Path | None, *, progress: str = "auto") 
         prepared = prepare(ingredients)
         ingredients.task.score(ingredients.model, limit=1)  # a score function that fails does so now
         with RunDirectory.create(chosen) as directory:
+            shown.note(f"run directory {chosen}; if it is stopped, `autoprune resume {chosen}` goes on")
             return phases.start(prepared, directory, shown)
 
 

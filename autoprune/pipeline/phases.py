@@ -136,8 +136,6 @@ class _Run:
             "base.json",
             {
                 "validation": self._task.score(base),
-                "test": self._task.score(base, split="test") if self._task.has_test else None,
-                "test_examples": self._task.test_examples,
                 "epochs": epochs,
                 "seconds": time.perf_counter() - started,
                 "weights": weights_fingerprint(base),
@@ -235,16 +233,17 @@ class _Run:
         else:
             inputs = self._task.calibration_inputs(10, seed=0)
             recalibrate_batch_norm(network, inputs, device=self._task.device)
-        limits = self._domain.budget.limits
+        test = self._task.score(bench.model, split="test") if self._task.has_test else None
+        base = {**read_json(self._directory / "base.json"), "test": test, "test_examples": self._task.test_examples}
         self._directory.update_run(finished=now())
         record = RunRecord(
             directory=self._directory.path,
             job=self._job.model_dump(mode="json"),
             provenance=read_json(self._directory / "run.json"),
             space=self._space,
-            budget=tuple({**asdict(limit), "percent": limit.percent} for limit in limits),
+            budget=tuple({**asdict(limit), "percent": limit.percent} for limit in self._domain.budget.limits),
             full_costs=self._domain.budget.costs_of(self._space.full),
-            base=read_json(self._directory / "base.json"),
+            base=base,
             unit=self._task.unit,
             test_split=self._task.has_test,
             trials=trials,

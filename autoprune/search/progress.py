@@ -26,6 +26,10 @@ class Progress(ABC):
     """
 
     @abstractmethod
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+
+    @abstractmethod
     def start(self, total: int, unit: str) -> None:
         """The search begins: `total` trials, scores in `unit` ("%" or "")."""
 
@@ -57,6 +61,9 @@ class Progress(ABC):
 @final
 class SilentProgress(Progress):
     """Shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
 
     def start(self, total: int, unit: str) -> None:
         """Show nothing."""
@@ -97,6 +104,10 @@ class PlainProgress(Progress):
         self._pace = _Pace(clock)
         self._name, self._step = "", 0
         self._steps: int | None = None
+
+    def note(self, text: str) -> None:
+        """Show the line."""
+        self._show(text)
 
     def start(self, total: int, unit: str) -> None:
         """Announce the search."""
@@ -161,6 +172,10 @@ class RichProgress(Progress):
         self._task: TaskID | None = None
         self._unit = ""
         self._bars.start()
+
+    def note(self, text: str) -> None:
+        """Print the line above the bars."""
+        self._bars.console.print(text, markup=False, highlight=False)
 
     def start(self, total: int, unit: str) -> None:
         """Open the search's bar."""
