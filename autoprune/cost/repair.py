@@ -15,7 +15,7 @@ from autoprune.space.groups import BoolArray, FloatArray, IntArray, SearchSpace,
 
 _BISECTIONS = 40
 _MAX_FILL_PASSES = 64
-_ENUMERABLE = 4_000_000  # entries of the matrix of members, 32 MB
+_ENUMERABLE = 2_000_000  # entries of the matrix of members, 16 MB
 
 
 @final
@@ -107,7 +107,7 @@ class BudgetedSpace:
     def _round_down(self, target: FloatArray) -> IntArray:
         columns = []
         for group, choices in enumerate(self._choices):
-            index = np.searchsorted(choices, target[:, group] + 1e-9, side="right") - 1
+            index = np.searchsorted(choices, target[:, group], side="right") - 1
             columns.append(choices[np.maximum(index, 0)])
         return np.stack(columns, axis=1).astype(np.int64)
 
@@ -144,12 +144,11 @@ class BudgetedSpace:
     def _search_where_loose(self, widths: IntArray, target: FloatArray, low: FloatArray) -> IntArray:
         """Coarse choices: look for a member in the band, among all where they can be listed, else by exchanges."""
         loose = np.flatnonzero(self.budget.usage(widths) < BAND)
-        listed = self._feasible_members if len(loose) else None
-        for row in loose:
-            if listed is None:
+        if len(loose) and self._feasible_members is not None:
+            widths[loose] = _closest(*self._feasible_members, target[loose], low)
+        else:
+            for row in loose:
                 widths[row] = self._exchange(widths[row : row + 1], low)
-            else:
-                widths[row] = _closest(*listed, target[row], low)
         return widths
 
     @cached_property
@@ -177,7 +176,8 @@ class BudgetedSpace:
             blocked = np.where(lowered < best, -np.inf, self._full.astype(np.float64))  # refill the lowered one last
             options = np.concatenate([best, self._fill(lowered, blocked)])
             best = options[[int(np.argmax(self.budget.usage(options)))]]
-        return best[0]
+        row: IntArray = best[0]
+        return row
 
     def _members_in_band(self, p: FloatArray, low: FloatArray) -> BoolArray:
         whole = p.astype(np.int64)
@@ -195,11 +195,13 @@ class BudgetedSpace:
         )
 
 
-def _closest(members: IntArray, usage: FloatArray, target: FloatArray, low: FloatArray) -> IntArray:
-    """The member in the band whose widths have the ratios closest to the target's, else the fullest member."""
+def _closest(members: IntArray, usage: FloatArray, targets: FloatArray, low: FloatArray) -> IntArray:
+    """For each target the member in the band with the closest ratios of widths; without a band, of the fullest."""
     allowed = (members >= low).all(axis=1)
     members, usage = members[allowed], usage[allowed]
-    fullest = usage >= min(BAND, usage.max())
-    distance = np.square(np.log(members[fullest] / target)).sum(axis=1)
-    closest: IntArray = members[fullest][int(np.argmin(distance))]
+    members = members[usage >= min(BAND, usage.max())]
+    logs = np.log(members)
+    lengths = np.square(logs).sum(axis=1)
+    nearest = [np.argmin(lengths - 2.0 * (logs @ t)) for t in np.log(targets)]  # |logs - t|² without the constant |t|²
+    closest: IntArray = members[nearest]
     return closest

@@ -10,6 +10,7 @@ from typing import Any, final
 from torch import nn
 
 from autoprune.controllers.settings import check_settings
+from autoprune.errors import ConfigError
 from autoprune.evaluators import EVALUATORS
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.slicing import Ranking, slice_model
@@ -56,6 +57,19 @@ class Evaluator(ABC):
             seed: of everything random in the evaluation.
             full: score on all validation data, also where the search uses a part of it.
         """
+
+
+def check_counts(evaluator: str, *, least: int, **settings: int | None) -> None:
+    """Check settings that are whole numbers; None stands for no limit.
+
+    Raises:
+        ConfigError: one of them is something else, or less than `least`.
+    """
+    for name, value in settings.items():
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise ConfigError(
+                f"evaluator {evaluator!r}: {name} must be at least {least}, a whole number, got {value!r}"
+            )
 
 
 def make_evaluator(name: str, bench: Workbench, settings: Mapping[str, Any]) -> Evaluator:

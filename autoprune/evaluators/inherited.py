@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from autoprune.errors import ConfigError
-from autoprune.evaluators.base import Evaluator, Workbench
+from autoprune.evaluators.base import Evaluator, Workbench, check_counts
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.space.groups import Widths
 
@@ -21,11 +20,8 @@ class Inherited(Evaluator):
     """
 
     def __init__(self, bench: Workbench, *, calibration_batches: int = 10, validation_limit: int | None = None) -> None:
-        if calibration_batches < 0 or (validation_limit is not None and validation_limit < 1):
-            raise ConfigError(
-                f"evaluator 'inherited': calibration_batches must be at least 0 and validation_limit at least 1 "
-                f"(or null), got {calibration_batches} and {validation_limit}"
-            )
+        check_counts("inherited", least=0, calibration_batches=calibration_batches)
+        check_counts("inherited", least=1, validation_limit=validation_limit)
         self._bench = bench
         self._limit = validation_limit
         self._inputs = bench.task.calibration_inputs(calibration_batches, seed=0)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from autoprune.errors import ConfigError
-from autoprune.evaluators.base import Evaluator, Workbench
+from autoprune.evaluators.base import Evaluator, Workbench, check_counts
 from autoprune.space.groups import Widths
 from autoprune.training.protocols import reinitialise
 
@@ -21,11 +20,7 @@ class Scratch(Evaluator):
     """
 
     def __init__(self, bench: Workbench, *, epochs: int = 10, validation_limit: int | None = None) -> None:
-        if epochs < 1 or (validation_limit is not None and validation_limit < 1):
-            raise ConfigError(
-                f"evaluator 'scratch': epochs must be at least 1 and validation_limit at least 1 (or null), "
-                f"got {epochs} and {validation_limit}"
-            )
+        check_counts("scratch", least=1, epochs=epochs, validation_limit=validation_limit)
         self._bench = bench
         self._epochs = epochs
         self._limit = validation_limit

@@ -102,7 +102,9 @@ def tradeoff(record: RunRecord) -> str:
         _dots(axes, *points(t for t in complete if t.origin not in BASELINES), color="searched", label="search")
         if record.uniform_curve:
             curve = [(100 * point.costs[metric] / full, point.score) for point in record.uniform_curve]
-            axes.plot(*zip(*curve, strict=True), color=COLOURS["uniform"], linewidth=1.5, label="uniform, other budgets")
+            axes.plot(
+                *zip(*curve, strict=True), color=COLOURS["uniform"], linewidth=1.5, label="uniform, other budgets"
+            )
         for origin, marker in zip(UNIFORM_ARMS, ("D", "s"), strict=True):
             x, y = points(t for t in complete if t.origin == origin)
             if x:

@@ -96,6 +96,8 @@ class _Interpreter:
 
     def __init__(self, program: ExportedProgram, graph: LabelGraph) -> None:
         self._program = program
+        self._parameters = program.graph_signature.inputs_to_parameters  # built anew at each access
+        self._buffers = program.graph_signature.inputs_to_buffers
         self._graph = graph
         self._values: dict[torch.fx.Node, Any] = {}
 
@@ -125,12 +127,11 @@ class _Interpreter:
         return RULES.get(call.name, unknown)(self._graph, call)
 
     def _placeholder(self, node: torch.fx.Node) -> Any:
-        signature = self._program.graph_signature
         value = node.meta.get("val")
-        if node.name in signature.inputs_to_parameters:
-            return Parameter(signature.inputs_to_parameters[node.name], tuple(value.shape), "parameter")  # type: ignore[union-attr]
-        if node.name in signature.inputs_to_buffers:
-            return Parameter(signature.inputs_to_buffers[node.name], tuple(value.shape), "buffer")  # type: ignore[union-attr]
+        if isinstance(value, Tensor) and node.name in self._parameters:
+            return Parameter(self._parameters[node.name], tuple(value.shape), "parameter")
+        if isinstance(value, Tensor) and node.name in self._buffers:
+            return Parameter(self._buffers[node.name], tuple(value.shape), "buffer")
         return torch.tensor(FIXED).expand(value.shape) if isinstance(value, Tensor) else value
 
     def _output(self, node: torch.fx.Node) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.cost.budget import Budget
@@ -75,6 +75,7 @@ def test_a_limit_says_what_it_is_in_percent() -> None:
     assert str(budget) == "flops ≤ 161,440 (50 % of 322,880) and params ≤ 1,340 (25 % of 5,360)"
 
 
+@settings(deadline=None)
 @given(st.integers(1, 16), st.integers(1, 32), st.floats(2_314, 400_000), st.floats(46, 6_000))
 def test_usage_is_that_of_the_tightest_limit(a: int, b: int, flops: float, params: float) -> None:
     budget, row = Budget(SPACE, {"flops": flops, "params": params}), np.array([[a, b]])

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.cost import METRICS
@@ -22,6 +22,7 @@ TERMS = st.lists(st.tuples(st.integers(1, 10**5), st.lists(SIZES, max_size=4)), 
 WIDTHS = st.tuples(*[st.integers(1, 200)] * GROUPS)
 
 
+@settings(deadline=None)
 @given(TERMS, WIDTHS)
 def test_the_value_is_the_sum_of_products_in_plain_integers(
     terms: list[tuple[int, list[AffineSize]]], widths: tuple[int, ...]
@@ -34,6 +35,7 @@ def test_the_value_is_the_sum_of_products_in_plain_integers(
     assert found[0] == pytest.approx(expected, rel=1e-12)
 
 
+@settings(deadline=None)
 @given(TERMS, st.lists(WIDTHS, min_size=1, max_size=20))
 def test_many_rows_at_once_are_each_what_they_are_alone(
     terms: list[tuple[int, list[AffineSize]]], rows: list[tuple[int, ...]]
@@ -63,6 +65,7 @@ def test_costs_of_a_chain_by_hand() -> None:
     assert METRICS.get("params")(space)(row)[0] == 9 * (3 * 3 + 3 * 5) + 5 * 10
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.data())
 def test_costs_never_fall_when_a_width_grows(full: list[int], data: st.DataObject) -> None:
     space = chain_space(full)

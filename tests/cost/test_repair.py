@@ -97,6 +97,7 @@ def test_any_proposal_on_a_long_chain_lands_in_the_band(
     assert (domain.budget.usage(rows) >= BAND).all()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 999), st.sampled_from(["20%", "50%", "90%"]))
 def test_members_in_the_band_come_back_unchanged(seed: int, budget: str) -> None:
     domain = BudgetedSpace(chain_space((16, 24, 32, 64)), {"flops": budget})

@@ -77,6 +77,25 @@ def test_inner_channels_are_scored_over_their_own_filters_only(resnet: tuple[nn.
     assert scores == pytest.approx(weight.abs().sum((1, 2, 3)).numpy(), rel=1e-5)
 
 
+def test_a_layer_that_reads_and_writes_the_same_channels_is_scored_by_what_it_writes() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 9, bias=False), nn.Linear(9, 9, bias=False)
+            self.head = nn.Linear(9, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            return self.head(y + self.second(y))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    model = Block()
+    space = autoprune.trace(model, torch.randn(1, 5)).search_space
+    expected = sum(layer.weight.detach().abs().sum(1) for layer in (model.first, model.second))
+    assert isinstance(expected, Tensor)
+    assert channel_scores(model, space, "l1")[0] == pytest.approx(expected.numpy(), rel=1e-5)
+
+
 def test_a_channel_with_several_rows_owns_all_of_them() -> None:
     """A grouped convolution cuts position j of every group together."""
     torch.manual_seed(0)

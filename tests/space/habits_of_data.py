@@ -159,6 +159,17 @@ def assigned_to_a_slice_of_zeros() -> Habit:
 
 
 @habit
+def added_to_zeros_that_a_view_sees() -> Habit:
+    def step(n: Any, y: Tensor) -> Tensor:
+        out = torch.zeros_like(y)
+        maps = out.transpose(2, 3)
+        out.add_(y)
+        return maps
+
+    return Habit(between(step), {"b": 8}, {"a": "a tensor whose size is fixed"})
+
+
+@habit
 def some_channels_set_to_zero() -> Habit:
     """The first four stay in front, so the others may go."""
 

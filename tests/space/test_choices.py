@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import Net, classify, conv
 from torch import nn
@@ -24,6 +24,7 @@ OPTIONS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), OPTIONS)
 def test_choices_ascend_to_the_full_width_in_multiples_above_the_minimum(width: int, options: SpaceOptions) -> None:
     choices = width_choices("conv", width, options)
@@ -35,6 +36,7 @@ def test_choices_ascend_to_the_full_width_in_multiples_above_the_minimum(width: 
         assert choice >= options.min_ratio * width - 1e-6
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), OPTIONS.filter(lambda options: options.ratios is None))
 def test_without_explicit_ratios_no_allowed_multiple_is_left_out(width: int, options: SpaceOptions) -> None:
     least = max(options.min_channels, math.ceil(options.min_ratio * width - 1e-9))
@@ -77,6 +79,7 @@ def test_a_pattern_that_matches_nothing_is_refused_with_a_suggestion() -> None:
         exclude(chain_space((4, 6)), ("conv0", "conf1"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(2, 9), min_size=2, max_size=4), st.data())
 def test_a_space_without_a_group_costs_what_it_did_with_that_group_full(widths: list[int], data: st.DataObject) -> None:
     from autoprune.space.verify import multiply_adds

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.space.labels import FIXED, VOID, Labels, spread, tighten, varies
@@ -34,6 +34,7 @@ def by_hand(pairs: list[tuple[int, int]]) -> list[set[int]]:
     return sets
 
 
+@settings(deadline=None)
 @given(PAIRS, st.lists(st.integers(1, N), max_size=4))
 def test_unions_are_the_smallest_equivalence_and_freezing_takes_whole_classes(
     pairs: list[tuple[int, int]], frozen: list[int]
@@ -46,6 +47,7 @@ def test_unions_are_the_smallest_equivalence_and_freezing_takes_whole_classes(
         assert (a in held) == bool(mine & set(frozen))
 
 
+@settings(deadline=None)
 @given(PAIRS, st.randoms(use_true_random=False))
 def test_the_order_of_unions_does_not_matter(pairs: list[tuple[int, int]], random: np.random.Generator) -> None:
     def partition(given: list[tuple[int, int]]) -> set[frozenset[int]]:
@@ -119,6 +121,7 @@ def test_labels_vary_only_where_two_channels_or_a_channel_and_a_constant_meet() 
     assert [varies(x.contiguous(), d) for d in range(3)] == [False, True, False]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-1, 3), min_size=1, max_size=4), st.sampled_from([(2, -1, 3), (-1, 1, 2), (2, 2, -1)]))
 def test_tightening_changes_storage_and_nothing_else(channels: list[int], shape: tuple[int, ...]) -> None:
     dim = shape.index(-1)
@@ -128,6 +131,7 @@ def test_tightening_changes_storage_and_nothing_else(channels: list[int], shape:
     assert all(tight.stride(d) == 0 for d in range(3) if d != dim and tight.shape[d] > 1)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(4)))
 def test_uniting_tight_and_loose_tensors_gives_the_same_classes(order: list[int]) -> None:
     def classes(loose: bool) -> list[int]:

@@ -98,10 +98,8 @@ def test_a_weight_used_in_two_ways_stays_whole() -> None:
 
 
 def test_a_parameter_with_channels_along_two_axes_stays_whole() -> None:
-    def forward(n: Net, x: Tensor) -> Tensor:
-        maps = n.a(x).mean((2, 3)).unsqueeze(2) * n.grid  # type: ignore[operator]
-        return n.fc((maps * n.b(x).mean((2, 3)).unsqueeze(1)).sum(2))  # type: ignore[operator, no-any-return]
-
-    net = Net(forward, a=conv(3, 16), b=conv(3, 8), grid=parameter(16, 8), fc=nn.Linear(16, 5))
-    with pytest.raises(SpaceError, match="nothing in this model"):
-        verify(net, trace(net, image()).space, (image(),))
+    net = Net(
+        lambda n, x: n.fc(n.a(x) * n.grid.flatten()), a=nn.Linear(7, 16), grid=parameter(4, 4), fc=nn.Linear(16, 5)
+    )
+    reasons = {part.name: part.reason for part in trace(net, torch.randn(2, 7)).space.frozen}
+    assert reasons["a"] == "grid has channels along two axes at once"

@@ -160,8 +160,11 @@ def test_tracing_leaves_model_flags_and_generators_as_they_were() -> None:
 @pytest.mark.parametrize("ratio", [1.0, 0.5])
 def test_a_cut_network_shares_no_storage_trains_and_is_of_the_same_class(ratio: float) -> None:
     model, space, image = network("mobilenetv2")
+    model(image).sum().backward()
     cut = slice_model(model, space, space.uniform(ratio), spread_ranking(space, 0))
     assert type(cut) is type(model)
+    assert all(parameter.grad is None for parameter in cut.parameters())
+    model.zero_grad()
     ours = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     assert not any(t.untyped_storage().data_ptr() in ours for t in (*cut.parameters(), *cut.buffers()))
     cut(image).sum().backward()

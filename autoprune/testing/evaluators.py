@@ -1,0 +1,130 @@
+"""The contract of every evaluator, as a test class: subclass it and give it a factory.
+
+class TestMine(EvaluatorContract):
+    @pytest.fixture
+    def make(self) -> Make:
+        return lambda bench: Mine(bench, epochs=1)
+"""
+
+# ruff: noqa: D102 - the name of a test is its law
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import TypeAlias, final
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from autoprune.data import splits_from
+from autoprune.data.base import DataSplits
+from autoprune.evaluators.base import Evaluator, Workbench
+from autoprune.importance.members import rank_channels
+from autoprune.space.trace import trace
+from autoprune.testing.generators import global_generators
+from autoprune.training.loop import Recipe
+from autoprune.training.task import ClassificationTask
+
+Make: TypeAlias = Callable[[Workbench], Evaluator]
+"""bench -> a new evaluator, set to be quick."""
+
+_CLASSES, _SIDE = 4, 6
+
+
+@final
+class TinyNet(nn.Module):
+    """Two convolutions with batch norms, dropout and a classifier of (N, 1, 6, 6) images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 12, 3, padding=1, bias=False),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+        )
+        self.head = nn.Linear(12, _CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, 1, 6, 6) to logits (N, 4)."""
+        logits: Tensor = self.head(self.features(x).mean((2, 3)))
+        return logits
+
+
+@cache
+def tiny_splits() -> DataSplits:
+    """Noisy stripes whose direction and phase are the class: 256 training and 128 validation images."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(384) % _CLASSES
+    stripes = torch.arange(_SIDE) % 2 * 2.0 - 1.0
+    patterns = torch.stack([stripes.expand(_SIDE, _SIDE), stripes[:, None].expand(_SIDE, _SIDE)])
+    images = patterns[labels % 2] * (1.0 + labels // 2)[:, None, None]
+    images = (images + 0.7 * torch.randn(384, _SIDE, _SIDE, generator=generator))[:, None]
+    return splits_from((TensorDataset(images[:256], labels[:256]), TensorDataset(images[256:], labels[256:])))
+
+
+def tiny_bench() -> Workbench:
+    """A workbench around a new, briefly trained `TinyNet`; every call gives the same one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = TinyNet()
+    task = ClassificationTask(tiny_splits(), Recipe(epochs=3, lr=0.1, batch_size=32), device=torch.device("cpu"))
+    task.train(model, epochs=3, seed=0)
+    model.zero_grad()
+    space = trace(model, torch.zeros(1, 1, _SIDE, _SIDE)).space
+    return Workbench(model, space, rank_channels(model, space, "l2"), task, base_epochs=3)
+
+
+class EvaluatorContract:
+    """Laws that hold for every evaluator; the subclass provides the fixture `make`."""
+
+    @pytest.fixture
+    def make(self) -> Make:
+        """Return the factory under test."""
+        raise NotImplementedError("override the fixture `make`: it returns a function (bench) -> Evaluator")
+
+    @pytest.fixture
+    def bench(self) -> Workbench:
+        """Return a small problem that is learned in seconds."""
+        return tiny_bench()
+
+    def test_every_member_of_the_space_gets_a_finite_score(self, make: Make, bench: Workbench) -> None:
+        evaluator, space = make(bench), bench.space
+        for widths in (space.full, space.smallest, space.uniform(0.5)):
+            for full in (False, True):
+                score = evaluator.evaluate(widths, seed=0, full=full)
+                assert isinstance(score, float)
+                assert math.isfinite(score)
+
+    def test_same_widths_and_seed_give_the_same_score(self, make: Make, bench: Workbench) -> None:
+        widths = bench.space.uniform(0.5)
+        evaluator = make(bench)
+        first = evaluator.evaluate(widths, seed=5)
+        evaluator.evaluate(bench.space.smallest, seed=6)
+        torch.rand(1)
+        assert evaluator.evaluate(widths, seed=5) == first
+        assert make(tiny_bench()).evaluate(widths, seed=5) == first
+
+    def test_the_whole_network_is_better_than_the_narrowest(self, make: Make, bench: Workbench) -> None:
+        evaluator, space = make(bench), bench.space
+        assert evaluator.evaluate(space.full, seed=0) > evaluator.evaluate(space.smallest, seed=0)
+
+    def test_base_network_and_global_generators_are_left_as_they_were(self, make: Make, bench: Workbench) -> None:
+        bench.model.train()
+        bench.model.get_submodule("features.1").eval()
+        flags = [module.training for module in bench.model.modules()]
+        tensors = {name: tensor.clone() for name, tensor in bench.model.state_dict().items()}
+        generators = global_generators()
+        evaluator = make(bench)
+        for seed in (0, 1):
+            evaluator.evaluate(bench.space.uniform(0.5), seed=seed)
+        assert [module.training for module in bench.model.modules()] == flags
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in bench.model.state_dict().items())
+        assert all(parameter.grad is None for parameter in bench.model.parameters())
+        assert global_generators() == generators
