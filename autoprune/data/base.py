@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from autoprune.data.randomness import isolated
 from autoprune.errors import ConfigError, DataError
+from autoprune.randomness import isolated
 
 
 class Split(ABC):

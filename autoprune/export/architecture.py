@@ -15,8 +15,8 @@ import numpy as np
 import yaml
 from torch import nn
 
-from autoprune.data.randomness import seeded
 from autoprune.errors import RunError
+from autoprune.randomness import seeded
 from autoprune.space.groups import SearchSpace
 from autoprune.space.serial import from_json, to_json
 from autoprune.space.slicing import slice_model

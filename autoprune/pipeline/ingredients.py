@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from autoprune.config import Job, load_job
 from autoprune.data import load_data
 from autoprune.data.base import DataSplits
-from autoprune.data.randomness import seeded
 from autoprune.errors import ConfigError, RunError
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.prepare import Ingredients
+from autoprune.randomness import seeded
 from autoprune.training.loop import Recipe, evaluating
 from autoprune.training.task import ClassificationTask
 from autoprune.zoo import build_model, load_weights

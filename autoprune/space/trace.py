@@ -18,10 +18,10 @@ from torch.export import ExportedProgram
 
 from autoprune.config import SpaceOptions
 from autoprune.errors import TraceError
+from autoprune.randomness import untouched
 from autoprune.space.assemble import assemble
 from autoprune.space.calls import Call, LabelGraph, Parameter
 from autoprune.space.groups import SearchSpace
-from autoprune.space.isolation import same_randomness
 from autoprune.space.labels import FIXED
 from autoprune.space.rules import RULES, is_pointwise, pointwise, unknown
 
@@ -66,7 +66,7 @@ def trace(model: nn.Module, example_input: Tensor | tuple[Any, ...], *, options:
 def export(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
     """Export a copy of the model in evaluation mode; flags, weights and global random state stay as they are."""
     try:
-        with same_randomness(model), _quiet(), torch.no_grad():
+        with untouched(), _quiet(), torch.no_grad():
             return torch.export.export(copy.deepcopy(model).eval(), inputs, strict=False)
     except Exception as error:  # any error of user code or the exporter becomes one clear message
         raise TraceError(

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import SpaceError
+from autoprune.randomness import untouched
 from autoprune.space.choices import freeze_groups
 from autoprune.space.groups import SearchSpace, Widths
-from autoprune.space.isolation import same_randomness
 from autoprune.space.slicing import Ranking, kept_mask, slice_model, tensor_of
 
 TOLERANCE = 1e-4
@@ -60,7 +60,7 @@ def verify(model: nn.Module, space: SearchSpace, inputs: tuple[Any, ...], *, see
     Raises:
         SpaceError: fvcore counts other FLOPs than the closed form, no group is left, or the model is random.
     """
-    with same_randomness(model):
+    with untouched():
         trial = _Trial(scrambled(model, seed=seed), inputs, seed)
         trial.check_repeatable()
         worst: float | None = None

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.data.base import Split
-from autoprune.data.randomness import seeded
 from autoprune.errors import ConfigError, EvaluationError, suggest
+from autoprune.randomness import seeded
 
 Progress: TypeAlias = Callable[[int, int, float], None]
 """Called after every epoch with (epochs done, epochs in all, mean loss of the epoch)."""

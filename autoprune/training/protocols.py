@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import nn
 
-from autoprune.data.randomness import seeded
+from autoprune.randomness import seeded
 
 _LONGEST = 2.0  # section 3: Scratch-B at most doubles the epochs
 

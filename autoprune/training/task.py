@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits, LoaderSplit, Split, digest
-from autoprune.data.randomness import isolated, seeded
 from autoprune.errors import ConfigError, DataError, EvaluationError
+from autoprune.randomness import isolated, seeded
 from autoprune.training.loop import Progress, Recipe, accuracy, evaluating, placed, train
 
 SplitName: TypeAlias = Literal["validation", "test"]

@@ -27,6 +27,16 @@ def seeded(seed: int, *generators: torch.Generator) -> Iterator[None]:
         restore()
 
 
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Whatever is drawn inside, the global generators are afterwards as they were."""
+    restore = _snapshot(())
+    try:
+        yield
+    finally:
+        restore()
+
+
 def isolated(items: Iterable[T], *generators: torch.Generator, seed: int) -> Iterator[T]:
     """Iterate `items` so that what it draws comes from `seed` and the loop around it notices nothing.
 

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from autoprune.data.randomness import isolated, seeded
+from autoprune.randomness import isolated, seeded, untouched
 
 
 def draw() -> tuple[float, float, float]:
@@ -21,6 +21,15 @@ def test_inside_comes_from_the_seed_and_outside_goes_on_as_if_nothing_had_been_d
         with seeded(7):
             assert draw() == first
     assert outside == expected_outside
+
+
+def test_untouched_gives_back_what_was_drawn_inside():
+    with seeded(3):
+        with untouched():
+            draw()
+        after = draw()
+    with seeded(3):
+        assert draw() == after
 
 
 def test_the_state_comes_back_after_an_error():
