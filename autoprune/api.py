@@ -21,6 +21,7 @@ from autoprune.config import (
 )
 from autoprune.controllers.base import Trial
 from autoprune.cost import METRICS
+from autoprune.cost.polynomial import CostFunction
 from autoprune.data import load_data, splits_from
 from autoprune.errors import ConfigError
 from autoprune.export.architecture import PYTHON_MODEL, load
@@ -35,8 +36,9 @@ from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
 from autoprune.space.slicing import slice_model
 from autoprune.space.trace import trace as trace_graph
 from autoprune.space.verify import verify as verify_space
+from autoprune.training.callable_task import CallableTask
 from autoprune.training.loop import Recipe
-from autoprune.training.task import CallableTask, ClassificationTask, Task
+from autoprune.training.task import ClassificationTask, Task
 from autoprune.verdict.record import Arm, RunRecord, Verdict
 
 
@@ -79,8 +81,12 @@ class Space:
             SpaceError: the widths are not in the space; names the group.
         """
         row = np.array([self.search_space.check(widths)])
-        costs = {name: float(METRICS.get(name)(self.search_space)(row)[0]) for name in METRICS.names()}
+        costs = {name: float(cost(row)[0]) for name, cost in self._metrics.items()}
         return {name: int(cost) if cost.is_integer() else cost for name, cost in costs.items()}
+
+    @cached_property
+    def _metrics(self) -> dict[str, CostFunction]:
+        return {name: METRICS.get(name)(self.search_space) for name in METRICS.names()}
 
     def slice(self, model: nn.Module, widths: Iterable[int], *, criterion: str = "l1", seed: int = 0) -> nn.Module:
         """A new network of these widths with inherited weights, the best channels by `criterion`; `model` is only read.

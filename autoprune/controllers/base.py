@@ -30,7 +30,7 @@ class Trial:
         state: how it ended.
         score: higher is better; None if and only if it failed.
         costs: metric name -> cost of the widths.
-        origin: who proposed it: a controller's name, an allocation's name, "random_baseline" or "rescore".
+        origin: who proposed it: a controller's name, an allocation's name, or "random_baseline".
         seed: the seed the evaluator was given.
         seconds: wall time of the evaluation.
         told: how many trials had been told when this one was asked for; resuming replays by it.

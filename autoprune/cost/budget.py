@@ -72,6 +72,11 @@ class Budget:
     def __str__(self) -> str:
         return " and ".join(map(str, self.limits))
 
+    @property
+    def binds(self) -> bool:
+        """False where the full network keeps every limit, so that there is nothing to search."""
+        return any(limit.upper < limit.full for limit in self.limits)
+
     def costs(self, widths: WidthMatrix) -> dict[str, FloatArray]:
         """Return metric -> (N,) costs of the (N, G) widths, for every metric."""
         return {name: cost(widths) for name, cost in self.metrics.items()}
@@ -103,10 +108,10 @@ class Budget:
 
 
 def _parse(metric: str, given: str | float, full: float) -> float:
-    text = str(given).strip().replace("_", "").replace(",", "")
-    match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*(%|[kKmMgG]?)", text)
+    number_form = r"([0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9_.]+(?:e[+-]?[0-9]+)?)"  # commas group thousands only
+    match = None if isinstance(given, bool) else re.fullmatch(number_form + r"\s*(%|[kKmMgG]?)", str(given).strip())
     try:
-        number = float(match[1]) if match else math.nan
+        number = float(match[1].replace(",", "").replace("_", "")) if match else math.nan
     except ValueError:
         number = math.nan
     allowed = 'a percentage of the full model such as "50%", or an absolute number such as 40000000 or "40M"'

@@ -206,7 +206,7 @@ class DataSplits:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when any example of any split does."""
+        """Changes when a split does; of a user's own data set, as far as one batch of it shows (see `LoaderSplit`)."""
         return digest(*(split.fingerprint if split else "" for split in (self.train, self.validation, self.test)))
 
 

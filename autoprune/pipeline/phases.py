@@ -23,6 +23,7 @@ from autoprune.export.architecture import write_architecture
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.pipeline.prepare import Prepared, weights_fingerprint
 from autoprune.pipeline.provenance import now, provenance
+from autoprune.report.facts import flat
 from autoprune.report.html import write_html
 from autoprune.report.markdown import write_markdown
 from autoprune.search.engines import local
@@ -35,7 +36,7 @@ from autoprune.space.groups import Widths
 from autoprune.space.serial import to_json
 from autoprune.verdict.baselines import UNIFORM, arms, curve_budgets
 from autoprune.verdict.finals import FinalPlan, save_weights, train_finals
-from autoprune.verdict.record import Arm, CurvePoint, FinalTraining, RunRecord, read_record, write_record
+from autoprune.verdict.record import Arm, CurvePoint, FinalTraining, RunRecord, Verdict, read_record, write_record
 from autoprune.verdict.statistics import judge
 from autoprune.zoo import load_weights
 
@@ -69,12 +70,21 @@ def resume(prepared: Prepared, directory: RunDirectory, progress: Progress) -> R
     differing = [name for name, value in prepared.fingerprints.items() if recorded.get(name) != value]
     if differing:
         raise RunError(
-            f"{directory.path} cannot be resumed: {', '.join(differing)} differ from the run's own; "
+            f"{directory.path} cannot be resumed: {', '.join(differing)} of the run and of this call differ"
+            f"{_changes(directory, prepared) if 'job' in differing else ''}; "
             f"restore what the run was started with, or start a new run"
         )
     if (directory / "result.json").is_file():
         return read_record(directory.path)
     return _Run(prepared, directory, progress).finish()
+
+
+def _changes(directory: RunDirectory, prepared: Prepared) -> str:
+    """Which keys of the job changed, and how."""
+    before = dict(flat(yaml.safe_load((directory / "job.yaml").read_text())))
+    after = dict(flat(prepared.ingredients.job.model_dump(mode="json")))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return f" ({', '.join(f'{key}: {before.get(key)} before, {after.get(key)} now' for key in keys)})" if keys else ""
 
 
 @final
@@ -226,7 +236,6 @@ class _Run:
         curve: tuple[CurvePoint, ...],
     ) -> RunRecord:
         """Judge, then write export, report and last result.json: it marks a run as ended."""
-        options = self._job.verdict
         network = bench.candidate(compared[0].widths)
         if finals:
             load_weights(network, self._directory / _FINAL_WEIGHTS)
@@ -250,9 +259,7 @@ class _Run:
             posterior={trial.number: posterior[trial.widths] for trial in trials if trial.widths in posterior},
             arms=compared,
             finals=tuple(finals),
-            verdict=judge(finals, protocols=options.protocols, budget_text=self._budget_text(), unit=self._task.unit)
-            if finals
-            else None,
+            verdict=self._verdict(finals, compared) if finals else None,
             uniform_curve=curve,
         )
         write_architecture(record, network, self._directory / "export")
@@ -260,10 +267,17 @@ class _Run:
         self._directory.write_json("result.json", write_record(record))
         return record
 
-    def _budget_text(self) -> str:
+    def _verdict(self, finals: Sequence[FinalTraining], compared: Sequence[Arm]) -> Verdict:
         names = {"flops": "the FLOPs", "params": "the parameters"}
         limits = self._domain.budget.limits
-        return " and ".join(f"{limit.percent:.3g} % of {names.get(limit.metric, limit.metric)}" for limit in limits)
+        return judge(
+            finals,
+            protocols=self._job.verdict.protocols,
+            budget_text=" and ".join(f"{x.percent:.3g} % of {names.get(x.metric, x.metric)}" for x in limits),
+            unit=self._task.unit,
+            identical=[arm.name for arm in compared[1:] if arm.widths == compared[0].widths],
+            unseen_data=self._task.has_test,
+        )
 
     def _timed(self, phase: str, work: Callable[[], T]) -> T:
         """Run a phase and add its seconds to run.json, over all resumptions."""

@@ -99,14 +99,9 @@ def collect(record: RunRecord) -> Facts:
             tuple((part.name, str(part.channels), part.reason) for part in record.space.frozen),
         ),
         failed=_failed(record.trials),
-        provenance=Table(("what", "value"), tuple(_flat(record.provenance))),
+        provenance=Table(("what", "value"), tuple(flat(record.provenance))),
         job=yaml.safe_dump(_plain(record.job), sort_keys=False, allow_unicode=True),
     )
-
-
-def proposals(record: RunRecord) -> list[Trial]:
-    """The trials whose scores compare with one another: all but the second scoring of the best."""
-    return [trial for trial in record.trials if trial.origin != "rescore"]
 
 
 def quantity(value: float) -> str:
@@ -147,14 +142,16 @@ def _notes(record: RunRecord) -> Iterable[str]:
     counts = ", ".join(f"{arm.name} {arm.evaluations}" for arm in record.arms)
     yield f"Evaluations each network was chosen from: {counts}."
     if not record.test_split:
-        yield "There is no separate test set: final scores come from the search's own score function."
+        yield "There is no test set: final scores come from what the search scored with, which flatters the winner."
+    if not any(arm.name == "uniform_inner" for arm in record.arms):
+        yield "uniform_inner is missing: the budget cannot be reached while groups that feed a residual sum stay full."
     examples = record.base.get("test_examples")
     if record.finals and examples and record.unit == "%":
         yield (
             f"The interval covers what training seeds change, on a fixed test set: "
             f"one of its {examples:,} examples is {100 / examples:.2g} points."
         )
-    chosen = [t.number for t in proposals(record) if t.widths == record.winner.widths and t.number in record.posterior]
+    chosen = [t.number for t in record.trials if t.widths == record.winner.widths and t.number in record.posterior]
     for number in chosen[:1]:
         mean, deviation = record.posterior[number]
         smoothed = _plus_minus(mean, deviation, record.unit)
@@ -253,11 +250,11 @@ def _failed(trials: Iterable[Trial]) -> Table:
     return Table(("error", "count", "trials"), tuple(rows))
 
 
-def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
+def flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
     """Nested mappings as rows; their keys joined by dots."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+            yield from flat(inner, f"{name}.{key}" if name else str(key))
     else:
         yield name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 

@@ -17,7 +17,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.report.facts import BASELINES, FLOPS, proposals
+from autoprune.report.facts import BASELINES, FLOPS
 from autoprune.verdict.record import Comparison, RunRecord
 from autoprune.verdict.statistics import UNIFORM_ARMS, signed
 
@@ -89,7 +89,7 @@ def intervals(comparisons: Sequence[Comparison], unit: str) -> str:
 
 def tradeoff(record: RunRecord) -> str:
     """Score against the first limit's cost for every completed trial; empty where none completed."""
-    complete = [trial for trial in proposals(record) if trial.state is TrialState.COMPLETE]
+    complete = [trial for trial in record.trials if trial.state is TrialState.COMPLETE]
     metric = str(record.budget[0]["metric"])
     full = record.full_costs[metric]
 
@@ -122,7 +122,7 @@ def tradeoff(record: RunRecord) -> str:
 
 def search_progress(record: RunRecord) -> str:
     """Score of each trial in order, the best so far, uniform as a line; empty without trials."""
-    trials = proposals(record)
+    trials = record.trials
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
     searched = [t for t in complete if t.origin not in BASELINES]
     stopped = [t for t in trials if t.state is TrialState.PRUNED]

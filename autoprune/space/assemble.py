@@ -171,4 +171,6 @@ class _Assembly:
                 for root in self._classes.root[labels.numpy()]:
                     if int(root) in self._classes.reasons:
                         parts[layer, self._classes.reasons[int(root)]] += 1
+        for layer, (channels, reason) in self._graph.stuck.items():
+            parts.setdefault((layer, reason), channels)
         return tuple(FrozenPart(layer, channels, reason) for (layer, reason), channels in parts.items())

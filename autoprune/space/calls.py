@@ -108,6 +108,7 @@ class LabelGraph:
     operations: list[PendingOperation] = field(default_factory=list)
     written: list[tuple[str, Channels, bool]] = field(default_factory=list)  # layer, labels, is it a producer
     read_axes: dict[str, set[int]] = field(default_factory=dict)
+    stuck: dict[str, tuple[int, str]] = field(default_factory=dict)  # layer -> outputs, why no rule follows it
 
     def is_parameter(self, value: Any) -> bool:
         """True for a parameter or buffer used as it is."""
@@ -132,6 +133,17 @@ class LabelGraph:
     def reads(self, parameter: Parameter, axis: int) -> None:
         """Note that this axis of a weight multiplies incoming channels."""
         self.read_axes.setdefault(parameter.name, set()).add(axis)
+
+    def give_up(self, call: Call, reason: str) -> None:
+        """Note the layers whose weights an operator without a rule reads, and how many outputs stay as they are."""
+        if isinstance(call.get("weight"), Tensor):  # computed in forward
+            self.stuck.setdefault(call.layer or call.place, (call["weight"].shape[0], reason))
+        for value in call.tensors:
+            if isinstance(value, Parameter) and len(value.shape) > 1:
+                layer = value.name.partition(".parametrizations.")[0]
+                if layer == value.name:
+                    layer = value.name.rpartition(".")[0] or value.name
+                self.stuck.setdefault(layer, (value.shape[0], reason))
 
     def operation(
         self, layer: str, kind: Literal["conv", "linear", "matmul"], coefficient: int, sizes: Sequence[Channels]

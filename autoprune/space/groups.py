@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -182,16 +183,14 @@ class SearchSpace:
         Raises:
             SpaceError: a wrong number of widths, or one that its group does not allow; names the group.
         """
-        given = tuple(int(w) for w in widths)
-        if len(given) != len(self.groups):
-            raise SpaceError(f"{len(given)} widths given for {len(self.groups)} groups ({self._group_names()})")
+        given = self._one_number_each(widths)
         for width, group in zip(given, self.groups, strict=True):
             if width not in group.choices:
                 raise SpaceError(
-                    f"group {group.name!r} cannot be {width} wide; allowed: {_short(group.choices)}. "
+                    f"group {group.name!r} cannot be {width:g} wide; allowed: {_short(group.choices)}. "
                     f"space.nearest(widths) rounds to the closest allowed widths"
                 )
-        return given
+        return tuple(int(width) for width in given)
 
     def uniform(self, ratio: float) -> Widths:
         """The allowed widths nearest to `ratio` times the full width, the same ratio in every group.
@@ -204,18 +203,30 @@ class SearchSpace:
         return self.nearest([ratio * width for width in self.full])
 
     def nearest(self, widths: Iterable[float]) -> Widths:
-        """The member of the space nearest to these widths, group by group (ties go to the smaller width)."""
-        given = list(widths)
-        if len(given) != len(self.groups):
-            raise SpaceError(f"{len(given)} widths given for {len(self.groups)} groups ({self._group_names()})")
+        """The member of the space nearest to these widths, group by group (ties go to the smaller width).
+
+        Raises:
+            SpaceError: not one finite number for each group.
+        """
         return tuple(
             min(group.choices, key=lambda choice, w=width: (abs(choice - w), choice))  # type: ignore[misc]
-            for width, group in zip(given, self.groups, strict=True)
+            for width, group in zip(self._one_number_each(widths), self.groups, strict=True)
         )
 
     def by_name(self, widths: Sequence[int]) -> dict[str, int]:
         """Group name -> width."""
         return {group.name: int(w) for group, w in zip(self.groups, widths, strict=True)}
+
+    def _one_number_each(self, widths: Iterable[float]) -> list[float]:
+        try:
+            given = [float(width) for width in widths]
+        except (TypeError, ValueError) as error:
+            raise SpaceError(f"widths must be one number for each group ({self._group_names()}): {error}") from error
+        if len(given) != len(self.groups):
+            raise SpaceError(f"{len(given)} widths given for {len(self.groups)} groups ({self._group_names()})")
+        if not all(map(math.isfinite, given)):
+            raise SpaceError(f"widths must be finite numbers, got {given}")
+        return given
 
     def _group_names(self) -> str:
         names = [group.name for group in self.groups]

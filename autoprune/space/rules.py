@@ -220,6 +220,7 @@ def unknown(graph: LabelGraph, call: Call, why: str | None = None) -> Any:
     reason = f"{call.place}: {why or f'operator {call.target} has no rule'}"
     for value in call.tensors:
         graph.unions.freeze(graph.labels(value), reason)
+    graph.give_up(call, reason)
     fixed = torch.tensor(FIXED)
     if isinstance(call.value, Tensor):
         return fixed.expand(call.value.shape)

@@ -70,7 +70,15 @@ def better_uniform(finals: Sequence[FinalTraining], protocol: str) -> str:
     return max(trained, key=lambda arm: float(np.mean(scores[arm])))
 
 
-def judge(finals: Sequence[FinalTraining], *, protocols: Sequence[str], budget_text: str, unit: str) -> Verdict:
+def judge(
+    finals: Sequence[FinalTraining],
+    *,
+    protocols: Sequence[str],
+    budget_text: str,
+    unit: str,
+    identical: Sequence[str] = (),
+    unseen_data: bool = True,
+) -> Verdict:
     """Compare the winner with the better uniform network under each protocol; the first one decides.
 
     Scores are paired on the seeds that both networks have. A protocol without such a seed is named in the sentence
@@ -81,6 +89,8 @@ def judge(finals: Sequence[FinalTraining], *, protocols: Sequence[str], budget_t
         protocols: in order of weight.
         budget_text: completes "At …", for example "50 % of the FLOPs".
         unit: of every score, "%" or "".
+        identical: uniform arms whose widths are the winner's.
+        unseen_data: the scores were taken on data that played no part in choosing the winner.
     """
     comparisons = tuple(found for protocol in protocols if (found := _compare(finals, protocol)) is not None)
     missing = [protocol for protocol in protocols if protocol not in {c.protocol for c in comparisons}]
@@ -89,6 +99,10 @@ def judge(finals: Sequence[FinalTraining], *, protocols: Sequence[str], budget_t
         clauses.append(f"no seed to compare winner and uniform pruning by: {', '.join(missing)}")
     if not comparisons:
         clauses[:0] = ["the searched widths could not be compared with uniform pruning"]
+    if comparisons and comparisons[0].rival in identical:
+        clauses = [f"the search chose the uniform network itself ({comparisons[0].rival}): there is nothing to compare"]
+    if comparisons and not unseen_data:
+        clauses.append("the scores are of the data that also chose the winner, which flatters it")
     sentence = f"At {budget_text} {'; '.join(clauses)}."
     return Verdict(sentence, comparisons[0].outcome if comparisons else "not distinguishable", comparisons)
 

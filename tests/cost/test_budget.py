@@ -88,3 +88,22 @@ def test_usage_is_that_of_the_tightest_limit(a: int, b: int, flops: float, param
 def test_a_limit_above_the_full_model_does_not_bind() -> None:
     domain = BudgetedSpace(SPACE, {"flops": "300%"})
     assert domain.uniform() == SPACE.full
+
+
+def test_commas_group_thousands_and_nothing_else() -> None:
+    space = chain_space([64, 64])
+    assert Budget(space, {"params": "20,000"}).limits[0].upper == 20_000
+    for given_ in ("12,5%", "1,00", "12,34,567"):
+        with pytest.raises(BudgetError, match="is not a limit"):
+            Budget(space, {"flops": given_})
+
+
+def test_true_is_no_number() -> None:
+    with pytest.raises(BudgetError, match="is not a limit"):
+        Budget(chain_space([8]), {"flops": True})
+
+
+def test_a_budget_that_the_full_network_keeps_does_not_bind() -> None:
+    space = chain_space([8, 8])
+    assert not Budget(space, {"flops": "100%", "params": "150%"}).binds
+    assert Budget(space, {"flops": "100%", "params": "99%"}).binds

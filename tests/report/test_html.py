@@ -128,11 +128,11 @@ def test_a_protocols_name_is_not_markup_either(tmp_path: Path) -> None:
 def test_evaluations_test_split_and_frozen_parts_are_stated(tmp_path: Path) -> None:
     text, _ = render(example_run(searched=40), tmp_path)
     assert "winner 40, uniform_all 1, uniform_inner 1" in text
-    assert "own score function" not in text
+    assert "flatters the winner" not in text
     assert "Nothing is frozen." in text
     assert "loss &lt;b&gt;is&lt;/b&gt; nan" in text
     text, page = render(example_run(test_split=False, frozen=(FrozenPart("head", 7, "tied to the output"),)), tmp_path)
-    assert "own score function" in text
+    assert "flatters the winner" in text
     assert "tied to the output" in page.texts
     assert "Nothing is frozen." not in text
 

@@ -216,13 +216,13 @@ def norm_without_statistics() -> Habit:
 @habit
 def weight_computed_in_forward() -> Habit:
     net = between(lambda n, y: F.conv2d(y, n.w * n.w), 6, w=parameter(6, 16, 1, 1))  # type: ignore[operator]
-    return Habit(net, {"b": 8}, {"a": "computed in forward"})
+    return Habit(net, {"b": 8}, {"a": "computed in forward", "conv2d in the model": "computed in forward"})
 
 
 @habit
 def weight_norm_parametrisation() -> Habit:
     net = between(lambda n, y: n.c(y), 6, c=weight_norm(conv(16, 6)))  # type: ignore[operator]
-    return Habit(net, {"b": 8}, {"a": "computed in forward"})
+    return Habit(net, {"b": 8}, {"a": "computed in forward", "c": "weight_norm"})
 
 
 @habit
@@ -241,7 +241,7 @@ def recurrent_layer() -> Habit:
         return n.fc(F.relu(n.out(n.lstm(F.relu(n.l(x)))[0])))  # type: ignore[no-any-return]
 
     net = Net(forward, l=nn.Linear(7, 16), lstm=nn.LSTM(16, 6), out=nn.Linear(6, 8), fc=linear(8))
-    return Habit(net, {"out": 8}, {"l": "lstm"}, (torch.randn(2, 4, 7),))
+    return Habit(net, {"out": 8}, {"l": "lstm", "lstm": "lstm"}, (torch.randn(2, 4, 7),))
 
 
 @habit

@@ -110,3 +110,16 @@ def test_uniform_nearest_and_check() -> None:
     for ratio in (0.0, 1.1, -1.0, math.nan):
         with pytest.raises(SpaceError, match="must be above 0 and at most 1"):
             space.uniform(ratio)
+
+
+@pytest.mark.parametrize("widths", [[float("nan"), 1.0], ["a", 2], 5, [1.0]])
+def test_what_is_not_one_number_per_group_is_refused(widths: object) -> None:
+    space = chain_space([8, 8])
+    for method in (space.nearest, space.check):
+        with pytest.raises(SpaceError):
+            method(widths)  # type: ignore[arg-type]
+
+
+def test_a_fraction_of_a_channel_is_not_a_width() -> None:
+    with pytest.raises(SpaceError, match=r"cannot be 4\.5 wide"):
+        chain_space([8, 8]).check([4.5, 8])

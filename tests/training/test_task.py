@@ -1,4 +1,5 @@
 import copy
+import functools
 import random
 
 import pytest
@@ -9,8 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from autoprune.data import load_data, splits_from
 from autoprune.data.base import DataSplits
 from autoprune.errors import ConfigError, DataError, EvaluationError
+from autoprune.training.callable_task import CallableTask, function_identity
 from autoprune.training.loop import Recipe
-from autoprune.training.task import CallableTask, ClassificationTask
+from autoprune.training.task import ClassificationTask
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=4, lr=0.1, batch_size=64, warmup_epochs=1)
@@ -174,3 +176,38 @@ class TestCallableTask:
         assert len({task.fingerprint for task in tasks}) == 4
         assert tasks[0].fingerprint == CallableTask(weight_sum, device=CPU).fingerprint
         assert CallableTask(sum, device=CPU).fingerprint  # no source text to be had
+
+
+def scaled(factor: float):
+    def score(model: nn.Module) -> float:
+        return factor
+
+    return score
+
+
+class TestFunctionIdentity:
+    def test_values_in_a_closure_count(self) -> None:
+        assert function_identity(scaled(1.0)) == function_identity(scaled(1.0))
+        assert function_identity(scaled(1.0)) != function_identity(scaled(2.0))
+
+    def test_bound_arguments_and_defaults_count(self) -> None:
+        assert function_identity(functools.partial(max, 1)) != function_identity(functools.partial(max, 2))
+        assert function_identity(lambda x, k=1: k) != function_identity(lambda x, k=2: k)
+
+    def test_the_owner_of_a_method_counts(self) -> None:
+        class Scorer:
+            def __init__(self, factor: float) -> None:
+                self.factor = factor
+                self.itself = self  # no endless text
+
+            def score(self, model: nn.Module) -> float:
+                return self.factor
+
+        assert function_identity(Scorer(1.0).score) == function_identity(Scorer(1.0).score)
+        assert function_identity(Scorer(1.0).score) != function_identity(Scorer(2.0).score)
+
+    def test_calibration_data_count(self) -> None:
+        one, other = (
+            CallableTask(scaled(1.0), data=[torch.full((2, 3), value)], device=CPU).fingerprint for value in (0.0, 1.0)
+        )
+        assert one != other

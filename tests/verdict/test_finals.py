@@ -11,7 +11,7 @@ import autoprune
 from autoprune.evaluators.base import Workbench
 from autoprune.importance.members import rank_channels
 from autoprune.search.ledger import Notebook, open_storage
-from autoprune.training.task import CallableTask
+from autoprune.training.callable_task import CallableTask
 from autoprune.verdict.finals import FinalPlan, train_finals
 from autoprune.verdict.record import Arm, FinalTraining
 from autoprune.zoo import load_weights

@@ -120,3 +120,30 @@ def test_one_arm_alone_gives_no_comparison_and_says_so(arm: str) -> None:
     found = verdict(finals(arm, {0: 91.0, 1: 91.2}))
     assert (found.outcome, found.comparisons) == ("not distinguishable", ())
     assert "could not be compared" in found.sentence
+
+
+def test_a_winner_that_is_the_uniform_network_is_called_that() -> None:
+    finals = [
+        FinalTraining(arm, "fine_tune", seed, 1, 90.0, 1.0) for arm in ("winner", "uniform_all") for seed in (0, 1)
+    ]
+    verdict = judge(
+        finals, protocols=["fine_tune"], budget_text="50 % of the FLOPs", unit="%", identical=["uniform_all"]
+    )
+    assert verdict.sentence == (
+        "At 50 % of the FLOPs the search chose the uniform network itself (uniform_all): there is nothing to compare."
+    )
+    assert verdict.outcome == "not distinguishable"
+
+
+def test_scores_of_data_that_chose_the_winner_are_owned_up_to() -> None:
+    finals = [
+        FinalTraining(arm, "fine_tune", seed, 1, score + seed / 7, 1.0)
+        for arm, score in (("winner", 95.0), ("uniform_all", 90.0))
+        for seed in (0, 1, 2)
+    ]
+    seen, unseen = (
+        judge(finals, protocols=["fine_tune"], budget_text="50 % of the FLOPs", unit="%", unseen_data=flag).sentence
+        for flag in (False, True)
+    )
+    assert "flatters" in seen
+    assert "flatters" not in unseen
