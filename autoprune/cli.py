@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -172,7 +173,12 @@ def _arguments(pairs: list[str]) -> dict[str, Any]:
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise ConfigError(f"--arg {pair!r}: give key=value, for example classes=100")
-        arguments[key] = yaml.safe_load(value)
+        try:
+            arguments[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"--arg {pair!r}: the value is not valid YAML; quote it, or close its brackets"
+            ) from error
     return arguments
 
 
@@ -183,7 +189,8 @@ def _stoppable(run_dir: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         begun = (run_dir / "run.json").is_file()
-        then = f"every ended trial is on disk: `autoprune resume {run_dir}` goes on" if begun else "nothing was written"
+        command = f"autoprune resume {shlex.quote(str(run_dir))}"
+        then = f"every ended trial is on disk: `{command}` goes on" if begun else "nothing was written"
         typer.echo(f"\nstopped; {then}", err=True)
         raise typer.Exit(130) from None
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from autoprune.errors import ConfigError, suggest
 
@@ -24,7 +34,7 @@ class SpaceOptions(_Strict):
     min_channels: int = Field(1, ge=1, description="no group below this many channels")
     divisor: int = Field(1, ge=1, description="widths are multiples of this (the full width always stays allowed)")
     ratios: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = Field(
-        None, description="explicit choices as shares of the full width, instead of every multiple"
+        None, min_length=1, description="explicit choices as shares of the full width, instead of every multiple"
     )
     exclude: tuple[str, ...] = Field((), description="shell-style patterns of layer names that stay whole")
 
@@ -62,18 +72,26 @@ class TrainingOptions(_Strict):
     channels_last: bool = False
 
 
-class EvaluatorOptions(_Strict):
-    """How a candidate is scored."""
+class _Part(_Strict):
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class EvaluatorOptions(_Part):
+    """How a candidate is scored; a plain string is its name."""
 
     name: str = "inherited"
-    settings: dict[str, Any] = Field(default_factory=dict)
 
 
-class ControllerOptions(_Strict):
-    """What proposes candidates."""
+class ControllerOptions(_Part):
+    """What proposes candidates; a plain string is its name."""
 
     name: str = "surrogate"
-    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 class SearchOptions(_Strict):
@@ -99,18 +117,26 @@ class VerdictOptions(_Strict):
     )
 
 
+def _limit(value: object) -> str | float:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError('a limit must be a text such as "50%" or a number')
+
+
 class Job(_Strict):
     """One search job: everything a run depends on."""
 
     name: str = Field("search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**63 - 1)
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(None, ge=1, description="CPU threads; None leaves what is set")
     model: ModelOptions
     data: DataOptions
     training: TrainingOptions = TrainingOptions()
     space: SpaceOptions = SpaceOptions()
-    constraints: dict[str, str | float]
+    constraints: dict[str, Annotated[str | float, BeforeValidator(_limit)]]
     search: SearchOptions = SearchOptions()
     verdict: VerdictOptions = VerdictOptions()
 
@@ -169,7 +195,10 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
         return f"unknown key {where!r}.{suggest(path[-1], allowed)} Allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"key {where!r} is missing; it has no default"
-    return f"{where}: {problem['msg'].lower()}, got {problem['input']!r}"
+    if problem["type"] == "model_type":
+        return f"{where}: must hold keys ({', '.join(_keys(model, path))}), got {problem['input']!r}"
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {text[:1].lower()}{text[1:]}, got {problem['input']!r}"
 
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:

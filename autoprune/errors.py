@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_NOT_THE_USERS = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen ")
 
 
 class AutopruneError(Exception):
@@ -50,3 +56,35 @@ def suggest(given: str, allowed: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest allowed name, or an empty string."""
     close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+@contextmanager
+def blame(kind: type[AutopruneError], what: str, *, then: str = "") -> Iterator[None]:
+    """Turn whatever the user's code inside raises into one clear error; those of our own pass.
+
+    Args:
+        kind: the error to raise.
+        what: what failed, as the start of a sentence.
+        then: what to do about it, as a sentence.
+
+    Raises:
+        AutopruneError: `kind`, with the error's type and last line, and the innermost line of the user's own.
+    """
+    try:
+        yield
+    except AutopruneError:
+        raise
+    except Exception as error:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        last = text.strip().rpartition("\n")[2].rstrip(".")
+        told = ": ".join(part for part in (what, type(error).__name__, last) if part)
+        raise kind(f"{told}{_place(error)}.{then and ' '}{then}") from error
+
+
+def _place(error: Exception) -> str:
+    """` (file:line)` of the innermost frame that is neither ours nor a library's; empty if there is none."""
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}:{error.lineno})"
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    users = [f" ({file}:{line})" for file, line in frames if not file.startswith(_NOT_THE_USERS)]
+    return users[-1] if users else ""

@@ -10,24 +10,25 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, final
 
-from autoprune.errors import RegistryError, suggest
+from autoprune.errors import RegistryError, blame, suggest
 
 
 def load_object(path: str) -> Any:
     """Import `package.module:attribute` (dots allowed in the attribute).
 
     Raises:
-        RegistryError: the path has another form, or the module or attribute does not exist.
+        RegistryError: the path has another form, the module or attribute does not exist, or importing it fails.
     """
     module_name, separator, attribute = path.partition(":")
     if not separator or not module_name or not attribute:
         raise RegistryError(f"{path!r} is not of the form 'module:attribute', for example 'my_package.models:make_net'")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise RegistryError(
-            f"{path!r}: module {error.name!r} was not found; is its folder on PYTHONPATH or installed?"
-        ) from error
+    with blame(RegistryError, f"{path!r} cannot be imported", then="Correct the module."):
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise RegistryError(
+                f"{path!r}: module {error.name!r} was not found; is its folder on PYTHONPATH or installed?"
+            ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             names = [name for name in vars(found) if not name.startswith("_")]

@@ -101,10 +101,10 @@ def parse_widths(text: str, space: Space) -> Widths:
 
 
 def _table(title: str, *texts: str, numbers: tuple[str, ...]) -> Table:
-    """A table whose texts fold on a narrow terminal; its numbers stay whole."""
+    """A table whose texts fold on a narrow terminal, to no less than 8 letters; its numbers stay whole."""
     table = Table(title=title, title_justify="left")
     for header in texts:
-        table.add_column(header, overflow="fold")
+        table.add_column(header, overflow="fold", min_width=8)
     for header in numbers:
         table.add_column(header, justify="right", no_wrap=True)
     return table

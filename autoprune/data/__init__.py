@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.errors import ConfigError, DataError, suggest
+from autoprune.errors import ConfigError, DataError, blame, suggest
 from autoprune.registry import Registry, load_object
 
 if TYPE_CHECKING:  # torch is imported with the first data set, not with the list of their names
@@ -42,14 +42,16 @@ def load_data(name: str, *, path: Path | None = None, arguments: Mapping[str, An
     Raises:
         RegistryError: unknown name, module or function.
         ConfigError: an argument that the data set does not take, or one that it misses.
-        DataError: the data are missing or malformed.
+        DataError: the data are missing or malformed, or the function fails.
     """
     loader = load_object(name) if ":" in name else DATA_SETS.get(name)
     given = {**(arguments or {}), **({} if path is None else {"path": path})}
     if "path" in given:
         given["path"] = Path(given["path"]).expanduser()
     _check_arguments(name, loader, given)
-    return splits_from(loader(**given), name=name)
+    with blame(DataError, f"data set {name!r} cannot be loaded", then="Correct its arguments or its code."):
+        data = loader(**given)
+    return splits_from(data, name=name)
 
 
 def splits_from(data: object, *, name: str = "user data") -> DataSplits:
@@ -70,7 +72,8 @@ def splits_from(data: object, *, name: str = "user data") -> DataSplits:
     parts = _parts(data)
     train, validation = _as_split(parts["train"], "train"), _as_split(parts["validation"], "validation")
     test = None if parts.get("test") is None else _as_split(parts["test"], "test")
-    example, _ = next(train.batches(1, seed=0))
+    with blame(DataError, f"{name}: the first training example cannot be read", then="Correct the data set."):
+        example, _ = next(train.batches(1, seed=0))
     named = getattr(getattr(parts["train"], "dataset", parts["train"]), "classes", None)  # as torchvision's have
     return DataSplits(
         name=name,

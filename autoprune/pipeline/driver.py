@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import shlex
 import shutil
 from pathlib import Path
 
 from autoprune.config import Job
-from autoprune.errors import RunError
+from autoprune.errors import EvaluationError, RunError, blame
 from autoprune.pipeline import phases
 from autoprune.pipeline.ingredients import cpu_threads, ingredients_of, job_of_run
 from autoprune.pipeline.prepare import Ingredients, prepare
@@ -43,9 +45,11 @@ def run(ingredients: Ingredients, path: Path | None, *, progress: str = "auto") 
     RunDirectory.check_free(chosen)
     with cpu_threads(ingredients.job.threads), make_progress(progress) as shown:
         prepared = prepare(ingredients)
-        ingredients.task.score(ingredients.model, limit=1)  # a score function that fails does so now
+        with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
+            ingredients.task.score(copy.deepcopy(ingredients.model), limit=1)  # a score function may do anything to it
         with RunDirectory.create(chosen) as directory:
-            shown.note(f"run directory {chosen}; if it is stopped, `autoprune resume {chosen}` goes on")
+            command = f"autoprune resume {shlex.quote(str(chosen))}"
+            shown.note(f"run directory {chosen}; if it is stopped, `{command}` goes on")
             return phases.start(prepared, directory, shown)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from autoprune.config import Job, load_job
 from autoprune.data import load_data
 from autoprune.data.base import DataSplits
-from autoprune.errors import ConfigError, RunError
+from autoprune.errors import ConfigError, DataError, RunError, blame
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.prepare import Ingredients
 from autoprune.randomness import seeded
-from autoprune.training.loop import Recipe, evaluating
+from autoprune.training.loop import Recipe
 from autoprune.training.task import ClassificationTask
 from autoprune.zoo import build_model, load_weights
 
@@ -69,8 +70,10 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N") from error
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name!r} cannot be used; allowed: auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device {name!r} is not there: {torch.cuda.device_count()} CUDA devices found; use cpu")
     return device
@@ -97,22 +100,32 @@ def example_of(shape: tuple[int, ...]) -> Tensor:
 
 
 def check_outputs(model: nn.Module, data: DataSplits) -> None:
-    """Run the model, which is only read, on one example of the data.
+    """Run a copy of the model on one example of the data.
 
     Raises:
-        ConfigError: it does not take the data's inputs, or has another number of outputs than there are classes.
+        ConfigError: it does not take the data's inputs, or does not return one output per class.
+        DataError: the example cannot be read.
     """
-    inputs, _ = next(data.validation.batches(1))
+    with blame(DataError, f"{data.name}: the first validation example cannot be read", then="Correct the data set."):
+        inputs, _ = next(data.validation.batches(1))
     home = next((parameter.device for parameter in model.parameters()), inputs.device)
-    try:
-        with evaluating(model) as network, seeded(0), torch.no_grad():
-            outputs = network(inputs.to(home))
-    except (RuntimeError, ValueError, TypeError) as error:
+    with (
+        blame(
+            ConfigError,
+            f"the model does not run on the data's inputs of shape {tuple(inputs.shape[1:])}",
+            then="Set the model's arguments (in_channels, …) to fit the data.",
+        ),
+        seeded(0),
+        torch.no_grad(),
+    ):
+        outputs: object = copy.deepcopy(model).eval()(inputs.to(home))
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
+        given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ConfigError(
-            f"the model does not run on the data's inputs of shape {tuple(inputs.shape[1:])}: {error}. "
-            f"Set the model's arguments (in_channels, …) to fit the data"
-        ) from error
-    if data.classes is not None and outputs.ndim == 2 and outputs.shape[1] != data.classes:
+            f"the model returns {given} for {len(inputs)} inputs; classification needs a tensor (N, classes). Return "
+            f"only that, or call autoprune.search from Python with your own score_func and train_func"
+        )
+    if data.classes is not None and outputs.shape[1] != data.classes:
         raise ConfigError(
             f"the model has {outputs.shape[1]} outputs but the data have {data.classes} classes; "
             f"set the model's number of classes to {data.classes}"

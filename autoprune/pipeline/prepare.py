@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -18,7 +18,7 @@ from autoprune.config import Job
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
 from autoprune.cost.repair import BudgetedSpace
-from autoprune.errors import ConfigError
+from autoprune.errors import BudgetError, ConfigError, blame
 from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.members import channel_scores
@@ -66,8 +66,7 @@ class Prepared:
     def controller(self) -> Controller:
         """A new controller of the job."""
         chosen, seed = self.ingredients.job.search.controller, self.ingredients.job.seed
-        with _settings_of(f"controller {chosen.name!r}"):
-            return make_controller(chosen.name, self.domain, seed=seed, settings=chosen.settings)
+        return make_controller(chosen.name, self.domain, seed=seed, settings=chosen.settings)
 
     def plan(self, scores: Sequence[FloatArray]) -> list[tuple[str, Widths]]:
         """What the search scores first, given the importance of the base network's channels."""
@@ -93,8 +92,7 @@ class Prepared:
     def evaluator(self, bench: Workbench) -> Evaluator:
         """A new evaluator of the job."""
         chosen = self.ingredients.job.search.evaluator
-        with _settings_of(f"evaluator {chosen.name!r}"):
-            return make_evaluator(chosen.name, bench, chosen.settings)
+        return make_evaluator(chosen.name, bench, chosen.settings)
 
 
 def prepare(ingredients: Ingredients) -> Prepared:
@@ -115,6 +113,8 @@ def prepare(ingredients: Ingredients) -> Prepared:
     space = exclude(traced.space, job.space.exclude)
     space = verify(ingredients.model, space, ingredients.inputs, seed=job.seed).space
     domain = BudgetedSpace(space, job.constraints)
+    if not domain.budget.binds:
+        raise BudgetError(f"budget {domain.budget} cuts nothing: the full network keeps it; give a limit below 100%")
     fingerprints = {
         "job": _digest(json.dumps(job.model_dump(mode="json"), sort_keys=True)),
         "model code": traced.code_fingerprint,
@@ -147,22 +147,20 @@ def _check_names(job: Job) -> None:
 
 def _rehearse(prepared: Prepared) -> None:
     """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
-    base = prepared.ingredients.model
+    base, search = prepared.ingredients.model, prepared.ingredients.job.search
     scores = prepared.scores(base)
     prepared.plan(scores)
-    prepared.controller()
-    prepared.evaluator(prepared.bench(base, scores))
-    if prepared.ingredients.job.search.storage is not None:
-        open_storage(prepared.ingredients.job.search.storage, Path())
+    with _built("controller", search.controller.name, search.controller.settings):
+        prepared.controller().ask(1)
+    with _built("evaluator", search.evaluator.name, search.evaluator.settings):
+        prepared.evaluator(prepared.bench(base, scores))
+    if search.storage is not None:
+        open_storage(search.storage, Path())
 
 
-@contextmanager
-def _settings_of(part: str) -> Iterator[None]:
-    """Turn what a setting of a wrong type does to a part into a message."""
-    try:
-        yield
-    except TypeError as error:
-        raise ConfigError(f"{part}: a setting has a value of the wrong type ({error}); correct its settings") from error
+def _built(kind: str, name: str, settings: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Inside, whatever a setting of a wrong type does to a part becomes a message."""
+    return blame(ConfigError, f"{kind} {name!r} fails with settings {dict(settings)}", then="Correct its settings.")
 
 
 def _digest(text: str) -> str:

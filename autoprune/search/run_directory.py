@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Self, final
@@ -54,8 +55,8 @@ class RunDirectory:
             nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
             if nearest == path and not (path.is_dir() and _is_free({entry.name for entry in path.iterdir()})):
                 raise RunError(
-                    f"run directory {path} is in use already; `autoprune resume {path}` goes on with the run in it, "
-                    f"or give another directory with --run-dir"
+                    f"run directory {path} is in use already; `autoprune resume {shlex.quote(str(path))}` goes on with "
+                    f"the run in it, or give another directory with --run-dir"
                 )
         except OSError as error:
             raise _unwritable(path, error) from error

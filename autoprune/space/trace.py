@@ -47,7 +47,7 @@ def trace(model: nn.Module, example_input: Tensor | tuple[Any, ...], *, options:
         model: any module that `torch.export` accepts.
         example_input: its positional inputs; costs are those of one forward pass of this input, so a batch of 1
             gives costs per image.
-        options: width choices, exclusions and ties.
+        options: width choices.
 
     Raises:
         TraceError: the model cannot be exported.

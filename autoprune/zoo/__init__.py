@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, blame, suggest
 from autoprune.registry import Registry, load_object
 
 if TYPE_CHECKING:  # listing the names must not import torch
@@ -40,7 +40,7 @@ def build_model(name_or_path: str, arguments: Mapping[str, Any] | None = None) -
 
     Raises:
         RegistryError: no such name, module or attribute.
-        ConfigError: the factory does not take these arguments, or does not return an `nn.Module`.
+        ConfigError: the factory does not take these arguments, fails, or does not return an `nn.Module`.
     """
     from torch import nn
 
@@ -59,7 +59,8 @@ def build_model(name_or_path: str, arguments: Mapping[str, Any] | None = None) -
         raise ConfigError(
             f"model {name_or_path!r}: {error}; it takes {', '.join(allowed) or 'none'}.{suggest(unknown, allowed)}"
         ) from error
-    model = factory(**keywords)
+    with blame(ConfigError, f"model {name_or_path!r} cannot be built", then="Correct its arguments or its code."):
+        model = factory(**keywords)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model {name_or_path!r} returned a {type(model).__name__}; it must return a torch.nn.Module")
     return model
