@@ -187,12 +187,21 @@ def _stoppable(run_dir: Path) -> Iterator[None]:
     """End an interrupted run with how to go on; typer itself would say no more than "Aborted"."""
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not _interrupted(error):
+            raise
         begun = (run_dir / "run.json").is_file()
         command = f"autoprune resume {shlex.quote(str(run_dir))}"
         then = f"every ended trial is on disk: `{command}` goes on" if begun else "nothing was written"
         typer.echo(f"\nstopped; {then}", err=True)
         raise typer.Exit(130) from None
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """True for Ctrl-C, also where a library's clean-up turned it into an error of its own (Optuna's lock does)."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _show(content: Any) -> None:

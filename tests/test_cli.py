@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from tiny import write_job
 
 from autoprune import cli, load
@@ -48,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.py").symlink_to(HERE / "tiny.py")
     done = shell("search", write_job(folder / "job.yaml"), "--run-dir", folder / "run", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("At 50 % of the FLOPs the searched widths are ")
+    assert done.stdout.startswith("At 50 % of the FLOPs the search")
     assert f"report: {folder / 'run' / 'report.html'}" in done.stdout
     return folder / "run"
 
@@ -121,6 +122,27 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown metric": ({"constraints": {"flop": "50%"}}, "Did you mean 'flops'"),
     "unknown device": ({"device": "tpu"}, "allowed: auto, cpu, cuda"),
+    "a device without trainings": ({"device": "meta"}, "'meta' cannot be used; allowed: auto, cpu, cuda"),
+    "a factory that raises": (
+        {"model.factory": "tiny:broken"},
+        r"'tiny:broken' cannot be built: OSError: no disk \(.*tiny\.py:\d+\)\. Correct",
+    ),
+    "a data function that raises": (
+        {"data.name": "tiny:broken"},
+        r"'tiny:broken' cannot be loaded: OSError: no disk \(.*tiny\.py:\d+\)\. Correct",
+    ),
+    "outputs by name": ({"model.factory": "tiny:Named"}, "the model returns dict .*score_func and train_func"),
+    "half a batch": (
+        {"search.evaluator": {"name": "inherited", "settings": {"calibration_batches": 2.5}}},
+        "calibration_batches must be at least 0, a whole number, got 2.5",
+    ),
+    "a text as a number": (
+        {"search.controller": {"name": "optuna:TPESampler", "settings": {"n_startup_trials": "x"}}},
+        r"controller 'optuna:TPESampler' fails with settings {'n_startup_trials': 'x'}: TypeError.*Correct",
+    ),
+    "an endless seed": ({"seed": 2**70}, r"seed: .*less than or equal to"),
+    "no ratios": ({"space": {"ratios": []}}, r"ratios: .*at least 1 item"),
+    "nothing to choose": ({"space": {"divisor": 1000}}, "cannot be"),
     "no such space file": ({"space": "narrow.yaml"}, r"cannot read narrow\.yaml"),
     "budget too small": (
         {"constraints": {"flops": "0.01%"}},
@@ -139,6 +161,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "cannot be opened: .*Set search.storage",
     ),
 }
+
+
+def test_a_failing_export_says_no_more_than_its_error(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").symlink_to(HERE / "tiny.py")
+    done = shell("space", "tiny:Undecided", "--input", "1,1,8,8", cwd=tmp_path)
+    assert_one_clear_error(done.returncode, done.stdout, done.stderr, "Undecided cannot be exported")
+    assert len(done.stderr.splitlines()) == 1
+    assert ".." not in done.stderr
 
 
 def assert_one_clear_error(code: int, out: str, err: str, message: str) -> None:
@@ -245,21 +275,21 @@ def test_an_edited_job_is_not_resumed(finished: Path, run: Run, tmp_path: Path) 
     copy = tmp_path / "run"
     subprocess.run(["cp", "-r", finished, copy], check=True)
     write_job(copy / "job.yaml", {"search.trials": 99})
-    assert_one_clear_error(*run("resume", copy), "cannot be resumed: job differ")
+    assert_one_clear_error(*run("resume", copy), "cannot be resumed: job of the run and")
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").symlink_to(HERE / "tiny.py")
     job = write_job(tmp_path / "job.yaml", {"search.trials": 5000})
-    command = [sys.executable, "-m", "autoprune.cli", "search", str(job), "--run-dir", "run"]
+    command = [sys.executable, "-m", "autoprune.cli", "search", str(job), "--run-dir", "a run"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not (tmp_path / "run" / "base.json").exists() and time.monotonic() < deadline:
+        while not (tmp_path / "a run" / "base.json").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "`autoprune resume run` goes on" in err
+    assert err.count("`autoprune resume 'a run'` goes on") == 2
     assert "Traceback" not in err
 
 
@@ -297,6 +327,7 @@ def test_the_space_as_json_and_as_tables(run: Run, monkeypatch: pytest.MonkeyPat
         assert max(map(len, out.splitlines())) <= int(columns)
         cells = {cell.strip() for line in out.splitlines() for cell in line.split("│")}
         assert {"8", "12"} <= cells, "numbers stay whole"
+        assert {"conv1", "conv2"} <= cells, "so do names"
 
 
 @pytest.mark.parametrize(
@@ -305,6 +336,7 @@ def test_the_space_as_json_and_as_tables(run: Run, monkeypatch: pytest.MonkeyPat
         (("cost", "resnet57"), "Did you mean 'resnet56'"),
         (("cost", "resnet20", "--input", "1,3,x"), "--input '1,3,x': give positive sizes"),
         (("cost", "resnet20", "--arg", "classes"), "--arg 'classes': give key=value"),
+        (("cost", "resnet20", "--arg", "classes=[1"), r"--arg 'classes=\[1': the value is not valid YAML"),
         (("cost", "resnet20", "--widths", "half"), "--widths 'half': give 'full'"),
         (("cost", "resnet20", "--widths", "uniform:2"), "uniform ratio must be above 0"),
         (("cost", "resnet20", "--input", "1,5,32,32"), "cannot be exported .*Check that model"),
@@ -331,3 +363,14 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("COV", "COVERAGE"))}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_interruption_that_a_library_wrapped_is_still_one(tmp_path: Path) -> None:
+    with pytest.raises(typer.Exit) as ended, cli._stoppable(tmp_path):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise RuntimeError("did not possess lock")  # noqa: B904 - as Optuna's lock does
+    assert ended.value.exit_code == 130
+    with pytest.raises(RuntimeError, match="its own"), cli._stoppable(tmp_path):
+        raise RuntimeError("its own")

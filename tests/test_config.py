@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -88,6 +90,43 @@ def test_a_space_file_is_found_from_the_job(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "spaces" / "eights.yaml").write_text("divisr: 8\n")
     with pytest.raises(ConfigError, match=r"eights\.yaml: unknown key 'divisr'\. Did you mean 'divisor'"):
         load_job(path)
+
+
+@pytest.mark.parametrize("part", ["controller", "evaluator"])
+def test_a_part_is_a_name_or_a_name_with_settings(part: str) -> None:
+    plain = validated(Job, {**JOB, "search": {part: "x"}}, "job")
+    assert plain == validated(Job, {**JOB, "search": {part: {"name": "x"}}}, "job")
+    with pytest.raises(ConfigError) as caught:
+        validated(Job, {**JOB, "search": {part: ["x"]}}, "job")
+    assert str(caught.value) == f"job: search.{part}: must hold keys (name, settings), got ['x']"
+
+
+@pytest.mark.parametrize("limit", ["50%", "40M", 40_000_000, 4e7, np.int64(3), np.float32(3)])
+def test_a_limit_is_a_text_or_a_real_number(limit: object) -> None:
+    job = validated(Job, {**JOB, "constraints": {"flops": limit}}, "job")
+    assert job.constraints == {"flops": limit}
+
+
+@pytest.mark.parametrize("limit", [True, None, [1], 1j])
+def test_anything_else_is_no_limit(limit: object) -> None:
+    with pytest.raises(ConfigError, match=r"^job: constraints\.flops: a limit must be .*, got [^\n]*$"):
+        validated(Job, {**JOB, "constraints": {"flops": limit}}, "job")
+
+
+def test_a_seed_fits_every_generator() -> None:
+    assert validated(Job, {**JOB, "seed": 2**63 - 1}, "job").seed == 2**63 - 1
+    with pytest.raises(ConfigError, match="seed: input should be less than or equal to 9223372036854775807"):
+        validated(Job, {**JOB, "seed": 2**63}, "job")
+
+
+def test_messages_keep_the_case_of_what_they_quote() -> None:
+    with pytest.raises(ConfigError, match=re.escape("name: string should match pattern '^[A-Za-z0-9]")):
+        validated(Job, {**JOB, "name": "a/b"}, "job")
+
+
+def test_a_list_of_ratios_is_not_empty() -> None:
+    with pytest.raises(ConfigError, match=r"ratios: tuple should have at least 1 item"):
+        validated(SpaceOptions, {"ratios": []}, "space")
 
 
 @pytest.mark.parametrize("ratios", [[0.0], [1.2], ["half"]])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,24 @@ def test_a_near_miss_is_suggested() -> None:
 def test_what_cannot_be_loaded_is_named(path: str, message: str) -> None:
     with pytest.raises(RegistryError, match=message):
         load_object(path)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = 1\ny = = 2\n", r"SyntaxError: invalid syntax \(.*{name}\.py:2\)"),
+        ("x = 1\n\nraise OSError('first\\nno disk.')\n", r"OSError: no disk \(.*{name}\.py:3\)"),
+        ("import no_such_thing\n", r"module 'no_such_thing' was not found"),
+    ],
+)
+def test_a_module_that_fails_is_told_by_its_error_and_line(
+    code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"broken_{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RegistryError, match=message.format(name=name)):
+        load_object(f"{name}:x")
 
 
 def test_attributes_may_be_nested() -> None:

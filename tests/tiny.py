@@ -55,6 +55,30 @@ class Undecided(Convolutions):
         return super().forward(x if x.sum() > 0 else -x)
 
 
+class Named(Convolutions):
+    """Returns its outputs by name."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"logits": super().forward(x)}
+
+
+class Counting(Perceptron):
+    """Counts its calls in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+def broken(**_: object) -> Any:
+    """Raises, as a factory or a data function may."""
+    raise OSError("no disk")
+
+
 X = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.sin(2 * X[:, :1]) * X[:, 1:2]
 

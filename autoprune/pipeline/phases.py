@@ -83,8 +83,10 @@ def _changes(directory: RunDirectory, prepared: Prepared) -> str:
     """Which keys of the job changed, and how."""
     before = dict(flat(yaml.safe_load((directory / "job.yaml").read_text())))
     after = dict(flat(prepared.ingredients.job.model_dump(mode="json")))
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return f" ({', '.join(f'{key}: {before.get(key)} before, {after.get(key)} now' for key in keys)})" if keys else ""
+    changed = [
+        f"{key}: {before[key]} before, {after[key]} now" for key in before if after.get(key, before[key]) != before[key]
+    ]
+    return f" ({', '.join(changed)})" if changed else ""
 
 
 @final

@@ -79,15 +79,14 @@ def export(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the half-made graph that a failing export prints, and its log, from hiding the error."""
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    before = logger.disabled
-    logger.disabled = True
+    """Keep the half-made graph that a failing export prints, and torch's logs, from hiding the error."""
+    before = logging.root.manager.disable
+    logging.disable()  # torch's loggers each have handlers of their own, and some are made during the export
     try:
         with redirect_stderr(io.StringIO()):
             yield
     finally:
-        logger.disabled = before
+        logging.disable(before)
 
 
 @final
@@ -160,4 +159,4 @@ def _describe(value: Any) -> str:
 
 def _first_lines(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[:2])[:400]
+    return " ".join(lines[:2])[:400].rstrip(".")

@@ -142,7 +142,7 @@ def train(
     records = []
     with seeded(seed):
         for epoch in range(1, recipe.epochs + 1):
-            record = trainer.run_epoch(split, epoch, seed=seed * recipe.epochs + epoch)
+            record = trainer.run_epoch(split, epoch, seed=(seed * recipe.epochs + epoch) % 2**63)
             records.append(record)
             if progress is not None:
                 progress(epoch, recipe.epochs, record.loss)
