@@ -366,11 +366,13 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 
 def test_an_interruption_that_a_library_wrapped_is_still_one(tmp_path: Path) -> None:
-    with pytest.raises(typer.Exit) as ended, cli._stoppable(tmp_path):
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            raise RuntimeError("did not possess lock")  # noqa: B904 - as Optuna's lock does
+    def run(error: Exception, *, interrupted: bool) -> None:
+        with cli._stoppable(tmp_path):
+            error.__context__ = KeyboardInterrupt() if interrupted else None
+            raise error
+
+    with pytest.raises(typer.Exit) as ended:
+        run(RuntimeError("did not possess lock"), interrupted=True)  # what Optuna's lock makes of it
     assert ended.value.exit_code == 130
-    with pytest.raises(RuntimeError, match="its own"), cli._stoppable(tmp_path):
-        raise RuntimeError("its own")
+    with pytest.raises(RuntimeError, match="its own"):
+        run(RuntimeError("its own"), interrupted=False)
