@@ -244,8 +244,8 @@ def search(
         "constraints": constraints,
         "search": {
             "trials": trials,
-            "controller": {"name": controller} if isinstance(controller, str) else controller,
-            "evaluator": {"name": evaluator} if isinstance(evaluator, str) else evaluator,
+            "controller": controller,
+            "evaluator": evaluator,
             "criterion": criterion,
             "storage": storage,
         },

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits, LoaderSplit, Split, digest
-from autoprune.errors import ConfigError, DataError, EvaluationError
+from autoprune.errors import ConfigError, DataError, EvaluationError, blame
 from autoprune.randomness import isolated, seeded
 from autoprune.training.loop import Progress, evaluating, placed
 from autoprune.training.task import SplitName, Task
@@ -76,7 +76,7 @@ class CallableTask(Task):
         if epochs < 1:
             raise ConfigError(f"training: epochs must be at least 1, got {epochs}")
         model.to(self.device)
-        with seeded(seed):
+        with blame(EvaluationError, "train_func failed"), seeded(seed):
             returned = self._train_func(model, epochs, seed)
         if returned is not None and returned is not model:
             raise ConfigError(
@@ -90,7 +90,7 @@ class CallableTask(Task):
         name, func = "score_func", self._score_func
         if split == "test" and self._test_func is not None:
             name, func = "test_func", self._test_func
-        with evaluating(placed(model, self.device)) as network, seeded(0):
+        with blame(EvaluationError, f"{name} failed"), evaluating(placed(model, self.device)) as network, seeded(0):
             returned: object = func(network)
         value = returned.item() if isinstance(returned, Tensor) and returned.numel() == 1 else returned
         if not isinstance(value, Real) or not math.isfinite(value):

@@ -31,7 +31,7 @@ def test_a_score_function_that_fails_does_so_before_anything_is_written(tmp_path
         raise LookupError("no labels")
 
     line = score.__code__.co_firstlineno + 1
-    words = rf"cannot be scored: LookupError: no labels \({__file__}:{line}\)"
+    words = rf"score_func failed: LookupError: no labels \({__file__}:{line}\)"
     with pytest.raises(EvaluationError, match=words):
         regression(tmp_path / "run", perceptron(), score_func=score)
     assert not any(tmp_path.iterdir())

@@ -211,3 +211,14 @@ class TestFunctionIdentity:
             CallableTask(scaled(1.0), data=[torch.full((2, 3), value)], device=CPU).fingerprint for value in (0.0, 1.0)
         )
         assert one != other
+
+
+def test_a_function_of_the_users_that_fails_is_named() -> None:
+    def broken(*_: object) -> float:
+        raise KeyError("labels")
+
+    task = CallableTask(broken, broken, device=CPU)
+    with pytest.raises(EvaluationError, match="score_func failed: KeyError: 'labels'"):
+        task.score(network())
+    with pytest.raises(EvaluationError, match="train_func failed: KeyError: 'labels'"):
+        task.train(network(), epochs=1, seed=0)
