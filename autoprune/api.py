@@ -297,6 +297,4 @@ def _space_options(given: SpaceOptions | Mapping[str, Any] | Path | str | None) 
 
 
 def _dump(options: TrainingOptions | VerdictOptions | Mapping[str, Any] | None) -> dict[str, Any]:
-    if options is None:
-        return {}
-    return dict(options) if isinstance(options, Mapping) else options.model_dump()
+    return options.model_dump() if isinstance(options, TrainingOptions | VerdictOptions) else dict(options or {})
