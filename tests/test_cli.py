@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -282,7 +283,8 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").symlink_to(HERE / "tiny.py")
     job = write_job(tmp_path / "job.yaml", {"search.trials": 5000})
     command = [sys.executable, "-m", "autoprune.cli", "search", str(job), "--run-dir", "a run"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background would not
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / "a run" / "base.json").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
