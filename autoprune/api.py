@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.config import (
     Job,
@@ -31,8 +31,10 @@ from autoprune.pipeline.ingredients import check_outputs, pick_device
 from autoprune.pipeline.phases import write_reports
 from autoprune.pipeline.prepare import Ingredients
 from autoprune.search.progress import Mode
-from autoprune.space.choices import exclude
+from autoprune.search.run_directory import read_json
 from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
+from autoprune.space.origin import InForm, full_network, in_form
+from autoprune.space.program import Example
 from autoprune.space.slicing import slice_model
 from autoprune.space.trace import trace as trace_graph
 from autoprune.space.verify import verify as verify_space
@@ -48,6 +50,7 @@ class Space:
     """A traced model's width groups: what can be cut, what it costs, and the networks themselves."""
 
     search_space: SearchSpace
+    _in_form: InForm = field(default=lambda model: model, repr=False)
 
     @property
     def groups(self) -> tuple[WidthGroup, ...]:
@@ -91,11 +94,20 @@ class Space:
     def slice(self, model: nn.Module, widths: Iterable[int], *, criterion: str = "l1", seed: int = 0) -> nn.Module:
         """A new network of these widths with inherited weights, the best channels by `criterion`; `model` is only read.
 
+        It is of the model's class, or runs the traced graph where only that can be cut (`search_space.form`): with
+        inputs as in the example, any batch size, and trainable as ever.
+
+        Args:
+            model: the network that was traced, with any weights.
+            widths: member of the space.
+            criterion: ranks channels inside a group.
+            seed: of the criterion, where it is random.
+
         Raises:
             SpaceError: the widths are not in the space, or `model` is not the one that was traced.
         """
         ranking = rank_channels(model, self.search_space, criterion, seed=seed)
-        return slice_model(model, self.search_space, self.search_space.check(widths), ranking)
+        return slice_model(self._in_form(model), self.search_space, self.search_space.check(widths), ranking)
 
 
 @final
@@ -139,7 +151,8 @@ class SearchResult:
     @property
     def space(self) -> Space:
         """What was searched."""
-        return Space(self.record.space)
+        origin = read_json(self.directory / "space.json").get("origin")
+        return Space(self.record.space, partial(full_network, space=self.record.space, origin=origin))
 
     def report(self) -> Path:
         """Write report.html and report.md anew and return the path of the page."""
@@ -153,7 +166,7 @@ class SearchResult:
 
 def trace(
     model: nn.Module,
-    example_input: Tensor | tuple[Any, ...],
+    example_input: Example,
     *,
     options: SpaceOptions | Mapping[str, Any] | Path | str | None = None,
     verify: bool = True,
@@ -161,24 +174,26 @@ def trace(
     """Find what can be cut in a model; the model is only read.
 
     Args:
-        model: any module that `torch.export` accepts.
-        example_input: its positional inputs; a batch of 1 gives costs per image.
+        model: any module that `torch.export` or `make_fx` can trace.
+        example_input: a tensor, a tuple of positional inputs, or a mapping of keyword inputs; a batch of 1 gives costs
+            per image.
         options: width choices and exclusions: `SpaceOptions`, a mapping, or a file of `search_spaces/`.
         verify: build random cuts and compare them with the masked model; groups that fail are frozen.
 
     Raises:
-        TraceError: the model cannot be exported.
+        TraceError: the model cannot be traced.
         SpaceError: nothing can be pruned.
     """
-    inputs = _as_tuple(example_input)
-    chosen = _space_options(options)
-    space = exclude(trace_graph(model, inputs, options=chosen).space, chosen.exclude)
-    return Space(verify_space(model, space, inputs).space if verify else space)
+    traced = trace_graph(model, example_input, options=_space_options(options))
+    if not verify:
+        return Space(traced.space)
+    verified = verify_space(model, traced)
+    return Space(verified.space, in_form(verified))
 
 
 def search(
     model: nn.Module,
-    example_input: Tensor | tuple[Any, ...],
+    example_input: Example,
     *,
     constraints: Mapping[str, str | float],
     data: object = None,
@@ -205,7 +220,8 @@ def search(
 
     Args:
         model: the full network; only read.
-        example_input: positional inputs of one forward pass; a batch of 1 gives costs per image.
+        example_input: a tensor, a tuple of positional inputs, or a mapping of keyword inputs; a batch of 1 gives costs
+            per image.
         constraints: metric -> upper limit, `"50%"` of the full model, a number, or `"40M"`; several at once.
         data: for classification: a data set's name, `module:function`, `DataSplits`, or train, validation and
             optionally test as a tuple or mapping of data sets or loaders. With `score_func`: training data for batch
@@ -266,7 +282,7 @@ def search(
             'search needs something to score with: data="cifar10", your data sets as '
             "data={'train': …, 'validation': …}, or score_func(model) -> float"
         )
-    ingredients = Ingredients(job, model, trained, _as_tuple(example_input), task)
+    ingredients = Ingredients(job, model, trained, example_input, task)
     path = Path(run_dir) if run_dir is not None else None
     if not resume:
         return SearchResult(driver.run(ingredients, path, progress=progress), model)
@@ -282,10 +298,6 @@ def resume(run_dir: Path | str, *, progress: Mode = "auto") -> SearchResult:
         RunError: there is no such run, or what it was started with has changed.
     """
     return SearchResult(driver.resume_job(Path(run_dir), progress=progress), None)
-
-
-def _as_tuple(example_input: Tensor | tuple[Any, ...]) -> tuple[Any, ...]:
-    return example_input if isinstance(example_input, tuple) else (example_input,)
 
 
 def _space_options(given: SpaceOptions | Mapping[str, Any] | Path | str | None) -> SpaceOptions:

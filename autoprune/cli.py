@@ -109,11 +109,14 @@ def space(
     space_file: SpaceOption = None,
     verify: Annotated[bool, typer.Option(help="build random cuts and compare them")] = True,
     as_json: JsonOption = False,
+    save: Annotated[Path | None, typer.Option("--save", metavar="FILE", help="write the space, as JSON")] = None,
 ) -> None:
     """Show what can be cut in a model, and what stays and why."""
     from autoprune.tables import space_json, space_tables
 
     traced = _trace(model, arg, input_shape, space_file, verify=verify)
+    if save is not None:
+        _save(traced.search_space, save)
     _show(space_json(traced) if as_json else space_tables(traced))
 
 
@@ -153,6 +156,17 @@ def _trace(model: str, arg: list[str] | None, input_shape: str, space_file: Path
 
     example = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     return trace(build_model(model, arguments), example, options=space_file, verify=verify)
+
+
+def _save(space: Any, path: Path) -> None:
+    from autoprune.space.serial import to_json
+
+    try:
+        path.write_text(json.dumps(to_json(space)))
+    except OSError as error:
+        raise ConfigError(
+            f"--save {path}: cannot be written: {error.strerror}; give a file in a folder that exists"
+        ) from error
 
 
 def _shape(text: str) -> list[int]:

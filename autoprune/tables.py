@@ -4,64 +4,76 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
 
 from rich.bar import Bar
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 from autoprune.api import Space
+from autoprune.cost.shares import group_shares, prunable
 from autoprune.errors import ConfigError
 from autoprune.space.groups import WidthGroup, Widths, axis_size
 
+_FOLDED = 16
+"""Letters per line of a folded text; narrower is not a table any more."""
+
 
 def space_json(space: Space) -> dict[str, Any]:
-    """Groups with shares of the cost they touch, and what is frozen."""
-    flops, params = _shares(space)
+    """Groups with shares of the cost they touch, what is frozen, and what the options left as it is."""
+    shares = group_shares(space.search_space)
     return {
         "groups": [
             {
                 "name": group.name,
+                "kind": group.kind,
                 "width": group.width,
+                "tied": list(group.sets),
                 "choices": list(group.choices),
                 "members": list(group.members),
                 "residual": group.residual,
-                "flops_share": flops[index],
-                "params_share": params[index],
+                "flops_share": share["flops"],
+                "params_share": share["params"],
             }
-            for index, group in enumerate(space.groups)
+            for group, share in zip(space.groups, shares, strict=True)
         ],
         "frozen": [{"name": p.name, "channels": p.channels, "reason": p.reason} for p in space.frozen],
+        "notes": list(space.search_space.notes),
+        "form": space.search_space.form,
+        "prunable": prunable(space.search_space),
         "cost": space.cost(space.full),
     }
 
 
 def space_tables(space: Space) -> list[Any]:
-    """Two tables and a line with totals."""
-    flops, params = _shares(space)
-    groups = _table("Width groups", "group", "layers", numbers=("width", "choices", "FLOPs", "params"))
-    for index, group in enumerate(space.groups):
-        layers = ", ".join(group.members[:3]) + (f" and {len(group.members) - 3} more" * (len(group.members) > 3))
-        groups.add_row(
-            group.name + (" (residual)" if group.residual else ""),
-            layers,
-            str(group.width),
+    """What can be cut, what stays and why, notes, and a line with totals."""
+    groups = _Rows("Width groups", ("group", "other layers"), ("width", "choices", "FLOPs", "params"))
+    for group, share in zip(space.groups, group_shares(space.search_space), strict=True):
+        groups.add(
+            group.name + _kind(group),
+            _others(group),
+            _width(group),
             _choices(group),
-            f"{flops[index]:.1%}",
-            f"{params[index]:.1%}",
+            f"{share['flops']:.1%}",
+            f"{share['params']:.1%}",
         )
-    frozen = _table("Frozen", "layer", "reason", numbers=("channels",))
+    frozen = _Rows("Frozen", ("layer", "reason"), ("channels",))
     for part in space.frozen:
-        frozen.add_row(part.name, part.reason, str(part.channels))
-    cost = space.cost(space.full)
-    return [
-        groups,
-        frozen,
+        frozen.add(part.name, part.reason, str(part.channels))
+    notes = [Text(f"Note: {note}.") for note in space.search_space.notes]
+    return [groups, *([frozen] if space.frozen else []), *notes, _totals(space)]
+
+
+def _totals(space: Space) -> Text:
+    cost, share = space.cost(space.full), prunable(space.search_space)
+    form = "the traced graph" if space.search_space.form == "graph" else "the model's own class"
+    return Text(
         f"{len(space.groups)} groups; {cost['flops']:,} FLOPs (one multiply-add is one), {cost['params']:,} "
-        "parameters. "
-        "FLOPs and params: share of the full network that a group's layers touch; a layer between two groups counts "
-        "in both.",
-    ]
+        "parameters. FLOPs and params: share of the full network that a group's layers touch; a layer between two "
+        f"groups counts in both. All groups together touch {share['flops']:.1%} of the FLOPs and "
+        f"{share['params']:.1%} of the parameters. A cut network is {form}."
+    )
 
 
 def cost_json(space: Space, widths: Widths) -> dict[str, Any]:
@@ -73,10 +85,9 @@ def cost_tables(space: Space, widths: Widths) -> list[Any]:
     """A table of layers and a line with totals."""
     rows = _layer_costs(space, widths)
     largest = max([1, *(flops for flops, _ in rows.values())])
-    layers = _table("Cost by layer", "layer", numbers=("FLOPs", "parameters"))
-    layers.add_column("of the largest layer's FLOPs", min_width=4, max_width=24)
+    layers = _Rows("Cost by layer", ("layer",), ("FLOPs", "parameters"), bar="of the largest layer's FLOPs")
     for layer, (flops, params) in rows.items():
-        layers.add_row(layer, f"{flops:,}", f"{params:,}", Bar(largest, 0, flops))
+        layers.add(layer, f"{flops:,}", f"{params:,}", bar=Bar(largest, 0, flops))
     cost, full = space.cost(widths), space.cost(space.full)
     totals = ", ".join(f"{name} {cost[name]:,} ({cost[name] / full[name]:.1%} of the full network)" for name in cost)
     return [layers, f"{totals}. One multiply-add is one FLOP."]
@@ -100,14 +111,60 @@ def parse_widths(text: str, space: Space) -> Widths:
     return space.uniform(value)
 
 
-def _table(title: str, *texts: str, numbers: tuple[str, ...]) -> Table:
-    """A table whose texts fold on a narrow terminal, to no less than 8 letters; its numbers stay whole."""
-    table = Table(title=title, title_justify="left")
-    for header in texts:
-        table.add_column(header, overflow="fold", min_width=8)
-    for header in numbers:
-        table.add_column(header, justify="right", no_wrap=True)
-    return table
+@final
+class _Rows:
+    """A table whose texts fold and whose numbers stay whole; a list of records where it would not fit the terminal.
+
+    Args:
+        title: what the rows are.
+        texts: headers of the first columns.
+        numbers: headers of the next ones.
+        bar: header of a last column of bars, which a list leaves out; "" for none.
+    """
+
+    def __init__(self, title: str, texts: tuple[str, ...], numbers: tuple[str, ...], *, bar: str = "") -> None:
+        self._title, self._texts, self._numbers, self._bar = title, texts, numbers, bar
+        self._rows: list[tuple[tuple[str, ...], Bar | None]] = []
+
+    def add(self, *cells: str, bar: Bar | None = None) -> None:
+        """Add a row: one cell for each text and number."""
+        self._rows.append((cells, bar))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._table() if self._least_width() <= options.max_width else self._list()
+
+    def _least_width(self) -> int:
+        """Letters below which the table would be crowded: texts fold, numbers break between words at most."""
+        words = [(word for cells, _ in self._rows for word in cells[column].split()) for column in self._number_columns]
+        numbers = [max(map(len, (header, *of))) for header, of in zip(self._numbers, words, strict=True)]
+        columns = len(self._texts) + len(self._numbers) + bool(self._bar)
+        return _FOLDED * len(self._texts) + sum(numbers) + 4 * bool(self._bar) + 3 * columns + 1
+
+    @property
+    def _number_columns(self) -> range:
+        return range(len(self._texts), len(self._texts) + len(self._numbers))
+
+    def _table(self) -> Table:
+        table = Table(title=self._title, title_justify="left")
+        for header in self._texts:
+            table.add_column(header, overflow="fold", min_width=8)
+        for header, column in zip(self._numbers, self._number_columns, strict=True):
+            several_words = any(" " in cells[column] for cells, _ in self._rows)
+            table.add_column(header, justify="right", no_wrap=not several_words)
+        if self._bar:
+            table.add_column(self._bar, min_width=4, max_width=24)
+        for cells, bar in self._rows:
+            table.add_row(*map(Text, cells), *([] if bar is None else [bar]))
+        return table
+
+    def _list(self) -> Text:
+        lines = [Text(self._title, style="italic")]
+        for (first, *rest), _ in self._rows:
+            lines.append(Text(first, style="bold"))
+            texts, numbers = rest[: len(self._texts) - 1], rest[len(self._texts) - 1 :]
+            lines += [Text(f"  {header}: {text}") for header, text in zip(self._texts[1:], texts, strict=True) if text]
+            lines.append(Text("  " + ", ".join(f"{h} {n}" for h, n in zip(self._numbers, numbers, strict=True))))
+        return Text("\n", overflow="fold").join(lines)
 
 
 def _layer_costs(space: Space, widths: Widths) -> dict[str, tuple[int, int]]:
@@ -126,35 +183,34 @@ def _layer_costs(space: Space, widths: Widths) -> dict[str, tuple[int, int]]:
     return {layer: (flops.get(layer, 0), params.get(layer, 0)) for layer in dict.fromkeys([*flops, *params])}
 
 
-def _shares(space: Space) -> tuple[list[float], list[float]]:
-    """Per group, the share of all FLOPs and of all parameters in tensors and products that the group touches."""
-    n = len(space.groups)
-    flops, params = [0.0] * n, [0.0] * n
-    total_flops = total_params = 0
-    for operation in space.search_space.operations:
-        value = operation.coefficient * math.prod(size(space.full) for size in operation.sizes)
-        total_flops += value
-        for group in {g for size in operation.sizes for g, _ in size.terms}:
-            flops[group] += value
-    for tensor in space.search_space.tensors:
-        if tensor.kind == "parameter":
-            value = math.prod(tensor.shape)
-            total_params += value
-            for group in {
-                int(g) for axis in tensor.axes if axis is not None for g in set(axis.group.tolist()) if g >= 0
-            }:
-                params[group] += value
-    return _over(flops, total_flops), _over(params, total_params)
+def _others(group: WidthGroup) -> str:
+    layers = [layer for layer in group.members if layer != group.name]
+    return ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" * (len(layers) > 3))
 
 
-def _over(values: Sequence[float], total: int) -> list[float]:
-    return [value / max(1, total) for value in values]
+def _kind(group: WidthGroup) -> str:
+    kinds = ["heads"] * (group.kind == "heads") + ["residual"] * group.residual
+    return f" ({', '.join(kinds)})" if kinds else ""
+
+
+def _width(group: WidthGroup) -> str:
+    """The full width; for tied sets the full width of each, in units of which the choices count."""
+    if not group.sets:
+        return str(group.width)
+    counts = {size: group.sets.count(size) for size in group.sets}
+    sizes = [str(size) if count == 1 else f"{count}x{size}" for size, count in counts.items()]
+    return f"{group.width} of {'+'.join(sizes)}"
 
 
 def _choices(group: WidthGroup) -> str:
-    first, last = group.choices[0], group.choices[-1]
-    if len(group.choices) == last - first + 1:
-        return f"{first}–{last}"
-    if len(group.choices) <= 6:
+    first, *others = group.choices
+    if not others:
+        return str(first)
+    steps = {b - a for a, b in zip(group.choices[:-1], others, strict=True)}
+    if steps == {1}:
+        return f"{first}–{others[-1]}"
+    if len(others) <= 5:
         return ", ".join(map(str, group.choices))
-    return f"{first}, {group.choices[1]}, …, {last} ({len(group.choices)})"
+    if len(steps) == 1:
+        return f"{first}–{others[-1]} by {steps.pop()}"
+    return f"{first}, {others[0]}, …, {others[-1]} ({len(group.choices)})"

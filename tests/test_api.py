@@ -276,7 +276,7 @@ def test_space_options_in_every_form(model: Perceptron, tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_run_or_be_exported_is_one_clear_error(model: Perceptron) -> None:
-    with pytest.raises(TraceError, match=r"Perceptron cannot be exported .*Check that model"):
+    with pytest.raises(TraceError, match=r"Perceptron cannot be traced .*Check that model"):
         autoprune.trace(model, torch.zeros(1, 5))
 
 

@@ -49,10 +49,11 @@ class Convolutions(nn.Module):
 
 
 class Undecided(Convolutions):
-    """Its graph depends on the values of its input, so it cannot be exported."""
+    """Its graph holds both branches of a decision, so it has no flat form."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x if x.sum() > 0 else -x)
+        turned: Tensor = torch.cond(x.sum() > 0, torch.clone, torch.neg, (x,))
+        return super().forward(turned)
 
 
 class Named(Convolutions):

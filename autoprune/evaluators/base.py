@@ -23,7 +23,7 @@ class Workbench:
     """What candidates are made from: the base network, its space, the order of its channels, and the task.
 
     Attributes:
-        model: the trained base network; only read.
+        model: the trained base network, in the form of the space (module or graph); only read.
         space: its space.
         ranking: per group, the rank of each channel.
         task: trains and scores networks.

@@ -1,7 +1,8 @@
 """The searched network as plain text and weights, and back without pickle.
 
 `architecture.yaml` holds the widths by group, what they cost and how to rebuild the network; `space.json` which index
-of which tensor belongs to which group; `model.safetensors` the weights.
+of which tensor belongs to which group, the rank of each channel and, where the network runs as its traced graph, what
+was traced; `model.safetensors` the weights.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from torch import nn
 from autoprune.errors import RunError
 from autoprune.randomness import seeded
 from autoprune.space.groups import SearchSpace
+from autoprune.space.origin import Origin, full_network
 from autoprune.space.serial import from_json, to_json
-from autoprune.space.slicing import slice_model
+from autoprune.space.slicing import Ranking, slice_model
 from autoprune.verdict.finals import save_weights
 from autoprune.verdict.record import RunRecord
 from autoprune.zoo import build_model, load_weights
@@ -36,13 +38,17 @@ _HEADER = """\
 """
 
 
-def write_architecture(record: RunRecord, network: nn.Module, folder: Path) -> Path:
+def write_architecture(
+    record: RunRecord, network: nn.Module, folder: Path, *, ranking: Ranking, origin: Origin | None = None
+) -> Path:
     """Write `architecture.yaml`, `space.json` and `model.safetensors` of the winner.
 
     Args:
         record: the finished run.
         network: the winner with the weights to export; only read.
         folder: made if it is missing.
+        ranking: which channels the winner keeps: some buffers are cut but are in no state dict.
+        origin: what the graph was traced from, for a space of graph form.
     """
     folder.mkdir(parents=True, exist_ok=True)
     winner, model = record.winner, record.job["model"]
@@ -54,6 +60,7 @@ def write_architecture(record: RunRecord, network: nn.Module, folder: Path) -> P
             group.name: {"kept": int(width), "of": group.width}
             for group, width in zip(record.space.groups, winner.widths, strict=True)
         },
+        "form": record.space.form,
         "costs": {name: _plain(cost) for name, cost in winner.costs.items()},
         "full_costs": {name: _plain(cost) for name, cost in record.full_costs.items()},
         "verdict": record.verdict.sentence if record.verdict else None,
@@ -61,7 +68,8 @@ def write_architecture(record: RunRecord, network: nn.Module, folder: Path) -> P
     hint = "" if rebuildable else "  # give the full model too: load(folder, model=full_model)"
     header = _HEADER.format(folder=folder.name, hint=hint)
     (folder / "architecture.yaml").write_text(header + yaml.safe_dump(text, sort_keys=False, allow_unicode=True))
-    (folder / "space.json").write_text(json.dumps(to_json(record.space)))
+    space = to_json(record.space, origin=origin) | {"ranking": [ranks.tolist() for ranks in ranking]}
+    (folder / "space.json").write_text(json.dumps(space))
     save_weights(network, folder / "model.safetensors")
     return folder
 
@@ -73,22 +81,39 @@ PYTHON_MODEL = "given in Python"
 def load(folder: Path | str, *, model: nn.Module | None = None) -> nn.Module:
     """Rebuild an exported network, in evaluation mode.
 
+    It is of the model's own class, or, where the search could cut the model only as its traced graph, a network that
+    runs this graph; the model is then traced once more, and the example inputs may not differ but in the batch size.
+
     Args:
         folder: what `write_architecture` wrote.
         model: the full network, for an export whose model was handed over in Python; only read.
 
     Raises:
-        RunError: a file is missing or damaged, or the full network is needed and not given.
+        RunError: a file is missing or damaged, the full network is needed and not given, or it is traced to another
+            graph than the one that was searched.
     """
     folder = Path(folder)
     description = _read(folder / "architecture.yaml")
-    space = from_json(_read(folder / "space.json"))
+    data = _read(folder / "space.json")
+    space = from_json(data)
     widths = space.check(_widths(description, space, folder))
-    full = model if model is not None else _full_model(description, folder)
-    in_order = tuple(np.arange(group.width) for group in space.groups)  # any ranking: the weights are loaded next
-    network = slice_model(full, space, widths, in_order)
+    given = model if model is not None else _full_model(description, folder)
+    full = full_network(given, space, data.get("origin"))
+    network = slice_model(full, space, widths, _ranking(data, space, folder))
     load_weights(network, folder / "model.safetensors")
     return network.eval()
+
+
+def _ranking(data: Mapping[str, Any], space: SearchSpace, folder: Path) -> Ranking:
+    """The ranks as they were stored; exports of format 1 have none and, as their weights are loaded, need none."""
+    stored = data.get("ranking") or [range(group.width) for group in space.groups]
+    try:
+        ranking = tuple(np.array(ranks, dtype=np.int64) for ranks in stored)
+    except (TypeError, ValueError):
+        ranking = ()
+    if [ranks.shape for ranks in ranking] != [(group.slots,) for group in space.groups]:
+        raise RunError(f"{folder}/space.json does not rank the channels of every group; {_EXPORT_ANEW}")
+    return ranking
 
 
 def _full_model(description: Mapping[str, Any], folder: Path) -> nn.Module:

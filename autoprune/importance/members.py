@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from autoprune.errors import EvaluationError
 from autoprune.importance import CRITERIA
-from autoprune.space.groups import AxisLayout, FloatArray, SearchSpace
-from autoprune.space.slicing import Ranking, check_model, ranking_from_scores, tensor_of
+from autoprune.space.groups import AxisLayout, BoolArray, FloatArray, SearchSpace
+from autoprune.space.slicing import Ranking, check_model, tensor_of
+from autoprune.space.ties import rank_slots, set_ranges
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupTensors:
-    """The tensors of one width group.
+    """The tensors of one width group, or of one of the sets that are tied in it.
 
     Attributes:
         width: number of channels.
@@ -38,7 +39,10 @@ Criterion: TypeAlias = Callable[[GroupTensors, np.random.Generator], Tensor]
 
 
 def channel_scores(model: nn.Module, space: SearchSpace, criterion: str, *, seed: int = 0) -> list[FloatArray]:
-    """Score every channel of every group; the model is only read.
+    """Score every channel of every group, each tied set by itself; the model is only read.
+
+    Returns:
+        Per group (slots,) scores; a slot is a channel.
 
     Raises:
         RegistryError: no such criterion.
@@ -50,45 +54,78 @@ def channel_scores(model: nn.Module, space: SearchSpace, criterion: str, *, seed
     rng = np.random.default_rng(seed)
     scores = []
     for index, group in enumerate(space.groups):
-        with torch.no_grad():
-            values = score(group_tensors(model, space, index), rng).double().cpu().numpy()
-        if values.shape != (group.width,) or not np.isfinite(values).all():
-            raise EvaluationError(
-                f"criterion {criterion!r} must give {group.width} finite numbers for group {group.name!r}, got shape "
-                f"{values.shape}; weights that are not finite cause this: check the base network"
-            )
-        scores.append(values)
+        of_sets = []
+        for number, (_, width) in enumerate(set_ranges(group)):
+            with torch.no_grad():
+                values = score(group_tensors(model, space, index, number), rng).double().cpu().numpy()
+            if values.shape != (width,) or not np.isfinite(values).all():
+                raise EvaluationError(
+                    f"criterion {criterion!r} must give {width} finite numbers for group {group.name!r}, got shape "
+                    f"{values.shape}; weights that are not finite cause this: check the base network"
+                )
+            of_sets.append(values)
+        scores.append(np.concatenate(of_sets))
     return scores
 
 
 def rank_channels(model: nn.Module, space: SearchSpace, criterion: str, *, seed: int = 0) -> Ranking:
     """Sort the channels of every group once, most important first."""
-    return ranking_from_scores(channel_scores(model, space, criterion, seed=seed))
+    return ranking_of(space, channel_scores(model, space, criterion, seed=seed))
 
 
-def group_tensors(model: nn.Module, space: SearchSpace, group: int) -> GroupTensors:
-    """Collect what the channels of one group own, rows in channel order."""
+def ranking_of(space: SearchSpace, scores: Sequence[FloatArray]) -> Ranking:
+    """Rank the channels of every group by their (slots,) scores, those of each tied set among themselves."""
+    return tuple(rank_slots(group, score) for group, score in zip(space.groups, scores, strict=True))
+
+
+def unit_scores(space: SearchSpace, scores: Sequence[FloatArray]) -> list[FloatArray]:
+    """Per group (width,) scores, what one more unit of width brings: the sum over the channels that come with it.
+
+    They are the (slots,) channel scores themselves where nothing is tied.
+    """
+    ranking = ranking_of(space, scores)
+    return [
+        np.bincount(rank, weights=score, minlength=group.width).astype(np.float64) if group.sets else score
+        for group, rank, score in zip(space.groups, ranking, scores, strict=True)
+    ]
+
+
+def group_tensors(model: nn.Module, space: SearchSpace, group: int, number: int = 0) -> GroupTensors:
+    """Collect what the channels of one group own, rows in channel order.
+
+    Args:
+        model: the network that was traced; only read.
+        space: its space.
+        group: index of the group.
+        number: which of the group's tied sets; 0 where nothing is tied.
+    """
     written: list[Tensor] = []
     read: list[Tensor] = []
     scales: list[Tensor] = []
     norms = {name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
+    start, width = list(set_ranges(space.groups[group]))[number]
+
+    def inside(axis: AxisLayout) -> BoolArray:
+        mine: BoolArray = (axis.group == group) & (axis.channel >= start) & (axis.channel < start + width)
+        return mine
+
     for layout in space.tensors:
-        axes = {d: axis for d, axis in enumerate(layout.axes) if axis is not None and (axis.group == group).any()}
+        axes = {d: axis for d, axis in enumerate(layout.axes) if axis is not None and inside(axis).any()}
         if layout.kind == "buffer" or not axes:
             continue
         dim = min(axes, key=layout.reads.__contains__)  # the first one that writes
-        rows = _rows(tensor_of(model, layout.name).detach(), dim, axes[dim], group, space.groups[group].width)
+        rows = _rows(tensor_of(model, layout.name).detach(), dim, axes[dim], inside(axes[dim]), width)
         path, _, attribute = layout.name.rpartition(".")
         if path not in norms:
             (read if dim in layout.reads else written).append(rows)
         elif attribute == "weight":
             scales.append(rows.flatten())
-    return GroupTensors(space.groups[group].width, tuple(written or read), tuple(scales))
+    return GroupTensors(width, tuple(written or read), tuple(scales))
 
 
-def _rows(tensor: Tensor, dim: int, axis: AxisLayout, group: int, width: int) -> Tensor:
+def _rows(tensor: Tensor, dim: int, axis: AxisLayout, chosen: BoolArray, width: int) -> Tensor:
     """(width, n): all entries of each channel, also where a channel has several indices."""
-    inside = np.flatnonzero(axis.group == group)
-    order = inside[np.argsort(axis.channel[inside], kind="stable")]
+    indices = np.flatnonzero(chosen)
+    order = indices[np.argsort(axis.channel[indices], kind="stable")]
     picked = tensor.index_select(dim, torch.from_numpy(order).to(tensor.device)).movedim(dim, 0)
     return picked.reshape(width, -1)

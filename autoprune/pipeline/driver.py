@@ -46,7 +46,7 @@ def run(ingredients: Ingredients, path: Path | None, *, progress: str = "auto") 
     with cpu_threads(ingredients.job.threads), make_progress(progress) as shown:
         prepared = prepare(ingredients)
         with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
-            ingredients.task.score(copy.deepcopy(ingredients.model), limit=1)  # a score function may do anything to it
+            ingredients.task.score(copy.deepcopy(prepared.network), limit=1)  # a score function may do anything to it
         with RunDirectory.create(chosen) as directory:
             command = f"autoprune resume {shlex.quote(str(chosen))}"
             shown.note(f"run directory {chosen}; if it is stopped, `{command}` goes on")

@@ -37,7 +37,7 @@ def ingredients_of(job: Job) -> Ingredients:
         load_weights(model, job.model.weights)
     task = ClassificationTask(data, Recipe(**job.training.model_dump()), device=pick_device(job.device))
     check_outputs(model, data)
-    return Ingredients(job, model, job.model.weights is not None, (example_of(data.input_shape),), task)
+    return Ingredients(job, model, job.model.weights is not None, example_of(data.input_shape), task)
 
 
 def job_of_run(directory: Path) -> Job:

@@ -48,7 +48,7 @@ def start(prepared: Prepared, directory: RunDirectory, progress: Progress) -> Ru
     """Begin a new run in an empty directory and finish it."""
     job = prepared.ingredients.job
     directory.write_text("job.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
-    directory.write_json("space.json", to_json(prepared.space))
+    directory.write_json("space.json", to_json(prepared.space, origin=prepared.origin))
     directory.update_run(
         id=f"{directory.path.name}-{secrets.token_hex(4)}",
         **provenance(),
@@ -124,7 +124,7 @@ class _Run:
         path = self._directory / "base.safetensors"
         if not path.is_file():
             self._train_base(path)
-        base = copy.deepcopy(self._prepared.ingredients.model)
+        base = copy.deepcopy(self._prepared.network)
         load_weights(base, path)
         if weights_fingerprint(base) != read_json(self._directory / "base.json")["weights"]:
             raise RunError(f"{path} is not the base network that the run trained; start a new run")
@@ -132,7 +132,7 @@ class _Run:
 
     def _train_base(self, path: Path) -> None:
         given = self._prepared.ingredients
-        base = copy.deepcopy(given.model)
+        base = copy.deepcopy(self._prepared.network)
         epochs = 0 if given.trained else self._job.training.epochs
         started = time.perf_counter()
         if epochs:
@@ -264,7 +264,9 @@ class _Run:
             verdict=self._verdict(finals, compared) if finals else None,
             uniform_curve=curve,
         )
-        write_architecture(record, network, self._directory / "export")
+        write_architecture(
+            record, network, self._directory / "export", ranking=bench.ranking, origin=self._prepared.origin
+        )
         write_reports(record)
         self._directory.write_json("result.json", write_record(record))
         return record

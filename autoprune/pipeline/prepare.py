@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, final
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.allocation import ALLOCATIONS
 from autoprune.config import Job
@@ -22,14 +24,16 @@ from autoprune.errors import BudgetError, ConfigError, blame
 from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.members import channel_scores
+from autoprune.randomness import untouched
 from autoprune.search.ledger import open_storage
-from autoprune.space.choices import exclude
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
+from autoprune.space.origin import Origin, origin_of
+from autoprune.space.program import Example
 from autoprune.space.slicing import ranking_from_scores
 from autoprune.space.trace import trace
 from autoprune.space.verify import verify
 from autoprune.training import PROTOCOLS
-from autoprune.training.task import Task
+from autoprune.training.task import ClassificationTask, Task
 from autoprune.verdict.baselines import plan
 
 
@@ -42,24 +46,35 @@ class Ingredients:
         job: every option, defaults filled in.
         model: the full network; only read.
         trained: its weights are the base network's; False: the run trains a copy first.
-        inputs: positional example inputs.
+        example: what the model is traced with.
         task: trains and scores.
     """
 
     job: Job
     model: nn.Module
     trained: bool
-    inputs: tuple[Any, ...]
+    example: Example
     task: Task
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Ingredients whose space is traced, verified and under a budget that can be reached."""
+    """Ingredients whose space is traced, verified and under a budget that can be reached.
+
+    Attributes:
+        ingredients: what the run works on.
+        network: the full network in the form of the space, with the tensors of the given model; only read.
+        space: what can be cut, and how.
+        origin: what the graph was traced from; None for a space of module form.
+        domain: the space under its budget.
+        fingerprints: of everything that a resumed run must find as it was.
+    """
 
     ingredients: Ingredients
+    network: nn.Module
     space: SearchSpace
+    origin: Origin | None
     domain: BudgetedSpace
     fingerprints: Mapping[str, str]
 
@@ -109,9 +124,9 @@ def prepare(ingredients: Ingredients) -> Prepared:
             "pass train_func(model, epochs, seed), or set verdict seeds to 0, the evaluator to 'inherited' and give "
             "a trained model"
         )
-    traced = trace(ingredients.model, ingredients.inputs, options=job.space)
-    space = exclude(traced.space, job.space.exclude)
-    space = verify(ingredients.model, space, ingredients.inputs, seed=job.seed).space
+    traced = trace(ingredients.model, ingredients.example, options=job.space)
+    verified = verify(ingredients.model, traced, seed=job.seed)
+    space = verified.space
     domain = BudgetedSpace(space, job.constraints)
     if not domain.budget.binds:
         raise BudgetError(f"budget {domain.budget} cuts nothing: the full network keeps it; give a limit below 100%")
@@ -122,8 +137,11 @@ def prepare(ingredients: Ingredients) -> Prepared:
         "data": task.fingerprint,
         "weights": weights_fingerprint(ingredients.model),
     }
-    prepared = Prepared(ingredients, space, domain, fingerprints)
+    origin = origin_of(traced) if space.form == "graph" else None
+    prepared = Prepared(ingredients, verified.network, space, origin, domain, fingerprints)
     _rehearse(prepared)
+    if space.form == "graph":
+        _check_batches(verified.network, task)
     return prepared
 
 
@@ -147,7 +165,7 @@ def _check_names(job: Job) -> None:
 
 def _rehearse(prepared: Prepared) -> None:
     """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
-    base, search = prepared.ingredients.model, prepared.ingredients.job.search
+    base, search = prepared.network, prepared.ingredients.job.search
     scores = prepared.scores(base)
     prepared.plan(scores)
     with _built("controller", search.controller.name, search.controller.settings):
@@ -156,6 +174,28 @@ def _rehearse(prepared: Prepared) -> None:
         prepared.evaluator(prepared.bench(base, scores))
     if search.storage is not None:
         open_storage(search.storage, Path())
+
+
+def _check_batches(network: nn.Module, task: Task) -> None:
+    """Run a graph on batches of the task, of two sizes: it may hold on to the batch size of its example.
+
+    A task of the user's own functions feeds networks by itself and is tried as a whole; its data go through batch norms
+    only.
+    """
+    feeds = isinstance(task, ClassificationTask) or any(isinstance(m, _BatchNorm) for m in network.modules())
+    batches = task.calibration_inputs(1, seed=0) if feeds else []
+    trial = copy.deepcopy(network).to(task.device).eval()
+    for inputs in (part for batch in batches for part in (batch, batch[:-1]) if len(part)):
+        try:
+            with untouched(), torch.no_grad():
+                trial(inputs)
+        except Exception as error:
+            raise ConfigError(
+                f"parts of this model can only be cut as its traced graph, and that does not run on a batch of "
+                f"{len(inputs)} training inputs ({type(error).__name__}: {str(error).partition(chr(10))[0]}). Let "
+                f"forward take the batch size from its inputs (x.shape[0], or -1 in a view) and trace with an example "
+                f"like the data, or exclude the layers that need the graph (space option exclude)"
+            ) from error
 
 
 def _built(kind: str, name: str, settings: Mapping[str, Any]) -> AbstractContextManager[None]:

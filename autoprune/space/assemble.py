@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 from torch import Tensor, nn
 
-from autoprune.config import SpaceOptions
 from autoprune.space.calls import LabelGraph, Parameter
-from autoprune.space.choices import width_choices
 from autoprune.space.groups import (
     AffineSize,
     AxisLayout,
@@ -19,23 +17,23 @@ from autoprune.space.groups import (
     IntArray,
     Operation,
     SearchSpace,
+    StepLayout,
     TensorLayout,
     WidthGroup,
     axis_size,
 )
 from autoprune.space.labels import Classes
+from autoprune.space.straighten import axes_of, straighten
 
 
-def assemble(graph: LabelGraph, model: nn.Module, options: SpaceOptions) -> SearchSpace:
-    """Solve the unions and lay out groups, tensors and matrix products."""
-    _freeze_non_rectangular(graph)
-    classes = graph.unions.solve()
-    return _Assembly(graph, model, classes).space(options)
+def assemble(graph: LabelGraph, model: nn.Module) -> SearchSpace:
+    """Solve the unions and lay out groups (of any width), tensors, matrix products and the values in between."""
+    _freeze_non_rectangular(graph, straighten(graph))
+    return _Assembly(graph, model, straighten(graph)).space()
 
 
-def _freeze_non_rectangular(graph: LabelGraph) -> None:
+def _freeze_non_rectangular(graph: LabelGraph, classes: Classes) -> None:
     """A parameter whose channels vary along two axes at once, or that is used in two ways, must stay whole."""
-    classes = graph.unions.solve()
     for parameter, labels in graph.element_labels.items():
         root = classes.root[labels.numpy()]
         if parameter in graph.axis_labels:
@@ -59,15 +57,28 @@ class _Assembly:
         self._model = model
         self._classes = classes
         self._interned: dict[bytes, AxisLayout] = {}
+        self._written = [(w.layer, frozenset(classes.of(w.channels).tolist())) for w in graph.written]
         self._place: dict[int, tuple[int, int]] = {}  # class -> (group, channel)
+        self._values = {
+            name: [axis for labels in factors for axis in axes_of(labels, classes)]
+            for name, factors in graph.values.items()
+        }
 
-    def space(self, options: SpaceOptions) -> SearchSpace:
-        groups = self._groups(options)
+    def space(self) -> SearchSpace:
+        groups = self._groups()
         operations = tuple(
             Operation(op.layer, op.kind, op.coefficient, tuple(self._size(s, groups) for s in op.sizes))
             for op in self._graph.operations
         )
-        return SearchSpace(groups, self._frozen(), operations, self._tensors())
+        form: Literal["module", "graph"] = "graph" if self._graph.graph_only else "module"
+        return SearchSpace(groups, self._frozen(), operations, self._tensors(), steps=self._steps(), form=form)
+
+    def _steps(self) -> tuple[StepLayout, ...]:
+        steps = []
+        for name, axes in self._values.items():
+            layouts = [(dim, self._layout(vector)) for dim, vector in axes]
+            steps.append(StepLayout(name, tuple((dim, layout) for dim, layout in layouts if layout is not None)))
+        return tuple(step for step in steps if step.axes)
 
     def _axes(self) -> dict[Parameter, list[IntArray | None]]:
         """Classes along each axis of every labelled parameter (None: nothing varies along it)."""
@@ -83,11 +94,13 @@ class _Assembly:
             ]
         return axes
 
-    def _groups(self, options: SpaceOptions) -> tuple[WidthGroup, ...]:
+    def _groups(self) -> tuple[WidthGroup, ...]:
         produced = self._produced_classes()
+        heads = {int(class_) for labels in self._graph.heads for class_ in np.unique(self._classes.of(labels))}
         signature: dict[int, list[tuple[int, int]]] = {class_: [] for class_ in produced}
         vectors = [axis for axes in self._axes().values() for axis in axes if axis is not None]
         vectors += [self._classes.of(size) for op in self._graph.operations for size in op.sizes]
+        vectors += list({v.tobytes(): v for axes in self._values.values() for _, v in axes}.values())
         for index, vector in enumerate(vectors):
             for class_, count in zip(*np.unique(vector, return_counts=True), strict=True):
                 if int(class_) in signature:
@@ -99,27 +112,27 @@ class _Assembly:
         groups = []
         for index, channels in enumerate(members.values()):
             self._place.update({class_: (index, position) for position, class_ in enumerate(channels)})
-            layers, residual = self._members(channels[0]), channels[0] in self._classes.residual
-            name = produced[channels[0]]
+            layers, residual = self._members(channels[0]), bool(self._classes.residual[channels[0]])
+            name, positions = produced[channels[0]]
             taken[name] += 1
             unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
-            choices = width_choices(unique, len(channels), options)
-            groups.append(WidthGroup(unique, len(channels), choices, layers, residual))
+            width, kind = len(channels), "heads" if channels[0] in heads else "channels"
+            choices = tuple(range(1, width + 1))
+            groups.append(WidthGroup(unique, width, choices, layers, residual, kind, positions))  # type: ignore[arg-type]
         return tuple(groups)
 
-    def _produced_classes(self) -> dict[int, str]:
-        """Class -> first layer that produces it, in graph order; only produced channels can be cut."""
-        produced: dict[int, str] = {}
-        for layer, labels, producer in self._graph.written:
-            if producer:
-                for class_ in self._classes.of(labels):
+    def _produced_classes(self) -> dict[int, tuple[str, int]]:
+        """Class -> first layer that produces it and at how many positions, in graph order; no others can be cut."""
+        produced: dict[int, tuple[str, int]] = {}
+        for written in self._graph.written:
+            if written.producer:
+                for class_ in self._classes.of(written.channels):
                     if class_ >= 0:
-                        produced.setdefault(int(class_), layer)
+                        produced.setdefault(int(class_), (written.layer, written.positions))
         return produced
 
     def _members(self, class_: int) -> tuple[str, ...]:
-        layers = (layer for layer, labels, _ in self._graph.written if class_ in self._classes.of(labels))
-        return tuple(dict.fromkeys(layers))
+        return tuple(dict.fromkeys(layer for layer, classes in self._written if class_ in classes))
 
     def _layout(self, classes: IntArray | None) -> AxisLayout | None:
         if classes is None:
@@ -166,11 +179,12 @@ class _Assembly:
 
     def _frozen(self) -> tuple[FrozenPart, ...]:
         parts: dict[tuple[str, str], int] = defaultdict(int)
-        for layer, labels, producer in self._graph.written:
-            if producer:
-                for root in self._classes.root[labels.numpy()]:
-                    if int(root) in self._classes.reasons:
-                        parts[layer, self._classes.reasons[int(root)]] += 1
+        for written in self._graph.written:
+            if written.producer:
+                for root in self._classes.root[written.channels.numpy()]:
+                    reason = self._classes.why(int(root))
+                    if reason is not None:
+                        parts[written.layer, reason] += 1
         for layer, (channels, reason) in self._graph.stuck.items():
             parts.setdefault((layer, reason), channels)
         return tuple(FrozenPart(layer, channels, reason) for (layer, reason), channels in parts.items())

@@ -36,6 +36,9 @@ class WidthGroup:
         members: every layer whose output channels are in the group, in graph order.
         residual: True where several layers write the same channels (a residual sum);
             `uniform_inner` keeps such groups full.
+        kind: "heads" where one unit of width is a whole attention head, else "channels".
+        positions: output positions (batch x pixels or tokens) of the first producer; equal ones form a stage.
+        sets: full channel counts of tied channel sets, each a multiple of `width`; () is one set of `width` channels.
     """
 
     name: str
@@ -43,6 +46,14 @@ class WidthGroup:
     choices: Widths
     members: tuple[str, ...] = ()
     residual: bool = False
+    kind: Literal["channels", "heads"] = "channels"
+    positions: int = 0
+    sets: tuple[int, ...] = ()
+
+    @property
+    def slots(self) -> int:
+        """Channels of all tied sets together; `width` where nothing is tied."""
+        return sum(self.sets) or self.width
 
     def __post_init__(self) -> None:
         ascending = all(a < b for a, b in zip(self.choices, self.choices[1:], strict=False))
@@ -82,13 +93,17 @@ class AffineSize:
         return self.constant + sum(multiplicity * widths[group] for group, multiplicity in self.terms)
 
 
+OperationKind: TypeAlias = Literal["conv", "linear", "matmul", "unseen"]
+"""What multiplies; "unseen" ones fvcore does not count (attention, recurrent layers) or rounds (einsum)."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One matrix product of the graph: `coefficient` times the product of `sizes` multiply-adds."""
 
     layer: str
-    kind: Literal["conv", "linear", "matmul"]
+    kind: OperationKind
     coefficient: int
     sizes: tuple[AffineSize, ...]
 
@@ -100,7 +115,7 @@ class AxisLayout:
 
     Attributes:
         group: (n,) index of the width group, -1 where the index is always kept.
-        channel: (n,) channel inside the group, 0 where `group` is -1.
+        channel: (n,) slot inside the group (its channels, tied sets one after the other), 0 where `group` is -1.
     """
 
     group: IntArray
@@ -135,6 +150,20 @@ class TensorLayout:
 
 @final
 @dataclass(frozen=True, eq=False)
+class StepLayout:
+    """Where the channels lie in one value of the exported graph.
+
+    Attributes:
+        name: the graph node that makes the value; outputs of a node with several are `name.0`, `name.1`, …
+        axes: (dimension, layout) of every dimension that can be cut.
+    """
+
+    name: str
+    axes: tuple[tuple[int, AxisLayout], ...]
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class SearchSpace:
     """Width groups with their allowed widths, the shapes that costs follow from, and what is frozen.
 
@@ -146,6 +175,8 @@ class SearchSpace:
     operations: tuple[Operation, ...] = ()
     tensors: tuple[TensorLayout, ...] = ()
     notes: tuple[str, ...] = field(default=())  # for a person: what a space file changed, what was skipped
+    steps: tuple[StepLayout, ...] = field(default=(), repr=False)
+    form: Literal["module", "graph"] = "module"  # what a cut network is: the user's class, or the exported graph
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
@@ -167,7 +198,7 @@ class SearchSpace:
         """A hash of groups, choices and shapes: with the same one, two spaces give the same widths the same cost."""
         sizes = [[o.layer, o.kind, o.coefficient, [[s.constant, s.terms] for s in o.sizes]] for o in self.operations]
         tensors = [[t.name, t.shape] for t in self.tensors]
-        text = json.dumps([[[g.name, g.choices] for g in self.groups], sizes, tensors])
+        text = json.dumps([[[g.name, g.choices, g.sets] for g in self.groups], sizes, tensors, self.form])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __contains__(self, widths: object) -> bool:

@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from autoprune.space.groups import IntArray
+from autoprune.space.groups import BoolArray, IntArray
 
 FIXED = 0
 VOID = -1
@@ -32,24 +32,31 @@ class Classes:
 
     Attributes:
         root: (n_labels + 1,) class of each label; `root[0]` is meaningless.
-        reasons: class -> why it is frozen.
-        residual: classes written by a sum of several layers.
+        reason: (n_classes,) index into `reasons` of why a class is frozen, -1 where it is free.
+        reasons: texts.
+        residual: (n_classes,) True where a class is written by a sum of several layers.
     """
 
     root: IntArray
-    reasons: dict[int, str]
-    residual: frozenset[int]
+    reason: IntArray
+    reasons: tuple[str, ...]
+    residual: BoolArray
 
     @cached_property
     def _free(self) -> IntArray:
-        frozen = np.isin(self.root, list(self.reasons))
-        frozen[FIXED] = True
-        return np.where(frozen, -1, self.root)
+        free = np.where(self.reason[self.root] >= 0, -1, self.root)
+        free[FIXED] = -1
+        return free
 
     def of(self, labels: Tensor) -> IntArray:
         """Return the class of every element, -1 for FIXED, VOID and frozen ones."""
         free: IntArray = self._free[np.maximum(labels.numpy(), FIXED)]
         return free
+
+    def why(self, class_: int) -> str | None:
+        """Why a class is frozen, None where it is free."""
+        index = int(self.reason[class_])
+        return None if index < 0 else self.reasons[index]
 
 
 @final
@@ -58,14 +65,18 @@ class Labels:
 
     def __init__(self) -> None:
         self._count = 0
+        self._starts: list[int] = []
+        self._loose: list[bool] = []
         self._pairs: list[IntArray] = []
         self._frozen: list[tuple[IntArray, str]] = []
         self._residual: list[IntArray] = []
 
-    def fresh(self, *shape: int) -> Tensor:
-        """New labels, one per element."""
+    def fresh(self, *shape: int, loose: bool = False) -> Tensor:
+        """New labels, one per element; loose ones are no channels of one producer (elements of a positional table)."""
         number = int(np.prod(shape))
         first = self._count + 1
+        self._starts.append(first)
+        self._loose.append(loose)
         self._count += number
         return torch.arange(first, first + number).reshape(shape)
 
@@ -78,7 +89,8 @@ class Labels:
         first, second = _compact(a, b)
         both = (first > 0) & (second > 0) & (first != second)
         if both.any():
-            self._pairs.append(np.unique(torch.stack([first[both], second[both]]).numpy(), axis=1))
+            codes = np.unique((first[both] * (self._count + 1) + second[both]).numpy())
+            self._pairs.append(np.stack(np.divmod(codes, self._count + 1)))
         for one, other in ((first, second), (second, first)):
             self.freeze(one[(one > 0) & (other == FIXED)], reason)
         if bool((first > 0).all()):
@@ -92,9 +104,10 @@ class Labels:
             self._frozen.append((np.unique(positive.numpy()), reason))
 
     def mark_residual(self, a: Tensor, b: Tensor) -> None:
-        """Note the channels that two layers write by a sum."""
-        first, second = _compact(a, b)
-        self._residual.append(np.unique(first[(first > 0) & (second > 0)].numpy()))
+        """Note the channels that two layers write by a sum (the two halves of a rotary embedding are one layer's)."""
+        first, second = (labels.numpy() for labels in _compact(a, b))
+        layers = (np.searchsorted(self._starts, labels, side="right") for labels in (first, second))
+        self._residual.append(np.unique(first[(first > 0) & (second > 0) & np.not_equal(*layers)]))
 
     def per_channel(self, labels: Tensor, dim: int, reason: str) -> Tensor:
         """Return one label per index of `dim`; all other dimensions are tied together."""
@@ -108,18 +121,36 @@ class Labels:
             self.unite(rows, head[:, None].expand(rows.shape), reason)
         return head
 
+    def splits(self, labels: Tensor) -> list[int]:
+        """Dimensions along which channels of one producer lie (heads and their dimensions, groups of a shuffle).
+
+        Others may differ along a dimension only because values of several producers lie beside each other there (a
+        class token before patches).
+        """
+        values = compact(labels).numpy()
+        block = np.searchsorted(self._starts, values, side="right")
+        tight = ~np.array([True, *self._loose])[block]
+        found = []
+        for dim in range(values.ndim):
+            one, other, counts = (np.moveaxis(a, dim, 0) for a in (values, block, tight & (values > 0)))
+            if ((one[1:] != one[:-1]) & (other[1:] == other[:-1]) & counts[1:] & counts[:-1]).any():
+                found.append(dim)
+        return found
+
     def solve(self) -> Classes:
         """Solve all unions at once."""
         n = self._count + 1
         pairs = np.concatenate(self._pairs, axis=1) if self._pairs else np.zeros((2, 0), dtype=np.int64)
         matrix = coo_array((np.ones(pairs.shape[1], dtype=np.int8), (pairs[0], pairs[1])), shape=(n, n))
-        root = connected_components(matrix, directed=False)[1].astype(np.int64)
-        reasons: dict[int, str] = {}
-        for labels, reason in self._frozen:
-            for class_ in np.unique(root[labels]):
-                reasons.setdefault(int(class_), reason)
-        residual = frozenset(int(c) for labels in self._residual for c in np.unique(root[labels]))
-        return Classes(root, reasons, residual)
+        n_classes, components = connected_components(matrix, directed=False)
+        root: IntArray = components.astype(np.int64)
+        reason: IntArray = np.full(n_classes, -1, dtype=np.int64)
+        for index in range(len(self._frozen) - 1, -1, -1):  # the first reason is the one to tell
+            reason[root[self._frozen[index][0]]] = index
+        residual = np.zeros(n_classes, dtype=np.bool_)
+        for labels in self._residual:
+            residual[root[labels]] = True
+        return Classes(root, reason, tuple(text for _, text in self._frozen), residual)
 
 
 def varies(labels: Tensor, dim: int) -> bool:
@@ -148,10 +179,15 @@ def spread(channel: Tensor, dim: int, shape: Sequence[int]) -> Tensor:
     return channel.reshape(view).expand(tuple(shape))
 
 
+def compact(labels: Tensor) -> Tensor:
+    """Drop all but one index of each dimension that is stored as constant."""
+    return _compact(labels)[0]
+
+
 def _compact(*tensors: Tensor) -> list[Tensor]:
     """Drop all but one index of each dimension along which every tensor is stored as constant."""
-    compact = list(tensors)
+    small = list(tensors)
     for dim in range(tensors[0].ndim):
         if all(t.stride(dim) == 0 or t.shape[dim] == 1 for t in tensors):
-            compact = [t.narrow(dim, 0, min(1, t.shape[dim])) for t in compact]
-    return compact
+            small = [t.narrow(dim, 0, min(1, t.shape[dim])) for t in small]
+    return small

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,38 +15,48 @@ from autoprune.space.groups import (
     FrozenPart,
     Operation,
     SearchSpace,
+    StepLayout,
     TensorLayout,
     WidthGroup,
 )
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, 2)  # 1 knows neither graphs nor tied sets
 
 
-def to_json(space: SearchSpace) -> dict[str, Any]:
-    """Return the space as plain lists, strings and numbers; equal axes are written once."""
-    layouts: dict[int, int] = {}
+def to_json(space: SearchSpace, *, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the space as plain lists, strings and numbers; equal axes are written once.
+
+    Args:
+        space: any space.
+        origin: what its graph was traced from; kept beside a space of graph form, see `origin.full_network`.
+    """
+    numbers: dict[tuple[bytes, bytes], int] = {}
     axes: list[dict[str, list[int]]] = []
 
-    def index(axis: AxisLayout | None) -> int | None:
+    def number(axis: AxisLayout | None) -> int | None:
         if axis is None:
             return None
-        if id(axis) not in layouts:
-            layouts[id(axis)] = len(axes)
+        content = (axis.group.astype(np.int64).tobytes(), axis.channel.astype(np.int64).tobytes())
+        if content not in numbers:
+            numbers[content] = len(axes)
             axes.append({"group": axis.group.tolist(), "channel": axis.channel.tolist()})
-        return layouts[id(axis)]
+        return numbers[content]
 
-    tensors = [
-        {**{k: v for k, v in vars(t).items() if k != "axes"}, "axes": [index(axis) for axis in t.axes]}
-        for t in space.tensors
-    ]
+    tensors = [{**vars(t), "axes": [number(axis) for axis in t.axes]} for t in space.tensors]
+    graph = space.form == "graph"  # layouts of all values serve the graph alone
+    steps = [[s.name, [[dim, number(axis)] for dim, axis in s.axes]] for s in space.steps] if graph else []
     return {
         "format": FORMAT,
+        "form": space.form,
         "groups": [asdict(group) for group in space.groups],
         "frozen": [asdict(part) for part in space.frozen],
         "operations": [asdict(operation) for operation in space.operations],
         "axes": axes,
         "tensors": tensors,
+        "steps": steps,
         "notes": list(space.notes),
+        "origin": dict(origin) if origin and graph else None,
     }
 
 
@@ -55,8 +66,10 @@ def from_json(data: dict[str, Any]) -> SearchSpace:
     Raises:
         SpaceError: the data is of another format or incomplete.
     """
-    if data.get("format") != FORMAT:
-        raise SpaceError(f"space file of format {data.get('format')!r}; this version reads format {FORMAT}")
+    if data.get("format") not in _READABLE:
+        raise SpaceError(
+            f"space file of format {data.get('format')!r}; this version reads {' and '.join(map(str, _READABLE))}"
+        )
     try:
         axes = [AxisLayout(np.array(a["group"]), np.array(a["channel"])) for a in data["axes"]]
         return SearchSpace(
@@ -68,10 +81,18 @@ def from_json(data: dict[str, Any]) -> SearchSpace:
                 for t in data["tensors"]
             ),
             tuple(data.get("notes", ())),
+            tuple(StepLayout(name, tuple((dim, axes[a]) for dim, a in at)) for name, at in data.get("steps", ())),
+            _form(data.get("form", "module")),
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
         raise SpaceError(f"space file is incomplete or damaged ({what}); trace it anew") from error
+
+
+def _form(given: str) -> Literal["module", "graph"]:
+    if given not in ("module", "graph"):
+        raise ValueError(f"form {given!r}")
+    return "graph" if given == "graph" else "module"
 
 
 def _operation(data: dict[str, Any]) -> Operation:

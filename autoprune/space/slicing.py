@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import SpaceError
+from autoprune.space.attributes import adapt_attributes
 from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
 
 Ranking: TypeAlias = tuple[IntArray, ...]
-"""Per group: (width,) rank of each channel, 0 for the most important one."""
+"""Per group: (slots,) rank of each channel (of its unit, inside its own set, where sets are tied); 0 is the best."""
 
 
 def ranking_from_scores(scores: Sequence[np.ndarray[Any, Any]]) -> Ranking:
@@ -30,11 +31,19 @@ def ranking_from_scores(scores: Sequence[np.ndarray[Any, Any]]) -> Ranking:
     return tuple(ranks)
 
 
+def random_ranking(space: SearchSpace, rng: np.random.Generator) -> Ranking:
+    """An order of the channels of every group by chance; tied sets each have their own."""
+    return tuple(
+        np.concatenate([rng.permutation(n) * group.width // n for n in group.sets or (group.width,)])
+        for group in space.groups
+    )
+
+
 def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: Ranking) -> nn.Module:
     """Build the network of these widths; the same class as `model`, trainable, sharing nothing with it.
 
     Args:
-        model: the network that was traced; only read.
+        model: the network that was traced, in the form of the space (`graph_form.network_for`); only read.
         space: its space.
         widths: member of the space.
         ranking: which channels to keep first.
@@ -56,8 +65,9 @@ def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: R
             continue  # untouched: deepcopy copies it
         replaced[id(full)] = nn.Parameter(cut, full.requires_grad) if isinstance(full, nn.Parameter) else cut
     sliced = copy.deepcopy(model, replaced)
-    for module in sliced.modules():
-        _adapt_attributes(module)
+    adapt_attributes(model, sliced, space, widths)
+    if space.form == "graph":
+        sliced._follow(widths)  # type: ignore[operator]
     return sliced
 
 
@@ -112,27 +122,3 @@ class _KeptIndices:
             indices = np.flatnonzero(kept_mask(axis, self._widths, self._ranking))
             self._known[id(axis)] = torch.from_numpy(indices).to(device)
         return self._known[id(axis)]
-
-
-def _adapt_attributes(module: nn.Module) -> None:
-    """Make the sizes that PyTorch's own modules remember match their sliced tensors."""
-    if isinstance(module, nn.modules.conv._ConvNd):
-        _adapt_convolution(module)
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.modules.batchnorm._NormBase):
-        known = module.weight if module.weight is not None else module.running_mean
-        if known is not None:
-            module.num_features = len(known)
-    elif isinstance(module, nn.Embedding):
-        module.num_embeddings, module.embedding_dim = module.weight.shape
-
-
-def _adapt_convolution(conv: nn.modules.conv._ConvNd) -> None:
-    first, second = conv.weight.shape[:2]
-    if conv.transposed:
-        conv.in_channels, conv.out_channels = first, second * conv.groups
-        return
-    if conv.groups == conv.in_channels and conv.groups > 1:  # depthwise: as many groups as channels that are left
-        conv.groups = first * conv.groups // conv.out_channels
-    conv.out_channels, conv.in_channels = first, second * conv.groups

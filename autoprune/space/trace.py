@@ -1,29 +1,25 @@
-"""From a model and an example input to a search space: export the graph once, follow channels through it."""
+"""From a model and an example input to a search space: trace the graph once, follow channels through it."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import io
-import logging
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+import time
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
-from torch.export import ExportedProgram
+from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
 
 from autoprune.config import SpaceOptions
-from autoprune.errors import TraceError
-from autoprune.randomness import untouched
 from autoprune.space.assemble import assemble
-from autoprune.space.calls import Call, LabelGraph, Parameter
+from autoprune.space.calls import Call, LabelGraph, Parameter, WeightLabels
+from autoprune.space.choices import apply_options
 from autoprune.space.groups import SearchSpace
-from autoprune.space.labels import FIXED
-from autoprune.space.rules import RULES, is_pointwise, pointwise, unknown
+from autoprune.space.labels import FIXED, tighten, varies
+from autoprune.space.program import Example, Program, record
+from autoprune.space.resize import first_index
+from autoprune.space.rules import MOVERS, READERS, RULES, computed_weight, is_pointwise, pointwise, unknown
 
 
 @final
@@ -33,130 +29,131 @@ class Traced:
 
     Attributes:
         space: its width groups, not yet verified.
-        code_fingerprint: a hash of the exported graph, the same for the same model code and input shape.
+        program: the graph of one forward pass.
+        example: the inputs it was traced with.
+        label_seconds: how long channels were followed; `program.seconds` is how long tracing took.
     """
 
     space: SearchSpace
-    code_fingerprint: str
+    program: Program
+    example: Example
+    label_seconds: float
+
+    @property
+    def export_seconds(self) -> float:
+        """How long the tracer took."""
+        return self.program.seconds
+
+    @property
+    def code_fingerprint(self) -> str:
+        """A hash of the graph, the same for the same model code and input shape."""
+        return self.program.fingerprint
 
 
-def trace(model: nn.Module, example_input: Tensor | tuple[Any, ...], *, options: SpaceOptions | None = None) -> Traced:
+def trace(model: nn.Module, example: Example, *, options: SpaceOptions | None = None) -> Traced:
     """Find the width groups of a model; the model is only read.
 
     Args:
-        model: any module that `torch.export` accepts.
-        example_input: its positional inputs; costs are those of one forward pass of this input, so a batch of 1
-            gives costs per image.
-        options: width choices.
+        model: any module that `torch.export` or `make_fx` can trace.
+        example: one tensor, a tuple of positional inputs, or a mapping of keyword inputs; costs are those of one
+            forward pass of this example, so a batch of 1 gives costs per image.
+        options: width choices, ties, exclusions.
 
     Raises:
-        TraceError: the model cannot be exported.
+        TraceError: the model cannot be traced.
+        SpaceError: an option names something that the model does not have.
     """
-    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    program = export(model, inputs)
-    graph = LabelGraph()
-    _Interpreter(program, graph).run()
-    space = assemble(graph, model, options or SpaceOptions())
-    code = hashlib.sha256(program.graph_module.code.encode())
-    for name, parameter in model.named_parameters():
-        code.update(f"{name}{tuple(parameter.shape)}".encode())
-    return Traced(space, code.hexdigest()[:16])
-
-
-def export(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
-    """Export a copy of the model in evaluation mode; flags, weights and global random state stay as they are."""
-    try:
-        with untouched(), _quiet(), torch.no_grad():
-            return torch.export.export(copy.deepcopy(model).eval(), inputs, strict=False)
-    except Exception as error:  # any error of user code or the exporter becomes one clear message
-        raise TraceError(
-            f"{type(model).__name__} cannot be exported to a graph with this example input "
-            f"({', '.join(_describe(i) for i in inputs)}): {type(error).__name__}: {_first_lines(str(error))}. "
-            f"Check that model(example_input) runs; torch.export also refuses `if` on tensor values, "
-            f".item() and printing of tensors inside forward: compute such values outside, or make them constants"
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the half-made graph that a failing export prints, and torch's logs, from hiding the error."""
-    before = logging.root.manager.disable
-    logging.disable()  # torch's loggers each have handlers of their own, and some are made during the export
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
+    chosen = options or SpaceOptions()
+    program = record(model, example)
+    started = time.perf_counter()
+    graph = LabelGraph(attention=chosen.attention)
+    _Labelling(program, graph, _weights_of(model)).run(example)
+    space = apply_options(assemble(graph, model), chosen)
+    return Traced(space, program, example, time.perf_counter() - started)
 
 
 @final
-class _Interpreter:
-    """Runs the exported graph once, on labels."""
+class _Labelling:
+    """Runs the graph once, on labels."""
 
-    def __init__(self, program: ExportedProgram, graph: LabelGraph) -> None:
+    def __init__(self, program: Program, graph: LabelGraph, weights: frozenset[str]) -> None:
         self._program = program
-        self._parameters = program.graph_signature.inputs_to_parameters  # built anew at each access
-        self._buffers = program.graph_signature.inputs_to_buffers
         self._graph = graph
-        self._values: dict[torch.fx.Node, Any] = {}
+        self._weights = weights
 
-    def run(self) -> None:
-        nodes = self._program.graph.nodes
-        last_use = {used: node for node in nodes for used in node.all_input_nodes}
+    def run(self, example: Example) -> None:
         with torch.no_grad():
-            for node in nodes:
-                self._values[node] = self._visit(node)
-                for used in node.all_input_nodes:
-                    if last_use[used] is node:
-                        self._values[used] = None  # labels of large maps need not pile up
+            outputs = self._program.run(example, self._place, self._call)
+        for value in torch.utils._pytree.tree_leaves(outputs):
+            if isinstance(value, Tensor | Parameter | WeightLabels):
+                self._graph.freeze(value, "the model's output")
 
-    def _visit(self, node: torch.fx.Node) -> Any:
-        if node.op == "placeholder":
-            return self._placeholder(node)
-        if node.op == "output":
-            return self._output(node)
-        if node.op == "get_attr":
-            return None
+    def _place(self, node: fx.Node, given: Any) -> Any:
+        if node.name in self._program.tensors:
+            name, kind = self._program.tensors[node.name]
+            return Parameter(name, tuple(node.meta["val"].shape), kind, name in self._weights)
+        return torch.tensor(FIXED).expand(given.shape) if isinstance(given, Tensor) else given
+
+    def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         if node.target is operator.getitem:
-            source, index = node.args
-            return self._values[source][index]  # type: ignore[index]
-        call = self._call(node)
-        if is_pointwise(node.target) and call.tensors:
-            return pointwise(self._graph, call)
-        return RULES.get(call.name, unknown)(self._graph, call)
+            return args[0][args[1]]
+        call = _describe(node, args, kwargs)
+        rule = pointwise if is_pointwise(node.target) and call.tensors else RULES.get(call.name, unknown)
+        if call.weights and rule not in READERS:
+            made = computed_weight(self._graph, call, rule if rule in MOVERS else None)
+        else:
+            made = rule(self._graph, call)
+        made = self._noted(node.name, made)
+        self._note_before(node.name, call, made)
+        return made
 
-    def _placeholder(self, node: torch.fx.Node) -> Any:
-        value = node.meta.get("val")
-        if isinstance(value, Tensor) and node.name in self._parameters:
-            return Parameter(self._parameters[node.name], tuple(value.shape), "parameter")
-        if isinstance(value, Tensor) and node.name in self._buffers:
-            return Parameter(self._buffers[node.name], tuple(value.shape), "buffer")
-        return torch.tensor(FIXED).expand(value.shape) if isinstance(value, Tensor) else value
+    def _noted(self, name: str, made: Any) -> Any:
+        """Remember the labels of every value, stored as compactly as they can be."""
+        if isinstance(made, Tensor):
+            made = tighten(made)
+            self._graph.values[name] = (made,)
+        elif isinstance(made, WeightLabels):
+            made = WeightLabels(tuple(map(tighten, made.factors)), made.source)
+            self._graph.values[name] = made.factors
+        elif isinstance(made, list | tuple):
+            return [self._noted(f"{name}.{index}", value) for index, value in enumerate(made)]
+        return made
 
-    def _output(self, node: torch.fx.Node) -> None:
-        for value in torch.utils._pytree.tree_leaves(torch.fx.node.map_arg(node.args, self._values.__getitem__)):
-            if isinstance(value, Tensor | Parameter):
-                self._graph.unions.freeze(self._graph.labels(value), "the model's output")
-
-    def _call(self, node: torch.fx.Node) -> Call:
-        target: Any = node.target
-        name = getattr(target, "__name__", str(target)).split(".")[0]
-        positional = torch.fx.node.map_arg(node.args, self._values.__getitem__)
-        keywords = torch.fx.node.map_arg(node.kwargs, self._values.__getitem__)
-        schema = getattr(target, "_schema", None)
-        names = [a.name for a in schema.arguments] if schema else [f"arg{i}" for i in range(len(positional))]
-        arguments: dict[str, Any] = dict(zip(names, positional, strict=False)) | dict(keywords)
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        module = stack[-1][0] if stack else ""
-        weight = arguments.get("weight")
-        layer = weight.name.rpartition(".")[0] or weight.name if isinstance(weight, Parameter) else module
-        return Call(target, name, arguments, node.meta.get("val"), layer, f"{name} in {module or 'the model'}")
-
-
-def _describe(value: Any) -> str:
-    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+    def _note_before(self, name: str, call: Call, made: Any) -> None:
+        """What lies before a slice, or is padded before, must be counted, too, when sizes follow the widths."""
+        if call.weights:
+            return
+        if call.name in ("slice", "narrow", "select"):
+            labels = self._graph.labels(call.tensors[0])
+            dim = int(call.get("dim") or 0)
+            start = call.get("index") if call.name == "select" else call.get("start")
+            self._noted(f"{name}.before", labels.narrow(dim, 0, first_index(start, labels.shape[dim])))
+        elif call.name in ("constant_pad_nd", "pad"):
+            for index, before in enumerate(call["pad"][::2]):
+                dim = made.ndim - 1 - index
+                if before > 0 and varies(made, dim):
+                    self._noted(f"{name}.before", made.narrow(dim, 0, before))
 
 
-def _first_lines(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[:2])[:400].rstrip(".")
+def _weights_of(model: nn.Module) -> frozenset[str]:
+    """Names of the weights of convolutions, linear layers and attention."""
+    names = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, _ConvNd | nn.Linear):
+            names.append(f"{path}.weight")
+        elif isinstance(module, nn.MultiheadAttention):
+            names += [f"{path}.{kind}_proj_weight" for kind in ("in", "q", "k", "v")]
+    return frozenset(name.lstrip(".") for name in names)
+
+
+def _describe(node: fx.Node, args: Any, kwargs: Any) -> Call:
+    target: Any = node.target
+    name = getattr(target, "__name__", str(target)).split(".")[0]
+    schema = getattr(target, "_schema", None)
+    names = [a.name for a in schema.arguments] if schema else [f"arg{i}" for i in range(len(args))]
+    arguments: dict[str, Any] = dict(zip(names, args, strict=False)) | dict(kwargs)
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    module = stack[-1][0] if stack else ""
+    weight = arguments.get("weight")
+    layer = weight.name.rpartition(".")[0] or weight.name if isinstance(weight, Parameter) else module
+    return Call(target, name, arguments, node.meta.get("val"), layer, f"{name} in {module or 'the model'}")

@@ -1,17 +1,16 @@
 """Verification: every space is tried before it is used.
 
 A random cut of every group is built and run; its output must equal the full model with the cut channels masked (they
-reach no consumer), and the closed-form FLOPs must equal fvcore's count on the cut network. A group that fails is
-frozen with the reason and the search goes on.
+reach no consumer), and the closed-form FLOPs must equal fvcore's count on the cut network. Where a cut of the user's
+own module does not run or differs, the graph form takes over; a group that fails there is frozen with the reason.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -22,16 +21,18 @@ from torch.utils._pytree import tree_leaves
 from autoprune.errors import SpaceError
 from autoprune.randomness import untouched
 from autoprune.space.choices import freeze_groups
+from autoprune.space.flop_check import counted_by_fvcore, multiply_adds
+from autoprune.space.graph_form import graph_network
 from autoprune.space.groups import SearchSpace, Widths
-from autoprune.space.slicing import Ranking, kept_mask, slice_model, tensor_of
+from autoprune.space.masked import run_masked
+from autoprune.space.program import Example, Program, run_model
+from autoprune.space.slicing import Ranking, random_ranking, slice_model
+from autoprune.space.trace import Traced
 
-TOLERANCE = 1e-4
-"""Largest accepted difference between sliced and masked output, relative to the largest output."""
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Largest accepted difference between sliced and masked output, relative to the largest output, by dtype."""
 
 _RANDOM_CUTS = 3
-
-COUNTED = ("conv", "linear", "addmm", "matmul", "bmm", "einsum")
-"""fvcore's operators that the closed form is held against."""
 
 
 @final
@@ -40,105 +41,110 @@ class Verified:
     """A space whose groups were all cut, built and compared.
 
     Attributes:
-        space: without the groups that failed; those are listed as frozen.
+        space: without the groups that failed; those are listed as frozen. Its `form` is the one that was tried.
+        network: the full network in the form of the space: the model itself, or its graph; cut networks come from it.
         largest_error: largest relative difference between sliced and masked outputs that was seen and accepted.
     """
 
     space: SearchSpace
+    network: nn.Module
     largest_error: float
 
 
-def verify(model: nn.Module, space: SearchSpace, inputs: tuple[Any, ...], *, seed: int = 0) -> Verified:
+def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
     """Cut every group at random, compare with the masked full model, and hold the FLOPs against fvcore.
 
     Args:
         model: the traced model; only read.
-        space: its space.
-        inputs: positional example inputs.
+        traced: what `trace` made of it.
         seed: of the random cuts.
 
     Raises:
         SpaceError: fvcore counts other FLOPs than the closed form, no group is left, or the model is random.
     """
     with untouched():
-        trial = _Trial(scrambled(model, seed=seed), inputs, seed)
+        trial = _Trial(scrambled(model, seed=seed), traced, seed)
         trial.check_repeatable()
-        worst: float | None = None
-        while worst is None:  # every round but the last freezes a group
-            if not space.groups:
-                reasons = "; ".join(sorted({f"{part.name}: {part.reason}" for part in space.frozen})[:3])
-                raise SpaceError(f"nothing in this model can be pruned ({reasons})")
+        space = traced.space
+        _check_groups(space)
+        space, worst = trial.run(space)
+        while worst is None:  # every round but the first freezes a group
+            _check_groups(space)
             space, worst = trial.run(space)
         trial.check_flops(space)
-    return Verified(space, worst)
+    network = graph_network(model, traced.program, space, traced.example) if space.form == "graph" else model
+    return Verified(space, network, worst)
+
+
+def _check_groups(space: SearchSpace) -> None:
+    if not space.groups:
+        reasons = "; ".join(sorted({f"{part.name}: {part.reason}" for part in space.frozen})[:3])
+        reasons = reasons or "its graph has no layer whose channels another layer reads"
+        raise SpaceError(f"nothing in this model can be pruned ({reasons})")
 
 
 def scrambled(model: nn.Module, *, seed: int) -> nn.Module:
-    """A copy in evaluation mode whose constant tensors (fresh norms, zero biases) are random, so that no cut hides."""
+    """A copy in evaluation mode whose constant tensors (fresh norms, zero biases) are random, so that no cut hides.
+
+    Zeros stay small (large biases would saturate a tanh and hide what lies before it), all others come near one (a
+    layer scale of 1e-6 would hide its block).
+    """
     clone = copy.deepcopy(model).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in (*clone.parameters(), *clone.buffers()):
             if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+                value = float(tensor.flatten()[0])
+                noise = torch.rand(tensor.shape, generator=generator)
+                tensor.copy_(0.2 * (noise - 0.5) if value == 0 else noise + 0.5)
     return clone
-
-
-def masked(model: nn.Module, space: SearchSpace, widths: Widths, ranking: Ranking) -> nn.Module:
-    """A copy of the full model in which cut channels reach no consumer."""
-    clone = copy.deepcopy(model)
-    with torch.no_grad():
-        for layout in space.tensors:
-            for dim in layout.reads:
-                axis = layout.axes[dim]
-                if axis is not None:
-                    cut = torch.from_numpy(np.flatnonzero(~kept_mask(axis, widths, ranking)))
-                    tensor = tensor_of(clone, layout.name)
-                    tensor.index_fill_(dim, cut.to(tensor.device), 0.0)
-    return clone
-
-
-def multiply_adds(space: SearchSpace, widths: Widths) -> int:
-    """Sum of all matrix products at one width vector, in plain integers."""
-    return sum(op.coefficient * math.prod(size(widths) for size in op.sizes) for op in space.operations)
-
-
-def counted_by_fvcore(model: nn.Module, inputs: tuple[Any, ...]) -> int:
-    """Multiply-adds of convolutions and matrix products, counted by fvcore on the network as it is."""
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        from fvcore.nn import FlopCountAnalysis
-
-        analysis = FlopCountAnalysis(model, inputs)
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-        counts = analysis.by_operator()
-    return int(sum(counts[name] for name in COUNTED))
 
 
 @final
 class _Trial:
     """Builds cut networks of one scrambled model and compares them with masked ones."""
 
-    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], seed: int) -> None:
+    def __init__(self, model: nn.Module, traced: Traced, seed: int) -> None:
         self._model = model
-        self._inputs = inputs
+        self._program: Program = traced.program
+        self._example: Example = traced.example
         self._rng = np.random.default_rng(seed)
+        self._graphs: dict[int, nn.Module] = {}
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        self._tolerance = TOLERANCE.get(dtype, 1e-4)
 
     def run(self, space: SearchSpace) -> tuple[SearchSpace, float | None]:
-        """Try cuts until one fails; return the space without the culprits, or the largest error where none failed."""
+        """Try cuts until one fails; return the space to try next, or the largest error where none failed."""
         worst = 0.0
-        for widths in self._cuts(space):
-            ranking = tuple(self._rng.permutation(group.width) for group in space.groups)
+        for widths, ranking in self._cuts(space):
             error, problem = self._compare(space, widths, ranking)
+            if problem and space.form == "module" and self._graph_works(space):
+                return replace(space, form="graph"), None
             if problem:
                 return freeze_groups(space, self._culprits(space, widths, ranking)), None
             worst = max(worst, error)
+        self._check_sight(space)
         return space, worst
 
+    def _check_sight(self, space: SearchSpace) -> None:
+        """A network whose output does not change when everything is cut verifies nothing."""
+        if space.smallest == space.full:
+            return
+        ranking = random_ranking(space, self._rng)
+        cut = self._masked(space, space.smallest, ranking)
+        if all(_relative(a, b) <= self._tolerance for a, b in zip(cut, self._outputs(self._model), strict=True)):
+            raise SpaceError(
+                "the outputs for this example input do not change when channels are cut, so no cut can be verified; "
+                "give an example input to which the network responds"
+            )
+
+    def _masked(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> list[Tensor]:
+        return _tensors(run_masked(self._model, self._program, space, self._example, widths, ranking))
+
     def check_repeatable(self) -> None:
-        """Two passes of the same network must agree, or no comparison means anything."""
-        once, again = (_outputs(self._model, self._inputs) for _ in range(2))
-        if any(_relative(a, b) > TOLERANCE for a, b in zip(once, again, strict=True)):
+        """Two passes of the same network must agree, and so must its graph, or no comparison means anything."""
+        once, again = (self._outputs(self._model) for _ in range(2))
+        if any(_relative(a, b) > self._tolerance for a, b in zip(once, again, strict=True)):
             raise SpaceError(
                 "the model gives two different outputs for the same input in evaluation mode; "
                 "switch off what is random in its forward, or what remembers earlier inputs"
@@ -147,11 +153,11 @@ class _Trial:
     def check_flops(self, space: SearchSpace) -> None:
         """Hold what cutting saves in closed form against fvcore's counts on networks really built.
 
-        What fvcore does not know (fused attention, recurrent layers) counts here although it is never cut.
+        Products that fvcore cannot see (fused attention, recurrent layers) are left out on both sides.
         """
-        ranking = tuple(np.arange(group.width) for group in space.groups)
+        ranking = random_ranking(space, self._rng)
         full, cut = (
-            counted_by_fvcore(slice_model(self._model, space, widths, ranking), self._inputs)
+            counted_by_fvcore(self._sliced(space, widths, ranking), self._example)
             for widths in (space.full, space.smallest)
         )
         ours_full, ours_cut = multiply_adds(space, space.full), multiply_adds(space, space.smallest)
@@ -161,14 +167,20 @@ class _Trial:
                 f"{full:,} and {cut:,}; a budget cannot be kept on a wrong count. Please report this model"
             )
 
-    def _cuts(self, space: SearchSpace) -> Iterator[Widths]:
-        """All groups cut at random, then every two groups apart (one cut, one full), then the smallest widths."""
+    def _cuts(self, space: SearchSpace) -> Iterator[tuple[Widths, Ranking]]:
+        """All groups cut at random, then every two groups apart (one cut, one full), then the smallest widths.
+
+        Where groups are apart, the order of channels is also reversed, so that every channel is cut once.
+        """
         everything = set(range(len(space.groups)))
         for _ in range(_RANDOM_CUTS):
-            yield self._cut(space, everything)
+            yield self._cut(space, everything), random_ranking(space, self._rng)
         for bit in range((len(everything) - 1).bit_length()):
-            yield self._cut(space, {index for index in everything if index >> bit & 1})
-        yield space.smallest
+            widths = self._cut(space, {index for index in everything if index >> bit & 1})
+            ranking = random_ranking(space, self._rng)
+            yield widths, ranking
+            yield widths, tuple(rank.max() - rank for rank in ranking)
+        yield space.smallest, random_ranking(space, self._rng)
 
     def _cut(self, space: SearchSpace, indices: set[int]) -> Widths:
         return tuple(
@@ -198,24 +210,45 @@ class _Trial:
 
     def _compare(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[float, str | None]:
         """Return the relative error of the sliced network, and what is wrong with it (None: nothing)."""
-        expected = _outputs(masked(self._model, space, widths, ranking), self._inputs)
+        expected = self._masked(space, widths, ranking)
         try:
-            found = _outputs(slice_model(self._model, space, widths, ranking), self._inputs)
+            found = self._outputs(self._sliced(space, widths, ranking))
         except Exception as error:  # noqa: BLE001 - user code on a cut network may fail in any way; it is frozen then
             first = (str(error).splitlines() or [""])[0][:160]
             return math.inf, f"the cut network does not run: {type(error).__name__}: {first}"
         if [o.shape for o in found] != [o.shape for o in expected]:
             return math.inf, "the cut network's output has another shape"
         worst = max((_relative(f, e) for f, e in zip(found, expected, strict=True)), default=0.0)
-        return worst, None if worst <= TOLERANCE else f"the cut network's output differs by {worst:.1e}"
+        return worst, None if worst <= self._tolerance else f"the cut network's output differs by {worst:.1e}"
+
+    def _sliced(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> nn.Module:
+        if space.form == "module":
+            return slice_model(self._model, space, widths, ranking)
+        if id(space) not in self._graphs:
+            self._graphs = {id(space): graph_network(self._model, self._program, space, self._example, batch=False)}
+        return slice_model(self._graphs[id(space)], space, widths, ranking)
+
+    def _graph_works(self, space: SearchSpace) -> bool:
+        """True where the graph gives what the model gives."""
+        try:
+            graph = graph_network(self._model, self._program, space, self._example, batch=False)
+            pairs = zip(self._outputs(graph), self._outputs(self._model), strict=True)
+            return all(_relative(a, b) <= self._tolerance for a, b in pairs)
+        except Exception:  # noqa: BLE001 - a graph that does not run is no form of the model
+            return False
+
+    def _outputs(self, model: nn.Module) -> list[Tensor]:
+        with torch.no_grad():
+            return _tensors(run_model(model, self._example))
 
 
-def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
-    with torch.no_grad():
-        return [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:
-    scale = expected.abs().max().clamp_min(1e-30)
-    error = float((found - expected).abs().max() / scale)
+    if not expected.numel():
+        return 0.0
+    scale = expected.abs().max().clamp_min(1e-30) if expected.is_floating_point() else 1.0
+    error = float((found.double() - expected.double()).abs().max() / scale)
     return error if math.isfinite(error) else math.inf

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+import numpy as np
 from safetensors.torch import save_file
 from torch import nn
 
+from autoprune.cost.flops import flops
 from autoprune.evaluators.base import Workbench
 from autoprune.search.ledger import Notebook
-from autoprune.space.verify import multiply_adds
 from autoprune.training import PROTOCOLS
 from autoprune.training.protocols import Protocol, reinitialise
 from autoprune.verdict.record import Arm, FinalTraining
@@ -91,7 +92,8 @@ def _train(bench: Workbench, arm: Arm, protocol: Protocol, plan: FinalPlan, seed
     network = bench.candidate(arm.widths)
     if not protocol.inherits:
         reinitialise(network, seed=seed)
-    ratio = multiply_adds(bench.space, bench.space.full) / max(1, multiply_adds(bench.space, arm.widths))
+    full, cut = flops(bench.space)(np.array([bench.space.full, arm.widths]))
+    ratio = float(full / max(1.0, cut))
     epochs = protocol.epochs(bench.base_epochs, plan.fine_tune_epochs, ratio)
     bench.task.train(network, epochs=epochs, seed=seed, lr=protocol.lr(plan.base_lr))
     return network, epochs

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from tiny import same_weights
 from torch import nn
 
 from autoprune.errors import ConfigError, RegistryError
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import Workbench, check_evaluator, make_evaluator
+from autoprune.space.graph_form import graph_network
+from autoprune.space.trace import trace
 from autoprune.testing.evaluators import EvaluatorContract, Make, tiny_bench
 
 QUICK: dict[str, dict[str, Any]] = {"inherited": {"calibration_batches": 4}, "scratch": {"epochs": 2}}
@@ -45,6 +49,23 @@ def test_recalibrated_statistics_are_those_of_the_cut_network(bench: Workbench) 
     )
     assert with_ == unspoilt
     assert with_ > without + 20
+
+
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_a_network_that_runs_as_its_graph_scores_like_the_module(bench: Workbench, name: str) -> None:
+    """To the last bit, trained or not: batch norm, dropout and initialisation are those of the user's own modules."""
+    traced = trace(bench.model, torch.zeros(1, 1, 6, 6))
+    space = replace(traced.space, form="graph")
+    network = graph_network(bench.model, traced.program, space, traced.example)
+    graph = Workbench(network, space, bench.ranking, bench.task, bench.base_epochs)
+    for widths in (space.full, space.uniform(0.5)):
+        scores = [make_evaluator(name, b, QUICK[name]).evaluate(widths, seed=2) for b in (bench, graph)]
+        assert scores[0] == scores[1]
+        cuts = [b.candidate(widths) for b in (bench, graph)]
+        if name == "scratch":
+            for cut in cuts:
+                bench.task.train(cut, epochs=1, seed=3)
+        assert same_weights(cuts[0], cuts[1])
 
 
 def test_scratch_looks_at_no_inherited_weight_and_follows_its_seed(bench: Workbench) -> None:

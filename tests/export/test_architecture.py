@@ -8,10 +8,13 @@ import pytest
 import torch
 import yaml
 from tiny import Convolutions, same_weights
+from torch import Tensor, nn
 
 import autoprune
 from autoprune.errors import AutopruneError, RunError
 from autoprune.export.architecture import PYTHON_MODEL, load, write_architecture
+from autoprune.importance.members import rank_channels
+from autoprune.space.slicing import slice_model
 from autoprune.verdict.record import Arm, RunRecord
 
 WIDTHS = (5, 7)
@@ -24,12 +27,13 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Convolutions, Pat
     space = autoprune.trace(full, torch.zeros(1, 1, 8, 8), verify=False)
     cut = space.slice(full, WIDTHS)
     assert isinstance(cut, Convolutions)
-    folder = write_architecture(record(space, "tiny:Convolutions"), cut, tmp_path_factory.mktemp("net") / "export")
-    return cut, folder
+    folder = tmp_path_factory.mktemp("net") / "export"
+    ranking = rank_channels(full, space.search_space, "l1")
+    return cut, write_architecture(record(space, "tiny:Convolutions"), cut, folder, ranking=ranking)
 
 
-def record(space: autoprune.Space, factory: str) -> RunRecord:
-    costs = {name: float(cost) for name, cost in space.cost(WIDTHS).items()}
+def record(space: autoprune.Space, factory: str, widths: tuple[int, ...] = WIDTHS) -> RunRecord:
+    costs = {name: float(cost) for name, cost in space.cost(widths).items()}
     return RunRecord(
         directory=Path("run"),
         job={"model": {"factory": factory, "arguments": {"classes": 10}}},
@@ -42,7 +46,7 @@ def record(space: autoprune.Space, factory: str) -> RunRecord:
         test_split=True,
         trials=(),
         posterior={},
-        arms=(Arm("winner", WIDTHS, costs, None, 1),),
+        arms=(Arm("winner", widths, costs, None, 1),),
         finals=(),
         verdict=None,
     )
@@ -75,7 +79,8 @@ def test_a_model_given_in_python_is_needed_again_and_only_read(
     cut, _ = network
     full = Convolutions().train()
     space = autoprune.trace(full, torch.zeros(1, 1, 8, 8), verify=False)
-    folder = write_architecture(record(space, PYTHON_MODEL), cut, tmp_path)
+    ranking = rank_channels(full, space.search_space, "l1")
+    folder = write_architecture(record(space, PYTHON_MODEL), cut, tmp_path, ranking=ranking)
     assert "model=full_model" in (folder / "architecture.yaml").read_text()
     with pytest.raises(RunError, match=r"call autoprune\.load\(.*, model=full_model\)"):
         load(folder)
@@ -128,6 +133,52 @@ def test_widths_of_another_space_are_refused(
     (folder / "architecture.yaml").write_text(yaml.safe_dump(description))
     with pytest.raises(RunError, match="architecture"):
         load(folder)
+
+
+@pytest.mark.parametrize("ranking", [[[0]], [[0] * 8, ["a"] * 12], [[0] * 8, [0] * 11], 3])
+def test_a_damaged_ranking_is_one_clear_error(
+    network: tuple[Convolutions, Path], tmp_path: Path, ranking: object
+) -> None:
+    folder = shutil.copytree(network[1], tmp_path / "net")
+    space = json.loads((folder / "space.json").read_text())
+    (folder / "space.json").write_text(json.dumps(space | {"ranking": ranking}))
+    with pytest.raises(RunError, match="rank the channels of every group"):
+        load(folder)
+
+
+def test_an_export_of_the_first_format_is_still_read(network: tuple[Convolutions, Path], tmp_path: Path) -> None:
+    cut, folder = network
+    folder = shutil.copytree(folder, tmp_path / "net")
+    space = json.loads((folder / "space.json").read_text())
+    for key in ("form", "steps", "origin", "ranking"):
+        del space[key]
+    for group in space["groups"]:
+        for key in ("kind", "positions", "sets"):
+            del group[key]
+    (folder / "space.json").write_text(json.dumps(space | {"format": 1}))
+    assert same_weights(load(folder), cut)
+
+
+class Slopes(nn.Module):
+    """One of its buffers is cut, but is in no state dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.register_buffer("slopes", torch.arange(8.0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.first(x) * self.slopes)
+        return out
+
+
+def test_buffers_in_no_state_dict_are_those_of_the_channels_that_are_left(tmp_path: Path) -> None:
+    full, x = Slopes(), torch.randn(5, 4)
+    space = autoprune.trace(full, x[:1])
+    ranking = rank_channels(full, space.search_space, "random", seed=1)
+    cut = slice_model(full, space.search_space, (3,), ranking)
+    folder = write_architecture(record(space, PYTHON_MODEL, (3,)), cut, tmp_path, ranking=ranking)
+    assert torch.equal(load(folder, model=Slopes())(x), cut(x))
 
 
 def test_the_exported_space_is_strict_json(network: tuple[Convolutions, Path]) -> None:

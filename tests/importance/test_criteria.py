@@ -8,9 +8,10 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.errors import EvaluationError, RegistryError, SpaceError
 from autoprune.importance import CRITERIA
-from autoprune.importance.members import Criterion, channel_scores, group_tensors, rank_channels
+from autoprune.importance.members import Criterion, channel_scores, group_tensors, rank_channels, unit_scores
 from autoprune.space.groups import SearchSpace
 from autoprune.space.slicing import ranking_from_scores
+from autoprune.space.ties import tie
 from autoprune.testing.criteria import CriterionContract
 from autoprune.zoo import build_model
 
@@ -152,6 +153,37 @@ def test_random_order_follows_its_seed_and_no_other_criterion_does(resnet: tuple
 def test_ranks_sort_by_importance_and_ties_keep_their_order() -> None:
     (ranking,) = ranking_from_scores([np.array([0.5, 2.0, 0.5, 3.0, 0.0])])
     assert ranking.tolist() == [2, 1, 3, 0, 4]
+
+
+def tied_network() -> tuple[nn.Module, SearchSpace, SearchSpace]:
+    """A perceptron and its space, without and with its first two layers tied."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 4), nn.Linear(4, 2))
+    apart = autoprune.trace(model, torch.randn(1, 5), verify=False).search_space
+    return model, apart, tie(apart, [(0, 1)])
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "bn_scale"])
+def test_tied_sets_are_scored_and_ranked_by_themselves(criterion: str) -> None:
+    model, apart, tied = tied_network()
+    first, second, third = channel_scores(model, apart, criterion)
+    scores = channel_scores(model, tied, criterion)
+    assert [len(s) for s in scores] == [group.slots for group in tied.groups] == [15, 4]
+    assert scores[0] == pytest.approx(np.r_[first, second])
+    assert scores[1] == pytest.approx(third)
+    of_first, of_second, of_third = ranking_from_scores([first, second, third])
+    ranking = rank_channels(model, tied, criterion)
+    assert ranking[0].tolist() == [*(of_first // 2), *(of_second // 3)]
+    assert ranking[1].tolist() == of_third.tolist()
+
+
+def test_a_unit_is_worth_the_channels_that_come_with_it() -> None:
+    _, apart, tied = tied_network()
+    first, second, third = np.arange(6.0), np.arange(9.0)[::-1], np.arange(4.0)
+    units, untied = unit_scores(tied, [np.r_[first, second], third])
+    assert untied is third
+    assert units.tolist() == [5 + 4 + 8 + 7 + 6, 3 + 2 + 5 + 4 + 3, 1 + 0 + 2 + 1 + 0]
+    assert [s.tolist() for s in unit_scores(apart, [first, second, third])] == [[*first], [*second], [*third]]
 
 
 def test_unknown_criteria_other_networks_and_broken_weights_are_refused(resnet: tuple[nn.Module, SearchSpace]) -> None:

@@ -1,10 +1,13 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
+from autoprune.space.graph_form import graph_network
+from autoprune.space.trace import trace
 
 CPU = torch.device("cpu")
 
@@ -56,6 +59,16 @@ def test_statistics_equal_those_computed_by_hand(model: nn.Module, inputs: list[
     for norm, (mean, variance) in zip((model[1], model[5]), expected, strict=True):
         torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(norm.running_var.double(), variance, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_that_runs_as_its_graph_gets_the_same_statistics(model: nn.Module, inputs: list[Tensor]):
+    traced = trace(model, inputs[0])
+    graph = graph_network(model, traced.program, replace(traced.space, form="graph"), traced.example)
+    recalibrate_batch_norm(graph, inputs, device=CPU)
+    recalibrate_batch_norm(model, inputs, device=CPU)
+    assert graph.training
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(graph.state_dict()[name], value)
 
 
 def test_weights_flags_momenta_and_random_state_stay(model: nn.Module, inputs: list[Tensor]):

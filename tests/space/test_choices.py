@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +12,14 @@ from nets import Net, classify, conv
 from torch import nn
 
 import autoprune
-from autoprune.config import SpaceOptions
+from autoprune.config import SpaceOptions, validated
 from autoprune.errors import ConfigError, SpaceError
-from autoprune.space.choices import exclude, freeze_groups, width_choices
+from autoprune.space.choices import Allowed, apply_options, exclude, freeze_groups, kinds_of, width_choices
+from autoprune.space.groups import SearchSpace, Widths
 from autoprune.testing.spaces import chain_space
 
-OPTIONS = st.builds(
-    SpaceOptions,
+RULES = st.builds(
+    Allowed,
     min_ratio=st.floats(0.01, 1.0),
     min_channels=st.integers(1, 40),
     divisor=st.integers(1, 24),
@@ -24,10 +27,30 @@ OPTIONS = st.builds(
 )
 
 
+def choices_of(width: int, allowed: Allowed) -> Widths:
+    return width_choices([(width, allowed)])
+
+
+def with_options(space: SearchSpace, **keys: Any) -> SearchSpace:
+    return apply_options(space, validated(SpaceOptions, keys, "test"))
+
+
+def choices(space: SearchSpace) -> dict[str, Widths]:
+    return {group.name: group.choices for group in space.groups}
+
+
+def residual(space: SearchSpace, *names: str) -> SearchSpace:
+    return replace(space, groups=tuple(replace(g, residual=g.name in names) for g in space.groups))
+
+
+def heads(space: SearchSpace, *names: str) -> SearchSpace:
+    return replace(space, groups=tuple(replace(g, kind="heads") if g.name in names else g for g in space.groups))
+
+
 @settings(deadline=None)
-@given(st.integers(1, 300), OPTIONS)
-def test_choices_ascend_to_the_full_width_in_multiples_above_the_minimum(width: int, options: SpaceOptions) -> None:
-    choices = width_choices("conv", width, options)
+@given(st.integers(1, 300), RULES)
+def test_choices_ascend_to_the_full_width_in_multiples_above_the_minimum(width: int, options: Allowed) -> None:
+    choices = choices_of(width, options)
     assert choices[-1] == width
     assert list(choices) == sorted(set(choices))
     for choice in choices[:-1]:
@@ -37,22 +60,22 @@ def test_choices_ascend_to_the_full_width_in_multiples_above_the_minimum(width: 
 
 
 @settings(deadline=None)
-@given(st.integers(1, 300), OPTIONS.filter(lambda options: options.ratios is None))
-def test_without_explicit_ratios_no_allowed_multiple_is_left_out(width: int, options: SpaceOptions) -> None:
+@given(st.integers(1, 300), RULES.filter(lambda options: options.ratios is None))
+def test_without_explicit_ratios_no_allowed_multiple_is_left_out(width: int, options: Allowed) -> None:
     least = max(options.min_channels, math.ceil(options.min_ratio * width - 1e-9))
     multiples = [n for n in range(1, width) if n % options.divisor == 0 and n >= least]
-    assert list(width_choices("conv", width, options)) == [*multiples, width]
+    assert list(choices_of(width, options)) == [*multiples, width]
 
 
 def test_explicit_ratios_go_to_the_nearest_multiple() -> None:
-    options = SpaceOptions(ratios=(0.25, 0.5, 0.75), divisor=8)
-    assert width_choices("conv", 64, options) == (16, 32, 48, 64)
-    assert width_choices("conv", 24, options) == (8, 16, 24)
-    assert width_choices("conv", 6, options) == (6,)
+    options = Allowed(ratios=(0.25, 0.5, 0.75), divisor=8)
+    assert choices_of(64, options) == (16, 32, 48, 64)
+    assert choices_of(24, options) == (8, 16, 24)
+    assert choices_of(6, options) == (6,)
 
 
 def test_a_width_that_is_no_multiple_stays_allowed() -> None:
-    assert width_choices("conv", 20, SpaceOptions(divisor=8)) == (8, 16, 20)
+    assert choices_of(20, Allowed(divisor=8)) == (8, 16, 20)
 
 
 def test_options_reach_the_groups_of_a_traced_model() -> None:
@@ -63,6 +86,102 @@ def test_options_reach_the_groups_of_a_traced_model() -> None:
     assert "excluded by 'b'" in {part.reason for part in space.frozen}
     with pytest.raises(ConfigError, match=r"unknown key 'divisr'.*Did you mean 'divisor'"):
         autoprune.trace(net, torch.randn(1, 3, 6, 6), options={"divisr": 4})
+
+
+def test_the_default_options_allow_every_channel_from_a_tenth() -> None:
+    space = with_options(chain_space((20, 9)))
+    assert choices(space) == {"conv0": tuple(range(2, 21)), "conv1": tuple(range(1, 10))}
+    assert space.notes == ()
+
+
+def test_a_group_no_wider_than_the_divisor_stays_and_is_noted() -> None:
+    space = with_options(chain_space((6, 16, 8, 20)), divisor=8)
+    assert choices(space) == {"conv0": (6,), "conv1": (8, 16), "conv2": (8,), "conv3": (8, 16, 20)}
+    assert space.notes == ("these groups stay whole, no wider than the divisor 8: conv0 (6), conv2 (8)",)
+    assert len(space.groups) == 4, "they are listed, not dropped"
+
+
+def test_a_group_that_the_minimum_keeps_whole_is_noted() -> None:
+    space = with_options(chain_space((6, 16)), min_channels=8)
+    assert choices(space) == {"conv0": (6,), "conv1": tuple(range(8, 17))}
+    assert space.notes == ("these groups stay whole, minimum and ratios allow no other: conv0 (6)",)
+
+
+def test_later_overrides_win_key_by_key() -> None:
+    overrides = [
+        {"match": "conv*", "divisor": 4, "min_ratio": 0.5},
+        {"match": "conv[12]", "divisor": 8},
+        {"match": "conv2", "ratios": [0.25, 0.75]},
+    ]
+    space = with_options(chain_space((16, 32, 64)), overrides=overrides)
+    assert choices(space) == {"conv0": (8, 12, 16), "conv1": (16, 24, 32), "conv2": (48, 64)}
+
+
+def test_inner_only_keeps_residual_groups_whole() -> None:
+    space = with_options(residual(chain_space((4, 6, 8)), "conv1"), inner_only=True)
+    assert [group.name for group in space.groups] == ["conv0", "conv2"]
+    assert [(part.name, part.reason) for part in space.frozen] == [("conv1", "inner_only: it feeds a residual sum")]
+
+
+def test_kinds_have_rules_of_their_own_and_overrides_win() -> None:
+    space = heads(residual(chain_space((12, 64, 32, 24)), "conv1"), "conv0")
+    assert kinds_of(space) == ["heads", "embedding", "mlp", "mlp"]
+    kinds = {"heads": {"min_channels": 10}, "embedding": {"divisor": 16}, "mlp": {"divisor": 8, "min_ratio": 0.5}}
+    cut = with_options(space, divisor=4, kinds=kinds, overrides=[{"match": "conv3", "divisor": 12}])
+    expected = {"conv0": (10, 11, 12), "conv1": (16, 32, 48, 64), "conv2": (16, 24, 32), "conv3": (12, 24)}
+    assert choices(cut) == expected
+    assert cut.notes == ()
+
+
+def test_keys_that_count_channels_do_not_count_heads() -> None:
+    space = with_options(heads(chain_space((12, 64)), "conv0"), divisor=16, min_channels=16, min_ratio=0.5)
+    assert choices(space) == {"conv0": tuple(range(6, 13)), "conv1": (32, 48, 64)}
+
+
+def test_a_kind_that_the_model_does_not_have_is_noted() -> None:
+    assert kinds_of(residual(chain_space((4, 6)), "conv0")) == ["channels", "channels"]
+    space = with_options(chain_space((4, 6)), kinds={"heads": {"min_channels": 2}, "channels": {"min_channels": 3}})
+    assert choices(space) == {"conv0": (3, 4), "conv1": (3, 4, 5, 6)}
+    assert space.notes == ("kinds.heads: this model has no groups of this kind; the rule changes nothing",)
+
+
+@pytest.mark.parametrize("keys", [{"exclude": ["conf1"]}, {"tie": [["conv0", "conf1"]]}, {"tie": ["conf1"]}])
+def test_every_pattern_must_match_a_layer(keys: dict[str, Any]) -> None:
+    (place,) = keys
+    with pytest.raises(SpaceError, match=rf"^{place}: 'conf1' matches no layer .* Did you mean 'conv1'\?"):
+        with_options(chain_space((4, 6)), **keys)
+    with pytest.raises(SpaceError, match=r"^overrides: 'conf1' matches no layer .* Did you mean 'conv1'\?"):
+        with_options(chain_space((4, 6)), overrides=[{"match": "conv0"}, {"match": "conf1"}])
+
+
+def test_a_pattern_of_layers_that_another_key_keeps_whole_is_no_mistake() -> None:
+    space = with_options(chain_space((4, 6)), exclude=["conv1"], overrides=[{"match": "conv1", "divisor": 2}])
+    assert [group.name for group in space.groups] == ["conv0"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"overrides": [{"match": "a", "divisr": 3}]}, r"unknown key 'overrides\.0\.divisr'\. Did you mean 'divisor'"),
+        ({"overrides": [{"divisor": 3}]}, r"key 'overrides\.0\.match' is missing"),
+        ({"kinds": {"head": {}}}, r"unknown key 'kinds\.head'\. Did you mean 'heads'"),
+        ({"kinds": {"heads": {"min_ratios": 1}}}, r".*Did you mean 'min_ratio'\? Allowed here: min_ratio"),
+        ({"kinds": {"mlp": {"min_ratio": 2}}}, r"kinds\.mlp\.min_ratio: .*less than or equal to 1, got 2"),
+        ({"per": "blok"}, r"per: .*'layer', 'block', 'stage' or 'model', got 'blok'"),
+        ({"tie": [[]]}, r"tie\.0: .*at least 1 item"),
+    ],
+)
+def test_a_mistake_in_a_space_file_is_one_clear_line(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^space: {message}"):
+        validated(SpaceOptions, keys, "space")
+
+
+def test_options_survive_the_way_through_a_job_file() -> None:
+    keys = {"tie": ["a*", ["b", "c"]], "overrides": [{"match": "d", "ratios": [0.5]}], "kinds": {"mlp": {"divisor": 8}}}
+    options = validated(SpaceOptions, keys, "space")
+    assert options.tie == (("a*",), ("b", "c"))
+    assert validated(SpaceOptions, options.model_dump(mode="json"), "space") == options
+    assert hash(options) == hash(validated(SpaceOptions, keys, "space"))
 
 
 def test_exclusion_is_by_shell_pattern_over_the_layers_of_a_group() -> None:
@@ -82,7 +201,7 @@ def test_a_pattern_that_matches_nothing_is_refused_with_a_suggestion() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(2, 9), min_size=2, max_size=4), st.data())
 def test_a_space_without_a_group_costs_what_it_did_with_that_group_full(widths: list[int], data: st.DataObject) -> None:
-    from autoprune.space.verify import multiply_adds
+    from autoprune.space.flop_check import multiply_adds
 
     space = chain_space(widths)
     index = data.draw(st.integers(0, len(widths) - 1))

@@ -4,50 +4,24 @@ import habits_of_data  # noqa: F401 - adds its habits to the table
 import numpy as np
 import pytest
 import torch
-from habits import HABITS, NOT_COUNTED_BY_FVCORE, Habit
-from masking import largest_error, random_ranking, random_widths, randomised
+from habits import HABITS
 from nets import Net, classify, conv, image, parameter
 from torch import Tensor, nn
 
 from autoprune.cost import METRICS
 from autoprune.errors import SpaceError
 from autoprune.space.groups import SearchSpace
-from autoprune.space.slicing import slice_model
 from autoprune.space.trace import trace
-from autoprune.space.verify import counted_by_fvcore, verify
+from autoprune.space.verify import verify
+from autoprune.testing.rules import RuleContract, tried
 
 
-def verified(habit: Habit) -> SearchSpace:
-    return verify(habit.net, trace(habit.net, habit.inputs).space, habit.inputs).space
+def verified(name: str) -> SearchSpace:
+    return tried(HABITS[name]).space
 
 
-@pytest.fixture(params=HABITS)
-def habit(request: pytest.FixtureRequest) -> Habit:
-    torch.manual_seed(0)
-    return HABITS[request.param]()
-
-
-def test_groups_and_frozen_parts_are_as_expected(habit: Habit) -> None:
-    space = verified(habit)
-    assert {group.name: group.width for group in space.groups} == habit.groups
-    inner = {part.name: part.reason for part in space.frozen if part.name != "fc"}
-    assert inner.keys() == habit.frozen.keys()
-    assert all(why in inner[layer] for layer, why in habit.frozen.items()), inner
-
-
-def test_a_cut_network_computes_what_the_masked_one_does_at_the_cost_that_was_told(
-    habit: Habit, request: pytest.FixtureRequest
-) -> None:
-    space, rng = verified(habit), np.random.default_rng(0)
-    model = randomised(habit.net)
-    params, flops = METRICS.get("params")(space), METRICS.get("flops")(space)
-    for _ in range(6):
-        widths, ranking = random_widths(space, rng), random_ranking(space, rng)
-        assert largest_error(model, space, widths, ranking, *habit.inputs) < 1e-4
-        cut = slice_model(model, space, widths, ranking)
-        assert params(np.array([widths]))[0] == sum(p.numel() for p in cut.parameters())
-        if not any(name in request.node.name for name in NOT_COUNTED_BY_FVCORE):
-            assert flops(np.array([widths]))[0] == counted_by_fvcore(cut, habit.inputs)
+class TestHabits(RuleContract):
+    cases = HABITS
 
 
 @pytest.mark.parametrize(
@@ -59,13 +33,13 @@ def test_a_cut_network_computes_what_the_masked_one_does_at_the_cost_that_was_to
     ],
 )
 def test_what_fvcore_does_not_know_is_counted_by_hand(name: str, by_hand: int) -> None:
-    space = verified(HABITS[name]())
+    space = verified(name)
     assert METRICS.get("flops")(space)(np.array([space.full]))[0] == by_hand
 
 
 @pytest.mark.parametrize("name", ["residual_sum", "difference_in_place", "two_inputs", "layer_scale"])
 def test_channels_that_several_layers_write_are_residual(name: str) -> None:
-    (group,) = verified(HABITS[name]()).groups
+    (group,) = verified(name).groups
     assert group.residual
     assert group.members == ("a", "b")
 
@@ -74,11 +48,11 @@ def test_channels_that_several_layers_write_are_residual(name: str) -> None:
     "name", ["concat_of_concats", "squeeze_and_excitation", "positional_parameter", "choice_by_where"]
 )
 def test_channels_of_other_nets_are_not_residual(name: str) -> None:
-    assert not any(group.residual for group in verified(HABITS[name]()).groups)
+    assert not any(group.residual for group in verified(name).groups)
 
 
 def test_a_flattened_map_has_one_column_per_position_in_the_next_layer() -> None:
-    space = verified(HABITS["flatten_before_linear"]())
+    space = verified("flatten_before_linear")
     (linear,) = (op for op in space.operations if op.kind == "linear")
     assert [size.terms for size in linear.sizes] == [(), ((0, 36),)]
 
@@ -86,7 +60,7 @@ def test_a_flattened_map_has_one_column_per_position_in_the_next_layer() -> None
 def test_a_model_that_cannot_be_pruned_at_all_is_refused_with_the_reason() -> None:
     net = Net(lambda n, x: n.a(x), a=conv(3, 16))
     with pytest.raises(SpaceError, match=r"nothing in this model can be pruned \(a: the model's output\)"):
-        verify(net, trace(net, image()).space, (image(),))
+        verify(net, trace(net, image()))
 
 
 def test_a_weight_used_in_two_ways_stays_whole() -> None:

@@ -17,10 +17,10 @@ import autoprune
 from autoprune.cost import METRICS
 from autoprune.cost.polynomial import CostFunction
 from autoprune.errors import SpaceError
+from autoprune.space.flop_check import counted_by_fvcore
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.serial import from_json, to_json
 from autoprune.space.slicing import slice_model
-from autoprune.space.verify import counted_by_fvcore
 from autoprune.zoo import ZOO, build_model
 
 SMALL = {
