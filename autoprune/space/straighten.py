@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -18,11 +20,21 @@ def straighten(graph: LabelGraph) -> Classes:
     The dimension with the most distinct channels stays free (the position inside a shuffle's groups, not the group).
     """
     classes = graph.unions.solve()
-    every = (compact(labels) for factors in graph.values.values() for labels in factors)
+    every = [compact(labels) for factors in graph.values.values() for labels in factors]
+    _freeze_single(graph, every, classes)
     values = [labels for labels in every if sum(n > 1 for n in labels.shape) > 1]
     while [labels for labels in values if _tie(graph, labels, classes)]:  # ties of one value may bend others
         classes = graph.unions.solve()
-    return classes
+        _freeze_single(graph, every, classes)
+    return graph.unions.solve()
+
+
+def _freeze_single(graph: LabelGraph, values: Sequence[Tensor], classes: Classes) -> None:
+    """A channel that some value holds alone has no dimension there to be cut along."""
+    for labels in values:
+        solved = _solved(labels, classes)
+        if solved.size and solved.max() >= 0 and not _dims(solved):
+            graph.unions.freeze(labels, "a value of the graph holds nothing but this channel")
 
 
 def axes_of(labels: Tensor, classes: Classes) -> list[tuple[int, IntArray]]:

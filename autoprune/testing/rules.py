@@ -184,7 +184,9 @@ class RuleContract:
         for widths, ranking in (whole, *cuts(t.space, number=1)):
             cut = slice_model(t.network, t.space, widths, ranking)
             assert multiply_adds(t.space, widths) == counted_by_fvcore(cut, t.case.example)
-            if t.case.counted:
+            if t.case.counted and (
+                min(widths) > 1 or widths == t.space.full
+            ):  # torch sees no product of single columns
                 assert flops(np.array([widths]))[0] == counted_by_torch(cut, t.case.example)
 
     def test_a_cut_network_trains(self, build: Build) -> None:

@@ -42,7 +42,7 @@ def gram_matrix() -> RuleCase:
         return n.fc(torch.bmm(y, y.transpose(1, 2)).sum((1, 2), keepdim=True).flatten(1) + n.b(x).mean((2, 3)))  # type: ignore[no-any-return]
 
     net = Net(forward, a=conv(3, 16), b=conv(3, 8), fc=linear(8))
-    return RuleCase(net, image())
+    return case(net, {"b": 8}, {"a": "channels along two dimensions"})
 
 
 @habit
@@ -102,9 +102,9 @@ def bounds_in_place() -> RuleCase:
 # --- shuffles and foldings -----------------------------------------------------------------------------------------
 @habit
 def channel_shuffle() -> RuleCase:
-    """Four groups; the same positions of every group go."""
+    """The grouped convolution ties whole groups before the shuffle, whose own number of groups is baked in."""
     net = between(lambda n, y: n.g(F.channel_shuffle(y, 4)), g=conv(16, 16, groups=4))  # type: ignore[operator]
-    return RuleCase(net, image())
+    return case(net, {"g": 4, "b": 8}, {"a": "differs"})
 
 
 @habit
@@ -156,13 +156,15 @@ def padded_shortcut() -> RuleCase:
 
 @habit
 def first_channel_changed() -> RuleCase:
-    """Which channel comes first depends on what was cut; the graph knows."""
-    return RuleCase(between(lambda n, y: torch.cat([2 * y[:, :1], y[:, 1:]], 1)), image())
+    """The first channel is a group of its own, and always there."""
+    return case(between(lambda n, y: torch.cat([2 * y[:, :1], y[:, 1:]], 1)), {"a": 1, "a#2": 15, "b": 8})
 
 
 @habit
 def slice_behind_the_first_channel() -> RuleCase:
-    return RuleCase(between(lambda n, y: n.d(y[:, 1:4]), 4, d=conv(3, 4)), image())  # type: ignore[operator]
+    """Channels 0 and 4 to 15 have no reader at all."""
+    net = between(lambda n, y: n.d(y[:, 1:4]), 4, d=conv(3, 4))  # type: ignore[operator]
+    return RuleCase(net, image(), form="graph")
 
 
 @habit
@@ -192,9 +194,9 @@ def inputs_by_name() -> RuleCase:
 def outputs_as_a_tuple() -> RuleCase:
     def forward(n: Any, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         y = n.a(x)
-        return classify(n, n.b(y)), [y.mean(1), y.amax((2, 3)).sum()]
+        return classify(n, n.b(y)), [y.sum(1), y.amax((2, 3)).sum()]
 
-    return RuleCase(Net(forward, a=conv(3, 16), b=conv(16, 8), fc=linear(8)), image())
+    return case(Net(forward, a=conv(3, 16), b=conv(16, 8), fc=linear(8)), FREE)
 
 
 @habit
@@ -234,9 +236,10 @@ def buffer_outside_of_the_state() -> RuleCase:
 
 @habit
 def constant_from_outside() -> RuleCase:
-    """A tensor that is no part of the module has the size it has, unless the graph takes it in."""
+    """A tensor that is no part of the module has the size it has."""
     scale = torch.rand(1, 16, 1, 1)
-    return RuleCase(between(lambda n, y: n.c(y * scale), c=conv(16, 16)), image())  # type: ignore[operator]
+    net = between(lambda n, y: n.c(y * scale), c=conv(16, 16))  # type: ignore[operator]
+    return case(net, {"c": 16, "b": 8}, {"a": "size is fixed"})
 
 
 @habit

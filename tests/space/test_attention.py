@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 from transformers import (
@@ -19,7 +21,9 @@ from transformers import (
 )
 
 from autoprune.config import SpaceOptions
-from autoprune.testing.rules import Build, RuleCase, RuleContract
+from autoprune.cost import METRICS
+from autoprune.space.slicing import random_ranking, slice_model
+from autoprune.testing.rules import Build, RuleCase, RuleContract, tried
 
 
 def around(part: nn.Module, **expected: object) -> RuleCase:
@@ -65,3 +69,38 @@ CASES: dict[str, Build] = {
 
 class TestAttention(RuleContract):
     cases = CASES
+
+
+APART = {"fused projection": "qkv", "heads folded into the batch": "q", "torch, batch first": "attention"}
+
+
+@pytest.mark.parametrize(("name", "layer"), APART.items())
+def test_by_default_whole_heads_go(name: str, layer: str) -> None:
+    (group,) = (g for g in tried(CASES[name]).space.groups if g.name == f"part.{layer}")
+    assert (group.kind, group.width) == ("heads", 4)
+
+
+@pytest.mark.parametrize("name", ["inside heads: fused projection", "inside heads: torch"])
+def test_on_demand_every_head_gets_narrower(name: str) -> None:
+    groups = {g.name.removeprefix("part."): (g.kind, g.width) for g in tried(CASES[name]).space.groups}
+    assert ("channels", 4) in groups.values()
+    assert all(kind == "channels" for kind, _ in groups.values())
+
+
+def test_query_heads_go_with_the_key_head_they_share() -> None:
+    t = tried(CASES["grouped queries, rotary"])
+    sizes = [t.space.full]
+    for widths in (t.space.full, tuple(1 if g.kind == "heads" else g.width for g in t.space.groups)):
+        cut = slice_model(t.network, t.space, widths, random_ranking(t.space, np.random.default_rng(0)))
+        sizes.append(tuple(len(cut.get_parameter(f"part.{name}_proj.weight")) for name in "qkv"))
+    assert sizes[1:] == [(16, 8, 8), (8, 4, 4)]
+
+
+def test_multiply_adds_of_attention_by_hand() -> None:
+    """Scores and means of values, two images of five tokens; fvcore counts fused attention as zero."""
+    space = tried(CASES["fused projection"]).space
+    flops = METRICS.get("flops")(space)
+    for heads, width in ((4, 16), (1, 4)):
+        widths = tuple(heads if group.kind == "heads" else group.width for group in space.groups)
+        layers = 2 * 5 * (12 * 16 + 16 * 3 * width + width * 16) + 2 * 16 * 5
+        assert flops(np.array([widths]))[0] == layers + 2 * (2 * 5 * 5 * width)

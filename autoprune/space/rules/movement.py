@@ -72,9 +72,14 @@ def select(graph: LabelGraph, call: Call) -> Any:
 def strided_slice(graph: LabelGraph, call: Call) -> Any:
     """A slice of consecutive channels moves; every n-th channel would be another one after a cut."""
     x = graph.labels(call.tensors[0])
-    if int(call.get("step") or 1) != 1 and varies(x, int(call.get("dim") or 0)):
+    dim = int(call.get("dim") or 0) % x.ndim
+    if int(call.get("step") or 1) == 1 or not varies(x, dim):
+        return movement(graph, call)
+    heads = [d for d in graph.unions.splits(x) if d != dim]
+    if not heads or graph.attention != "heads":
         return unknown(graph, call, "takes every n-th channel")
-    return movement(graph, call)
+    whole = tie_within(graph, x, heads, f"{call.place} takes every n-th of them")
+    return tighten(call.target(**{**call.with_labels(graph.labels), call.target._schema.arguments[0].name: whole}))
 
 
 def lookup(graph: LabelGraph, call: Call) -> Any:

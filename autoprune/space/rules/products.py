@@ -215,7 +215,7 @@ def _result(
     if not passed:
         return torch.tensor(FIXED).expand(tuple(shape))
     vector = channels[passed[0]]
-    if len(passed) > 1 and graph.attention == "heads":
+    if len(passed) > 1 and passed[0] not in activations and graph.attention == "heads":
         graph.heads.append(vector)
     if produced and passed[0] not in activations:
         positions = math.prod(n for n, letter in zip(shape, output, strict=True) if letter != passed[0])
