@@ -54,6 +54,7 @@ class Program:
         out_spec: how the flat outputs form what the model returns.
         tracer: who recorded it.
         seconds: how long that took.
+        decides: forward reads values (`if`, `.item()`); the graph holds what it decided for the example only.
     """
 
     graph: fx.Graph
@@ -63,6 +64,7 @@ class Program:
     out_spec: Any
     tracer: Literal["torch.export", "make_fx"]
     seconds: float
+    decides: bool = False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -185,6 +187,7 @@ def _make_fx(model: nn.Module, example: Example) -> Program:
     tracer = make_fx(flat, pre_dispatch=True, tracing_mode="real", _error_on_data_dependent_ops=False)
     module = tracer(list(named.values()), leaves)  # `if` on values and .item() take this example's way
     graph = module.graph
+    decides = any(torch.Tag.data_dependent_output in getattr(node.target, "tags", ()) for node in graph.nodes)
     names = [node.name for node in graph.nodes if node.op == "placeholder"]
     tensors = {
         placeholder: (name, "parameter" if name in parameters else "buffer")
@@ -201,7 +204,8 @@ def _make_fx(model: nn.Module, example: Example) -> Program:
         constants[placeholder.name] = value
         node.replace_all_uses_with(placeholder)
         graph.erase_node(node)
-    return Program(graph, tensors, constants, tuple(names[len(named) :]), out_spec[-1], "make_fx", 0.0)  # type: ignore[arg-type]
+    inputs = tuple(names[len(named) :])
+    return Program(graph, tensors, constants, inputs, out_spec[-1], "make_fx", 0.0, decides)  # type: ignore[arg-type]
 
 
 def _flatten(graph: fx.Graph) -> None:

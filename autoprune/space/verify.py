@@ -11,12 +11,13 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from autoprune.errors import SpaceError
 from autoprune.randomness import untouched
@@ -229,17 +230,33 @@ class _Trial:
         return slice_model(self._graphs[id(space)], space, widths, ranking)
 
     def _graph_works(self, space: SearchSpace) -> bool:
-        """True where the graph gives what the model gives."""
+        """True where the graph gives what the model gives, whatever forward decides by values."""
+        if self._program.decides:
+            return False
+        examples = [self._example]
+        if self._program.tracer == "make_fx":
+            examples += [tree_map(partial(_varied, factor=factor), self._example) for factor in (-1.0, 3.0)]
         try:
             graph = graph_network(self._model, self._program, space, self._example, batch=False)
-            pairs = zip(self._outputs(graph), self._outputs(self._model), strict=True)
-            return all(_relative(a, b) <= self._tolerance for a, b in pairs)
+            pairs = [
+                pair
+                for example in examples
+                for pair in zip(self._outputs(graph, example), self._outputs(self._model, example), strict=True)
+            ]
+            return all(a.shape == b.shape and _relative(a, b) <= self._tolerance for a, b in pairs)
         except Exception:  # noqa: BLE001 - a graph that does not run is no form of the model
             return False
 
-    def _outputs(self, model: nn.Module) -> list[Tensor]:
+    def _outputs(self, model: nn.Module, example: Example | None = None) -> list[Tensor]:
         with torch.no_grad():
-            return _tensors(run_model(model, self._example))
+            return _tensors(run_model(model, self._example if example is None else example))
+
+
+def _varied(value: Any, factor: float) -> Any:
+    """Another input of the same kind: floats scaled, integers and masks in reverse."""
+    if not isinstance(value, Tensor):
+        return value
+    return value * factor if value.is_floating_point() else value.flip(tuple(range(value.ndim)))
 
 
 def _tensors(outputs: Any) -> list[Tensor]:
