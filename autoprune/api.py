@@ -1,14 +1,13 @@
-"""The Python front door: `search`, `resume`, `trace`, and what they return."""
+"""The Python front door: `search`, `resume`, what they return, and `trace`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 from torch import nn
 
 from autoprune.config import (
@@ -16,98 +15,28 @@ from autoprune.config import (
     SpaceOptions,
     TrainingOptions,
     VerdictOptions,
-    load_space_options,
     validated,
 )
 from autoprune.controllers.base import Trial
-from autoprune.cost import METRICS
-from autoprune.cost.polynomial import CostFunction
 from autoprune.data import load_data, splits_from
 from autoprune.errors import ConfigError
 from autoprune.export.architecture import PYTHON_MODEL, load
-from autoprune.importance.members import rank_channels
 from autoprune.pipeline import driver
 from autoprune.pipeline.ingredients import check_outputs, pick_device
 from autoprune.pipeline.phases import write_reports
 from autoprune.pipeline.prepare import Ingredients
 from autoprune.search.progress import Mode
 from autoprune.search.run_directory import read_json
-from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
-from autoprune.space.origin import InForm, full_network, in_form
+from autoprune.space.groups import Widths
+from autoprune.space.origin import full_network
 from autoprune.space.program import Example
-from autoprune.space.slicing import slice_model
-from autoprune.space.trace import trace as trace_graph
-from autoprune.space.verify import verify as verify_space
+from autoprune.traced import Space, space_options, trace
 from autoprune.training.callable_task import CallableTask
 from autoprune.training.loop import Recipe
 from autoprune.training.task import ClassificationTask, Task
 from autoprune.verdict.record import Arm, RunRecord, Verdict
 
-
-@final
-@dataclass(frozen=True, eq=False)
-class Space:
-    """A traced model's width groups: what can be cut, what it costs, and the networks themselves."""
-
-    search_space: SearchSpace
-    _in_form: InForm = field(default=lambda model: model, repr=False)
-
-    @property
-    def groups(self) -> tuple[WidthGroup, ...]:
-        """Width groups, each with `.name`, `.width`, `.choices`, `.members` and `.residual`."""
-        return self.search_space.groups
-
-    @property
-    def frozen(self) -> tuple[FrozenPart, ...]:
-        """What stays as it is, each with `.name`, `.channels` and `.reason`."""
-        return self.search_space.frozen
-
-    @property
-    def full(self) -> Widths:
-        """The unpruned widths."""
-        return self.search_space.full
-
-    def uniform(self, ratio: float) -> Widths:
-        """The member nearest to this ratio in every group; raises SpaceError outside (0, 1]."""
-        return self.search_space.uniform(ratio)
-
-    def nearest(self, widths: Iterable[float]) -> Widths:
-        """The member of the space nearest to these numbers; raises SpaceError for a wrong count."""
-        return self.search_space.nearest(widths)
-
-    def cost(self, widths: Iterable[int]) -> dict[str, int | float]:
-        """Metric -> cost of a member of the space, in closed form.
-
-        `flops` counts one multiply-add as one FLOP, for one pass of the example input.
-
-        Raises:
-            SpaceError: the widths are not in the space; names the group.
-        """
-        row = np.array([self.search_space.check(widths)])
-        costs = {name: float(cost(row)[0]) for name, cost in self._metrics.items()}
-        return {name: int(cost) if cost.is_integer() else cost for name, cost in costs.items()}
-
-    @cached_property
-    def _metrics(self) -> dict[str, CostFunction]:
-        return {name: METRICS.get(name)(self.search_space) for name in METRICS.names()}
-
-    def slice(self, model: nn.Module, widths: Iterable[int], *, criterion: str = "l1", seed: int = 0) -> nn.Module:
-        """A new network of these widths with inherited weights, the best channels by `criterion`; `model` is only read.
-
-        It is of the model's class, or runs the traced graph where only that can be cut (`search_space.form`): with
-        inputs as in the example, any batch size, and trainable as ever.
-
-        Args:
-            model: the network that was traced, with any weights.
-            widths: member of the space.
-            criterion: ranks channels inside a group.
-            seed: of the criterion, where it is random.
-
-        Raises:
-            SpaceError: the widths are not in the space, or `model` is not the one that was traced.
-        """
-        ranking = rank_channels(model, self.search_space, criterion, seed=seed)
-        return slice_model(self._in_form(model), self.search_space, self.search_space.check(widths), ranking)
+__all__ = ["SearchResult", "Space", "resume", "search", "trace"]
 
 
 @final
@@ -162,33 +91,6 @@ class SearchResult:
     def save(self, folder: Path | str) -> Path:
         """Copy architecture.yaml, space.json and model.safetensors to a folder; `autoprune.load(folder)` reads it."""
         return driver.export_run(self.directory, Path(folder))
-
-
-def trace(
-    model: nn.Module,
-    example_input: Example,
-    *,
-    options: SpaceOptions | Mapping[str, Any] | Path | str | None = None,
-    verify: bool = True,
-) -> Space:
-    """Find what can be cut in a model; the model is only read.
-
-    Args:
-        model: any module that `torch.export` or `make_fx` can trace.
-        example_input: a tensor, a tuple of positional inputs, or a mapping of keyword inputs; a batch of 1 gives costs
-            per image.
-        options: width choices and exclusions: `SpaceOptions`, a mapping, or a file of `search_spaces/`.
-        verify: build random cuts and compare them with the masked model; groups that fail are frozen.
-
-    Raises:
-        TraceError: the model cannot be traced.
-        SpaceError: nothing can be pruned.
-    """
-    traced = trace_graph(model, example_input, options=_space_options(options))
-    if not verify:
-        return Space(traced.space)
-    verified = verify_space(model, traced)
-    return Space(verified.space, in_form(verified))
 
 
 def search(
@@ -256,7 +158,7 @@ def search(
         "model": {"factory": PYTHON_MODEL},
         "data": {"name": data if isinstance(data, str) else PYTHON_MODEL},
         "training": _dump(training),
-        "space": _space_options(space).model_dump(),
+        "space": space_options(space).model_dump(),
         "constraints": constraints,
         "search": {
             "trials": trials,
@@ -298,14 +200,6 @@ def resume(run_dir: Path | str, *, progress: Mode = "auto") -> SearchResult:
         RunError: there is no such run, or what it was started with has changed.
     """
     return SearchResult(driver.resume_job(Path(run_dir), progress=progress), None)
-
-
-def _space_options(given: SpaceOptions | Mapping[str, Any] | Path | str | None) -> SpaceOptions:
-    if given is None or isinstance(given, SpaceOptions):
-        return given or SpaceOptions()
-    if isinstance(given, Mapping):
-        return validated(SpaceOptions, dict(given), "space")
-    return load_space_options(Path(given))
 
 
 def _dump(options: TrainingOptions | VerdictOptions | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_a_space_file_is_applied(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verify", ["--verify", "--no-verify"])
 def test_verification_can_be_skipped(verify: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import autoprune.api as api
+    import autoprune.traced as api
 
     ran: list[bool] = []
     real: Any = api.verify_space  # type: ignore[attr-defined]

@@ -89,13 +89,15 @@ class GraphNetwork(nn.Module):
         self.training = model.training
         self._parameters, self._buffers, self._modules = model._parameters, model._buffers, model._modules
         self._non_persistent_buffers_set = model._non_persistent_buffers_set
-        self._plan = plan
+        self.graph_plan = plan
         self._traced_class = type(model).__name__
-        self._follow(widths)
+        self.follow_widths(widths)
 
-    def _follow(self, widths: Widths) -> None:
+    def follow_widths(self, widths: Widths) -> None:
         """Let the sizes inside the graph follow these widths; the tensors are cut by whoever calls this."""
-        self._shapes = {name: {dim: size(widths) for dim, size in sizes} for name, sizes in self._plan.sizes.items()}
+        self._shapes = {
+            name: {dim: size(widths) for dim, size in sizes} for name, sizes in self.graph_plan.sizes.items()
+        }
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph.
@@ -105,7 +107,7 @@ class GraphNetwork(nn.Module):
         """
         args, kwargs = self._as_traced(args, kwargs)
         given, structure = pytree.tree_flatten((args, kwargs))
-        traced, expected = pytree.tree_flatten(call_arguments(self._plan.example))
+        traced, expected = pytree.tree_flatten(call_arguments(self.graph_plan.example))
         if structure != expected:
             raise SpaceError(
                 f"this network is the traced graph of {self._traced_class} and must be called as it was traced, "
@@ -115,14 +117,14 @@ class GraphNetwork(nn.Module):
 
     def _as_traced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The same inputs, by position or by name as they were traced; as they are where that cannot be told."""
-        traced_args, traced_kwargs = call_arguments(self._plan.example)
-        parameters = self._plan.signature.parameters
+        traced_args, traced_kwargs = call_arguments(self.graph_plan.example)
+        parameters = self.graph_plan.signature.parameters
         if any(p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY) for p in parameters.values()):
             return args, kwargs
         names = list(parameters)[: len(traced_args)]
         wanted = (*names, *traced_kwargs)
         try:
-            bound = self._plan.signature.bind(*args, **kwargs).arguments
+            bound = self.graph_plan.signature.bind(*args, **kwargs).arguments
         except TypeError:
             return args, kwargs
         given = {name: v for name, v in bound.items() if name in wanted or v is not parameters[name].default}
@@ -136,7 +138,7 @@ class GraphNetwork(nn.Module):
 
     def _batch_factor(self, traced: list[Any], given: list[Any]) -> tuple[int, int]:
         """This batch size and the traced one."""
-        plan = self._plan
+        plan = self.graph_plan
         n = next((v.shape[0] for v in given if isinstance(v, Tensor) and v.ndim), 1) if plan.batch else 1
         for name, old, new in zip(plan.program.inputs, traced, given, strict=True):
             if isinstance(old, Tensor) != isinstance(new, Tensor) or (not isinstance(old, Tensor) and old != new):
@@ -160,18 +162,18 @@ class _Run:
 
     def __init__(self, network: GraphNetwork, factor: tuple[int, int]) -> None:
         self._network = network
-        self._plan = network._plan
+        self.graph_plan = network.graph_plan
         self._shapes = network._shapes
         self._factor = factor
         self._device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), None)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._plan.program.run(kwargs or args, self._place, self._call)
+        return self.graph_plan.program.run(kwargs or args, self._place, self._call)
 
     def _place(self, node: fx.Node, given: Any) -> Any:
-        if node.name in self._plan.program.tensors:
-            return tensor_of(self._network, self._plan.program.tensors[node.name][0])
-        if node.name in self._plan.program.constants and self._device is not None:
+        if node.name in self.graph_plan.program.tensors:
+            return tensor_of(self._network, self.graph_plan.program.tensors[node.name][0])
+        if node.name in self.graph_plan.program.constants and self._device is not None:
             return given.to(self._device)
         return given
 
@@ -179,9 +181,9 @@ class _Run:
         name = operator_name(node)
         if name == "getitem":
             return args[0][args[1]]
-        if self._plan.counts:
+        if self.graph_plan.counts:
             args, kwargs = self._scaled(node, args, kwargs)
-        if node.name in self._plan.placed and self._device is not None:
+        if node.name in self.graph_plan.placed and self._device is not None:
             args, kwargs = pytree.tree_map_only(torch.device, lambda _: self._device, (args, kwargs))
         if name in CARRIES_SIZES:
             shape, before = partial(self._shape, node), partial(self._before, node)
@@ -207,7 +209,7 @@ class _Run:
         return node.target(**arguments)  # type: ignore[operator]
 
     def _owner_of(self, tensor: Any) -> nn.Module | None:
-        known = self._plan.program.tensors.get(getattr(tensor, "name", ""))
+        known = self.graph_plan.program.tensors.get(getattr(tensor, "name", ""))
         return self._network.get_submodule(known[0].rpartition(".")[0]) if known else None
 
     def _shape(self, node: fx.Node, index: int | None) -> tuple[int, ...]:
@@ -217,7 +219,7 @@ class _Run:
         for dim, size in self._shapes.get(name, {}).items():
             shape[dim] = size
         if self._factor[0] != self._factor[1]:
-            for dim in self._plan.growing.get(name, ()):
+            for dim in self.graph_plan.growing.get(name, ()):
                 shape[dim] = shape[dim] * self._factor[0] // self._factor[1]
         return tuple(shape)
 
@@ -225,7 +227,7 @@ class _Run:
         return self._shapes.get(f"{node.name}.before", {}).get(dim, traced)
 
     def _scaled(self, node: fx.Node, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        positions = self._plan.counts.get(node.name)
+        positions = self.graph_plan.counts.get(node.name)
         if not positions or self._factor[0] == self._factor[1]:
             return args, kwargs
         leaves, structure = pytree.tree_flatten((args, kwargs))

@@ -80,7 +80,7 @@ def in_form(verified: Verified) -> InForm:
     space, network = verified.space, verified.network
     if not isinstance(network, GraphNetwork):
         return lambda model: model
-    plan = network._plan  # without the weights
+    plan = network.graph_plan  # without the weights
 
     def graph(model: nn.Module) -> nn.Module:
         check_model(model, space)

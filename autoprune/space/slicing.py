@@ -67,7 +67,7 @@ def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: R
     sliced = copy.deepcopy(model, replaced)
     adapt_attributes(model, sliced, space, widths)
     if space.form == "graph":
-        sliced._follow(widths)  # type: ignore[operator]
+        sliced.follow_widths(widths)  # type: ignore[operator]
     return sliced
 
 

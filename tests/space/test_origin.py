@@ -85,7 +85,7 @@ def test_the_layouts_of_all_values_survive(traced: Traced, verified: Verified) -
 def test_what_is_traced_again_has_the_structure_of_the_example(traced: Traced, verified: Verified) -> None:
     network = full_network(Heads(), verified.space, origin_of(traced))
     assert isinstance(network, GraphNetwork)
-    found, given = network._plan.example, traced.example
+    found, given = network.graph_plan.example, traced.example
     assert torch.utils._pytree.tree_structure(found) == torch.utils._pytree.tree_structure(given)
     for one, other in zip(*map(torch.utils._pytree.tree_leaves, (found, given)), strict=True):
         if isinstance(other, Tensor):
