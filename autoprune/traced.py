@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 from torch import nn
 
-from autoprune.config import SpaceOptions, validated
+from autoprune.config import SpaceOptions, load_space_options, validated
 from autoprune.cost import METRICS
 from autoprune.cost.polynomial import CostFunction
 from autoprune.importance.members import rank_channels
