@@ -84,7 +84,8 @@ class Evolution(Controller):
         parent = np.repeat([self._winner()], TRIES, axis=0)
         if self._rng.random() < self._crossover:
             parent = cross(parent, np.repeat([self._winner()], TRIES, axis=0), self._rng)
-        return unseen_variation(self._domain, mutate(parent, self._mutate, self._rng), self._seen, self._rng)
+        children = mutate(self._domain, parent, self._mutate, self._rng)
+        return unseen_variation(self._domain, children, self._seen, self._rng)
 
     def _winner(self) -> Widths:
         entrants = self._rng.integers(len(self._population), size=self._sample)

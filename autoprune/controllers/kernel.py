@@ -12,7 +12,7 @@ from typing import TypeAlias, final
 
 import numpy as np
 
-from autoprune.cost.polynomial import WidthMatrix
+from autoprune.cost.polynomial import WidthMatrix, log_widths
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.space.groups import FloatArray
 
@@ -55,16 +55,16 @@ class InputMap:
         self._domain = domain
         typical = domain.sample(_TYPICAL, np.random.default_rng(0))
         corners = np.array([domain.space.smallest, domain.space.full])
-        self._groups = _standardiser(np.log(typical), np.log(corners))
+        self._groups = _standardiser(log_widths(typical), log_widths(corners))
         self._totals = _standardiser(self._raw_totals(typical), self._raw_totals(corners))
 
     def __call__(self, widths: WidthMatrix) -> Inputs:
         """Return the inputs of the (N, G) widths."""
-        return Inputs(self._groups(np.log(widths)), self._totals(self._raw_totals(widths)))
+        return Inputs(self._groups(log_widths(widths)), self._totals(self._raw_totals(widths)))
 
     def _raw_totals(self, widths: WidthMatrix) -> FloatArray:
         costs = [np.log(np.maximum(cost, 1.0)) for cost in self._domain.costs(widths).values()]
-        return np.stack([*costs, np.log(widths).sum(axis=1)], axis=1)
+        return np.stack([*costs, log_widths(widths).sum(axis=1)], axis=1)
 
 
 def _standardiser(typical: FloatArray, corners: FloatArray) -> Callable[[FloatArray], FloatArray]:

@@ -72,7 +72,7 @@ class OptunaSampler(Controller):
         drawn = [group.choices[asked.params[group.name]] for group in self._domain.space.groups]
         widths = as_widths(self._domain.repair(np.array([drawn]))[0])
         if widths in self._seen:
-            near = mutate(np.repeat([widths], TRIES, axis=0), 1 / len(widths), self._rng)
+            near = mutate(self._domain, np.repeat([widths], TRIES, axis=0), 1 / len(widths), self._rng)
             widths = unseen_variation(self._domain, near, self._seen, self._rng)
         self._seen.add(widths)
         self._pending.setdefault(widths, asked)

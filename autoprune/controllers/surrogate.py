@@ -111,7 +111,7 @@ class Surrogate(Controller):
             for _ in range(2)
         )
         mixed = cross(first, second, self._rng)
-        return self._domain.repair(mutate(mixed, _MUTATED_GROUPS / mixed.shape[1], self._rng))
+        return self._domain.repair(mutate(self._domain, mixed, _MUTATED_GROUPS / mixed.shape[1], self._rng))
 
     def _best_unseen(self, candidates: IntArray, values: FloatArray) -> Widths:
         ranked = (as_widths(candidates[i]) for i in np.argsort(-values, kind="stable"))

@@ -61,6 +61,11 @@ class Polynomial:
         self._quadratic += coefficient * np.outer(a, b)
 
 
+def log_widths(widths: npt.ArrayLike) -> FloatArray:
+    """Logarithms of widths; a block that is off lies as far from one that is on as half a width from the full one."""
+    return np.log(np.maximum(np.asarray(widths, dtype=np.float64), 0.5))
+
+
 def _dense(size: AffineSize, n_groups: int) -> tuple[float, FloatArray]:
     linear = np.zeros(n_groups)
     for group, multiplicity in size.terms:

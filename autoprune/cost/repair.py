@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 
 from autoprune.cost.budget import BAND, Budget
-from autoprune.cost.polynomial import WidthMatrix
+from autoprune.cost.polynomial import WidthMatrix, log_widths
 from autoprune.errors import BudgetError
 from autoprune.space.groups import BoolArray, FloatArray, IntArray, SearchSpace, Widths
 
@@ -36,6 +36,7 @@ class BudgetedSpace:
         self._choices = [np.array(group.choices) for group in space.groups]
         self._smallest = np.array([space.smallest])
         self._full = np.array([space.full])
+        self.switches: BoolArray = np.array([group.kind == "blocks" for group in space.groups], dtype=np.bool_)
 
     def costs(self, widths: WidthMatrix) -> dict[str, FloatArray]:
         """Return metric -> (N,) costs of the (N, G) widths."""
@@ -47,28 +48,43 @@ class BudgetedSpace:
         return inside
 
     def sample(self, n: int, rng: np.random.Generator) -> IntArray:
-        """Return (n, G) random members on the budget: independent uniform ratios per group, repaired."""
+        """Return (n, G) random members on the budget: independent uniform ratios per group, repaired.
+
+        Of the blocks that can be left out, each member lacks a random share of at most a half.
+        """
         ratios = rng.uniform(0.05, 1.0, size=(n, len(self._choices)))
-        return self.repair(ratios * self._full)
+        proposals: FloatArray = ratios * self._full
+        if self.switches.any():
+            lacking = rng.uniform(0.0, 0.5, size=(n, 1))
+            proposals[:, self.switches] = rng.random((n, int(self.switches.sum()))) + 0.5 - lacking
+        return self.repair(proposals)
 
     def uniform(self, *, inner_only: bool = False) -> Widths:
         """The uniform member on the budget: one ratio on every group, or on all but the residual ones.
+
+        Blocks stay, unless the budget cannot be reached with all of them.
 
         Raises:
             BudgetError: `inner_only`, and the budget cannot be reached with full residual groups.
         """
         pinned = np.array([inner_only and group.residual for group in self.space.groups])
+        kept = pinned | self.switches
+        if self.budget.usage(np.where(kept, self._full, self._smallest))[0] <= 1.0:
+            pinned = kept
         return tuple(int(w) for w in self.repair(self._full.astype(np.float64), pinned=pinned)[0])
 
     def repair(self, proposals: WidthMatrix, *, pinned: BoolArray | None = None) -> IntArray:
         """Scale every row by one factor onto the budget, round to allowed widths, fill what is left.
+
+        A block that can be left out is there where its proposal is at least 0.5. It changes sides only where the budget
+        cannot be reached or used up otherwise. The widths inside a block that is off are scaled like all others.
 
         Members that use 0.97 to 1.00 of the tightest limit come back unchanged. Where rounding misses this band, all
         members inside the budget are searched if they can be listed, so that the band is missed only where it is
         empty; in a space with more of them, exchanges of single notches may miss it. The fullest one comes back then.
 
         Args:
-            proposals: (N, G) positive widths, real or integer, members of the space or not.
+            proposals: (N, G) positive widths, real or integer, members of the space or not; 0 is a block that is off.
             pinned: (G,) groups that stay at their full width.
 
         Returns:
@@ -77,31 +93,60 @@ class BudgetedSpace:
         Raises:
             BudgetError: the pinned groups alone are over the budget.
         """
-        p = np.maximum(np.atleast_2d(np.asarray(proposals, dtype=np.float64)), 1e-9)
+        given = np.atleast_2d(np.asarray(proposals, dtype=np.float64))
         low, high = self._smallest.astype(np.float64).copy(), self._full.astype(np.float64)
         if pinned is not None and pinned.any():
             low[0, pinned] = high[0, pinned]
         if self.budget.usage(low)[0] > 1.0:
             self._raise_unreachable(low)
-        target = self._scale(p, low, high)
+        target = self._scale(np.maximum(given, 1e-9), *self._switched(given, low, high))
         widths = self._round_down(target)
-        widths = self._fill(widths, target)
+        widths = self._fill(widths, target, frozen=self.switches)
         widths = self._search_where_loose(widths, target, low)
-        keep = self._members_in_band(p, low)
-        widths[keep] = p[keep].astype(np.int64)
+        keep = self._members_in_band(given, low)
+        widths[keep] = given[keep].astype(np.int64)
         return widths
 
+    def _switched(self, given: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(N, G) bounds in which every block is on or off: as proposed, but for what the budget demands.
+
+        While a row is under the band at its largest, the block with the highest proposal comes; while it is over the
+        budget at its smallest, the one with the lowest goes. Of equal ones the cheapest comes and the costliest goes.
+        """
+        low, high = (np.repeat(bound, len(given), axis=0) for bound in (low, high))
+        columns = np.flatnonzero(self.switches)
+        wanted = np.where(low[:, columns] > 0, np.inf, given[:, columns])  # pinned ones stay
+        cheap = np.argsort(self._block_costs, kind="stable")
+        rank = np.empty(wanted.shape, dtype=np.int64)
+        rank[:, cheap] = np.argsort(np.argsort(-wanted[:, cheap], axis=1, kind="stable"), axis=1)
+        number = (wanted >= 0.5).sum(axis=1)
+        for step in (1, -1):
+            wrong = np.ones(len(given), dtype=np.bool_)
+            while wrong.any():
+                low[:, columns] = high[:, columns] = rank < number[:, None]
+                more, fewer = number < len(columns), number > 0
+                under, over = self.budget.usage(high) < BAND, self.budget.usage(low) > 1.0
+                wrong = more & under if step > 0 else fewer & over
+                number += step * wrong
+        return low, high
+
+    @cached_property
+    def _block_costs(self) -> FloatArray:
+        """What each block that can be left out uses of the budget in the smallest network that has them all."""
+        every = np.where(self.switches, 1, self._smallest)
+        return self.budget.usage(every) - self.budget.usage(every - np.eye(len(self.switches))[self.switches])
+
     def _scale(self, p: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
-        """Bisect the log of one factor per row; costs are monotone in the widths."""
-        below = np.log((low / p).min(axis=1))
-        above = np.log((high / p).max(axis=1))
+        """Bisect the log of one factor per row, within (N, G) bounds; costs are monotone in the widths."""
+        below = np.log(np.where(self.switches, 1.0, low / p).min(axis=1))
+        above = np.log(np.where(self.switches, 1.0, high / p).max(axis=1))
         for _ in range(_BISECTIONS):
             middle = (below + above) / 2
             inside = self.budget.usage(np.clip(p * np.exp(middle)[:, None], low, high)) <= 1.0
             below, above = np.where(inside, middle, below), np.where(inside, above, middle)
-        whole = self.budget.usage(np.broadcast_to(high, p.shape)) <= 1.0
+        whole = self.budget.usage(high) <= 1.0
         scaled: FloatArray = np.clip(p * np.exp(below)[:, None], low, high)
-        scaled[whole] = high
+        scaled[whole] = high[whole]
         return scaled
 
     def _round_down(self, target: FloatArray) -> IntArray:
@@ -119,12 +164,14 @@ class BudgetedSpace:
             columns.append(choices[np.minimum(index, len(choices) - 1)])
         return np.stack(columns, axis=1).astype(np.int64)
 
-    def _fill(self, widths: IntArray, target: FloatArray) -> IntArray:
-        """Raise groups notch by notch, the largest remainder first, as long as the budget holds."""
+    def _fill(self, widths: IntArray, target: FloatArray, *, frozen: BoolArray | None = None) -> IntArray:
+        """Raise groups, but the (G,) frozen ones, notch by notch as the budget holds, the largest remainder first."""
         filled = widths.copy()
         rows = np.arange(len(filled))
         for _ in range(_MAX_FILL_PASSES):
             raised = self._next(filled[rows])
+            if frozen is not None:
+                raised[:, frozen] = filled[rows][:, frozen]
             step = np.maximum(raised - filled[rows], 1)
             order = np.argsort(-(target[rows] - filled[rows]) / step, axis=1, kind="stable")
             before = filled[rows].copy()
@@ -200,8 +247,9 @@ def _closest(members: IntArray, usage: FloatArray, targets: FloatArray, low: Flo
     allowed = (members >= low).all(axis=1)
     members, usage = members[allowed], usage[allowed]
     members = members[usage >= min(BAND, usage.max())]
-    logs = np.log(members)
+    logs = log_widths(members)
     lengths = np.square(logs).sum(axis=1)
-    nearest = [np.argmin(lengths - 2.0 * (logs @ t)) for t in np.log(targets)]  # |logs - t|² without the constant |t|²
+    # |logs - t|² without the constant |t|²
+    nearest = [np.argmin(lengths - 2.0 * (logs @ t)) for t in log_widths(targets)]
     closest: IntArray = members[nearest]
     return closest

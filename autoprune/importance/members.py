@@ -42,7 +42,7 @@ def channel_scores(model: nn.Module, space: SearchSpace, criterion: str, *, seed
     """Score every channel of every group, each tied set by itself; the model is only read.
 
     Returns:
-        Per group (slots,) scores; a slot is a channel.
+        Per group (slots,) scores; a slot is a channel. A block that can be left out has the score 1.
 
     Raises:
         RegistryError: no such criterion.
@@ -54,6 +54,9 @@ def channel_scores(model: nn.Module, space: SearchSpace, criterion: str, *, seed
     rng = np.random.default_rng(seed)
     scores = []
     for index, group in enumerate(space.groups):
+        if group.kind == "blocks":  # a block as a whole: nothing to rank
+            scores.append(np.ones(1))
+            continue
         of_sets = []
         for number, (_, width) in enumerate(set_ranges(group)):
             with torch.no_grad():

@@ -72,10 +72,11 @@ def _adapt_convolution(conv: _ConvNd) -> None:
 
 def _adapt_heads(full: nn.Module, sliced: nn.Module, space: SearchSpace, widths: Widths) -> None:
     """Attention modules count their heads in attributes of well-known names; whether that suffices is verified."""
+    there = {name for name, _ in sliced.named_modules(remove_duplicate=False)}  # blocks may be left out
     for group, width in zip(space.groups, widths, strict=True):
         if group.kind != "heads" or width == group.width:
             continue
-        for owner in {name.rpartition(".")[0] for name in group.members}:
+        for owner in there.intersection(name.rpartition(".")[0] for name in group.members):
             for n_heads in group.sets or (group.width,):
                 _adapt_owner(
                     full.get_submodule(owner), sliced.get_submodule(owner), n_heads, n_heads * width // group.width

@@ -127,6 +127,7 @@ class PendingOperation:
     kind: OperationKind
     coefficient: int
     sizes: tuple[Channels, ...]
+    node: str
 
 
 @final
@@ -149,6 +150,7 @@ class LabelGraph:
         attention: which of heads and their dimensions can be cut; a product of both cannot be a width.
         values: name of a graph node -> labels of what it makes.
         heads: labels whose unit is a whole attention head.
+        node: name of the graph node whose rule writes now.
         graph_only: the model's own forward would compute something else when cut, though it would run.
     """
 
@@ -156,6 +158,7 @@ class LabelGraph:
     unions: Labels = field(default_factory=Labels)
     values: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     heads: list[Channels] = field(default_factory=list)
+    node: str = ""
     graph_only: bool = False
     axis_labels: dict[Parameter, list[Channels]] = field(default_factory=dict)
     element_labels: dict[Parameter, Tensor] = field(default_factory=dict)
@@ -231,7 +234,7 @@ class LabelGraph:
 
     def operation(self, layer: str, kind: OperationKind, coefficient: int, sizes: Sequence[Channels]) -> None:
         """Note a matrix product: its multiply-adds are `coefficient` times the sizes."""
-        self.operations.append(PendingOperation(layer, kind, coefficient, tuple(sizes)))
+        self.operations.append(PendingOperation(layer, kind, coefficient, tuple(sizes), self.node))
 
     def write(self, layer: str, channels: Channels, *, producer: bool, positions: int = 1) -> None:
         """Note that a layer's outputs are these channels, at so many positions (batch x pixels or tokens)."""

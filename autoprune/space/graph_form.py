@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, final
 
@@ -20,7 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import SpaceError, TraceError
-from autoprune.space.groups import AffineSize, SearchSpace, Widths, axis_size
+from autoprune.space.blocks import without
+from autoprune.space.groups import AffineSize, Block, SearchSpace, Widths, axis_size
 from autoprune.space.program import Example, Program, call_arguments, record
 from autoprune.space.resize import CARRIES_SIZES, Sized, call_resized, named_arguments, operator_name
 from autoprune.space.slicing import tensor_of
@@ -39,6 +40,7 @@ class Plan:
         counts: node name -> positions among its flat arguments of integers that grow with the batch.
         sizes: value name -> (dimension, size) of what follows the widths.
         signature: of the model's forward.
+        switches: index of a width -> the block that is left out where it is 0.
     """
 
     program: Program
@@ -48,6 +50,12 @@ class Plan:
     counts: Mapping[str, tuple[int, ...]]
     sizes: Mapping[str, tuple[tuple[int, AffineSize], ...]]
     signature: inspect.Signature
+    switches: Mapping[int, Block]
+
+    def at(self, widths: Widths) -> Plan:
+        """The plan without the blocks that these widths leave out."""
+        off = [block for index, block in self.switches.items() if not widths[index]]
+        return replace(self, program=without(self.program, off)) if off else self
 
     @cached_property
     def placed(self) -> frozenset[str]:
@@ -77,7 +85,7 @@ def graph_network(
     """
     size, growing, counts = _batch_behaviour(model, program, example) if batch else (None, {}, {})
     sizes = {step.name: tuple((dim, axis_size(axis, space.groups)) for dim, axis in step.axes) for step in space.steps}
-    plan = Plan(program, example, size, growing, counts, sizes, inspect.signature(model.forward))
+    plan = Plan(program, example, size, growing, counts, sizes, inspect.signature(model.forward), space.switches)
     return GraphNetwork(copy.deepcopy(model), plan, space.full)
 
 
@@ -94,7 +102,8 @@ class GraphNetwork(nn.Module):
         self.follow_widths(widths)
 
     def follow_widths(self, widths: Widths) -> None:
-        """Let the sizes inside the graph follow these widths; the tensors are cut by whoever calls this."""
+        """Let the graph follow these widths, from the full ones; the tensors are cut by whoever calls this."""
+        self.graph_plan = self.graph_plan.at(widths)
         self._shapes = {
             name: {dim: size(widths) for dim, size in sizes} for name, sizes in self.graph_plan.sizes.items()
         }

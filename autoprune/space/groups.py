@@ -36,7 +36,8 @@ class WidthGroup:
         members: every layer whose output channels are in the group, in graph order.
         residual: True where several layers write the same channels (a residual sum);
             `uniform_inner` keeps such groups full.
-        kind: "heads" where one unit of width is a whole attention head, else "channels".
+        kind: "heads" where one unit of width is a whole attention head, "blocks" where the width is 1 or 0: a residual
+            block is there or left out; else "channels".
         positions: output positions (batch x pixels or tokens) of the first producer; equal ones form a stage.
         sets: full channel counts of tied channel sets, each a multiple of `width`; () is one set of `width` channels.
     """
@@ -46,7 +47,7 @@ class WidthGroup:
     choices: Widths
     members: tuple[str, ...] = ()
     residual: bool = False
-    kind: Literal["channels", "heads"] = "channels"
+    kind: Literal["channels", "heads", "blocks"] = "channels"
     positions: int = 0
     sets: tuple[int, ...] = ()
 
@@ -57,9 +58,10 @@ class WidthGroup:
 
     def __post_init__(self) -> None:
         ascending = all(a < b for a, b in zip(self.choices, self.choices[1:], strict=False))
-        if not self.choices or not ascending or self.choices[0] < 1 or self.choices[-1] != self.width:
+        least = 0 if self.kind == "blocks" else 1
+        if not self.choices or not ascending or self.choices[0] < least or self.choices[-1] != self.width:
             raise SpaceError(
-                f"group {self.name!r}: choices must ascend from at least 1 to the full width {self.width}, "
+                f"group {self.name!r}: choices must ascend from at least {least} to the full width {self.width}, "
                 f"got {self.choices}"
             )
 
@@ -163,6 +165,35 @@ class StepLayout:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A residual block that can be left out: its output becomes its input.
+
+    Attributes:
+        name: path of its module.
+        input: graph node of the value that enters it.
+        output: graph node of the value that leaves it.
+        operations: indices of its matrix products in `SearchSpace.operations`.
+        tensors: names of the parameters and buffers that go with it.
+        argument: position or keyword of the input of its module that takes the output's place.
+        outputs: length of the tuple that its module returns, the output first; 0 where it returns a tensor.
+    """
+
+    name: str
+    input: str
+    output: str
+    operations: tuple[int, ...] = ()
+    tensors: tuple[str, ...] = ()
+    argument: int | str = 0
+    outputs: int = 0
+
+    @property
+    def group(self) -> str:
+        """Name of the group that switches it, where it is offered."""
+        return f"block:{self.name}"
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class SearchSpace:
     """Width groups with their allowed widths, the shapes that costs follow from, and what is frozen.
@@ -177,9 +208,13 @@ class SearchSpace:
     notes: tuple[str, ...] = field(default=())  # for a person: what a space file changed, what was skipped
     steps: tuple[StepLayout, ...] = field(default=(), repr=False)
     form: Literal["module", "graph"] = "module"  # what a cut network is: the user's class, or the exported graph
+    blocks: tuple[Block, ...] = ()  # in graph order, whether they are offered as groups or not
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
+        known = {block.group for block in self.blocks}
+        if any(group.kind == "blocks" and group.name not in known for group in self.groups):
+            raise SpaceError(f"every group of kind 'blocks' must name a block, one of {sorted(known)}; got {names}")
         if len(set(names)) != len(names):
             raise SpaceError(f"group names must be distinct, got {sorted(n for n in names if names.count(n) > 1)}")
 
@@ -194,11 +229,24 @@ class SearchSpace:
         return tuple(group.choices[0] for group in self.groups)
 
     @cached_property
+    def switches(self) -> dict[int, Block]:
+        """Index of a group -> the residual block that it switches on and off, in graph order."""
+        index = {group.name: number for number, group in enumerate(self.groups)}
+        return {index[block.group]: block for block in self.blocks if block.group in index}
+
+    def left_out(self, widths: Sequence[int]) -> tuple[Block, ...]:
+        """The blocks that these widths switch off, in graph order."""
+        return tuple(block for index, block in self.switches.items() if not widths[index])
+
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of groups, choices and shapes: with the same one, two spaces give the same widths the same cost."""
         sizes = [[o.layer, o.kind, o.coefficient, [[s.constant, s.terms] for s in o.sizes]] for o in self.operations]
         tensors = [[t.name, t.shape] for t in self.tensors]
-        text = json.dumps([[[g.name, g.choices, g.sets] for g in self.groups], sizes, tensors, self.form])
+        content: list[object] = [[[g.name, g.choices, g.sets] for g in self.groups], sizes, tensors, self.form]
+        if self.switches:
+            content.append([[index, block.name, block.tensors] for index, block in self.switches.items()])
+        text = json.dumps(content)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __contains__(self, widths: object) -> bool:
@@ -224,14 +272,14 @@ class SearchSpace:
         return tuple(int(width) for width in given)
 
     def uniform(self, ratio: float) -> Widths:
-        """The allowed widths nearest to `ratio` times the full width, the same ratio in every group.
+        """The allowed widths nearest to `ratio` times the full width, the same ratio in every group; no block goes.
 
         Raises:
             SpaceError: the ratio is not in (0, 1].
         """
         if not 0 < ratio <= 1:
             raise SpaceError(f"a uniform ratio must be above 0 and at most 1, got {ratio}")
-        return self.nearest([ratio * width for width in self.full])
+        return self.nearest([g.width if g.kind == "blocks" else ratio * g.width for g in self.groups])
 
     def nearest(self, widths: Iterable[float]) -> Widths:
         """The member of the space nearest to these widths, group by group (ties go to the smaller width).

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from autoprune.space.blocks import without
 from autoprune.space.groups import AxisLayout, SearchSpace, Widths
 from autoprune.space.program import Example, Program
 from autoprune.space.resize import RESIZE, Sized, name_of, named_arguments, operator_name
@@ -48,8 +49,8 @@ _STATISTICS = frozenset(
 def run_masked(
     model: nn.Module, program: Program, space: SearchSpace, example: Example, widths: Widths, ranking: Ranking
 ) -> Any:
-    """Outputs of the full network without the channels that these widths cut; the model is only read."""
-    return _Masked(model, program, space, widths, ranking).run(example)
+    """Outputs of the full network without the channels and blocks that these widths cut; the model is only read."""
+    return _Masked(model, without(program, space.left_out(widths)), space, widths, ranking).run(example)
 
 
 @final

@@ -12,6 +12,7 @@ from autoprune.errors import SpaceError
 from autoprune.space.groups import (
     AffineSize,
     AxisLayout,
+    Block,
     FrozenPart,
     Operation,
     SearchSpace,
@@ -55,6 +56,7 @@ def to_json(space: SearchSpace, *, origin: Mapping[str, Any] | None = None) -> d
         "axes": axes,
         "tensors": tensors,
         "steps": steps,
+        "blocks": [asdict(block) for block in space.blocks],
         "notes": list(space.notes),
         "origin": dict(origin) if origin and graph else None,
     }
@@ -83,6 +85,7 @@ def from_json(data: dict[str, Any]) -> SearchSpace:
             tuple(data.get("notes", ())),
             tuple(StepLayout(name, tuple((dim, axes[a]) for dim, a in at)) for name, at in data.get("steps", ())),
             _form(data.get("form", "module")),
+            tuple(Block(**_tuples(block)) for block in data.get("blocks", ())),
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"

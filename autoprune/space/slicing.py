@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import SpaceError
 from autoprune.space.attributes import adapt_attributes
+from autoprune.space.blocks import Skip
 from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
 
 Ranking: TypeAlias = tuple[IntArray, ...]
@@ -54,8 +55,11 @@ def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: R
     space.check(widths)
     check_model(model, space)
     kept = _KeptIndices(widths, ranking)
-    replaced: dict[int, Any] = {}  # deepcopy's memo: cut tensors are never copied whole
-    for layout in space.tensors:
+    blocks = space.left_out(widths)
+    gone = {name for block in blocks for name in block.tensors}
+    replaced: dict[int, Any] = {}  # deepcopy's memo: cut tensors and blocks that go are never copied whole
+    replaced |= {id(model.get_submodule(block.name)): Skip(block) for block in blocks}
+    for layout in (layout for layout in space.tensors if layout.name not in gone):
         full = tensor_of(model, layout.name)
         cut = full.detach()
         for dim, axis in enumerate(layout.axes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from autoprune.config import SpaceOptions
 from autoprune.space.assemble import assemble
+from autoprune.space.blocks import find_blocks, offer_blocks, with_calls
 from autoprune.space.calls import Call, LabelGraph, Parameter, WeightLabels
 from autoprune.space.choices import apply_options
 from autoprune.space.groups import SearchSpace
@@ -68,7 +69,11 @@ def trace(model: nn.Module, example: Example, *, options: SpaceOptions | None = 
     started = time.perf_counter()
     graph = LabelGraph(attention=chosen.attention)
     _Labelling(program, graph, _weights_of(model)).run(example)
-    space = apply_options(assemble(graph, model), chosen)
+    space = assemble(graph, model)
+    blocks = find_blocks(program, space, [operation.node for operation in graph.operations])
+    space = apply_options(replace(space, blocks=blocks), chosen)
+    if chosen.blocks:
+        space = offer_blocks(with_calls(space, model, example), chosen.exclude)
     return Traced(space, program, example, time.perf_counter() - started)
 
 
@@ -98,6 +103,7 @@ class _Labelling:
         if node.target is operator.getitem:
             return args[0][args[1]]
         call = _describe(node, args, kwargs)
+        self._graph.node = node.name
         rule = pointwise if is_pointwise(node.target) and call.tensors else RULES.get(call.name, unknown)
         if call.weights and rule not in READERS:
             made = computed_weight(self._graph, call, rule if rule in MOVERS else None)

@@ -157,31 +157,39 @@ class _Trial:
         Products that fvcore cannot see (fused attention, recurrent layers) are left out on both sides.
         """
         ranking = random_ranking(space, self._rng)
-        full, cut = (
-            counted_by_fvcore(self._sliced(space, widths, ranking), self._example)
-            for widths in (space.full, space.smallest)
-        )
-        ours_full, ours_cut = multiply_adds(space, space.full), multiply_adds(space, space.smallest)
-        if ours_full - ours_cut != full - cut or ours_full < full:
-            raise SpaceError(
-                f"closed-form FLOPs {ours_full:,} and, at the smallest widths, {ours_cut:,} differ from fvcore's "
-                f"{full:,} and {cut:,}; a budget cannot be kept on a wrong count. Please report this model"
-            )
+        full, ours_full = self._counts(space, space.full, ranking)
+        for widths in dict.fromkeys((with_all_blocks(space, space.smallest), space.smallest)):
+            cut, ours_cut = self._counts(space, widths, ranking)
+            if ours_full - ours_cut != full - cut or ours_full < full:
+                raise SpaceError(
+                    f"closed-form FLOPs {ours_full:,} and, at the smallest widths, {ours_cut:,} differ from fvcore's "
+                    f"{full:,} and {cut:,}; a budget cannot be kept on a wrong count. Please report this model"
+                )
+
+    def _counts(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[int, int]:
+        """Multiply-adds by fvcore and in closed form."""
+        network = self._sliced(space, widths, ranking)
+        return counted_by_fvcore(network, self._example), multiply_adds(space, widths)
 
     def _cuts(self, space: SearchSpace) -> Iterator[tuple[Widths, Ranking]]:
         """All groups cut at random, then every two groups apart (one cut, one full), then the smallest widths.
 
-        Where groups are apart, the order of channels is also reversed, so that every channel is cut once.
+        Where groups are apart, the order of channels is also reversed, so that every channel is cut once. Blocks are
+        left out last: every two of them apart, then all (what is cut inside a block that is not there shows nothing).
         """
-        everything = set(range(len(space.groups)))
+        blocks, groups = set(space.switches), set(range(len(space.groups))) - set(space.switches)
         for _ in range(_RANDOM_CUTS):
-            yield self._cut(space, everything), random_ranking(space, self._rng)
-        for bit in range((len(everything) - 1).bit_length()):
-            widths = self._cut(space, {index for index in everything if index >> bit & 1})
+            yield self._cut(space, groups), random_ranking(space, self._rng)
+        for apart in _halves(groups):
+            widths = self._cut(space, apart)
             ranking = random_ranking(space, self._rng)
             yield widths, ranking
             yield widths, tuple(rank.max() - rank for rank in ranking)
-        yield space.smallest, random_ranking(space, self._rng)
+        yield with_all_blocks(space, space.smallest), random_ranking(space, self._rng)
+        for apart in _halves(blocks):
+            yield self._cut(space, groups | apart), random_ranking(space, self._rng)
+        if blocks:
+            yield space.smallest, random_ranking(space, self._rng)
 
     def _cut(self, space: SearchSpace, indices: set[int]) -> Widths:
         return tuple(
@@ -257,6 +265,18 @@ def _varied(value: Any, factor: float) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value * factor if value.is_floating_point() else value.flip(tuple(range(value.ndim)))
+
+
+def with_all_blocks(space: SearchSpace, widths: Widths) -> Widths:
+    """These widths with every block switched on."""
+    return tuple(1 if index in space.switches else width for index, width in enumerate(widths))
+
+
+def _halves(indices: set[int]) -> Iterator[set[int]]:
+    """Subsets such that every two indices are apart in at least one of them."""
+    numbered = list(enumerate(sorted(indices)))
+    for bit in range((len(numbered) - 1).bit_length() if numbered else 0):
+        yield {index for number, index in numbered if number >> bit & 1}
 
 
 def _tensors(outputs: Any) -> list[Tensor]:
