@@ -150,6 +150,7 @@ class LabelGraph:
         attention: which of heads and their dimensions can be cut; a product of both cannot be a width.
         values: name of a graph node -> labels of what it makes.
         heads: labels whose unit is a whole attention head.
+        pieces: labels of what slices take, and of what lies before them.
         node: name of the graph node whose rule writes now.
         graph_only: the model's own forward would compute something else when cut, though it would run.
     """
@@ -158,6 +159,7 @@ class LabelGraph:
     unions: Labels = field(default_factory=Labels)
     values: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     heads: list[Channels] = field(default_factory=list)
+    pieces: list[Tensor] = field(default_factory=list)
     node: str = ""
     graph_only: bool = False
     axis_labels: dict[Parameter, list[Channels]] = field(default_factory=dict)

@@ -68,7 +68,7 @@ def named_arguments(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any
 def call_resized(call: Sized) -> Any:
     """Run the operator with its sizes put right."""
     name = operator_name(call.node)
-    if name in _SPLITS:
+    if name in SPLITS:
         return _split(call)
     if name in ("view", "_unsafe_view") and "size" in call.arguments:
         return call.arguments["self"].reshape(call.out)
@@ -169,7 +169,7 @@ def _split(call: Sized) -> Any:
     return aten.split_with_sizes.default(x, sizes, dim)
 
 
-_SPLITS = frozenset({"split", "split_with_sizes", "chunk", "tensor_split"})
+SPLITS = frozenset({"split", "split_with_sizes", "chunk", "tensor_split"})
 
 RESIZE: dict[str, Callable[[Sized], Arguments]] = {
     **dict.fromkeys(["view", "reshape", "_unsafe_view", "expand", "broadcast_to"], _size),
@@ -190,4 +190,4 @@ RESIZE: dict[str, Callable[[Sized], Arguments]] = {
 }
 """Operator name -> how its arguments follow the widths; splits change the operator itself."""
 
-CARRIES_SIZES = frozenset(RESIZE) | _SPLITS
+CARRIES_SIZES = frozenset(RESIZE) | SPLITS

@@ -21,20 +21,21 @@ def straighten(graph: LabelGraph) -> Classes:
     """
     classes = graph.unions.solve()
     every = [compact(labels) for factors in graph.values.values() for labels in factors]
-    _freeze_single(graph, every, classes)
+    pieces = [compact(labels) for labels in graph.pieces]
+    _freeze_single(graph, pieces, classes)
     values = [labels for labels in every if sum(n > 1 for n in labels.shape) > 1]
     while [labels for labels in values if _tie(graph, labels, classes)]:  # ties of one value may bend others
         classes = graph.unions.solve()
-        _freeze_single(graph, every, classes)
+        _freeze_single(graph, pieces, classes)
     return graph.unions.solve()
 
 
-def _freeze_single(graph: LabelGraph, values: Sequence[Tensor], classes: Classes) -> None:
-    """A channel that some value holds alone has no dimension there to be cut along."""
-    for labels in values:
+def _freeze_single(graph: LabelGraph, pieces: Sequence[Tensor], classes: Classes) -> None:
+    """A channel that a slice holds alone has no dimension there to be cut along."""
+    for labels in pieces:
         solved = _solved(labels, classes)
         if solved.size and solved.max() >= 0 and not _dims(solved):
-            graph.unions.freeze(labels, "a value of the graph holds nothing but this channel")
+            graph.unions.freeze(labels, "a slice in forward holds nothing but this channel")
 
 
 def axes_of(labels: Tensor, classes: Classes) -> list[tuple[int, IntArray]]:

@@ -15,11 +15,11 @@ from autoprune.config import SpaceOptions
 from autoprune.space.assemble import assemble
 from autoprune.space.blocks import find_blocks, offer_blocks, with_calls
 from autoprune.space.calls import Call, LabelGraph, Parameter, WeightLabels
-from autoprune.space.choices import apply_options
+from autoprune.space.choices import apply_options, freeze_groups
 from autoprune.space.groups import SearchSpace
 from autoprune.space.labels import FIXED, tighten, varies
 from autoprune.space.program import Example, Program, record
-from autoprune.space.resize import first_index
+from autoprune.space.resize import SPLITS, first_index
 from autoprune.space.rules import MOVERS, READERS, RULES, computed_weight, is_pointwise, pointwise, unknown
 
 
@@ -70,6 +70,8 @@ def trace(model: nn.Module, example: Example, *, options: SpaceOptions | None = 
     graph = LabelGraph(attention=chosen.attention)
     _Labelling(program, graph, _weights_of(model)).run(example)
     space = assemble(graph, model)
+    tied = "these channels can only go all together"
+    space = freeze_groups(space, {i: tied for i, group in enumerate(space.groups) if group.width == 1})
     blocks = find_blocks(program, space, [operation.node for operation in graph.operations])
     space = apply_options(replace(space, blocks=blocks), chosen)
     if chosen.blocks:
@@ -133,7 +135,10 @@ class _Labelling:
             labels = self._graph.labels(call.tensors[0])
             dim = int(call.get("dim") or 0)
             start = call.get("index") if call.name == "select" else call.get("start")
-            self._noted(f"{name}.before", labels.narrow(dim, 0, first_index(start, labels.shape[dim])))
+            before = self._noted(f"{name}.before", labels.narrow(dim, 0, first_index(start, labels.shape[dim])))
+            self._graph.pieces += [before] if call.name == "select" else [before, made]
+        elif call.name in SPLITS:
+            self._graph.pieces += made
         elif call.name in ("constant_pad_nd", "pad"):
             for index, before in enumerate(call["pad"][::2]):
                 dim = made.ndim - 1 - index

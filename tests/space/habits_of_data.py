@@ -255,7 +255,8 @@ def two_inputs() -> RuleCase:
 
 @habit
 def image_added_to_maps() -> RuleCase:
-    return case(between(lambda n, y: n.c(y) + image(), 3, c=conv(16, 3)), FREE, {"c": "fixed"})  # type: ignore[operator]
+    picture = image()
+    return case(between(lambda n, y: n.c(y) + picture, 3, c=conv(16, 3)), FREE, {"c": "fixed"})  # type: ignore[operator]
 
 
 @habit

@@ -31,7 +31,7 @@ def network(seed: int) -> tuple[nn.Module, nn.Module, SearchSpace]:
     """A network, the same in the form of its space, and the space."""
     model = randomised(RandomNet(seed))
     traced = trace(model, image(seed))
-    if traced.space.full == traced.space.smallest:
+    if traced.space.full == traced.space.smallest:  # also: no groups at all
         return model, model, traced.space
     verified = verify(model, traced)
     return model, verified.network, verified.space
@@ -64,5 +64,6 @@ def test_most_channels_of_random_networks_can_be_cut() -> None:
     """Freezing whatever is not understood would pass every other test."""
     found = [network(seed)[2] for seed in FEW]
     free = sum(group.width for space in found for group in space.groups)
-    stuck = sum(part.channels for space in found for part in space.frozen if part.reason != "the model's output")
+    expected = ("the model's output", "a value of the graph holds nothing but this channel")
+    stuck = sum(part.channels for space in found for part in space.frozen if part.reason not in expected)
     assert stuck < free / 10

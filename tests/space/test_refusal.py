@@ -69,6 +69,15 @@ def test_a_value_read_from_a_tensor_stays_a_value_of_the_graph() -> None:
     assert any("item" in str(node.target) for node in traced.program.nodes)
 
 
+def test_an_object_of_its_own_in_forward_is_refused() -> None:
+    """A generator is no tensor that a graph could hold."""
+
+    def draws(n: Any, x: Tensor) -> Tensor:
+        return classify(n, n.a(x) + torch.rand(1, generator=torch.Generator().manual_seed(0)))
+
+    assert "cannot be traced" in refused(draws)
+
+
 def test_errors_of_the_user_keep_their_message() -> None:
     def complains(n: Any, x: Tensor) -> Tensor:
         raise ValueError("images must have 4 channels")

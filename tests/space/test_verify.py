@@ -14,8 +14,10 @@ from nets import Net, classify, conv, image
 from torch import Tensor, nn
 
 from autoprune.config import SpaceOptions
-from autoprune.errors import SpaceError, TraceError
+from autoprune.errors import SpaceError
+from autoprune.space.graph_form import GraphNetwork
 from autoprune.space.groups import AxisLayout, SearchSpace, WidthGroup
+from autoprune.space.rules import RULES
 from autoprune.space.trace import trace
 from autoprune.space.verify import Verified, verify
 
@@ -34,7 +36,8 @@ def traced(net: Net, **options: Any) -> SearchSpace:
 
 
 def verified(net: Net, space: SearchSpace) -> Verified:
-    return verify(net, space, (image(),))
+    """Verify a network with this space in place of the one that was found."""
+    return verify(net, replace(trace(net, image()), space=space))
 
 
 def with_axis(space: SearchSpace, tensor: str, dim: int, layout: AxisLayout | None) -> SearchSpace:
@@ -64,6 +67,7 @@ def test_a_right_space_comes_back_as_it_was() -> None:
     space = traced(net)
     result = verified(net, space)
     assert result.space is space
+    assert result.network is net
     assert result.largest_error < 1e-5
 
 
@@ -77,12 +81,13 @@ def test_a_consumer_that_reads_channels_in_another_order_is_caught() -> None:
     assert "differs" in reason(result, "a")
 
 
-def test_an_operation_on_the_first_channel_only_is_caught() -> None:
-    """Which channel comes first depends on what was cut, and no label says so."""
-    net = chain(step=lambda y: torch.cat([2 * y[:, :1], y[:, 1:]], 1))
-    result = verified(net, traced(net)).space
-    assert names(result) == ["b"]
-    assert "differs" in reason(result, "a")
+def test_an_operation_on_certain_channels_is_caught() -> None:
+    """Which channels come first depends on what was cut: the module does not know, its graph does."""
+    net = chain(step=lambda y: torch.cat([2 * y[:, :4], y[:, 4:]], 1))
+    result = verified(net, traced(net))
+    assert result.space.form == "graph"
+    assert names(result.space) == ["a", "a#2", "b"]
+    assert isinstance(result.network, GraphNetwork)
 
 
 @pytest.mark.parametrize("tensor", ["a.weight", "a.bias"])
@@ -114,29 +119,53 @@ def test_groups_that_fit_only_while_they_are_cut_alike_are_caught(ratio: float) 
         return classify(n, n.b(one) + n.c(other))
 
     net = Net(forward, a=conv(3, 16), b=conv(8, 6), c=conv(8, 6), fc=nn.Linear(6, 5))
-    result = verified(net, traced(net, ratios=(ratio,))).space
-    assert names(result) == ["b"]
+    assert verified(net, traced(net, ratios=(ratio,))).space.form == "graph"
 
 
-def test_a_failure_at_the_smallest_widths_only_is_caught() -> None:
+@pytest.mark.parametrize("least", [3, 16])
+def test_a_module_that_refuses_narrow_maps_runs_as_a_graph(least: int) -> None:
     def step(y: Tensor) -> Tensor:
-        if y.shape[1] < 3:
-            raise RuntimeError("too narrow")
+        assert y.shape[1] >= least, "too narrow"
         return y
 
     net = chain(step=step)
-    result = verified(net, traced(net, min_ratio=0.1)).space
+    result = verified(net, traced(net, min_ratio=0.1))
+    assert result.space.form == "graph"
+    assert names(result.space) == ["a", "b"]
+
+
+@torch.library.custom_op("autoprune_tests::at_least_three", mutates_args=())
+def at_least_three(x: Tensor) -> Tensor:
+    if x.shape[1] < 3:
+        raise RuntimeError("too narrow" if x.shape[1] == 2 else "")
+    return x.clone()
+
+
+@at_least_three.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"), [(2 / 16, "does not run: RuntimeError: too narrow"), (1 / 16, "RuntimeError")]
+)
+def test_a_group_that_no_form_can_cut_is_frozen_with_the_reason(
+    ratio: float, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RULES, "at_least_three", lambda graph, call: graph.labels(call.tensors[0]))
+    net = chain(step=at_least_three)
+    result = verified(net, traced(net, ratios=(ratio,), min_ratio=0.01)).space
     assert names(result) == ["b"]
-    assert "does not run: RuntimeError: too narrow" in reason(result, "a")
+    assert told in reason(result, "a")
 
 
-def test_a_failure_without_a_message_is_told_by_its_kind() -> None:
-    def step(y: Tensor) -> Tensor:
-        assert y.shape[1] == 16
-        return y
-
-    net = chain(step=step)
-    assert "AssertionError" in reason(verified(net, traced(net)).space, "a")
+def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`flip` in the graph, but the rule says that nothing moves."""
+    monkeypatch.setitem(RULES, "flip", lambda graph, call: graph.labels(call.tensors[0]))
+    net = chain(step=lambda y: y.flip(1))
+    result = verified(net, traced(net)).space
+    assert names(result) == ["b"]
+    assert "differs" in reason(result, "a")
 
 
 def test_a_wrong_coefficient_is_refused() -> None:
@@ -160,19 +189,20 @@ def test_a_forgotten_operation_is_refused() -> None:
 
 def test_a_network_that_is_random_in_evaluation_mode_is_refused() -> None:
     net = chain(step=lambda y: y * random.random())
-    space = trace(net, image()).space
+    space = traced(net)
     with pytest.raises(SpaceError, match="two different outputs for the same input"):
         verified(net, space)
 
 
-@pytest.mark.parametrize(
-    ("forward", "what"),
-    [
-        (lambda n, x: n.fc(x), "Check that model"),
-        (lambda n, x: n.a(x) if x.sum() > 0 else x, "Check that model"),
-    ],
-)
-def test_a_model_that_cannot_be_exported_is_refused_with_what_to_do(forward: Any, what: str) -> None:
-    net = Net(forward, a=conv(3, 16), fc=nn.Linear(16, 5))
-    with pytest.raises(TraceError, match=r"Net cannot be exported .*\(2, 3, 6, 6\) torch.float32.*" + what):
-        trace(net, image())
+def test_a_space_in_which_every_group_has_one_width_is_refused() -> None:
+    net = chain()
+    space = traced(net)
+    whole = replace(space, groups=tuple(replace(group, choices=(group.width,)) for group in space.groups))
+    with pytest.raises(SpaceError):
+        verified(net, whole)
+
+
+def test_an_input_to_which_the_network_does_not_respond_is_refused() -> None:
+    net = chain(step=lambda y: y * 0)
+    with pytest.raises(SpaceError, match="do not change when channels are cut"):
+        verified(net, traced(net))

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from masking import largest_error, random_ranking, random_widths, randomised
 from torch import Tensor, nn
 
 import autoprune
@@ -20,7 +19,8 @@ from autoprune.errors import SpaceError
 from autoprune.space.flop_check import counted_by_fvcore
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.serial import from_json, to_json
-from autoprune.space.slicing import slice_model
+from autoprune.space.slicing import random_ranking, slice_model
+from autoprune.testing.masking import largest_error, randomised
 from autoprune.zoo import ZOO, build_model
 
 SMALL = {
