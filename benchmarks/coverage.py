@@ -89,7 +89,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--without-peers", action="store_true", help="measure autoprune alone")
     parser.add_argument("--jobs", type=int, default=2, help="models measured at the same time, one thread each")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds per model for autoprune")
-    parser.add_argument("--peer-timeout", type=float, default=60.0, help="seconds per model for each peer")
+    parser.add_argument("--peer-timeout", type=float, default=45.0, help="seconds per model for each peer")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write, without suffix")
     parser.add_argument("--resume", action="store_true", help="keep the results that OUT.jsonl has")
     parser.add_argument("--list", action="store_true", help="print the models and stop")

@@ -195,8 +195,24 @@ class BudgetedSpace:
             widths[loose] = _closest(*self._feasible_members, target[loose], low)
         else:
             for row in loose:
-                widths[row] = self._exchange(widths[row : row + 1], low)
+                exchanged = self._exchange(widths[row : row + 1], low)
+                widths[row] = self._less_extreme(exchanged[None], target[row : row + 1], low)
         return widths
+
+    def _less_extreme(self, best: IntArray, target: FloatArray, low: FloatArray) -> IntArray:
+        """Step from a target that rounding cannot meet towards equal ratios, until a member of the band is met."""
+        floor = np.where(self.switches, best, low).astype(np.float64)
+        ceiling = np.where(self.switches, best, self._full).astype(np.float64)
+        for step in (0.2, 0.4, 0.6, 0.8, 1.0):
+            if self.budget.usage(best)[0] >= BAND:
+                break
+            mixed = np.maximum(target, 1e-9) ** (1 - step) * self._full**step
+            scaled = self._scale(mixed, floor, ceiling)
+            filled = self._fill(self._round_down(scaled), scaled, frozen=self.switches)
+            options = np.concatenate([best, self._exchange(filled, low)[None]])
+            best = options[[int(np.argmax(self.budget.usage(options)))]]
+        row: IntArray = best[0]
+        return row
 
     @cached_property
     def _feasible_members(self) -> tuple[IntArray, FloatArray] | None:

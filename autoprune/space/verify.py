@@ -7,7 +7,6 @@ own module does not run or differs, the graph form takes over; a group that fail
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from autoprune.space.graph_form import graph_network
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.masked import run_masked
 from autoprune.space.program import Example, Program, run_model
+from autoprune.space.scramble import scrambled
 from autoprune.space.slicing import Ranking, random_ranking, slice_model
 from autoprune.space.trace import Traced
 
@@ -82,23 +82,6 @@ def _check_groups(space: SearchSpace) -> None:
         reasons = "; ".join(sorted({f"{part.name}: {part.reason}" for part in space.frozen})[:3])
         reasons = reasons or "its graph has no layer whose channels another layer reads"
         raise SpaceError(f"nothing in this model can be pruned ({reasons})")
-
-
-def scrambled(model: nn.Module, *, seed: int) -> nn.Module:
-    """A copy in evaluation mode whose constant tensors (fresh norms, zero biases) are random, so that no cut hides.
-
-    Zeros stay small (large biases would saturate a tanh and hide what lies before it), all others come near one (a
-    layer scale of 1e-6 would hide its block).
-    """
-    clone = copy.deepcopy(model).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for tensor in (*clone.parameters(), *clone.buffers()):
-            if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
-                value = float(tensor.flatten()[0])
-                noise = torch.rand(tensor.shape, generator=generator)
-                tensor.copy_(0.2 * (noise - 0.5) if value == 0 else noise + 0.5)
-    return clone
 
 
 @final
@@ -169,7 +152,13 @@ class _Trial:
     def _counts(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[int, int]:
         """Multiply-adds by fvcore and in closed form."""
         network = self._sliced(space, widths, ranking)
-        return counted_by_fvcore(network, self._example), multiply_adds(space, widths)
+        try:
+            return counted_by_fvcore(network, self._example), multiply_adds(space, widths)
+        except Exception as error:
+            raise SpaceError(
+                f"fvcore cannot count the FLOPs of this model ({type(error).__name__}: {_first_line(error)}), so the "
+                f"closed form cannot be held against it. Please report this model"
+            ) from error
 
     def _cuts(self, space: SearchSpace) -> Iterator[tuple[Widths, Ranking]]:
         """All groups cut at random, then every two groups apart (one cut, one full), then the smallest widths.
@@ -219,12 +208,14 @@ class _Trial:
 
     def _compare(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[float, str | None]:
         """Return the relative error of the sliced network, and what is wrong with it (None: nothing)."""
-        expected = self._masked(space, widths, ranking)
+        try:
+            expected = self._masked(space, widths, ranking)
+        except Exception as error:  # noqa: BLE001 - a graph whose sizes depend on values runs on the traced ones only
+            return math.inf, f"sizes inside the model depend on values: {_first_line(error)}"
         try:
             found = self._outputs(self._sliced(space, widths, ranking))
         except Exception as error:  # noqa: BLE001 - user code on a cut network may fail in any way; it is frozen then
-            first = (str(error).splitlines() or [""])[0][:160]
-            return math.inf, f"the cut network does not run: {type(error).__name__}: {first}"
+            return math.inf, f"the cut network does not run: {type(error).__name__}: {_first_line(error)}"
         if [o.shape for o in found] != [o.shape for o in expected]:
             return math.inf, "the cut network's output has another shape"
         worst = max((_relative(f, e) for f, e in zip(found, expected, strict=True)), default=0.0)
@@ -277,6 +268,10 @@ def _halves(indices: set[int]) -> Iterator[set[int]]:
     numbered = list(enumerate(sorted(indices)))
     for bit in range((len(numbered) - 1).bit_length() if numbered else 0):
         yield {index for number, index in numbered if number >> bit & 1}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:160]
 
 
 def _tensors(outputs: Any) -> list[Tensor]:

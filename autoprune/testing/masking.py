@@ -79,11 +79,10 @@ def without_cut_channels(
                 tensor.masked_fill_(~kept[name], 0.0)
     given = statistics or {}
     for name, module in clone.named_modules():
-        known = next((STATISTICS[kind] for kind in type(module).__mro__ if kind in STATISTICS), None)
-        tensor, statistic = given.get(name, (f"{name}.weight", known))
-        if statistic is not None:
-            assert tensor in kept, f"{name}: no tensor tells which channels survive; name one in `statistics`"
-            module.register_forward_hook(partial(_replaced, statistic=statistic, kept=kept[tensor]))
+        known = [(f"{name}.weight", STATISTICS[kind]) for kind in type(module).__mro__ if kind in STATISTICS]
+        for source, statistic in [given[name]] if name in given else known[:1]:
+            assert source in kept, f"{name}: no tensor tells which channels survive; name one in `statistics`"
+            module.register_forward_hook(partial(_replaced, statistic=statistic, kept=kept[source]))
     return clone
 
 

@@ -222,7 +222,7 @@ class RuleContract:
 def _reached_by_gradients(model: nn.Module, example: Example) -> set[str]:
     """Names of the parameters that a backward pass reaches."""
     found = [leaf for leaf in tree_leaves(run_model(model, example)) if isinstance(leaf, Tensor) and leaf.requires_grad]
-    torch.stack([leaf.double().sum() for leaf in found]).sum().backward()
+    torch.autograd.backward([leaf.double().sum() for leaf in found])
     return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 

@@ -21,7 +21,7 @@ from autoprune.cost.params import params
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.cost.shares import group_shares, prunable
 from autoprune.space.choices import freeze_groups
-from autoprune.space.groups import SearchSpace, Widths
+from autoprune.space.groups import AffineSize, Block, Operation, SearchSpace, WidthGroup, Widths
 from autoprune.space.slicing import random_ranking, slice_model
 from autoprune.space.trace import trace
 from autoprune.space.verify import counted_by_fvcore
@@ -139,6 +139,37 @@ def test_uniform_keeps_blocks_until_the_budget_cannot_be_reached_with_them() -> 
     inner = tight.uniform(inner_only=True)
     assert 0 < len(space.left_out(inner)) < len(space.switches)
     assert all(w == g.width for w, g in zip(inner, space.groups, strict=True) if g.residual)
+
+
+def test_uniform_keeps_blocks_also_where_the_band_could_be_reached_without() -> None:
+    groups = (WidthGroup("layer", 16, (8, 16)), WidthGroup("block:b", 1, (0, 1), kind="blocks"))
+    operations = (
+        Operation("layer", "linear", 1, (AffineSize(0, ((0, 1),)),)),
+        Operation("b", "linear", 6, (AffineSize(0, ((1, 1),)),)),
+    )
+    domain = BudgetedSpace(
+        SearchSpace(groups, operations=operations, blocks=(Block("b", "x", "y", (1,)),)), {"flops": 16}
+    )
+    assert domain.uniform() == (8, 1)  # 14 of 16; without the block it would be 16
+    assert domain.repair(np.array([[8, 1]])).tolist() == [[16, 0]]  # a search may use what is left
+
+
+def test_coarse_widths_rarely_change_the_choice_of_blocks() -> None:
+    space = space_of("resnet20")
+    coarse = [tuple(c for c in group.choices if c == group.width or c % 8 == 0) for group in space.groups]
+    groups = tuple(
+        group if group.kind == "blocks" else replace(group, choices=choices)
+        for group, choices in zip(space.groups, coarse, strict=True)
+    )
+    space, rng, kept = replace(space, groups=groups), np.random.default_rng(0), list[bool]()
+    for percent in range(20, 100, 8):
+        domain = BudgetedSpace(space, {"flops": f"{percent}%"})
+        wanted = np.array([at_random(space, rng) for _ in range(50)])
+        low, high = (np.where(domain.switches, wanted, bound) for bound in (space.smallest, space.full))
+        can = (domain.budget.usage(low) <= 1) & (domain.budget.usage(high) >= BAND)
+        kept += (domain.repair(wanted) == wanted)[can][:, domain.switches].all(axis=1).tolist()
+    assert len(kept) > 100
+    assert np.mean(kept) > 0.965
 
 
 def test_a_global_threshold_keeps_blocks() -> None:

@@ -226,6 +226,39 @@ def test_a_module_that_runs_twice_is_no_block() -> None:
     assert names(Between(shared, Basic(8, 8), shared)) == ["blocks.1"]
 
 
+class Twice(Between):
+    """Runs every block twice."""
+
+    def call(self, block: nn.Module, x: Tensor) -> Tensor:
+        return block(block(x))  # type: ignore[no-any-return]
+
+
+def test_a_module_that_runs_twice_under_one_name_is_no_block() -> None:
+    assert names(Twice(Basic(8, 8))) == []
+
+
+class Last(Basic):
+    """Sums first, and ends with a convolution that nothing passes by."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 8)
+        self.last = conv(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(super().forward(x))  # type: ignore[no-any-return]
+
+
+class Around(Between):
+    """Adds what a block is given to what it returns."""
+
+    def call(self, block: nn.Module, x: Tensor) -> Tensor:
+        return x + block(x)  # type: ignore[no-any-return]
+
+
+def test_a_sum_before_the_last_product_is_not_enough() -> None:
+    assert names(Around(Last())) == []
+
+
 def test_the_innermost_module_is_the_block() -> None:
     wrapped = nn.Sequential(nn.Sequential(Basic(8, 8)), Basic(8, 8))
     assert names(Between(wrapped)) == ["blocks.0.0.0", "blocks.0.1"]

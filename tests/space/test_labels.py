@@ -66,7 +66,7 @@ def test_a_channel_tied_to_something_fixed_stays_and_padding_says_nothing() -> N
     assert merged.tolist() == a.tolist()
     classes = labels.solve()
     assert (classes.of(a) < 0).tolist() == [True, False, False]
-    assert set(classes.reasons.values()) == {"beside a constant"}
+    assert set(classes.reasons) == {"beside a constant"}
 
 
 def test_padding_beside_a_constant_is_a_constant() -> None:
@@ -80,10 +80,11 @@ def test_padding_beside_a_constant_is_a_constant() -> None:
 
 def test_the_first_reason_is_the_one_that_is_told() -> None:
     labels = Labels()
-    a = labels.fresh(1)
-    labels.freeze(a, "first")
+    a = labels.fresh(2)
+    labels.freeze(a[:1], "first")
     labels.freeze(a, "second")
-    assert list(labels.solve().reasons.values()) == ["first"]
+    classes = labels.solve()
+    assert [classes.why(int(classes.root[int(label)])) for label in a] == ["first", "second"]
 
 
 def test_one_label_per_channel_ties_all_positions_of_a_channel() -> None:
@@ -146,3 +147,31 @@ def test_uniting_tight_and_loose_tensors_gives_the_same_classes(order: list[int]
 
     assert classes(False) == classes(True)
     assert sum(classes(True)) == 4
+
+
+def test_a_free_class_has_no_reason() -> None:
+    labels = Labels()
+    a = labels.fresh(2)
+    labels.freeze(a[1:], "frozen")
+    classes = labels.solve()
+    assert classes.why(int(classes.root[1])) is None
+    assert classes.of(a).tolist() == [classes.root[1], -1]
+
+
+def test_sums_of_one_layer_with_itself_are_not_residual() -> None:
+    """The halves of a rotary embedding are one layer's; two layers' sums are residual."""
+    labels = Labels()
+    a, b = labels.fresh(4), labels.fresh(2)
+    labels.mark_residual(a[:2], a[2:])
+    labels.mark_residual(a[:1], b[:1])
+    residual = labels.solve()
+    assert residual.residual[residual.root[a.numpy()]].tolist() == [True, False, False, False]
+
+
+def test_channels_of_one_producer_split_a_dimension_and_neighbours_do_not() -> None:
+    """A class token before patches differs from them without being another head."""
+    labels = Labels()
+    heads = labels.fresh(6).reshape(2, 3)
+    assert labels.splits(heads) == [0, 1]
+    token, patches = labels.fresh(3), labels.fresh(3)
+    assert labels.splits(torch.stack([token, patches])) == [1]
