@@ -65,6 +65,8 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
     """
     with untouched():
         trial = _Trial(scrambled(model, seed=seed), traced, seed)
+        if not trial.is_finite():
+            trial = _Trial(scrambled(model, seed=seed, loud=False), traced, seed)
         trial.check_repeatable()
         space = traced.space
         _check_groups(space)
@@ -124,6 +126,10 @@ class _Trial:
 
     def _masked(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> list[Tensor]:
         return _tensors(run_masked(self._model, self._program, space, self._example, widths, ranking))
+
+    def is_finite(self) -> bool:
+        """True where all outputs are numbers."""
+        return all(bool(output.isfinite().all()) for output in self._outputs(self._model))
 
     def check_repeatable(self) -> None:
         """Two passes of the same network must agree, and so must its graph, or no comparison means anything."""

@@ -129,7 +129,6 @@ def _torchvision_dense() -> list[Entry]:
         make = partial(getattr(module, name), weights=None, weights_backbone=None, **options)
         task = "segmentation" if module is dense else "detection"
         example = _image(size) if module is dense else _list_of_images(size)
-        loud = name.startswith(("retinanet", "fcos"))  # their heads are exponentials: louder, every box is the image
         entries.append(_entry(f"torchvision {task}", name, task, f"{size} px", make, example))
     return entries
 
