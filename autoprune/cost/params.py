@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from autoprune.cost.polynomial import CostFunction, Polynomial
-from autoprune.space.groups import AffineSize, SearchSpace, axis_size
+from autoprune.space.groups import SearchSpace, axis_size
+from autoprune.space.sizes import AffineSize
 
 
 def params(space: SearchSpace) -> CostFunction:

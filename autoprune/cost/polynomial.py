@@ -12,7 +12,8 @@ from typing import TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.space.groups import AffineSize, FloatArray
+from autoprune.space.groups import FloatArray
+from autoprune.space.sizes import AffineSize
 
 WidthMatrix: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 CostFunction: TypeAlias = Callable[[WidthMatrix], FloatArray]

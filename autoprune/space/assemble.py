@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from autoprune.space.calls import LabelGraph, Parameter
 from autoprune.space.groups import (
-    AffineSize,
     AxisLayout,
     FrozenPart,
     IntArray,
-    Operation,
     SearchSpace,
     StepLayout,
     TensorLayout,
@@ -23,6 +21,7 @@ from autoprune.space.groups import (
     axis_size,
 )
 from autoprune.space.labels import Classes
+from autoprune.space.sizes import AffineSize, Operation
 from autoprune.space.straighten import axes_of, straighten
 
 

@@ -20,9 +20,10 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from autoprune.randomness import untouched
-from autoprune.space.groups import AffineSize, AxisLayout, Block, SearchSpace, WidthGroup
+from autoprune.space.groups import AxisLayout, Block, SearchSpace, WidthGroup
 from autoprune.space.program import Example, Program, run_model
 from autoprune.space.resize import name_of, operator_name
+from autoprune.space.sizes import AffineSize
 
 Axes: TypeAlias = Mapping[str, Mapping[int, AxisLayout]]
 """Name of a value -> dimension -> layout of what can be cut there."""

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias, final
 import torch
 from torch import Tensor
 
-from autoprune.space.groups import OperationKind
 from autoprune.space.labels import FIXED, Labels, spread, varies
+from autoprune.space.sizes import OperationKind
 
 Channels: TypeAlias = Tensor
 """(C,) one label per channel."""

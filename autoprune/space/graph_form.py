@@ -21,9 +21,10 @@ from torch.utils import _pytree as pytree
 
 from autoprune.errors import SpaceError, TraceError
 from autoprune.space.blocks import without
-from autoprune.space.groups import AffineSize, Block, SearchSpace, Widths, axis_size
+from autoprune.space.groups import Block, SearchSpace, Widths, axis_size
 from autoprune.space.program import Example, Program, call_arguments, record
 from autoprune.space.resize import CARRIES_SIZES, Sized, call_resized, named_arguments, operator_name
+from autoprune.space.sizes import AffineSize
 from autoprune.space.slicing import tensor_of
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.errors import SpaceError
+from autoprune.space.sizes import AffineSize, Operation
 
 Widths: TypeAlias = tuple[int, ...]
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -80,34 +81,6 @@ class FrozenPart:
     name: str
     channels: int
     reason: str
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class AffineSize:
-    """Size of one dimension: `constant + sum(multiplicity * widths[group])`; a concat is such a sum."""
-
-    constant: int
-    terms: tuple[tuple[int, int], ...] = ()  # (group index, multiplicity)
-
-    def __call__(self, widths: Sequence[int]) -> int:
-        """Return the size at these widths."""
-        return self.constant + sum(multiplicity * widths[group] for group, multiplicity in self.terms)
-
-
-OperationKind: TypeAlias = Literal["conv", "linear", "matmul", "unseen"]
-"""What multiplies; "unseen" ones fvcore does not count (attention, recurrent layers) or rounds (einsum)."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One matrix product of the graph: `coefficient` times the product of `sizes` multiply-adds."""
-
-    layer: str
-    kind: OperationKind
-    coefficient: int
-    sizes: tuple[AffineSize, ...]
 
 
 @final

@@ -9,13 +9,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from autoprune.space.groups import (
-    AffineSize,
-    AxisLayout,
-    SearchSpace,
-    StepLayout,
-    WidthGroup,
-)
+from autoprune.space.groups import AxisLayout, SearchSpace, StepLayout, WidthGroup
+from autoprune.space.sizes import AffineSize
 
 
 class Place(NamedTuple):

@@ -10,16 +10,15 @@ import numpy as np
 
 from autoprune.errors import SpaceError
 from autoprune.space.groups import (
-    AffineSize,
     AxisLayout,
     Block,
     FrozenPart,
-    Operation,
     SearchSpace,
     StepLayout,
     TensorLayout,
     WidthGroup,
 )
+from autoprune.space.sizes import AffineSize, Operation
 
 FORMAT = 2
 _READABLE = (1, 2)  # 1 knows neither graphs nor tied sets

@@ -6,14 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoprune.space.groups import (
-    AffineSize,
-    AxisLayout,
-    Operation,
-    SearchSpace,
-    TensorLayout,
-    WidthGroup,
-)
+from autoprune.space.groups import AxisLayout, SearchSpace, TensorLayout, WidthGroup
+from autoprune.space.sizes import AffineSize, Operation
 
 
 def chain_space(widths: Sequence[int], *, levels: int | None = None) -> SearchSpace:

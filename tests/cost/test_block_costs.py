@@ -21,7 +21,8 @@ from autoprune.cost.params import params
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.cost.shares import group_shares, prunable
 from autoprune.space.choices import freeze_groups
-from autoprune.space.groups import AffineSize, Block, Operation, SearchSpace, WidthGroup, Widths
+from autoprune.space.groups import Block, SearchSpace, WidthGroup, Widths
+from autoprune.space.sizes import AffineSize, Operation
 from autoprune.space.slicing import random_ranking, slice_model
 from autoprune.space.trace import trace
 from autoprune.space.verify import counted_by_fvcore

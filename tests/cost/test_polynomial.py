@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoprune.cost import METRICS
 from autoprune.cost.polynomial import Polynomial
-from autoprune.space.groups import AffineSize
+from autoprune.space.sizes import AffineSize
 from autoprune.testing.spaces import chain_space
 
 GROUPS = 4

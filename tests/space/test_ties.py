@@ -21,7 +21,8 @@ from autoprune.cost.flops import flops
 from autoprune.cost.params import params
 from autoprune.errors import SpaceError
 from autoprune.space.choices import freeze_groups
-from autoprune.space.groups import AffineSize, AxisLayout, SearchSpace, StepLayout, WidthGroup, axis_size
+from autoprune.space.groups import AxisLayout, SearchSpace, StepLayout, WidthGroup, axis_size
+from autoprune.space.sizes import AffineSize
 from autoprune.space.slicing import kept_mask, slice_model
 from autoprune.space.ties import partition, rank_slots, tie
 from autoprune.space.trace import trace

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from autoprune.space.calls import Call, Channels, LabelGraph
-from autoprune.space.groups import OperationKind
 from autoprune.space.labels import spread
 from autoprune.space.rules.base import fed, tie_parameter, unknown
+from autoprune.space.sizes import OperationKind
 
 
 def convolution(graph: LabelGraph, call: Call) -> Any:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from autoprune.space.calls import Call, Channels, LabelGraph, Parameter, WeightLabels
-from autoprune.space.groups import OperationKind
 from autoprune.space.labels import FIXED, VOID, spread
 from autoprune.space.rules.base import tie_parameter, tie_within, unite_broadcast, unknown, varying
+from autoprune.space.sizes import OperationKind
 
 
 @final
