@@ -1,9 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
-BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
+BENCHMARKS := $(sort $(filter-out benchmarks/coverage.py,$(wildcard benchmarks/*.py)))
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench coverage clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -23,6 +23,11 @@ lint: .venv/dev.stamp  ## ruff, mypy --strict, import layers
 
 bench: .venv/test.stamp  ## run every script in benchmarks/
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+coverage: .venv/test.stamp  ## which of 238 models can be pruned, beside the peers; takes an hour or two
+	$(PIP) -r benchmarks/coverage_dependencies.txt
+	$(PIP) --no-deps -r benchmarks/coverage_requirements.txt
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
 
 clean:  ## remove the environment, caches and build leftovers; runs stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -234,6 +234,8 @@ def _flatten(graph: fx.Graph) -> None:
         pure = node.op == "get_attr" or (node.op == "call_function" and not _has_effect(node))
         if pure and not node.users:
             graph.erase_node(node)
+    if any(node.op == "get_attr" for node in graph.nodes):
+        raise NotImplementedError("forward makes objects that are no tensors (a random generator)")
 
 
 _REGIONS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
