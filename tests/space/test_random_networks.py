@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,7 @@ from random_nets import SIDE, RandomNet
 from torch import Tensor, nn
 
 from autoprune.cost import METRICS
+from autoprune.errors import SpaceError
 from autoprune.space.flop_check import counted_by_fvcore, multiply_adds
 from autoprune.space.groups import SearchSpace
 from autoprune.space.slicing import slice_model
@@ -33,14 +35,19 @@ def network(seed: int) -> tuple[nn.Module, nn.Module, SearchSpace]:
     traced = trace(model, image(seed))
     if traced.space.full == traced.space.smallest:  # also: no groups at all
         return model, model, traced.space
-    verified = verify(model, traced)
+    try:
+        verified = verify(model, traced)
+    except SpaceError as error:
+        if "do not change when channels are cut" not in str(error):
+            raise
+        return model, model, replace(traced.space, groups=())  # all that can be cut feeds a dead unit, or nobody
     return model, verified.network, verified.space
 
 
 def assert_cuts_are_right(seed: int) -> None:
     model, network_, space = network(seed)
     if space.full == space.smallest:
-        pytest.skip("no group has another width")
+        pytest.skip("no cut changes the outputs")
     params = METRICS.get("params")(space)
     for widths, ranking in cuts(space, number=3, seed=seed):
         assert largest_error(model, network_, space, image(seed), widths, ranking) < 1e-4, space.by_name(widths)
