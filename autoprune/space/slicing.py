@@ -6,6 +6,7 @@ Channels are ranked once per group by importance; a candidate keeps the best one
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -68,6 +69,9 @@ def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: R
         if cut.data_ptr() == full.data_ptr():
             continue  # untouched: deepcopy copies it
         replaced[id(full)] = nn.Parameter(cut, full.requires_grad) if isinstance(full, nn.Parameter) else cut
+    for module in model.modules():  # two dozen empty hook tables each, most of what copying a deep network costs
+        tables = (value for value in vars(module).values() if type(value) is OrderedDict and not value)
+        replaced.update((id(table), OrderedDict()) for table in tables)
     sliced = copy.deepcopy(model, replaced)
     adapt_attributes(model, sliced, space, widths)
     if space.form == "graph":
