@@ -197,12 +197,10 @@ def _with_widths(group: WidthGroup) -> str:
 
 
 def _channels(space: SearchSpace, index: int, layer: str) -> int:
-    """How many channels of a group a layer writes; tied layers differ."""
+    """How many channels of a group a layer writes: a unit of the group may be several (a head, tied ones)."""
     group = space.groups[index]
-    if not group.sets:
-        return group.width
     written = [
-        len(set(axis.channel[axis.group == index].tolist()))
+        int((axis.group == index).sum())
         for tensor in space.tensors
         if layer in {name.rpartition(".")[0] for name in (tensor.name, *tensor.names)}
         for dim, axis in enumerate(tensor.axes)

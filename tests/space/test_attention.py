@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from transformers import (
+from attention_nets import (
     DIM,
     BatchedProducts,
     Cross,
@@ -19,6 +18,7 @@ from transformers import (
     WindowAttention,
     tokens,
 )
+from torch import nn
 
 from autoprune.config import SpaceOptions
 from autoprune.cost import METRICS

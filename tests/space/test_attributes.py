@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attention_nets import DIM, Multihead, Tokens, tokens
 from nets import Net, classify, conv, image
 from torch import Tensor, nn
-from transformers import DIM, Multihead, Tokens, tokens
 
 from autoprune.space.groups import Widths
 from autoprune.space.slicing import random_ranking, slice_model

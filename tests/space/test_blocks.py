@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from masking import outputs, randomised
 from nets import conv
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from autoprune.space.serial import from_json, to_json
 from autoprune.space.slicing import random_ranking, slice_model
 from autoprune.space.trace import Traced, trace
 from autoprune.space.verify import verify, with_all_blocks
+from autoprune.testing.masking import outputs, randomised
 from autoprune.zoo import build_model
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from attention_nets import FusedProjection, GroupedQueries, Tokens, Vision, tokens
 from nets import Net, classify, conv, image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import FusedProjection, GroupedQueries, Tokens, Vision, tokens
 
 from autoprune.errors import SpaceError
 from autoprune.space.graph_form import GraphNetwork, graph_network

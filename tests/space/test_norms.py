@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from attention_nets import Tokens, tokens
 from habits import between
 from nets import image, parameter
 from torch import Tensor, nn
-from transformers import Tokens, tokens
 
 from autoprune.testing.masking import Statistic
 from autoprune.testing.rules import Build, RuleCase, RuleContract, tried

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -21,6 +22,7 @@ from autoprune.space.verify import verify
 from autoprune.testing.masking import largest_error, randomised
 from autoprune.testing.rules import cuts
 
+NOT_UNDERSTOOD = "no rule|differs|does not run|computed in forward|fixed size|size is fixed"
 FEW, MANY = range(30), range(100, 500)
 
 
@@ -71,6 +73,5 @@ def test_most_channels_of_random_networks_can_be_cut() -> None:
     """Freezing whatever is not understood would pass every other test."""
     found = [network(seed)[2] for seed in FEW]
     free = sum(group.width for space in found for group in space.groups)
-    expected = ("the model's output", "a value of the graph holds nothing but this channel")
-    stuck = sum(part.channels for space in found for part in space.frozen if part.reason not in expected)
-    assert stuck < free / 10
+    parts = [part for space in found for part in space.frozen if re.search(NOT_UNDERSTOOD, part.reason)]
+    assert sum(part.channels for part in parts) < free / 10

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from attention_nets import tokens
 from nets import Net
 from torch import Tensor, nn
-from transformers import tokens
 
 from autoprune.cost import METRICS
 from autoprune.testing.rules import Build, RuleCase, RuleContract, tried
