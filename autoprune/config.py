@@ -265,7 +265,8 @@ def _read(path: Path) -> Any:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = {} if data is None else data  # an empty file leaves out every key
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys and values, got {type(data).__name__}")
     return data

@@ -20,6 +20,7 @@ from autoprune.space.origin import InForm, in_form
 from autoprune.space.program import Example
 from autoprune.space.slicing import slice_model
 from autoprune.space.trace import trace as trace_graph
+from autoprune.space.verify import unverified
 from autoprune.space.verify import verify as verify_space
 
 
@@ -103,16 +104,15 @@ def trace(
         example_input: a tensor, a tuple of positional inputs, or a mapping of keyword inputs; a batch of 1 gives costs
             per image.
         options: width choices and exclusions: `SpaceOptions`, a mapping, or a file of `search_spaces/`.
-        verify: build random cuts and compare them with the masked model; groups that fail are frozen.
+        verify: build random cuts and compare them with the masked model; groups that fail are frozen. Without it,
+            a cut network may fail to run or compute something else.
 
     Raises:
         TraceError: the model cannot be traced.
         SpaceError: nothing can be pruned.
     """
     traced = trace_graph(model, example_input, options=space_options(options))
-    if not verify:
-        return Space(traced.space)
-    verified = verify_space(model, traced)
+    verified = verify_space(model, traced) if verify else unverified(model, traced)
     return Space(verified.space, in_form(verified))
 
 

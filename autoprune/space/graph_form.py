@@ -223,8 +223,7 @@ class _Run:
         return self._network.get_submodule(known[0].rpartition(".")[0]) if known else None
 
     def _shape(self, node: fx.Node, index: int | None) -> tuple[int, ...]:
-        made = node.meta["val"]
-        shape = list(made.shape if index is None else made[index].shape)
+        shape = list(node.meta["shapes"][index or 0])
         name = node.name if index is None else f"{node.name}.{index}"
         for dim, size in self._shapes.get(name, {}).items():
             shape[dim] = size
@@ -267,6 +266,9 @@ def _batch_behaviour(
         n.target for n in other.nodes if n.op != "placeholder"
     ]:
         return nothing
+    pairs = zip(program.constants.values(), other.constants.values(), strict=False)
+    if any(one.shape != two.shape or not torch.equal(one, two) for one, two in pairs):
+        return nothing  # made from the batch size
     growing: dict[str, tuple[int, ...]] = {}
     counts: dict[str, tuple[int, ...]] = {}
     for node, twin in zip(program.nodes, other.nodes, strict=True):
@@ -276,6 +278,8 @@ def _batch_behaviour(
             growing[name] = tuple(d for d, (n, m) in enumerate(zip(shape, double, strict=True)) if m != n)
         flat, flat_twin = (pytree.tree_leaves((tuple(n.args), dict(n.kwargs))) for n in (node, twin))
         changed = [i for i, (a, b) in enumerate(zip(flat, flat_twin, strict=True)) if isinstance(a, int) and a != b]
+        if any(isinstance(x, float) and x != y for x, y in zip(flat, flat_twin, strict=True)):
+            return nothing
         if node.op == "call_function" and changed:
             if any(flat_twin[i] != 2 * flat[i] for i in changed):
                 return nothing

@@ -132,11 +132,19 @@ def record(model: nn.Module, example: Example) -> Program:
     started = time.perf_counter()
     refusals: list[Exception] = []
     tracers: tuple[Callable[[nn.Module, Example], Program], ...] = (_export, _make_fx)
+    try:
+        clone = copy.deepcopy(model).eval()
+    except Exception as error:
+        raise TraceError(
+            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0][:160]}): it holds a tensor that is "
+            f"computed from others; call remove_weight_norm or prune.remove on its modules, or use parametrizations"
+        ) from error
     for tracer in tracers:
         try:
             with untouched(), _quiet(), torch.no_grad(), _plain_attention():
-                program = tracer(copy.deepcopy(model).eval(), example)
+                program = tracer(clone, example)
                 _flatten(program.graph)
+                _note_shapes(program.graph)
         except Exception as error:  # noqa: BLE001 - any error of user code or a tracer becomes one clear message
             refusals.append(error)
         else:
@@ -236,6 +244,15 @@ def _flatten(graph: fx.Graph) -> None:
             graph.erase_node(node)
     if any(node.op == "get_attr" for node in graph.nodes):
         raise NotImplementedError("forward makes objects that are no tensors (a random generator)")
+
+
+def _note_shapes(graph: fx.Graph) -> None:
+    """Keep traced shapes as plain numbers: torch.jit.trace, and with it fvcore, cannot read those of fake tensors."""
+    for node in graph.nodes:
+        made = node.meta.get("val")
+        parts = made if isinstance(made, list | tuple) else [made]
+        shapes = [tuple(int(n) for n in part.shape) if isinstance(part, Tensor) else () for part in parts]
+        node.meta["shapes"] = shapes
 
 
 _REGIONS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")

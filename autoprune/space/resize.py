@@ -44,7 +44,8 @@ class Sized:
         schema = self.node.target._schema.arguments  # type: ignore[union-attr]
         position = [a.name for a in schema].index(argument)
         given = self.node.args[position] if position < len(self.node.args) else self.node.kwargs[argument]
-        return tuple(given.meta["val"].shape)  # type: ignore[union-attr]
+        shape: tuple[int, ...] = given.meta["shapes"][0]  # type: ignore[union-attr]
+        return shape
 
 
 def name_of(node: fx.Node) -> str:
@@ -151,9 +152,10 @@ def _scale(call: Sized) -> Arguments:
 
 def _states(call: Sized) -> Arguments:
     """Initial states of zeros keep the traced size: nothing in the graph ties them to the hidden width."""
-    hidden = (call.arguments["params"][1] if "params" in call.arguments else call.arguments["w_hh"]).shape[1]
+    weight: Tensor = call.arguments["params"][1] if "params" in call.arguments else call.arguments["w_hh"]
     given = call.arguments["hx"]
-    states = [state[..., :hidden].contiguous() for state in (given if isinstance(given, list | tuple) else [given])]
+    many = given if isinstance(given, list | tuple) else [given]
+    states = [state[..., : weight.shape[1]].contiguous().to(weight.dtype) for state in many]
     return call.arguments | {"hx": states if isinstance(given, list | tuple) else states[0]}
 
 
@@ -164,7 +166,7 @@ def _repeat_interleave(call: Sized) -> Arguments:
 def _split(call: Sized) -> Any:
     x: Tensor = call.arguments["self"]
     dim = call.arguments.get("dim", 0) % x.ndim
-    n_parts = len(call.node.meta["val"])
+    n_parts = len(call.node.meta["shapes"])
     sizes = [call.shape(index)[dim] for index in range(n_parts)]
     return aten.split_with_sizes.default(x, sizes, dim)
 

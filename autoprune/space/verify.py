@@ -26,7 +26,7 @@ from autoprune.space.graph_form import graph_network
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.masked import run_masked
 from autoprune.space.program import Example, Program, run_model
-from autoprune.space.scramble import scrambled
+from autoprune.space.scramble import runs_in_training, scrambled, telling
 from autoprune.space.slicing import Ranking, random_ranking, slice_model
 from autoprune.space.trace import Traced
 
@@ -79,6 +79,13 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
     return Verified(space, network, worst)
 
 
+def unverified(model: nn.Module, traced: Traced) -> Verified:
+    """The space as it was traced, for those who only look at it."""
+    space = traced.space
+    network = graph_network(model, traced.program, space, traced.example) if space.form == "graph" else model
+    return Verified(space, network, math.nan)
+
+
 def _check_groups(space: SearchSpace) -> None:
     if not space.groups:
         reasons = "; ".join(sorted({f"{part.name}: {part.reason}" for part in space.frozen})[:3])
@@ -93,7 +100,7 @@ class _Trial:
     def __init__(self, model: nn.Module, traced: Traced, seed: int) -> None:
         self._model = model
         self._program: Program = traced.program
-        self._example: Example = traced.example
+        self._example: Example = telling(model, traced)
         self._rng = np.random.default_rng(seed)
         self._graphs: dict[int, nn.Module] = {}
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
@@ -110,7 +117,14 @@ class _Trial:
                 return freeze_groups(space, self._culprits(space, widths, ranking)), None
             worst = max(worst, error)
         self._check_sight(space)
+        if space.form == "module" and not self._trains(space) and self._graph_works(space):
+            return replace(space, form="graph"), None
         return space, worst
+
+    def _trains(self, space: SearchSpace) -> bool:
+        """False where the full network runs in training mode and a cut one does not: a part that only training runs."""
+        cut = self._sliced(space, space.smallest, random_ranking(space, self._rng))
+        return not runs_in_training(self._model, self._example) or runs_in_training(cut, self._example)
 
     def _check_sight(self, space: SearchSpace) -> None:
         """A network whose output does not change when everything is cut verifies nothing."""
@@ -180,6 +194,8 @@ class _Trial:
             ranking = random_ranking(space, self._rng)
             yield widths, ranking
             yield widths, tuple(rank.max() - rank for rank in ranking)
+        for channels in _common_widths(space):  # a forward that asks whether two shapes are equal must show itself
+            yield with_all_blocks(space, channels), random_ranking(space, self._rng)
         yield with_all_blocks(space, space.smallest), random_ranking(space, self._rng)
         for apart in _halves(blocks):
             yield self._cut(space, groups | apart), random_ranking(space, self._rng)
@@ -274,6 +290,13 @@ def _halves(indices: set[int]) -> Iterator[set[int]]:
     numbered = list(enumerate(sorted(indices)))
     for bit in range((len(numbered) - 1).bit_length() if numbered else 0):
         yield {index for number, index in numbered if number >> bit & 1}
+
+
+def _common_widths(space: SearchSpace) -> list[Widths]:
+    """Two members in which as many groups as possible are equally wide."""
+    widest = max(group.width for group in space.groups)
+    targets = (int(np.median([group.width for group in space.groups])) // 2, widest // 4)
+    return list(dict.fromkeys(space.nearest([max(1, n)] * len(space.groups)) for n in targets))
 
 
 def _first_line(error: Exception) -> str:
