@@ -211,7 +211,7 @@ def load_space_options(path: Path) -> SpaceOptions:
     Raises:
         ConfigError: as for `load_job`.
     """
-    return validated(SpaceOptions, _read(path), str(path))
+    return validated(SpaceOptions, _read(path, empty={}), str(path))  # a file may leave out any key, even all
 
 
 def validated(model: type[M], data: Any, source: str, *, folders: tuple[Path, ...] = ()) -> M:
@@ -257,7 +257,7 @@ def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, empty: Any = None) -> Any:
     try:
         text = path.read_text()
     except OSError as error:
@@ -266,7 +266,7 @@ def _read(path: Path) -> Any:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    data = {} if data is None else data  # an empty file leaves out every key
+    data = empty if data is None else data
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys and values, got {type(data).__name__}")
     return data

@@ -195,8 +195,9 @@ class BudgetedSpace:
             widths[loose] = _closest(*self._feasible_members, target[loose], low)
         else:
             for row in loose:
-                exchanged = self._exchange(widths[row : row + 1], low)
-                widths[row] = self._less_extreme(exchanged[None], target[row : row + 1], low)
+                found = self._exchange(widths[row : row + 1], low, frozen=self.switches)
+                found = self._less_extreme(found, target[row : row + 1], low)
+                widths[row] = self._exchange(found, low)[0]  # blocks come and go only where nothing else helps
         return widths
 
     def _less_extreme(self, best: IntArray, target: FloatArray, low: FloatArray) -> IntArray:
@@ -209,10 +210,9 @@ class BudgetedSpace:
             mixed = np.maximum(target, 1e-9) ** (1 - step) * self._full**step
             scaled = self._scale(mixed, floor, ceiling)
             filled = self._fill(self._round_down(scaled), scaled, frozen=self.switches)
-            options = np.concatenate([best, self._exchange(filled, low)[None]])
+            options = np.concatenate([best, self._exchange(filled, low, frozen=self.switches)])
             best = options[[int(np.argmax(self.budget.usage(options)))]]
-        row: IntArray = best[0]
-        return row
+        return best
 
     @cached_property
     def _feasible_members(self) -> tuple[IntArray, FloatArray] | None:
@@ -226,7 +226,7 @@ class BudgetedSpace:
             members = members[self.budget.usage(members) <= 1.0]
         return members, self.budget.usage(members)
 
-    def _exchange(self, best: IntArray, low: FloatArray) -> IntArray:
+    def _exchange(self, best: IntArray, low: FloatArray, *, frozen: BoolArray | None = None) -> IntArray:
         """Give up one notch of some group where refilling the others then uses more of the budget, again and again."""
         used = -1.0
         while used < self.budget.usage(best)[0] < BAND:
@@ -234,13 +234,12 @@ class BudgetedSpace:
             lowered = np.repeat(best, len(self._choices), axis=0)
             for group, choices in enumerate(self._choices):
                 index = int(np.searchsorted(choices, lowered[group, group]))
-                if index > 0 and choices[index - 1] >= low[0, group]:
+                if index > 0 and choices[index - 1] >= low[0, group] and not (frozen is not None and frozen[group]):
                     lowered[group, group] = choices[index - 1]
             blocked = np.where(lowered < best, -np.inf, self._full.astype(np.float64))  # refill the lowered one last
-            options = np.concatenate([best, self._fill(lowered, blocked)])
+            options = np.concatenate([best, self._fill(lowered, blocked, frozen=frozen)])
             best = options[[int(np.argmax(self.budget.usage(options)))]]
-        row: IntArray = best[0]
-        return row
+        return best
 
     def _members_in_band(self, p: FloatArray, low: FloatArray) -> BoolArray:
         whole = p.astype(np.int64)
