@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from autoprune.errors import SpaceError
 from autoprune.randomness import untouched
 from autoprune.space.choices import freeze_groups
+from autoprune.space.cuts import common_widths, halves, with_all_blocks
 from autoprune.space.flop_check import counted_by_fvcore, multiply_adds
 from autoprune.space.graph_form import graph_network
 from autoprune.space.groups import SearchSpace, Widths
@@ -75,15 +76,17 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
             _check_groups(space)
             space, worst = trial.run(space)
         trial.check_flops(space)
-    network = graph_network(model, traced.program, space, traced.example) if space.form == "graph" else model
-    return Verified(space, network, worst)
+    return _with_network(model, traced, space, worst)
 
 
 def unverified(model: nn.Module, traced: Traced) -> Verified:
     """The space as it was traced, for those who only look at it."""
-    space = traced.space
+    return _with_network(model, traced, traced.space, math.nan)
+
+
+def _with_network(model: nn.Module, traced: Traced, space: SearchSpace, error: float) -> Verified:
     network = graph_network(model, traced.program, space, traced.example) if space.form == "graph" else model
-    return Verified(space, network, math.nan)
+    return Verified(space, network, error)
 
 
 def _check_groups(space: SearchSpace) -> None:
@@ -189,15 +192,15 @@ class _Trial:
         blocks, groups = set(space.switches), set(range(len(space.groups))) - set(space.switches)
         for _ in range(_RANDOM_CUTS):
             yield self._cut(space, groups), random_ranking(space, self._rng)
-        for apart in _halves(groups):
+        for apart in halves(groups):
             widths = self._cut(space, apart)
             ranking = random_ranking(space, self._rng)
             yield widths, ranking
             yield widths, tuple(rank.max() - rank for rank in ranking)
-        for channels in _common_widths(space):  # a forward that asks whether two shapes are equal must show itself
+        for channels in common_widths(space):  # a forward that asks whether two shapes are equal must show itself
             yield with_all_blocks(space, channels), random_ranking(space, self._rng)
         yield with_all_blocks(space, space.smallest), random_ranking(space, self._rng)
-        for apart in _halves(blocks):
+        for apart in halves(blocks):
             yield self._cut(space, groups | apart), random_ranking(space, self._rng)
         if blocks:
             yield space.smallest, random_ranking(space, self._rng)
@@ -278,25 +281,6 @@ def _varied(value: Any, factor: float) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value * factor if value.is_floating_point() else value.flip(tuple(range(value.ndim)))
-
-
-def with_all_blocks(space: SearchSpace, widths: Widths) -> Widths:
-    """These widths with every block switched on."""
-    return tuple(1 if index in space.switches else width for index, width in enumerate(widths))
-
-
-def _halves(indices: set[int]) -> Iterator[set[int]]:
-    """Subsets such that every two indices are apart in at least one of them."""
-    numbered = list(enumerate(sorted(indices)))
-    for bit in range((len(numbered) - 1).bit_length() if numbered else 0):
-        yield {index for number, index in numbered if number >> bit & 1}
-
-
-def _common_widths(space: SearchSpace) -> list[Widths]:
-    """Two members in which as many groups as possible are equally wide."""
-    widest = max(group.width for group in space.groups)
-    targets = (int(np.median([group.width for group in space.groups])) // 2, widest // 4)
-    return list(dict.fromkeys(space.nearest([max(1, n)] * len(space.groups)) for n in targets))
 
 
 def _first_line(error: Exception) -> str:

@@ -16,11 +16,12 @@ from autoprune.config import SpaceOptions
 from autoprune.errors import SpaceError
 from autoprune.importance.members import channel_scores, rank_channels
 from autoprune.space.blocks import Skip, without
+from autoprune.space.cuts import with_all_blocks
 from autoprune.space.groups import SearchSpace, WidthGroup, Widths
 from autoprune.space.serial import from_json, to_json
 from autoprune.space.slicing import random_ranking, slice_model
 from autoprune.space.trace import Traced, trace
-from autoprune.space.verify import verify, with_all_blocks
+from autoprune.space.verify import verify
 from autoprune.testing.masking import outputs, randomised
 from autoprune.zoo import build_model
 

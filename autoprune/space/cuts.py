@@ -1,0 +1,28 @@
+"""Which members of a space are tried before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from autoprune.space.groups import SearchSpace, Widths
+
+
+def with_all_blocks(space: SearchSpace, widths: Widths) -> Widths:
+    """These widths with every block switched on."""
+    return tuple(1 if index in space.switches else width for index, width in enumerate(widths))
+
+
+def halves(indices: set[int]) -> Iterator[set[int]]:
+    """Subsets such that every two indices are apart in at least one of them."""
+    numbered = list(enumerate(sorted(indices)))
+    for bit in range((len(numbered) - 1).bit_length() if numbered else 0):
+        yield {index for number, index in numbered if number >> bit & 1}
+
+
+def common_widths(space: SearchSpace) -> list[Widths]:
+    """Two members in which as many groups as possible are equally wide."""
+    widest = max(group.width for group in space.groups)
+    targets = (int(np.median([group.width for group in space.groups])) // 2, widest // 4)
+    return list(dict.fromkeys(space.nearest([max(1, n)] * len(space.groups)) for n in targets))
