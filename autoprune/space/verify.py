@@ -11,16 +11,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from autoprune.errors import SpaceError
 from autoprune.randomness import untouched
 from autoprune.space.choices import freeze_groups
+from autoprune.space.comparison import TOLERANCE, first_line, in_double, relative, tensors, varied
 from autoprune.space.cuts import common_widths, halves, with_all_blocks
 from autoprune.space.flop_check import counted_by_fvcore, multiply_adds
 from autoprune.space.graph_form import graph_network
@@ -30,9 +31,6 @@ from autoprune.space.program import Example, Program, run_model
 from autoprune.space.scramble import runs_in_training, scrambled, telling
 from autoprune.space.slicing import Ranking, random_ranking, slice_model
 from autoprune.space.trace import Traced
-
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest accepted difference between sliced and masked output, relative to the largest output, by dtype."""
 
 _RANDOM_CUTS = 3
 
@@ -106,8 +104,10 @@ class _Trial:
         self._example: Example = telling(model, traced)
         self._rng = np.random.default_rng(seed)
         self._graphs: dict[int, nn.Module] = {}
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        self._tolerance = TOLERANCE.get(dtype, 1e-4)
+        self._traced = traced
+        self._double: _Trial | None = None  # made where rounding errors must be told from wrong cuts
+        self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        self._tolerance = TOLERANCE.get(self._dtype, 1e-4)
 
     def run(self, space: SearchSpace) -> tuple[SearchSpace, float | None]:
         """Try cuts until one fails; return the space to try next, or the largest error where none failed."""
@@ -135,14 +135,14 @@ class _Trial:
             return
         ranking = random_ranking(space, self._rng)
         cut = self._masked(space, space.smallest, ranking)
-        if all(_relative(a, b) <= self._tolerance for a, b in zip(cut, self._outputs(self._model), strict=True)):
+        if all(relative(a, b) <= self._tolerance for a, b in zip(cut, self._outputs(self._model), strict=True)):
             raise SpaceError(
                 "the outputs for this example input do not change when channels are cut, so no cut can be verified; "
                 "give an example input to which the network responds"
             )
 
     def _masked(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> list[Tensor]:
-        return _tensors(run_masked(self._model, self._program, space, self._example, widths, ranking))
+        return tensors(run_masked(self._model, self._program, space, self._example, widths, ranking))
 
     def is_finite(self) -> bool:
         """True where all outputs are numbers."""
@@ -151,7 +151,7 @@ class _Trial:
     def check_repeatable(self) -> None:
         """Two passes of the same network must agree, and so must its graph, or no comparison means anything."""
         once, again = (self._outputs(self._model) for _ in range(2))
-        if any(_relative(a, b) > self._tolerance for a, b in zip(once, again, strict=True)):
+        if any(relative(a, b) > self._tolerance for a, b in zip(once, again, strict=True)):
             raise SpaceError(
                 "the model gives two different outputs for the same input in evaluation mode; "
                 "switch off what is random in its forward, or what remembers earlier inputs"
@@ -179,7 +179,7 @@ class _Trial:
             return counted_by_fvcore(network, self._example), multiply_adds(space, widths)
         except Exception as error:
             raise SpaceError(
-                f"fvcore cannot count the FLOPs of this model ({type(error).__name__}: {_first_line(error)}), so the "
+                f"fvcore cannot count the FLOPs of this model ({type(error).__name__}: {first_line(error)}), so the "
                 f"closed form cannot be held against it. Please report this model"
             ) from error
 
@@ -236,15 +236,28 @@ class _Trial:
         try:
             expected = self._masked(space, widths, ranking)
         except Exception as error:  # noqa: BLE001 - a graph whose sizes depend on values runs on the traced ones only
-            return math.inf, f"sizes inside the model depend on values: {_first_line(error)}"
+            return math.inf, f"sizes inside the model depend on values: {first_line(error)}"
         try:
             found = self._outputs(self._sliced(space, widths, ranking))
         except Exception as error:  # noqa: BLE001 - user code on a cut network may fail in any way; it is frozen then
-            return math.inf, f"the cut network does not run: {type(error).__name__}: {_first_line(error)}"
+            return math.inf, f"the cut network does not run: {type(error).__name__}: {first_line(error)}"
         if [o.shape for o in found] != [o.shape for o in expected]:
             return math.inf, "the cut network's output has another shape"
-        worst = max((_relative(f, e) for f, e in zip(found, expected, strict=True)), default=0.0)
-        return worst, None if worst <= self._tolerance else f"the cut network's output differs by {worst:.1e}"
+        worst = max((relative(f, e) for f, e in zip(found, expected, strict=True)), default=0.0)
+        if worst <= self._tolerance:
+            return worst, None
+        exact = self._in_double(space, widths, ranking)
+        return (exact, None) if exact is not None else (worst, f"the cut network's output differs by {worst:.1e}")
+
+    def _in_double(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> float | None:
+        """The error in double precision, if it vanishes there: some deep networks blow rounding errors up."""
+        if self._dtype != torch.float32:
+            return None
+        if self._double is None:
+            model, example = in_double(self._model, self._example)
+            self._double = _Trial(model, replace(self._traced, example=example), 0)
+        error, problem = self._double._compare(space, widths, ranking)
+        return None if problem else error
 
     def _sliced(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> nn.Module:
         if space.form == "module":
@@ -259,7 +272,7 @@ class _Trial:
             return False
         examples = [self._example]
         if self._program.tracer == "make_fx":
-            examples += [tree_map(partial(_varied, factor=factor), self._example) for factor in (-1.0, 3.0)]
+            examples += [tree_map(partial(varied, factor=factor), self._example) for factor in (-1.0, 3.0)]
         try:
             graph = graph_network(self._model, self._program, space, self._example, batch=False)
             pairs = [
@@ -267,33 +280,10 @@ class _Trial:
                 for example in examples
                 for pair in zip(self._outputs(graph, example), self._outputs(self._model, example), strict=True)
             ]
-            return all(a.shape == b.shape and _relative(a, b) <= self._tolerance for a, b in pairs)
+            return all(a.shape == b.shape and relative(a, b) <= self._tolerance for a, b in pairs)
         except Exception:  # noqa: BLE001 - a graph that does not run is no form of the model
             return False
 
     def _outputs(self, model: nn.Module, example: Example | None = None) -> list[Tensor]:
         with torch.no_grad():
-            return _tensors(run_model(model, self._example if example is None else example))
-
-
-def _varied(value: Any, factor: float) -> Any:
-    """Another input of the same kind: floats scaled, integers and masks in reverse."""
-    if not isinstance(value, Tensor):
-        return value
-    return value * factor if value.is_floating_point() else value.flip(tuple(range(value.ndim)))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:160]
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-
-def _relative(found: Tensor, expected: Tensor) -> float:
-    if not expected.numel():
-        return 0.0
-    scale = expected.abs().max().clamp_min(1e-30) if expected.is_floating_point() else 1.0
-    error = float((found.double() - expected.double()).abs().max() / scale)
-    return error if math.isfinite(error) else math.inf
+            return tensors(run_model(model, self._example if example is None else example))

@@ -199,3 +199,23 @@ def test_an_input_to_which_the_network_does_not_respond_is_refused() -> None:
     net = Net(lambda n, x: classify(n, n.a(x)) * 0 + 1, a=conv(3, 16), fc=nn.Linear(16, 5))
     with pytest.raises(SpaceError, match="do not change when channels are cut"):
         verified(net, traced(net))
+
+
+class Chaotic(nn.Module):
+    """Rounding errors of the hidden sum grow by a factor of a million."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.inner, self.head = nn.Linear(32, 256), nn.Linear(256, 64), nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.sin(1e6 * self.inner(torch.relu(self.hidden(x)))))
+
+
+def test_rounding_errors_that_a_network_blows_up_freeze_nothing() -> None:
+    torch.manual_seed(0)
+    model = Chaotic()
+    verified = verify(model, trace(model, torch.randn(2, 32)))
+    assert verified.space.form == "module"
+    assert {group.name for group in verified.space.groups} == {"hidden", "inner"}
+    assert verified.largest_error < 1e-4
