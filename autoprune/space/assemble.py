@@ -47,6 +47,20 @@ def _varies(values: IntArray, axis: int) -> bool:
     return bool((values != values.take([0], axis)).any())
 
 
+def _signatures(vectors: Sequence[IntArray]) -> dict[int, bytes]:
+    """Class -> in which vectors it is, and how often in each."""
+    found = [np.unique(vector, return_counts=True) for vector in vectors]
+    if not found:
+        return {}
+    index = np.repeat(np.arange(len(found)), [len(classes) for classes, _ in found])
+    classes = np.concatenate([classes for classes, _ in found])
+    counts = np.concatenate([counts for _, counts in found])
+    order = np.argsort(classes, kind="stable")
+    unique, starts = np.unique(classes[order], return_index=True)
+    parts = np.split(np.stack([index, counts], axis=1)[order], starts[1:])
+    return {int(class_): part.tobytes() for class_, part in zip(unique, parts, strict=True)}
+
+
 @final
 class _Assembly:
     """The steps from classes to a space, over one graph."""
@@ -57,7 +71,7 @@ class _Assembly:
         self._classes = classes
         self._interned: dict[bytes, AxisLayout] = {}
         self._written = [(w.layer, frozenset(classes.of(w.channels).tolist())) for w in graph.written]
-        self._place: dict[int, tuple[int, int]] = {}  # class -> (group, channel)
+        self._places: IntArray = np.tile((-1, 0), (len(classes.reason) + 1, 1))  # class -> (group, channel)
         self._values = {
             name: [axis for labels in factors for axis in axes_of(labels, classes)]
             for name, factors in graph.values.items()
@@ -96,21 +110,17 @@ class _Assembly:
     def _groups(self) -> tuple[WidthGroup, ...]:
         produced = self._produced_classes()
         heads = {int(class_) for labels in self._graph.heads for class_ in np.unique(self._classes.of(labels))}
-        signature: dict[int, list[tuple[int, int]]] = {class_: [] for class_ in produced}
         vectors = [axis for axes in self._axes().values() for axis in axes if axis is not None]
         vectors += [self._classes.of(size) for op in self._graph.operations for size in op.sizes]
         vectors += list({v.tobytes(): v for axes in self._values.values() for _, v in axes}.values())
-        for index, vector in enumerate(vectors):
-            for class_, count in zip(*np.unique(vector, return_counts=True), strict=True):
-                if int(class_) in signature:
-                    signature[int(class_)].append((index, int(count)))
-        members: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+        signature = _signatures(vectors)
+        members: dict[bytes, list[int]] = defaultdict(list)
         for class_ in produced:  # in order of first appearance
-            members[tuple(signature[class_])].append(class_)
+            members[signature.get(class_, b"")].append(class_)
         taken: dict[str, int] = defaultdict(int)
         groups = []
         for index, channels in enumerate(members.values()):
-            self._place.update({class_: (index, position) for position, class_ in enumerate(channels)})
+            self._places[channels] = np.stack(np.broadcast_arrays(index, np.arange(len(channels))), axis=1)
             layers, residual = self._members(channels[0]), bool(self._classes.residual[channels[0]])
             name, positions = produced[channels[0]]
             taken[name] += 1
@@ -136,7 +146,7 @@ class _Assembly:
     def _layout(self, classes: IntArray | None) -> AxisLayout | None:
         if classes is None:
             return None
-        places = np.array([self._place.get(int(c), (-1, 0)) for c in classes], dtype=np.int64).reshape(-1, 2)
+        places = self._places[classes]  # the last row is for what is no channel, -1
         if (places[:, 0] < 0).all():
             return None
         layout = AxisLayout(places[:, 0].copy(), places[:, 1].copy())

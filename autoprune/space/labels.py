@@ -157,6 +157,9 @@ def varies(labels: Tensor, dim: int) -> bool:
     """True where two different channels, or a channel and something FIXED, lie along `dim`."""
     if labels.shape[dim] <= 1 or labels.stride(dim) == 0:
         return False
+    for other in range(labels.ndim):
+        if other != dim % labels.ndim and labels.stride(other) == 0 and labels.shape[other] > 1:
+            labels = labels.narrow(other, 0, 1)
     largest = labels.amax(dim)
     smallest = torch.where(labels == VOID, _LARGE, labels).amin(dim)
     return bool(((smallest != largest) & (smallest != _LARGE)).any())

@@ -53,7 +53,7 @@ class Program:
         inputs: placeholder names of the flattened inputs, in order.
         out_spec: how the flat outputs form what the model returns.
         tracer: who recorded it.
-        seconds: how long that took.
+        seconds: CPU seconds that took.
         decides: forward reads values (`if`, `.item()`); the graph holds what it decided for the example only.
     """
 
@@ -129,7 +129,7 @@ def record(model: nn.Module, example: Example) -> Program:
     Raises:
         TraceError: both refuse; names the line of `forward` and what to change.
     """
-    started = time.perf_counter()
+    started = time.process_time()
     refusals: list[Exception] = []
     tracers: tuple[Callable[[nn.Module, Example], Program], ...] = (_export, _make_fx)
     try:
@@ -148,7 +148,7 @@ def record(model: nn.Module, example: Example) -> Program:
         except Exception as error:  # noqa: BLE001 - any error of user code or a tracer becomes one clear message
             refusals.append(error)
         else:
-            return replace(program, seconds=time.perf_counter() - started)
+            return replace(program, seconds=time.process_time() - started)
     raise TraceError(explain(model, call_arguments(example), refusals)) from refusals[-1]
 
 

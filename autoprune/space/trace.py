@@ -32,7 +32,7 @@ class Traced:
         space: its width groups, not yet verified.
         program: the graph of one forward pass.
         example: the inputs it was traced with.
-        label_seconds: how long channels were followed; `program.seconds` is how long tracing took.
+        label_seconds: CPU seconds spent on following channels; `program.seconds` are those of tracing.
     """
 
     space: SearchSpace
@@ -66,7 +66,7 @@ def trace(model: nn.Module, example: Example, *, options: SpaceOptions | None = 
     """
     chosen = options or SpaceOptions()
     program = record(model, example)
-    started = time.perf_counter()
+    started = time.process_time()
     graph = LabelGraph(attention=chosen.attention)
     _Labelling(program, graph, _weights_of(model)).run(example)
     space = assemble(graph, model)
@@ -76,7 +76,7 @@ def trace(model: nn.Module, example: Example, *, options: SpaceOptions | None = 
     space = apply_options(replace(space, blocks=blocks), chosen)
     if chosen.blocks:
         space = offer_blocks(with_calls(space, model, example), chosen.exclude)
-    return Traced(space, program, example, time.perf_counter() - started)
+    return Traced(space, program, example, time.process_time() - started)
 
 
 @final

@@ -256,6 +256,7 @@ class _Trial:
         if self._double is None:
             model, example = in_double(self._model, self._example)
             self._double = _Trial(model, replace(self._traced, example=example), 0)
+            self._double._tolerance = self._tolerance  # a wrong cut is blown up as much as a rounding error
         error, problem = self._double._compare(space, widths, ranking)
         return None if problem else error
 
