@@ -12,8 +12,8 @@ import numpy as np
 from torch import nn
 
 from autoprune.config import SpaceOptions, load_space_options, validated
-from autoprune.cost import METRICS
 from autoprune.cost.polynomial import CostFunction
+from autoprune.cost.pricing import MetricSettings, price
 from autoprune.importance.members import rank_channels
 from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
 from autoprune.space.origin import InForm, in_form
@@ -55,21 +55,27 @@ class Space:
         """The member of the space nearest to these numbers; raises SpaceError for a wrong count."""
         return self.search_space.nearest(widths)
 
-    def cost(self, widths: Iterable[int]) -> dict[str, int | float]:
-        """Metric -> cost of a member of the space, in closed form.
+    def cost(self, widths: Iterable[int], *, metrics: MetricSettings | None = None) -> dict[str, int | float]:
+        """Metric -> cost of a member of the space, in closed form; all metrics that can be computed.
 
         `flops` counts one multiply-add as one FLOP, for one pass of the example input.
 
+        Args:
+            widths: member of the space.
+            metrics: metric -> its settings, for example `{"peak_memory_mb": {"batch": 8}}`.
+
         Raises:
             SpaceError: the widths are not in the space; names the group.
+            ConfigError: settings that a metric does not take, or for one that does not exist.
         """
         row = np.array([self.search_space.check(widths)])
-        costs = {name: float(cost(row)[0]) for name, cost in self._metrics.items()}
+        priced = price(self.search_space, metrics, wanted=metrics) if metrics else self._metrics
+        costs = {name: float(cost(row)[0]) for name, cost in priced.items()}
         return {name: int(cost) if cost.is_integer() else cost for name, cost in costs.items()}
 
     @cached_property
     def _metrics(self) -> dict[str, CostFunction]:
-        return {name: METRICS.get(name)(self.search_space) for name in METRICS.names()}
+        return price(self.search_space)
 
     def slice(self, model: nn.Module, widths: Iterable[int], *, criterion: str = "l1", seed: int = 0) -> nn.Module:
         """A new network of these widths with inherited weights, the best channels by `criterion`; `model` is only read.

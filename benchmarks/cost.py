@@ -1,91 +1,238 @@
-"""Costing candidates: the closed form beside fvcore, which counts one really built network at a time.
+"""Costing and cutting candidates: ours beside fvcore, PyTorch's counter, Torch-Pruning and a plain copy of the memory.
 
-    python benchmarks/cost.py [--network resnet56] [--seed 0]
+    python benchmarks/cost.py [--network resnet50 --network mobilenet_v2] [--size 224] [--seed 0] [--threads 1]
 
-Prints candidates per second for batches of 1, 1,000 and 100,000 width vectors, for fvcore on the same machine in the
-same run, and the ratio. Ends with an error if a cost differs from fvcore's or the ratio is below the claim (10,000).
+Networks are torchvision's, or of the zoo where torchvision lacks the name. For each it prints
+
+- candidates costed (FLOPs and parameters) per second, in batches of 1, 1,000 and 100,000, and one really built network
+  at a time by fvcore, `torch.utils.flop_counter` and, where it is installed, Torch-Pruning's counter;
+- the seconds that one cut network takes, at random widths: by us, by Torch-Pruning (copy, then prune, to one ratio), by
+  `copy.deepcopy` of the cut network, and by copying nothing but the surviving tensors, the four in turns.
+
+Ends with an error if a cost differs from fvcore's, or if a claim does not hold: CANDIDATES per second in large batches,
+RATIO times fvcore's rate, a cut network in at most COPIES times the memory copy and PEER times faster than
+Torch-Pruning.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import gc
+import importlib
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import autoprune
 from autoprune.cost.flops import flops
 from autoprune.cost.params import params
 from autoprune.cost.polynomial import CostFunction
-from autoprune.space.groups import IntArray
-from autoprune.space.verify import counted_by_fvcore
+from autoprune.space.flop_check import counted_by_fvcore, multiply_adds
+from autoprune.space.groups import IntArray, SearchSpace, Widths
+from autoprune.space.slicing import Slicer, random_ranking
 from autoprune.zoo import build_model
 
-CLAIM = 10_000
-"""The documentation claims that batches of candidates are costed at least this many times faster than by fvcore."""
+CANDIDATES = 1_000_000
+RATIO = 100_000
+COPIES = 3.0
+PEER = 20.0
 
 BATCHES = (1, 1_000, 100_000)
-REPEATS = 5
+REPEATS = 7
+ROUNDS = 31
 
 
 def main() -> int:
-    """Measure, print, and return 1 where the claim does not hold."""
+    """Measure, print, and return 1 where a claim does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="resnet56")
+    parser.add_argument("--network", action="append", help="may be given several times")
+    parser.add_argument("--size", type=int, default=224, help="of the images")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    rng = np.random.default_rng(options.seed)
-    model, example = build_model(options.network), torch.randn(1, 3, 32, 32)
-    space = autoprune.trace(model, example)
-    inner = space.search_space
-    costs = [flops(inner), params(inner)]
+    torch.set_num_threads(options.threads)
     print(
-        f"{options.network}: {len(inner.groups)} groups; torch {torch.__version__}, numpy {np.__version__}, "
-        f"python {platform.python_version()}, {platform.machine()}, {torch.get_num_threads()} threads"
+        f"torch {torch.__version__}, numpy {np.__version__}, python {platform.python_version()}, {platform.machine()}, "
+        f"{options.threads} threads"
     )
+    failed = []
+    for name in options.network or networks():
+        torch.manual_seed(options.seed)
+        failed += [f"{name}: {claim}" for claim in measure(name, build(name), options.size, options.seed)]
+    print("every claim holds" if not failed else "do not hold: " + "; ".join(failed))
+    return 1 if failed else 0
 
-    def draw(n: int) -> IntArray:
-        return np.stack([rng.choice(group.choices, size=n) for group in inner.groups], axis=1)
 
-    ours = {}
+def networks() -> list[str]:
+    """Those that the claims are about; two of the zoo where torchvision is not installed."""
+    if vision_models() is not None:
+        return ["resnet50", "mobilenet_v2"]
+    print("torchvision is not installed: networks of the zoo instead")
+    return ["resnet56", "mobilenetv2"]
+
+
+def vision_models() -> Any:
+    """The models of torchvision; None where it is not installed."""
+    try:
+        importlib.import_module("coverage_models.vision_operators")  # lets torchvision in beside any build of torch
+        return importlib.import_module("torchvision.models")
+    except ImportError:
+        return None
+
+
+def build(name: str) -> nn.Module:
+    """A network of torchvision, else of the zoo.
+
+    Raises:
+        RegistryError: neither has it.
+    """
+    models = vision_models()
+    if models is not None and name in models.list_models():
+        return models.get_model(name, weights=None).eval()  # type: ignore[no-any-return]
+    return build_model(name).eval()
+
+
+def measure(name: str, model: nn.Module, size: int, seed: int) -> list[str]:
+    """Print everything about one network; return the claims that do not hold."""
+    example, rng = torch.randn(1, 3, size, size), np.random.default_rng(seed)
+    space = autoprune.trace(model, example, verify=False).search_space
+    print(f"\n{name} at {size}: {len(space.groups)} groups")
+    slicer = Slicer(model, space, random_ranking(space, rng))
+    return [*costing(space, slicer, example, rng), *cutting(model, space, slicer, example, rng)]
+
+
+def costing(space: SearchSpace, slicer: Slicer, example: Tensor, rng: np.random.Generator) -> list[str]:
+    """Candidates costed per second."""
+    costs, ours = [flops(space), params(space)], {}
     for n in BATCHES:
-        widths = draw(n)
-        ours[n] = [n / _seconds(_price, costs, widths) for _ in range(REPEATS)]
-        print(f"closed form, batch {n:>7,}: {_spread(ours[n])} candidates per second")
+        widths = draw(space, n, rng)
+        price(costs, widths)
+        ours[n] = [n / seconds(lambda widths=widths: price(costs, widths)) for _ in range(REPEATS)]  # type: ignore[misc]
+        print(f"  costed per second, ours, batch {n:>7,}: {spread(ours[n])}")
+    chosen = [tuple(int(w) for w in row) for row in draw(space, REPEATS, rng)]
+    networks = [slicer(widths) for widths in chosen]
+    counters: dict[str, Callable[[nn.Module], object]] = {
+        "fvcore": lambda network: counted_by_fvcore(network, example),
+        "torch.utils.flop_counter": lambda network: torch_count(network, example),
+    }
+    pruning = torch_pruning()
+    if pruning is not None:
+        counters["Torch-Pruning"] = lambda network: pruning.utils.count_ops_and_params(network, example)
+    rates = {}
+    for counter, count in counters.items():
+        rates[counter] = [1 / seconds(lambda n=network, c=count: c(n)) for network in networks]  # type: ignore[misc]
+        print(f"  costed per second, {counter} (building not counted): {spread(rates[counter])}")
+    exact = [multiply_adds(space, w) == counted_by_fvcore(n, example) for w, n in zip(chosen, networks, strict=True)]
+    most = statistics.median(ours[BATCHES[-1]])
+    ratio = most / statistics.median(rates["fvcore"])
+    print(f"  ours / fvcore: {ratio:,.0f}; costs equal to fvcore's: {sum(exact)} of {len(exact)}")
+    claims = {
+        "costs differ from fvcore's": all(exact),
+        f"{most:,.0f} candidates per second, claimed {CANDIDATES:,}": most >= CANDIDATES,
+        f"{ratio:,.0f} times fvcore, claimed {RATIO:,}": ratio >= RATIO,
+    }
+    return [claim for claim, holds in claims.items() if not holds]
 
-    networks = [tuple(int(w) for w in row) for row in draw(REPEATS)]
-    rates, wrong = [], 0
-    for widths in networks:
-        network = space.slice(model, widths)
-        rates.append(1 / _seconds(counted_by_fvcore, network, (example,)))
-        wrong += counted_by_fvcore(network, (example,)) != space.cost(widths)["flops"]
-    print(f"fvcore, built network   : {_spread(rates)} candidates per second (building not counted)")
-    ratio = statistics.median(ours[BATCHES[-1]]) / statistics.median(rates)
-    print(
-        f"ratio in batches of {BATCHES[-1]:,}: {ratio:,.0f} (claim: at least {CLAIM:,}); "
-        f"costs that differ from fvcore: {wrong} of {len(networks)}"
-    )
-    return 1 if wrong or ratio < CLAIM else 0
+
+def cutting(
+    model: nn.Module, space: SearchSpace, slicer: Slicer, example: Tensor, rng: np.random.Generator
+) -> list[str]:
+    """Seconds that one cut network takes."""
+    ways: dict[str, list[float]] = {"memory copy": [], "ours": [], "copy.deepcopy": [], "Torch-Pruning": []}
+    pruning = torch_pruning()
+    for number in range(ROUNDS):
+        widths: Widths = tuple(int(w) for w in draw(space, 1, rng)[0])
+        network = slicer(widths)
+        tensors = [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
+        ways["memory copy"].append(seconds(lambda tensors=tensors: [t.clone() for t in tensors]))  # type: ignore[misc]
+        ways["ours"].append(seconds(lambda widths=widths: slicer(widths)))  # type: ignore[misc]
+        ways["copy.deepcopy"].append(seconds(lambda network=network: copy.deepcopy(network)))  # type: ignore[misc]
+        if pruning is not None and number < REPEATS:
+            ways["Torch-Pruning"].append(seconds(lambda: pruned(pruning, model, example)))
+    for way, times in ways.items():
+        if times:
+            print(f"  one cut network, {way}: {spread(1e3 * t for t in times)} ms")
+    ours = statistics.median(ways["ours"])
+    copies = statistics.median(a / b for a, b in zip(ways["ours"], ways["memory copy"], strict=True))
+    print(f"  ours / memory copy: {copies:.2f}")
+    claims = {f"{copies:.2f} memory copies for one cut network, claimed {COPIES}": copies <= COPIES}
+    if ways["Torch-Pruning"]:
+        faster = statistics.median(ways["Torch-Pruning"]) / ours
+        print(f"  Torch-Pruning / ours: {faster:,.0f}")
+        claims[f"{faster:.1f} times faster than Torch-Pruning, claimed {PEER}"] = faster >= PEER
+    else:
+        print("  Torch-Pruning is not installed")
+    return [claim for claim, holds in claims.items() if not holds]
 
 
-def _price(costs: list[CostFunction], widths: IntArray) -> None:
+def draw(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
+    """(n, G) members, every width as likely as any other."""
+    return np.stack([rng.choice(group.choices, size=n) for group in space.groups], axis=1)
+
+
+def price(costs: Iterable[CostFunction], widths: IntArray) -> None:
+    """Cost all rows."""
     for cost in costs:
         cost(widths)
 
 
-def _seconds(work: Callable[..., object], *arguments: object) -> float:
+def torch_count(network: nn.Module, example: Tensor) -> int:
+    """PyTorch's own counter, which runs the network; two operations are one multiply-add."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(example)
+    return counter.get_total_flops() // 2
+
+
+def torch_pruning() -> Any:
+    """The peer; None where it is not installed."""
+    try:
+        return importlib.import_module("torch_pruning")
+    except ImportError:
+        return None
+
+
+def pruned(pruning: Any, model: nn.Module, example: Tensor) -> nn.Module:
+    """One network by Torch-Pruning: copy, find what depends on what, cut half of everything."""
+    network = copy.deepcopy(model)
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruner = pruning.pruner.BasePruner(
+            network,
+            example,
+            importance=pruning.importance.MagnitudeImportance(p=2),
+            pruning_ratio=0.5,
+            ignored_layers=[last],
+        )
+        pruner.step()
+    return network
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes, without Python's garbage collector; what it makes is let go before the next measurement."""
+    gc.disable()
     started = time.perf_counter()
-    work(*arguments)
-    return time.perf_counter() - started
+    made = work()
+    spent = time.perf_counter() - started
+    gc.enable()
+    del made
+    return spent
 
 
-def _spread(rates: list[float]) -> str:
-    return f"{statistics.median(rates):>12,.1f} (from {min(rates):,.1f} to {max(rates):,.1f})"
+def spread(values: Iterable[float]) -> str:
+    """Median, and from the lowest to the highest."""
+    known = sorted(values)
+    return f"{statistics.median(known):,.2f} (from {known[0]:,.2f} to {known[-1]:,.2f})"
 
 
 if __name__ == "__main__":

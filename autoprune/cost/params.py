@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from autoprune.cost.polynomial import CostFunction, Polynomial
-from autoprune.space.groups import SearchSpace, axis_size
+from autoprune.space.groups import SearchSpace, TensorLayout, axis_size
 from autoprune.space.sizes import AffineSize
 
 
 def params(space: SearchSpace) -> CostFunction:
     """Return the function (N, G) widths -> (N,) parameter counts."""
-    switch = {name: AffineSize(0, ((g, 1),)) for g, block in space.switches.items() for name in block.tensors}
-    terms: list[tuple[int, list[AffineSize]]] = []
-    for tensor in space.tensors:
-        if tensor.kind == "parameter":
-            sizes = [
-                AffineSize(length) if axis is None else axis_size(axis, space.groups)
-                for length, axis in zip(tensor.shape, tensor.axes, strict=True)
-            ]
-            terms.append((1, [*sizes, switch[tensor.name]] if tensor.name in switch else sizes))
+    terms = ((1, sizes) for tensor, sizes in tensor_sizes(space) if tensor.kind == "parameter")
     return Polynomial(terms, len(space.groups))
+
+
+def tensor_sizes(space: SearchSpace) -> Iterator[tuple[TensorLayout, list[AffineSize]]]:
+    """Every parameter and buffer with its sizes; one that goes with a block has the block's switch as a last factor."""
+    switch = {name: AffineSize(0, ((g, 1),)) for g, block in space.switches.items() for name in block.tensors}
+    for tensor in space.tensors:
+        sizes = [
+            AffineSize(length) if axis is None else axis_size(axis, space.groups)
+            for length, axis in zip(tensor.shape, tensor.axes, strict=True)
+        ]
+        yield tensor, [*sizes, switch[tensor.name]] if tensor.name in switch else sizes

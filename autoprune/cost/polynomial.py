@@ -15,6 +15,8 @@ import numpy.typing as npt
 from autoprune.space.groups import FloatArray
 from autoprune.space.sizes import AffineSize
 
+_ROWS = 1024  # that are worked on at once: they stay in the cache
+
 WidthMatrix: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 CostFunction: TypeAlias = Callable[[WidthMatrix], FloatArray]
 """(N, G) widths -> (N,) costs; real-valued widths are allowed, so that budgets can be bisected."""
@@ -39,14 +41,26 @@ class Polynomial:
 
     def __call__(self, widths: WidthMatrix) -> FloatArray:
         """Return the (N,) values at the (N, G) widths."""
-        w = np.atleast_2d(np.asarray(widths, dtype=np.float64))
-        value: FloatArray = ((w @ self._quadratic + self._linear) * w).sum(axis=1) + self._constant
+        rows = np.atleast_2d(np.asarray(widths))
+        values: FloatArray = np.empty(len(rows))
+        room = np.empty((2, min(len(rows), _ROWS), rows.shape[1]))
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS]
+            w, products = room[:, : len(part)]
+            w[:] = part
+            np.matmul(w, self._quadratic, out=products)
+            products += self._linear
+            self._sum(w, products, out=values[start : start + _ROWS])
+        return values
+
+    def _sum(self, w: FloatArray, products: FloatArray, *, out: FloatArray) -> None:
+        np.einsum("ij,ij->i", products, w, out=out)
+        out += self._constant
         for coefficient, factors in self._higher:
             product = np.full(len(w), coefficient)
             for constant, linear in factors:
                 product *= constant + w @ linear
-            value += product
-        return value
+            out += product
 
     def _add(self, coefficient: float, factors: list[tuple[float, FloatArray]]) -> None:
         varying = [factor for factor in factors if factor[1].any()]

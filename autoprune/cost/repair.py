@@ -8,13 +8,19 @@ from typing import final
 
 import numpy as np
 
-from autoprune.cost.budget import BAND, Budget
-from autoprune.cost.polynomial import WidthMatrix, log_widths
+from autoprune.cost.budget import BAND, Bound, Budget
+from autoprune.cost.limits import number
+from autoprune.cost.notches import Notches, closest
+from autoprune.cost.polynomial import WidthMatrix
+from autoprune.cost.pricing import MetricSettings
+from autoprune.cost.ranges import inside_all_ranges
 from autoprune.errors import BudgetError
 from autoprune.space.groups import BoolArray, FloatArray, IntArray, SearchSpace, Widths
 
 _BISECTIONS = 40
 _MAX_FILL_PASSES = 64
+_MIXTURES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)  # shares of the member that is inside all ranges
+_SHRINKS, _NOTCH = 80, 0.97  # the last step is the smallest network
 _ENUMERABLE = 2_000_000  # entries of the matrix of members, 16 MB
 
 
@@ -25,18 +31,38 @@ class BudgetedSpace:
     Args:
         space: the width groups.
         constraints: metric -> limit, as `Budget` takes them.
+        metrics: metric -> its settings.
 
     Raises:
         BudgetError: the budget is malformed or cannot be reached (also by all limits together).
+        RegistryError: an unknown metric.
+        ConfigError: settings that a metric does not take.
     """
 
-    def __init__(self, space: SearchSpace, constraints: Mapping[str, str | float]) -> None:
+    def __init__(
+        self, space: SearchSpace, constraints: Mapping[str, Bound], *, metrics: MetricSettings | None = None
+    ) -> None:
         self.space = space
-        self.budget = Budget(space, constraints)
-        self._choices = [np.array(group.choices) for group in space.groups]
+        self.budget = Budget(space, constraints, metrics)
+        self._notches = Notches(space)
         self._smallest = np.array([space.smallest])
         self._full = np.array([space.full])
         self.switches: BoolArray = np.array([group.kind == "blocks" for group in space.groups], dtype=np.bool_)
+        if self.budget.has_ranges:
+            low, high = self._smallest.astype(np.float64), self._full.astype(np.float64)
+            self._anchor = inside_all_ranges(self.budget, high, lambda rows: self._onto_limit(rows, low, high))
+
+    def scaled(self, factor: float) -> BudgetedSpace:
+        """The same space under limits that are all this many times as large, upper ends and lower.
+
+        Raises:
+            BudgetError: they cannot be reached.
+        """
+        limits: dict[str, Bound] = {
+            limit.metric: {"max": factor * limit.upper, **({"min": factor * limit.lower} if limit.lower else {})}
+            for limit in self.budget.limits
+        }
+        return BudgetedSpace(self.space, limits, metrics=self.budget.settings)
 
     def costs(self, widths: WidthMatrix) -> dict[str, FloatArray]:
         """Return metric -> (N,) costs of the (N, G) widths."""
@@ -44,15 +70,14 @@ class BudgetedSpace:
 
     def feasible(self, widths: WidthMatrix) -> BoolArray:
         """Return (N,) True where the row is inside the budget."""
-        inside: BoolArray = self.budget.usage(widths) <= 1.0
-        return inside
+        return self.budget.keeps(widths)
 
     def sample(self, n: int, rng: np.random.Generator) -> IntArray:
         """Return (n, G) random members on the budget: independent uniform ratios per group, repaired.
 
         Of the blocks that can be left out, each member lacks a random share of at most a half.
         """
-        ratios = rng.uniform(0.05, 1.0, size=(n, len(self._choices)))
+        ratios = rng.uniform(0.05, 1.0, size=(n, len(self._notches.choices)))
         proposals: FloatArray = ratios * self._full
         if self.switches.any():
             lacking = rng.uniform(0.0, 0.5, size=(n, 1))
@@ -83,6 +108,10 @@ class BudgetedSpace:
         members inside the budget are searched if they can be listed, so that the band is missed only where it is
         empty; in a space with more of them, exchanges of single notches may miss it. The fullest one comes back then.
 
+        Scaling alone may leave a range: the tightest limit is reached while another metric is still below its lower
+        end. Such a row is mixed with a member that is inside all ranges, as little as it takes. A metric that is not
+        quite monotone (a latency table) may put a rounded row over its limit; that row is scaled down further.
+
         Args:
             proposals: (N, G) positive widths, real or integer, members of the space or not; 0 is a block that is off.
             pinned: (G,) groups that stay at their full width.
@@ -99,12 +128,41 @@ class BudgetedSpace:
             low[0, pinned] = high[0, pinned]
         if self.budget.usage(low)[0] > 1.0:
             self._raise_unreachable(low)
-        target = self._scale(np.maximum(given, 1e-9), *self._switched(given, low, high))
-        widths = self._round_down(target)
-        widths = self._fill(widths, target, frozen=self.switches)
-        widths = self._search_where_loose(widths, target, low)
         keep = self._members_in_band(given, low)
-        widths[keep] = given[keep].astype(np.int64)
+        widths = given.astype(np.int64)
+        if not keep.all():
+            widths[~keep] = self._put_inside(given[~keep], low, high)
+        return widths
+
+    def _put_inside(self, given: FloatArray, low: FloatArray, high: FloatArray) -> IntArray:
+        widths = self._onto_limit(given, low, high)
+        for share in _MIXTURES if self.budget.has_ranges else ():
+            outside = self.budget.shortfall(widths) > 0
+            if not outside.any():
+                break
+            mixed = np.maximum(given[outside], 1e-9) ** (1 - share) * np.maximum(self._anchor, 1e-9) ** share
+            widths[outside] = self._onto_limit(mixed, low, high)
+        if self.budget.has_ranges and (self.budget.shortfall(widths) > 0).any():
+            self._raise_unreachable(low)
+        return widths
+
+    def _onto_limit(self, given: FloatArray, low: FloatArray, high: FloatArray) -> IntArray:
+        """Members below all upper ends, as full as they can be with about these ratios."""
+        floor, ceiling = self._switched(given, low, high)
+        target = self._scale(np.maximum(given, 1e-9), floor, ceiling)
+        widths = self._shrink(self._notches.round_down(target), target, floor)
+        widths = self._fill(widths, target, frozen=self.switches)
+        return self._search_where_loose(widths, target, low)
+
+    def _shrink(self, widths: IntArray, target: FloatArray, floor: FloatArray) -> IntArray:
+        """Scale rows down further that are over the budget once they are rounded: fewer channels may cost more."""
+        over = np.flatnonzero(self.budget.usage(widths) > 1.0)
+        for step in range(1, _SHRINKS + 1):
+            if not len(over):
+                break
+            smaller = floor[over] if step == _SHRINKS else np.maximum(target[over] * _NOTCH**step, floor[over])
+            widths[over] = self._notches.round_down(smaller)
+            over = over[self.budget.usage(widths[over]) > 1.0]
         return widths
 
     def _switched(self, given: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -149,27 +207,12 @@ class BudgetedSpace:
         scaled[whole] = high[whole]
         return scaled
 
-    def _round_down(self, target: FloatArray) -> IntArray:
-        columns = []
-        for group, choices in enumerate(self._choices):
-            index = np.searchsorted(choices, target[:, group], side="right") - 1
-            columns.append(choices[np.maximum(index, 0)])
-        return np.stack(columns, axis=1).astype(np.int64)
-
-    def _next(self, widths: IntArray) -> IntArray:
-        """The next larger choice of every entry (the entry itself where it is full)."""
-        columns = []
-        for group, choices in enumerate(self._choices):
-            index = np.searchsorted(choices, widths[:, group], side="right")
-            columns.append(choices[np.minimum(index, len(choices) - 1)])
-        return np.stack(columns, axis=1).astype(np.int64)
-
     def _fill(self, widths: IntArray, target: FloatArray, *, frozen: BoolArray | None = None) -> IntArray:
         """Raise groups, but the (G,) frozen ones, notch by notch as the budget holds, the largest remainder first."""
         filled = widths.copy()
         rows = np.arange(len(filled))
         for _ in range(_MAX_FILL_PASSES):
-            raised = self._next(filled[rows])
+            raised = self._notches.next(filled[rows])
             if frozen is not None:
                 raised[:, frozen] = filled[rows][:, frozen]
             step = np.maximum(raised - filled[rows], 1)
@@ -190,9 +233,9 @@ class BudgetedSpace:
 
     def _search_where_loose(self, widths: IntArray, target: FloatArray, low: FloatArray) -> IntArray:
         """Coarse choices: look for a member in the band, among all where they can be listed, else by exchanges."""
-        loose = np.flatnonzero(self.budget.usage(widths) < BAND)
+        loose = np.flatnonzero((self.budget.usage(widths) < BAND) | (self.budget.shortfall(widths) > 0))
         if len(loose) and self._feasible_members is not None:
-            widths[loose] = _closest(*self._feasible_members, target[loose], low)
+            widths[loose] = closest(*self._feasible_members, target[loose], low)
         else:
             for row in loose:
                 found = self._exchange(widths[row : row + 1], low, frozen=self.switches)
@@ -209,7 +252,7 @@ class BudgetedSpace:
                 break
             mixed = np.maximum(target, 1e-9) ** (1 - step) * self._full**step
             scaled = self._scale(mixed, floor, ceiling)
-            filled = self._fill(self._round_down(scaled), scaled, frozen=self.switches)
+            filled = self._fill(self._notches.round_down(scaled), scaled, frozen=self.switches)
             options = np.concatenate([best, self._exchange(filled, low, frozen=self.switches)])
             best = options[[int(np.argmax(self.budget.usage(options)))]]
         return best
@@ -217,13 +260,11 @@ class BudgetedSpace:
     @cached_property
     def _feasible_members(self) -> tuple[IntArray, FloatArray] | None:
         """All members inside the budget and what they use of it; None where there are too many to list."""
-        members = self._smallest
-        for group, choices in enumerate(self._choices):  # costs are monotone: what is over the budget stays so
-            if len(members) * len(choices) * len(self._choices) > _ENUMERABLE:
-                return None
-            members = np.repeat(members, len(choices), axis=0)
-            members[:, group] = np.tile(choices, len(members) // len(choices))
-            members = members[self.budget.usage(members) <= 1.0]
+        members = self._notches.members(_ENUMERABLE, lambda rows: self.budget.usage(rows) <= 1.0)
+        if members is None:
+            return None
+        inside = self.budget.keeps(members)
+        members = members[inside] if inside.any() else members
         return members, self.budget.usage(members)
 
     def _exchange(self, best: IntArray, low: FloatArray, *, frozen: BoolArray | None = None) -> IntArray:
@@ -231,11 +272,7 @@ class BudgetedSpace:
         used = -1.0
         while used < self.budget.usage(best)[0] < BAND:
             used = float(self.budget.usage(best)[0])
-            lowered = np.repeat(best, len(self._choices), axis=0)
-            for group, choices in enumerate(self._choices):
-                index = int(np.searchsorted(choices, lowered[group, group]))
-                if index > 0 and choices[index - 1] >= low[0, group] and not (frozen is not None and frozen[group]):
-                    lowered[group, group] = choices[index - 1]
+            lowered = self._notches.one_less(best, low, frozen)
             blocked = np.where(lowered < best, -np.inf, self._full.astype(np.float64))  # refill the lowered one last
             options = np.concatenate([best, self._fill(lowered, blocked, frozen=frozen)])
             best = options[[int(np.argmax(self.budget.usage(options)))]]
@@ -243,28 +280,16 @@ class BudgetedSpace:
 
     def _members_in_band(self, p: FloatArray, low: FloatArray) -> BoolArray:
         whole = p.astype(np.int64)
-        usage = self.budget.usage(whole)
-        member: BoolArray = (usage >= BAND) & (usage <= 1.0) & (whole == p).all(axis=1) & (whole >= low).all(axis=1)
-        for group, choices in enumerate(self._choices):
-            member &= np.isin(whole[:, group], choices)
-        return member
+        band = self.budget.keeps(whole) & (self.budget.usage(whole) >= BAND)
+        found: BoolArray = band & (whole == p).all(axis=1) & (whole >= low).all(axis=1) & self._notches.allowed(whole)
+        return found
 
     def _raise_unreachable(self, low: FloatArray) -> None:
-        costs = ", ".join(f"{name} {cost[0]:,.0f}" for name, cost in self.costs(low).items())
+        full = self.costs(self._full)
+        costs = ", ".join(
+            f"{name} {number(cost[0])} to {number(full[name][0])}" for name, cost in self.costs(low).items()
+        )
         raise BudgetError(
             f"budget {self.budget} cannot be reached with the widths that must stay full: "
-            f"the smallest such network costs {costs}; raise the limit"
+            f"such networks cost {costs}; raise the limit"
         )
-
-
-def _closest(members: IntArray, usage: FloatArray, targets: FloatArray, low: FloatArray) -> IntArray:
-    """For each target the member in the band with the closest ratios of widths; without a band, of the fullest."""
-    allowed = (members >= low).all(axis=1)
-    members, usage = members[allowed], usage[allowed]
-    members = members[usage >= min(BAND, usage.max())]
-    logs = log_widths(members)
-    lengths = np.square(logs).sum(axis=1)
-    # |logs - t|² without the constant |t|²
-    nearest = [np.argmin(lengths - 2.0 * (logs @ t)) for t in log_widths(targets)]
-    closest: IntArray = members[nearest]
-    return closest

@@ -9,9 +9,9 @@ from typing import Any, final
 
 from torch import nn
 
-from autoprune.controllers.settings import check_settings
 from autoprune.errors import ConfigError
 from autoprune.evaluators import EVALUATORS
+from autoprune.settings import check_settings
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.slicing import Ranking, slice_model
 from autoprune.training.task import Task

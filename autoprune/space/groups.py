@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.errors import SpaceError
-from autoprune.space.sizes import AffineSize, Operation
+from autoprune.space.sizes import Activation, AffineSize, KernelCall, Operation
 
 Widths: TypeAlias = tuple[int, ...]
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -51,6 +52,11 @@ class WidthGroup:
     kind: Literal["channels", "heads", "blocks"] = "channels"
     positions: int = 0
     sets: tuple[int, ...] = ()
+
+    def allows(self, width: float) -> bool:
+        """True where the width is one of the choices."""
+        index = bisect_left(self.choices, width)
+        return index < len(self.choices) and self.choices[index] == width
 
     @property
     def slots(self) -> int:
@@ -113,6 +119,7 @@ class TensorLayout:
         name: its name in the state dict.
         names: all its names, more than one where tensors are tied or modules shared.
         reads: axes that multiply incoming channels (a convolution's input axis).
+        dtype: of its elements, as torch names it.
     """
 
     name: str
@@ -121,6 +128,7 @@ class TensorLayout:
     axes: tuple[AxisLayout | None, ...]
     names: tuple[str, ...] = ()
     reads: tuple[int, ...] = ()
+    dtype: str = "float32"
 
 
 @final
@@ -182,6 +190,8 @@ class SearchSpace:
     steps: tuple[StepLayout, ...] = field(default=(), repr=False)
     form: Literal["module", "graph"] = "module"  # what a cut network is: the user's class, or the exported graph
     blocks: tuple[Block, ...] = ()  # in graph order, whether they are offered as groups or not
+    activations: tuple[Activation, ...] = field(default=(), repr=False)  # values of the graph, in order
+    calls: tuple[KernelCall, ...] = field(default=(), repr=False)  # calls of the graph, in order; see `shapes.py`
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
@@ -215,10 +225,12 @@ class SearchSpace:
     def fingerprint(self) -> str:
         """A hash of groups, choices and shapes: with the same one, two spaces give the same widths the same cost."""
         sizes = [[o.layer, o.kind, o.coefficient, [[s.constant, s.terms] for s in o.sizes]] for o in self.operations]
-        tensors = [[t.name, t.shape] for t in self.tensors]
+        uncut = {t.name for t in self.tensors if t.kind == "buffer" and not any(t.axes)}  # cost no FLOPs, no parameters
+        tensors = [[t.name, t.shape] for t in self.tensors if t.name not in uncut]
         content: list[object] = [[[g.name, g.choices, g.sets] for g in self.groups], sizes, tensors, self.form]
         if self.switches:
-            content.append([[index, block.name, block.tensors] for index, block in self.switches.items()])
+            blocks = self.switches.items()
+            content.append([[i, b.name, [name for name in b.tensors if name not in uncut]] for i, b in blocks])
         text = json.dumps(content)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -226,7 +238,7 @@ class SearchSpace:
         return (
             isinstance(widths, tuple)
             and len(widths) == len(self.groups)
-            and all(w in g.choices for w, g in zip(widths, self.groups, strict=True))
+            and all(g.allows(w) for w, g in zip(widths, self.groups, strict=True))
         )
 
     def check(self, widths: Iterable[int]) -> Widths:
@@ -237,7 +249,7 @@ class SearchSpace:
         """
         given = self._one_number_each(widths)
         for width, group in zip(given, self.groups, strict=True):
-            if width not in group.choices:
+            if not group.allows(width):
                 raise SpaceError(
                     f"group {group.name!r} cannot be {width:g} wide; allowed: {_short(group.choices)}. "
                     f"space.nearest(widths) rounds to the closest allowed widths"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -18,10 +18,10 @@ from autoprune.space.groups import (
     TensorLayout,
     WidthGroup,
 )
-from autoprune.space.sizes import AffineSize, Operation
+from autoprune.space.sizes import Activation, AffineSize, KernelCall, Operation
 
-FORMAT = 2
-_READABLE = (1, 2)  # 1 knows neither graphs nor tied sets
+FORMAT = 3
+_READABLE = (1, 2, 3)  # 1 knows neither graphs nor tied sets, 2 neither activations nor calls
 
 
 def to_json(space: SearchSpace, *, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def to_json(space: SearchSpace, *, origin: Mapping[str, Any] | None = None) -> d
     tensors = [{**vars(t), "axes": [number(axis) for axis in t.axes]} for t in space.tensors]
     graph = space.form == "graph"  # layouts of all values serve the graph alone
     steps = [[s.name, [[dim, number(axis)] for dim, axis in s.axes]] for s in space.steps] if graph else []
+    sizes = _SizeTable()
     return {
         "format": FORMAT,
         "form": space.form,
@@ -56,6 +57,9 @@ def to_json(space: SearchSpace, *, origin: Mapping[str, Any] | None = None) -> d
         "tensors": tensors,
         "steps": steps,
         "blocks": [asdict(block) for block in space.blocks],
+        "activations": [{**_fields(a), "sizes": sizes.numbers(a.sizes)} for a in space.activations],
+        "calls": [{**_fields(c), "weights": [sizes.numbers(w) for w in c.weights]} for c in space.calls],
+        "sizes": sizes.rows,
         "notes": list(space.notes),
         "origin": dict(origin) if origin and graph else None,
     }
@@ -73,6 +77,7 @@ def from_json(data: dict[str, Any]) -> SearchSpace:
         )
     try:
         axes = [AxisLayout(np.array(a["group"]), np.array(a["channel"])) for a in data["axes"]]
+        sizes = [AffineSize(constant, _nested(terms)) for constant, terms in data.get("sizes", ())]
         return SearchSpace(
             tuple(WidthGroup(**_tuples(group)) for group in data["groups"]),
             tuple(FrozenPart(**part) for part in data["frozen"]),
@@ -85,10 +90,45 @@ def from_json(data: dict[str, Any]) -> SearchSpace:
             tuple(StepLayout(name, tuple((dim, axes[a]) for dim, a in at)) for name, at in data.get("steps", ())),
             _form(data.get("form", "module")),
             tuple(Block(**_tuples(block)) for block in data.get("blocks", ())),
+            tuple(_activation(activation, sizes) for activation in data.get("activations", ())),
+            tuple(_call(call, sizes) for call in data.get("calls", ())),
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
         raise SpaceError(f"space file is incomplete or damaged ({what}); trace it anew") from error
+
+
+class _SizeTable:
+    """Equal sizes are written once."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[Any]] = []
+        self._known: dict[AffineSize, int] = {}
+
+    def numbers(self, sizes: Sequence[AffineSize]) -> list[int]:
+        for size in sizes:
+            if size not in self._known:
+                self._known[size] = len(self.rows)
+                self.rows.append([size.constant, [list(term) for term in size.terms]])
+        return [self._known[size] for size in sizes]
+
+
+def _fields(value: Activation | KernelCall) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _activation(data: dict[str, Any], sizes: Sequence[AffineSize]) -> Activation:
+    return Activation(**{**data, "sizes": tuple(sizes[number] for number in data["sizes"])})
+
+
+def _call(data: dict[str, Any], sizes: Sequence[AffineSize]) -> KernelCall:
+    weights = tuple(tuple(sizes[number] for number in weight) for weight in data["weights"])
+    return KernelCall(**{name: _nested(value) for name, value in data.items() if name != "weights"}, weights=weights)
+
+
+def _nested(value: Any) -> Any:
+    """Lists as tuples, at every depth."""
+    return tuple(map(_nested, value)) if isinstance(value, list) else value
 
 
 def _form(given: str) -> Literal["module", "graph"]:

@@ -5,10 +5,8 @@ Channels are ranked once per group by importance; a candidate keeps the best one
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Collection, MutableMapping, Sequence
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
@@ -18,6 +16,8 @@ from autoprune.errors import SpaceError
 from autoprune.space.attributes import adapt_attributes
 from autoprune.space.blocks import Skip
 from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
+from autoprune.space.parts import Parts
+from autoprune.space.scissors import Scissors
 
 Ranking: TypeAlias = tuple[IntArray, ...]
 """Per group: (slots,) rank of each channel (of its unit, inside its own set, where sets are tied); 0 is the best."""
@@ -44,6 +44,8 @@ def random_ranking(space: SearchSpace, rng: np.random.Generator) -> Ranking:
 def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: Ranking) -> nn.Module:
     """Build the network of these widths; the same class as `model`, trainable, sharing nothing with it.
 
+    Whoever builds many from one model makes a `Slicer` once.
+
     Args:
         model: the network that was traced, in the form of the space (`graph_form.network_for`); only read.
         space: its space.
@@ -54,29 +56,83 @@ def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: R
         SpaceError: the widths are not in the space, or the model is not the one that was traced.
     """
     space.check(widths)
-    check_model(model, space)
-    kept = _KeptIndices(widths, ranking)
-    blocks = space.left_out(widths)
-    gone = {name for block in blocks for name in block.tensors}
-    replaced: dict[int, Any] = {}  # deepcopy's memo: cut tensors and blocks that go are never copied whole
-    replaced |= {id(model.get_submodule(block.name)): Skip(block) for block in blocks}
-    for layout in (layout for layout in space.tensors if layout.name not in gone):
-        full = tensor_of(model, layout.name)
-        cut = full.detach()
-        for dim, axis in enumerate(layout.axes):
-            if axis is not None:
-                cut = cut.index_select(dim, kept.of(axis, cut.device))
-        if cut.data_ptr() == full.data_ptr():
-            continue  # untouched: deepcopy copies it
-        replaced[id(full)] = nn.Parameter(cut, full.requires_grad) if isinstance(full, nn.Parameter) else cut
-    for module in model.modules():  # two dozen empty hook tables each, most of what copying a deep network costs
-        tables = (value for value in vars(module).values() if type(value) is OrderedDict and not value)
-        replaced.update((id(table), OrderedDict()) for table in tables)
-    sliced = copy.deepcopy(model, replaced)
-    adapt_attributes(model, sliced, space, widths)
-    if space.form == "graph":
-        sliced.follow_widths(widths)  # type: ignore[operator]
-    return sliced
+    return Slicer(model, space, ranking)(widths)
+
+
+@final
+class Slicer:
+    """Builds networks of one model; what they have in common is looked up once.
+
+    A network is put together from the surviving parts: what is cut is never copied. The model is only read; its weights
+    and flags may change between networks, its modules and their attributes may not.
+
+    Args:
+        model: the network that was traced, in the form of the space (`graph_form.network_for`).
+        space: its space.
+        ranking: which channels to keep first.
+
+    Raises:
+        SpaceError: the model is not the one that was traced.
+    """
+
+    def __init__(self, model: nn.Module, space: SearchSpace, ranking: Ranking) -> None:
+        check_model(model, space)
+        self._model, self._space = model, space
+        self._parts, self._scissors = Parts(model), Scissors()
+        self._axes: list[tuple[IntArray, IntArray]] = []  # of each distinct axis: group and rank of every index
+        numbers: dict[int, int] = {}
+        self._tensors: list[tuple[str, MutableMapping[str, Any], str, tuple[tuple[int, int], ...]]] = []
+        for layout in space.tensors:
+            dims = [(dim, axis) for dim, axis in enumerate(layout.axes) if axis is not None]
+            for _, axis in dims:
+                if id(axis) not in numbers:
+                    numbers[id(axis)] = len(self._axes)
+                    self._axes.append((axis.group, _ranks(axis, ranking)))
+            table, name = self._parts.table_of(layout.name)
+            places = tuple((dim, numbers[id(axis)]) for dim, axis in dims)
+            self._tensors.append((layout.name, table, name, places))
+
+    def __call__(self, widths: Widths) -> nn.Module:
+        """Build the network of these widths, a member of the space.
+
+        Raises:
+            SpaceError: the widths are not in the space.
+        """
+        self._space.check(widths)
+        blocks = self._space.left_out(widths)
+        gone = {name for block in blocks for name in block.tensors}
+        made: dict[int, Any] = {id(self._model.get_submodule(block.name)): Skip(block) for block in blocks}
+        with torch.no_grad():
+            self._cut(widths, gone, made)
+            sliced: nn.Module = self._parts.assemble(made, [block.name for block in blocks])
+        adapt_attributes(self._model, sliced, self._space, widths)
+        if self._space.form == "graph":
+            sliced.follow_widths(widths)  # type: ignore[operator]
+        return sliced
+
+    def _cut(self, widths: Widths, gone: Collection[str], made: dict[int, Any]) -> None:
+        """Add to `made` what is left of every tensor that stays."""
+        scissors, kept = self._scissors, self._kept(widths)
+        for name, table, key, dims in self._tensors:
+            if name in gone:
+                continue
+            full = table[key]
+            if len(dims) == 1 and full.is_cpu:  # most tensors are vectors
+                dim, indices = dims[0][0], kept[dims[0][1]]
+                cut = full.clone() if indices is None else full.index_select(dim, indices)
+            else:
+                along = [(dim, indices) for dim, axis in dims if (indices := kept[axis]) is not None]
+                cut = scissors.cut(full, along) if along else full.clone()
+            made[id(full)] = nn.Parameter(cut, full.requires_grad) if isinstance(full, nn.Parameter) else cut
+
+    def _kept(self, widths: Widths) -> list[Tensor | None]:
+        """Surviving indices of each distinct axis; None where all survive."""
+        limits = np.array([*widths, 1])  # of group -1: always kept, with rank 0
+        kept: list[Tensor | None] = []
+        for group, rank in self._axes:
+            keep = rank < limits[group]
+            kept.append(None if keep.all() else torch.from_numpy(np.flatnonzero(keep)))
+        return kept
 
 
 def check_model(model: nn.Module, space: SearchSpace) -> None:
@@ -117,16 +173,10 @@ def _shape(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else f"of shape {shape}"
 
 
-class _KeptIndices:
-    """Surviving indices of each axis, computed once per layout."""
-
-    def __init__(self, widths: Widths, ranking: Ranking) -> None:
-        self._widths = widths
-        self._ranking = ranking
-        self._known: dict[int, Tensor] = {}
-
-    def of(self, axis: AxisLayout, device: torch.device) -> Tensor:
-        if id(axis) not in self._known:
-            indices = np.flatnonzero(kept_mask(axis, self._widths, self._ranking))
-            self._known[id(axis)] = torch.from_numpy(indices).to(device)
-        return self._known[id(axis)]
+def _ranks(axis: AxisLayout, ranking: Ranking) -> IntArray:
+    """(n,) rank of each index inside its group, 0 where it is always kept."""
+    ranks: IntArray = np.zeros(len(axis.group), dtype=np.int64)
+    for group in np.unique(axis.group[axis.group >= 0]):
+        inside = axis.group == group
+        ranks[inside] = ranking[group][axis.channel[inside]]
+    return ranks

@@ -29,6 +29,7 @@ from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.masked import run_masked
 from autoprune.space.program import Example, Program, run_model
 from autoprune.space.scramble import runs_in_training, scrambled, telling
+from autoprune.space.shapes import with_shapes
 from autoprune.space.slicing import Ranking, random_ranking, slice_model
 from autoprune.space.trace import Traced
 
@@ -84,7 +85,7 @@ def unverified(model: nn.Module, traced: Traced) -> Verified:
 
 def _with_network(model: nn.Module, traced: Traced, space: SearchSpace, error: float) -> Verified:
     network = graph_network(model, traced.program, space, traced.example) if space.form == "graph" else model
-    return Verified(space, network, error)
+    return Verified(with_shapes(space, traced.program, model), network, error)
 
 
 def _check_groups(space: SearchSpace) -> None:

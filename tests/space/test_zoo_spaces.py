@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.cost import METRICS
-from autoprune.cost.polynomial import CostFunction
+from autoprune.cost.pricing import price
 from autoprune.errors import SpaceError
 from autoprune.space.flop_check import counted_by_fvcore
 from autoprune.space.groups import SearchSpace, Widths
@@ -228,8 +228,10 @@ def test_a_space_written_as_json_is_the_same_space(name: str) -> None:
     one, other = (slice_model(model, s, widths, ranking).state_dict() for s in (space, again))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    prices: list[list[CostFunction]] = [[METRICS.get(n)(s) for n in METRICS.names()] for s in (space, again)]
-    assert all(a(np.array([widths]))[0] == b(np.array([widths]))[0] for a, b in zip(*prices, strict=True))
+    one_price, other_price = price(space), price(again)
+    assert one_price.keys() == other_price.keys() >= {"flops", "params", "size_mb", "peak_memory_mb"}
+    row = np.array([widths])
+    assert all(one_price[name](row)[0] == other_price[name](row)[0] for name in one_price)
 
 
 def test_a_damaged_space_file_is_refused() -> None:

@@ -10,7 +10,12 @@ from autoprune.errors import ConfigError, suggest
 
 
 def check_settings(
-    factory: Callable[..., Any], settings: Mapping[str, object], *, what: str, reserved: set[str]
+    factory: Callable[..., Any],
+    settings: Mapping[str, object],
+    *,
+    what: str,
+    reserved: set[str],
+    place: str = "the controller's settings",
 ) -> None:
     """Check that every setting is a keyword of `factory` and that none it needs is missing.
 
@@ -19,18 +24,34 @@ def check_settings(
         settings: the keywords it is about to be given, besides the reserved ones.
         what: what messages call it, for example "controller 'evolution'".
         reserved: parameters that are not settings.
+        place: where a missing setting is to be added.
 
     Raises:
         ConfigError: a setting that the factory does not take (the closest one is suggested), or a missing one.
     """
-    parameters = inspect.signature(factory).parameters.values()
-    keywords = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    keywords = _keywords(factory)
     allowed = [name for name in keywords if name not in reserved]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())
     for name in settings:
         if name not in allowed and not (takes_any and name not in reserved):
             known = f"its settings are {', '.join(allowed)}" if allowed else "it has no settings"
             raise ConfigError(f"{what} has no setting {name!r}; {known}.{suggest(name, allowed)}")
-    missing = [name for name in allowed if keywords[name].default is inspect.Parameter.empty and name not in settings]
+    missing = missing_settings(factory, settings, reserved=reserved)
     if missing:
-        raise ConfigError(f"{what} needs the setting {missing[0]!r}; add it to the controller's settings")
+        raise ConfigError(f"{what} needs the setting {missing[0]!r}; add it to {place}")
+
+
+def missing_settings(
+    factory: Callable[..., Any], settings: Mapping[str, object], *, reserved: set[str]
+) -> tuple[str, ...]:
+    """The keywords without a default that `settings` lacks."""
+    return tuple(
+        name
+        for name, parameter in _keywords(factory).items()
+        if parameter.default is inspect.Parameter.empty and name not in settings and name not in reserved
+    )
+
+
+def _keywords(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

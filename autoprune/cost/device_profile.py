@@ -1,0 +1,280 @@
+"""Device profiles: measured times of kernels on one machine, and how whole networks follow from them; a JSON file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from autoprune.errors import ConfigError, suggest
+from autoprune.space.groups import FloatArray
+
+FORMAT = 1
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under which a latency is measured and holds.
+
+    Attributes:
+        backend: name in `autoprune.latency.BACKENDS`.
+        threads: CPU threads of the operators.
+        batch: inputs at once; 0 as many as in the example.
+        dtype: of weights and inputs.
+        channels_last: memory format of weights and images.
+        device: "cpu", "cuda" or "cuda:N".
+        fold_batch_norm: fold norms into convolutions before running; backends that compile do so by themselves.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    backend: str = "torch"
+    threads: int = 1
+    batch: int = 0
+    dtype: str = "float32"
+    channels_last: bool = False
+    device: str = "cpu"
+    fold_batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("threads", 1), ("batch", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"latency: {name} must be a whole number of at least {least}, got {value!r}")
+        if self.dtype not in DTYPES:
+            hint = suggest(str(self.dtype), DTYPES)
+            raise ConfigError(f"latency: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.{hint}")
+        if self.device.partition(":")[0] not in ("cpu", "cuda"):
+            raise ConfigError(f"latency: device must be cpu, cuda or cuda:N, got {self.device!r}")
+
+    def __str__(self) -> str:
+        parts = [self.backend, f"{self.device}", f"{self.threads} thread{'s' * (self.threads > 1)}"]
+        parts += [f"batch {self.batch or 'of the example'}", self.dtype]
+        parts += ["channels last"] * self.channels_last + ["batch norm folded"] * self.fold_batch_norm
+        return ", ".join(parts)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Times at a grid of sizes, multilinear in between and constant outside.
+
+    Attributes:
+        axes: ascending sizes, one (n,) array for each axis; none for a kernel whose sizes are all fixed.
+        ms: (n, …) milliseconds.
+    """
+
+    axes: tuple[FloatArray, ...]
+    ms: FloatArray
+
+    def __call__(self, sizes: Sequence[FloatArray]) -> FloatArray:
+        """Return (N,) milliseconds at as many (N,) sizes as there are axes."""
+        if not self.axes:
+            return self.ms.reshape(1)
+        low, part = zip(*(_cell(axis, size) for axis, size in zip(self.axes, sizes, strict=True)), strict=True)
+        times: FloatArray = np.zeros(len(low[0]))
+        for corner in itertools.product((0, 1), repeat=len(self.axes)):
+            shares = [share if up else 1 - share for up, share in zip(corner, part, strict=True)]
+            index = [np.minimum(i + up, n - 1) for i, up, n in zip(low, corner, self.ms.shape, strict=True)]
+            times += self.ms[tuple(index)] * math.prod(shares)
+        return times
+
+
+def _cell(axis: FloatArray, size: FloatArray) -> tuple[Any, FloatArray]:
+    """The grid point below each size, and how far the size is on the way to the next one."""
+    low = np.clip(np.searchsorted(axis, size, side="right") - 1, 0, max(0, len(axis) - 2))
+    step = np.diff(axis, append=axis[-1] + 1.0)[low]
+    return low, np.clip((size - axis[low]) / step, 0.0, 1.0)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Measured times of one kernel.
+
+    Attributes:
+        alignment: sizes that are multiples of it run other code than those that are not; 1: all run the same.
+        grids: one for each combination of axes that are multiples, (multiple, multiple) first; a single one for 1.
+    """
+
+    alignment: int
+    grids: tuple[Grid, ...]
+
+    @property
+    def largest(self) -> tuple[float, ...]:
+        """The largest measured size along each axis."""
+        return tuple(float(max(axis[-1] for axis in axes)) for axes in zip(*(g.axes for g in self.grids), strict=True))
+
+    def __call__(self, sizes: Sequence[FloatArray]) -> FloatArray:
+        """Return (N,) milliseconds at as many (N,) sizes as there are axes."""
+        if len(self.grids) == 1:
+            return self.grids[0](sizes)
+        number = np.zeros(len(sizes[0]), dtype=np.int64)
+        for size in sizes:
+            number = 2 * number + (np.floor(size) % self.alignment != 0)
+        times = np.empty(len(number))
+        for index in np.unique(number):
+            here = number == index
+            times[here] = self.grids[index]([size[here] for size in sizes])
+        return times
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """How well networks are predicted whose measurement the fit did not use.
+
+    Attributes:
+        networks: how many.
+        median: median absolute relative error.
+        p90: 90th percentile of it.
+        spearman: rank correlation of predicted and measured latency.
+        noise: median absolute relative difference of measuring the same network twice.
+    """
+
+    networks: int
+    median: float
+    p90: float
+    spearman: float
+    noise: float
+
+    def __str__(self) -> str:
+        return (
+            f"median error {self.median:.1%} (90 % within {self.p90:.1%}) on {self.networks} networks that the fit had "
+            f"not seen; measuring twice differs by {self.noise:.1%}"
+        )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class DeviceProfile:
+    """What `autoprune latency profile` writes.
+
+    Attributes:
+        conditions: under which everything was measured.
+        machine: name of the processor, or of the GPU for a CUDA device.
+        versions: of the packages that ran the kernels.
+        date: when it was made, UTC.
+        tables: name of a kernel -> its times; None where it cannot be timed alone.
+        features: what whole networks are fitted on; see `latency_ms.FEATURES`.
+        coefficients: one for each feature.
+        networks: measured networks: model, widths, values of the features, milliseconds (lower quartile) of each of two
+            rounds, and their mean at the speed of the faster one.
+        error: on networks held out; None before there are any.
+    """
+
+    conditions: Conditions
+    machine: str
+    versions: Mapping[str, str]
+    date: str
+    tables: Mapping[str, Table | None] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
+    coefficients: tuple[float, ...] = ()
+    networks: tuple[Mapping[str, Any], ...] = ()
+    error: HeldOut | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain |= {"conditions": asdict(self.conditions), "error": None if self.error is None else asdict(self.error)}
+        plain["tables"] = {
+            name: table
+            and {
+                "alignment": table.alignment,
+                "grids": [{"axes": [_numbers(a) for a in g.axes], "ms": g.ms.tolist()} for g in table.grids],
+            }
+            for name, table in self.tables.items()
+        }
+        return {"format": FORMAT, **plain, "versions": dict(self.versions), "networks": list(map(dict, self.networks))}
+
+    def with_tables(self, tables: Mapping[str, Table | None]) -> DeviceProfile:
+        """With more kernels."""
+        return replace(self, tables={**self.tables, **tables})
+
+
+def read_profile(source: Path | str | Mapping[str, Any] | DeviceProfile) -> DeviceProfile:
+    """A profile given as itself, as a mapping, or as a file.
+
+    Raises:
+        ConfigError: there is no such file, or it holds something else.
+    """
+    if isinstance(source, DeviceProfile):
+        return source
+    name = "the device profile" if isinstance(source, Mapping) else str(source)
+    make = "make one with: autoprune latency profile MODEL --out FILE"
+    try:
+        data = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
+    except OSError as error:
+        raise ConfigError(f"device profile {name} cannot be read ({error.strerror}); {make}") from error
+    except ValueError as error:
+        raise ConfigError(f"device profile {name} is no JSON file ({error}); {make}") from error
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        given = data.get("format") if isinstance(data, Mapping) else type(data).__name__
+        raise ConfigError(f"{name} is no device profile of format {FORMAT} (found {given!r}); {make}")
+    try:
+        return _from_json(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"device profile {name} is incomplete or damaged ({what}); {make}") from error
+
+
+def write_profile(profile: DeviceProfile, path: Path) -> None:
+    """Write the file, in one step.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(json.dumps(profile.to_json(), indent=1))
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}); give a file in a folder that exists"
+        ) from error
+
+
+def cpu_name() -> str:
+    """The processor of this machine."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _from_json(data: Mapping[str, Any]) -> DeviceProfile:
+    def table(plain: Mapping[str, Any] | None) -> Table | None:
+        if plain is None:
+            return None
+        grids = (
+            Grid(tuple(np.array(a, dtype=float) for a in g["axes"]), np.array(g["ms"], dtype=float))
+            for g in plain["grids"]
+        )
+        return Table(int(plain["alignment"]), tuple(grids))
+
+    known = {f.name: data[f.name] for f in fields(DeviceProfile)}
+    known |= {
+        "conditions": Conditions(**data["conditions"]),
+        "tables": {n: table(t) for n, t in data["tables"].items()},
+    }
+    known |= {"features": tuple(data["features"]), "coefficients": tuple(map(float, data["coefficients"]))}
+    error = data["error"]
+    return DeviceProfile(
+        **{**known, "networks": tuple(data["networks"]), "error": None if error is None else HeldOut(**error)}
+    )
+
+
+def _numbers(axis: FloatArray) -> list[int | float]:
+    return [int(x) if float(x).is_integer() else float(x) for x in axis]

@@ -1,0 +1,118 @@
+"""What a budget says about one metric: an upper limit, or a range."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+from autoprune.errors import BudgetError, suggest
+
+Bound: TypeAlias = str | float | Mapping[str, str | float]
+"""`"50%"` of the full model, a number in the metric's unit, `"40M"` (k, M, G), or a range `{"min": …, "max": …}`."""
+
+_SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_NUMBER = r"([0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9_.]+(?:e[+-]?[0-9]+)?)"  # commas group thousands only
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit on one metric, in the metric's own unit.
+
+    Attributes:
+        metric: name in `METRICS`.
+        upper: the largest allowed cost.
+        full: the unpruned model's cost.
+        smallest: the cost of the smallest network of the space.
+        lower: the smallest allowed cost; 0 where only the upper end is limited.
+    """
+
+    metric: str
+    upper: float
+    full: float
+    smallest: float
+    lower: float = 0.0
+
+    @property
+    def percent(self) -> float:
+        """The upper limit in percent of the full model."""
+        return 100.0 * self.upper / self.full
+
+    @property
+    def reachable(self) -> str:
+        """What networks of the space cost, for messages."""
+        share = 100 * self.smallest / self.full
+        return (
+            f"the smallest network of this space costs {number(self.smallest)} ({share:.3g} % of {number(self.full)}), "
+            f"the largest {number(self.full)}"
+        )
+
+    def __str__(self) -> str:
+        least = f"{number(self.lower)} ≤ " if self.lower else ""
+        return f"{least}{self.metric} ≤ {number(self.upper)} ({self.percent:.3g} % of {number(self.full)})"
+
+
+def read_limit(metric: str, given: Bound, *, full: float, smallest: float) -> Limit:
+    """Resolve what a budget says about a metric.
+
+    Args:
+        metric: its name.
+        given: the limit.
+        full: cost of the unpruned model.
+        smallest: cost of the smallest network.
+
+    Raises:
+        BudgetError: malformed, contradicting itself, or out of reach; says what can be reached.
+    """
+    within = Limit(metric, full, full, smallest)
+    ends = dict(given) if isinstance(given, Mapping) else {"max": given}
+    unknown = sorted(ends.keys() - {"min", "max"})
+    if unknown or "max" not in ends:
+        what = f"unknown key {unknown[0]!r}.{suggest(unknown[0], ('min', 'max'))}" if unknown else "it has no 'max'"
+        raise BudgetError(
+            f'budget {metric}: a range is {{"min": …, "max": …}}, got {given!r}: {what}; {within.reachable}'
+        )
+    upper = _parse(within, ends["max"])
+    lower = _parse(within, ends["min"]) if "min" in ends else 0.0
+    limit = Limit(metric, upper, full, smallest, lower)
+    if lower > upper:
+        raise BudgetError(
+            f"budget {metric}: the range {given!r} contradicts itself, min is above max; {limit.reachable}"
+        )
+    if upper < smallest:
+        raise BudgetError(
+            f"budget {limit.metric} ≤ {number(upper)} cannot be reached: {limit.reachable}; raise the limit, "
+            f"or lower min_ratio or min_channels in the space options"
+        )
+    if lower > full:
+        raise BudgetError(f"budget {metric} ≥ {number(lower)} cannot be reached: {limit.reachable}; lower the min")
+    return limit
+
+
+def number(value: float) -> str:
+    """A cost as a person reads it: whole from 1,000 on, four digits below."""
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:.4g}"
+
+
+def _parse(within: Limit, given: object) -> float:
+    match = None if isinstance(given, bool) else re.fullmatch(_NUMBER + r"\s*(%|[kKmMgG]?)", str(given).strip())
+    try:
+        value = float(match[1].replace(",", "").replace("_", "")) if match else math.nan
+    except ValueError:
+        value = math.nan
+    if match is None or not math.isfinite(value) or value <= 0:
+        raise BudgetError(
+            f"budget {within.metric}: {given!r} is not a limit; allowed: a percentage of the full model such as "
+            f'"50%", or an absolute number such as 40000000 or "40M"; {within.reachable}'
+        )
+    if match[2] == "%":
+        return within.full * value / 100
+    if value < 1 <= within.smallest and not match[2]:
+        raise BudgetError(
+            f"budget {within.metric}: {given!r} is less than 1; for a share of the full model write "
+            f'"{100 * value:g}%"; {within.reachable}'
+        )
+    return value * _SUFFIXES[match[2].lower()]

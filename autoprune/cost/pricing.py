@@ -1,0 +1,73 @@
+"""Metrics with their settings: `factory(space, **settings)` gives the cost function."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, TypeAlias
+
+from autoprune.cost import METRICS
+from autoprune.cost.polynomial import CostFunction
+from autoprune.cost.unpriced import UnpricedError
+from autoprune.errors import ConfigError, blame
+from autoprune.settings import check_settings, missing_settings
+from autoprune.space.groups import SearchSpace
+
+MetricSettings: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Metric -> its settings; metrics that are left out have none."""
+
+_HOW = {("latency_ms", "profile"): "`autoprune latency profile MODEL` measures this device and writes one"}
+"""How to come by a setting that has no default."""
+
+
+def make_metric(name: str, space: SearchSpace, settings: Mapping[str, Any]) -> CostFunction:
+    """Build one metric's cost function.
+
+    Raises:
+        RegistryError: no metric has this name.
+        ConfigError: a setting that it does not take, or of a wrong value.
+        UnpricedError: a setting that it needs is missing, or the space lacks what it is computed from.
+    """
+    factory = METRICS.get(name)
+    missing = missing_settings(factory, settings, reserved={"space"})
+    if missing:
+        raise UnpricedError(_needs(name, missing[0]))
+    check_settings(factory, settings, what=f"metric {name!r}", reserved={"space"})
+    with blame(ConfigError, f"metric {name!r} fails with settings {dict(settings)}", then="Correct its settings."):
+        cost: CostFunction = factory(space, **settings)
+    return cost
+
+
+def price(
+    space: SearchSpace, settings: MetricSettings | None = None, *, wanted: Collection[str] = ()
+) -> dict[str, CostFunction]:
+    """All metrics that can be computed, in the order of the table.
+
+    Args:
+        space: what is costed.
+        settings: of metrics that need some or take some.
+        wanted: metrics that must be among them.
+
+    Raises:
+        RegistryError: settings for, or wanted, a metric that does not exist.
+        ConfigError: wrong settings.
+        UnpricedError: one of the wanted cannot be computed.
+    """
+    given = settings or {}
+    for name in (*given, *wanted):
+        METRICS.get(name)  # raises with a suggestion
+    priced = {}
+    for name in METRICS.names():
+        try:
+            priced[name] = make_metric(name, space, given.get(name, {}))
+        except UnpricedError:
+            if name in wanted:
+                raise
+    return priced
+
+
+def _needs(name: str, setting: str) -> str:
+    how = _HOW.get((name, setting), "")
+    return (
+        f"metric {name!r} needs the setting {setting!r}{how and ': '}{how}. Give it as "
+        f"metrics: {{{name}: {{{setting}: …}}}} in the job, or metrics={{{name!r}: {{{setting!r}: …}}}} in Python"
+    )
