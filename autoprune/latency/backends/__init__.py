@@ -1,0 +1,1 @@
+"""What runs a network that is measured: one file per backend."""

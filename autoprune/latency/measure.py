@@ -1,0 +1,257 @@
+"""Measuring how long networks take: warm-up, many repeats in turns, median and quartiles, all conditions stated."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from autoprune.cost.device_profile import Conditions, cpu_name
+from autoprune.errors import ConfigError, EvaluationError, blame
+from autoprune.latency import BACKENDS
+from autoprune.latency.backends.base import Backend, Runner
+from autoprune.randomness import untouched
+from autoprune.space.program import Example, call_arguments
+
+resource: Any = importlib.import_module("resource") if importlib.util.find_spec("resource") else None  # not on Windows
+
+LEAST_REPEATS = 50
+_BURST = 5
+"""Timed runs in one turn of a network; one more comes before them, so that its weights are in the caches."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """One forward pass, without gradients.
+
+    Attributes:
+        ms: median milliseconds.
+        quartiles: lower and upper quartile of the milliseconds.
+        repeats: timed runs.
+        conditions: backend, threads, batch, dtype, memory format, device.
+        machine: name of the processor, or of the GPU for a CUDA device.
+        versions: of the packages that ran it.
+    """
+
+    ms: float
+    quartiles: tuple[float, float]
+    repeats: int
+    conditions: Conditions
+    machine: str
+    versions: Mapping[str, str]
+
+    @property
+    def quiet(self) -> float:
+        """The lower quartile: what a run takes where little disturbs it. Predictions and limits are about this number.
+
+        On a quiet machine it is the median within a percent or so; what else runs there only ever adds.
+        """
+        return self.quartiles[0]
+
+    def __str__(self) -> str:
+        low, high = self.quartiles
+        return (
+            f"{self.ms:.4g} ms (quartiles {low:.4g} to {high:.4g}, {self.repeats} repeats; {self.conditions}; "
+            f"{self.machine}; {', '.join(f'{name} {number}' for name, number in self.versions.items())})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**plain, "conditions": asdict(self.conditions), "versions": dict(self.versions)}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Latency:
+        """What `to_json` gave."""
+        low, high = plain["quartiles"]
+        return cls(**{**plain, "quartiles": (low, high), "conditions": Conditions(**plain["conditions"])})
+
+
+def measure(
+    network: nn.Module,
+    example: Example,
+    conditions: Conditions | None = None,
+    *,
+    repeats: int = LEAST_REPEATS,
+    warmup: int = 5,
+) -> Latency:
+    """Measure one network; see `measure_many`."""
+    return measure_many([network], example, conditions, repeats=repeats, warmup=warmup)[0]
+
+
+def measure_many(
+    networks: Sequence[nn.Module],
+    example: Example,
+    conditions: Conditions | None = None,
+    *,
+    repeats: int = LEAST_REPEATS,
+    warmup: int = 5,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Latency]:
+    """Measure several networks in turns, so that whatever else the machine does meets all of them alike.
+
+    Args:
+        networks: only read; copies run in evaluation mode without gradients.
+        example: inputs; its batch is repeated up to the one of the conditions.
+        conditions: backend, threads, batch, dtype, memory format and device; the defaults of `Conditions`.
+        repeats: timed runs of each network, at least 50.
+        warmup: runs of each network before.
+        progress: called with (turns done, turns) after each turn.
+
+    Raises:
+        ConfigError: conditions, repeats or warm-up that this machine or the backend cannot take.
+        EvaluationError: a network does not run.
+    """
+    chosen = conditions or Conditions()
+    for name, given, least in (("repeats", repeats, LEAST_REPEATS), ("warmup", warmup, 1)):
+        if given < least:
+            raise ConfigError(f"latency: {name} must be at least {least}, got {given}")
+    backend = make_backend(chosen)
+    with running(chosen):
+        runs = [ready(backend, network, example, chosen) for network in networks]
+        for run in runs:
+            with blame(EvaluationError, "the network that is to be measured does not run"):
+                clock(run, warmup, chosen)
+        turns = -(-repeats // _BURST)
+        ms = np.empty((len(runs), turns * _BURST))
+        for turn in range(turns):
+            for number, run in enumerate(runs):
+                run()
+                for position in range(turn * _BURST, (turn + 1) * _BURST):
+                    ms[number, position] = clock(run, 1, chosen)
+            progress(turn + 1, turns)
+    machine, versions = machine_name(chosen.device), backend_versions(backend)
+    return [
+        Latency(float(np.median(row)), (float(low), float(high)), len(row), chosen, machine, versions)
+        for row, low, high in zip(ms, *np.percentile(ms, [25, 75], axis=1), strict=True)
+    ]
+
+
+def make_backend(conditions: Conditions) -> Backend:
+    """The backend of these conditions.
+
+    Raises:
+        RegistryError: there is none of this name.
+    """
+    backend: Backend = BACKENDS.get(conditions.backend)()
+    return backend
+
+
+def ready(backend: Backend, network: nn.Module, example: Example, conditions: Conditions) -> Runner:
+    """A function that runs a copy of the network under these conditions."""
+    dtype, layout = getattr(torch, conditions.dtype), torch.channels_last
+
+    def placed(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        value = value.to(conditions.device, dtype if value.is_floating_point() else None)
+        return value.contiguous(memory_format=layout) if conditions.channels_last and value.ndim == 4 else value
+
+    args, kwargs = pytree.tree_map(placed, call_arguments(with_batch(example, conditions.batch)))
+    with untouched():
+        runs = copy.deepcopy(network).eval().to(conditions.device, dtype)
+        if conditions.channels_last:
+            runs = runs.to(memory_format=layout)  # type: ignore[call-overload]
+        return backend.ready(runs, args, kwargs, conditions)
+
+
+def with_batch(example: Example, batch: int) -> Example:
+    """The example with its inputs repeated along their first dimension up to this batch; as it is for 0."""
+    tensors = [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor) and leaf.ndim]
+    if not batch or not tensors:
+        return example
+    given = len(tensors[0])
+
+    def grown(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.ndim or len(value) != given:
+            return value
+        return value.repeat(-(-batch // given), *(1,) * (value.ndim - 1))[:batch]
+
+    repeated: Example = pytree.tree_map(grown, example)
+    return repeated
+
+
+def clock(run: Runner, times: int, conditions: Conditions) -> float:
+    """Milliseconds of one run, the mean of as many in a row.
+
+    On a GPU by events. On a CPU by the clock on the wall; where the operating system took the processor away in between
+    and a single thread was measured, by the processor time of that thread, so that other programs do not count.
+    """
+    if conditions.device.startswith("cuda"):
+        start, end = _event(), _event()
+        start.record()
+        for _ in range(times):
+            run()
+        end.record()
+        torch.cuda.synchronize(conditions.device)
+        return float(start.elapsed_time(end)) / times
+    taken_away = _interruptions()
+    busy, started = time.thread_time(), time.perf_counter()
+    for _ in range(times):
+        run()
+    wall, busy = time.perf_counter() - started, time.thread_time() - busy
+    disturbed = conditions.threads == 1 and _interruptions() > taken_away
+    return (min(wall, busy) if disturbed else wall) * 1e3 / times
+
+
+def _event() -> Any:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+def _interruptions() -> int:
+    """How often this thread had to leave the processor to others; 0 where the system does not tell."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw if resource is not None else 0
+
+
+@contextmanager
+def running(conditions: Conditions) -> Iterator[None]:
+    """Inference mode and the threads of the conditions inside; as it was outside.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    machine_name(conditions.device)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(conditions.threads)
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def machine_name(device: str) -> str:
+    """The processor, or the GPU of a CUDA device.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if not device.startswith("cuda"):
+        return cpu_name()
+    number = int(device.partition(":")[2] or 0)
+    if not torch.cuda.is_available() or number >= torch.cuda.device_count():
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise ConfigError(f"latency: device {device!r} is not there ({found} CUDA devices found); choose another one")
+    return str(torch.cuda.get_device_name(number))
+
+
+def backend_versions(backend: Backend) -> dict[str, str]:
+    """Versions of the packages that run it."""
+    found = {}
+    for package in backend.packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

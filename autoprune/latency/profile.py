@@ -1,0 +1,189 @@
+"""Making a device profile: every kernel of a model at a grid of sizes, then whole networks of random widths."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch import nn
+
+from autoprune.cost.device_profile import Conditions, DeviceProfile, Table
+from autoprune.cost.kernels import traced_batch
+from autoprune.cost.latency_ms import FEATURES, LatencyPrediction, calls_of, missing_kernels
+from autoprune.errors import ConfigError
+from autoprune.latency.fit import fit, held_out
+from autoprune.latency.kernel_times import KernelTimer, time_kernel
+from autoprune.latency.measure import LEAST_REPEATS, backend_versions, machine_name, make_backend, measure_many, running
+from autoprune.space.groups import FloatArray, IntArray, SearchSpace, Widths
+from autoprune.space.program import Example
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""(what is measured, how many are done, how many there are)."""
+
+NETWORKS = 48
+LEAST_NETWORKS = 10
+_PASSES = 3
+
+
+def build_profile(
+    space: SearchSpace,
+    build: Callable[[Widths], nn.Module],
+    example: Example,
+    conditions: Conditions | None = None,
+    *,
+    label: str = "model",
+    networks: int = NETWORKS,
+    repeats: int = LEAST_REPEATS,
+    seed: int = 0,
+    add_to: DeviceProfile | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> DeviceProfile:
+    """Measure the kernels of a model and whole networks of it, and fit how the latter follow from the former.
+
+    Args:
+        space: of the model, with the calls of its graph.
+        build: widths -> a network of them; its weights do not matter.
+        example: what the model was traced with.
+        conditions: under which everything is measured; those of `add_to` where it is given.
+        label: name of the model in the profile.
+        networks: how many whole networks are measured, at least 10, or 0 for kernels alone.
+        repeats: timed runs of each network, at least 50; there are two rounds of them.
+        seed: of the random widths.
+        add_to: a profile of this machine that gets the kernels and networks that it lacks.
+        progress: told after each kernel and each turn.
+
+    Raises:
+        ConfigError: conditions that cannot be met here, or a profile that was made otherwise.
+        BudgetError: the space does not know its graph.
+        EvaluationError: a network cannot be run.
+    """
+    if networks and networks < LEAST_NETWORKS:
+        raise ConfigError(f"latency profile: at least {LEAST_NETWORKS} networks are needed for a fit, got {networks}")
+    profile = _begun(conditions, add_to, traced_batch(space))
+    profile = profile.with_tables(_new_tables(profile, space, progress))
+    if not networks:
+        return profile
+    measured = _measured(profile, space, build, example, label, networks, repeats, seed, progress)
+    return refitted(replace(profile, networks=(*profile.networks, *measured)))
+
+
+def refitted(profile: DeviceProfile) -> DeviceProfile:
+    """With coefficients and error from its networks."""
+    features, ms, rounds = (np.array([n[key] for n in profile.networks]) for key in ("features", "ms", "rounds"))
+    error = replace(held_out(features, ms), noise=float(np.median(np.abs(rounds[:, 1] / rounds[:, 0] - 1.0))))
+    coefficients = tuple(float(c) for c in fit(features, ms))
+    return replace(profile, features=FEATURES, coefficients=coefficients, error=error)
+
+
+def _both_rounds(first: FloatArray, second: FloatArray) -> FloatArray:
+    """The mean of two rounds of the same networks, as if both had met the machine in its faster hour."""
+    drift = float(np.median(second / first))
+    return (first / max(1.0, 1.0 / drift) + second / max(1.0, drift)) / 2
+
+
+def random_widths(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
+    """(n, G) distinct random members: every other one around a size of its own, the rest without one.
+
+    Of the blocks that can be left out, each member lacks a random share of at most a half.
+    """
+    found: dict[Widths, None] = {}
+    for number in range(50 * n):
+        middle = rng.uniform(0.1, 1.0)
+        low, high = (max(0.0, middle - 0.3), min(1.0, middle + 0.3)) if number % 2 else (0.0, 1.0)
+        ratios = rng.uniform(low, high, size=len(space.groups))
+        kept = rng.random(len(space.groups)) >= rng.uniform(0.0, 0.5)
+        found[
+            space.nearest(
+                [
+                    float(on) if group.kind == "blocks" else ratio * group.width
+                    for group, ratio, on in zip(space.groups, ratios, kept, strict=True)
+                ]
+            )
+        ] = None
+        if len(found) == n:
+            break
+    return np.array(list(found), dtype=np.int64)
+
+
+def _begun(conditions: Conditions | None, add_to: DeviceProfile | None, batch: int) -> DeviceProfile:
+    """The profile to add to, or a new one without content, its batch that of the example unless it says another."""
+    chosen = conditions or (add_to.conditions if add_to else Conditions())
+    chosen = replace(chosen, batch=chosen.batch or batch)
+    machine, versions = machine_name(chosen.device), backend_versions(make_backend(chosen))
+    if add_to is None:
+        return DeviceProfile(chosen, machine, versions, datetime.now(UTC).isoformat(timespec="seconds"))
+    for what, theirs, here in (
+        ("machine", add_to.machine, machine),
+        ("conditions", str(add_to.conditions), str(chosen)),
+        ("versions", dict(add_to.versions), versions),
+        ("features", add_to.features or FEATURES, FEATURES),
+    ):
+        if theirs != here:
+            raise ConfigError(f"the profile cannot be added to: its {what} are {theirs}, here {here}; make a new one")
+    return add_to
+
+
+def _new_tables(profile: DeviceProfile, space: SearchSpace, progress: Progress) -> Mapping[str, Table | None]:
+    """Tables of the kernels that the profile lacks, or holds for fewer channels only."""
+    backend, timers = make_backend(profile.conditions), dict[str, KernelTimer]()
+    missing = missing_kernels(profile.tables, space, calls_of(space))
+    steps = itertools.count(1)
+
+    def step() -> None:
+        progress("kernels", next(steps), (_PASSES + 1) * len(missing))
+
+    with running(profile.conditions):
+        nothing = backend.idle(profile.conditions)
+        idle = min(time_kernel(nothing, profile.conditions) for _ in range(_PASSES))
+        for name, (kernel, calls) in missing.items():
+            rows = np.array([[size(space.full) for size in call.sizes] for call in calls]).reshape(len(calls), -1)
+            full = tuple(int(n) for n in rows.max(axis=0))
+            known = profile.tables.get(name)
+            if known is not None and kernel.table_axes == kernel.axes:  # too narrow, but perhaps not along both axes
+                full = tuple(max(n, int(m)) for n, m in zip(full, known.largest, strict=True))
+            timers[name] = KernelTimer(backend, kernel, full, profile.conditions, idle)
+            step()
+        for _ in range(_PASSES):
+            for timer in timers.values():
+                timer.time()
+                step()
+    return {name: timer.table() for name, timer in timers.items()}
+
+
+def _measured(
+    profile: DeviceProfile,
+    space: SearchSpace,
+    build: Callable[[Widths], nn.Module],
+    example: Example,
+    label: str,
+    n: int,
+    repeats: int,
+    seed: int,
+    progress: Progress,
+) -> Sequence[Mapping[str, Any]]:
+    """Random networks with their features and two measurements each."""
+    widths = random_widths(space, n, np.random.default_rng(seed))
+    widths = np.unique(np.vstack([[space.full], widths]), axis=0)
+    rows: list[Widths] = [tuple(int(w) for w in row) for row in widths]
+    built = [build(row) for row in rows]
+    features = LatencyPrediction(space, replace(profile, coefficients=())).features(widths)
+    rounds = [
+        measure_many(
+            built,
+            example,
+            profile.conditions,
+            repeats=repeats,
+            progress=lambda done, total, r=number: progress("networks", done + r * total, 2 * total),  # type: ignore[misc]
+        )
+        for number in range(2)
+    ]
+    first, second = (np.array([latency.quiet for latency in one]) for one in rounds)
+    ms = _both_rounds(first, second)
+    return [
+        {"model": label, "widths": list(row), "features": values.tolist(), "ms": float(both), "rounds": [one, two]}
+        for row, values, both, one, two in zip(rows, features, ms, first.tolist(), second.tolist(), strict=True)
+    ]

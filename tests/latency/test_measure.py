@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune.cost.device_profile import Conditions, cpu_name
+from autoprune.errors import ConfigError, EvaluationError, RegistryError
+from autoprune.latency import measure as measuring
+from autoprune.latency.measure import measure, measure_many, with_batch
+from autoprune.randomness import seeded
+
+X = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+
+
+class Log(list[Any]):
+    """Copies of a network write to the same one."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Log:
+        return self
+
+
+class Products(nn.Module):
+    """As many matrix products as asked for; notes how it was run."""
+
+    def __init__(self, n: int, log: Log | None = None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Linear(64, 64) for _ in range(n)))
+        self.norm = nn.BatchNorm1d(64)
+        self.n, self.log = n, log
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.log is not None:
+            self.log.append((self.n, self.training, torch.is_inference_mode_enabled(), torch.get_num_threads(), len(x)))
+        out: Tensor = self.norm(self.layers(x))
+        return out
+
+
+def test_more_work_takes_longer_and_everything_is_stated() -> None:
+    small, large = measure_many([Products(1), Products(60)], X)
+    assert small.quartiles[0] <= small.ms <= small.quartiles[1]
+    assert large.ms > 3 * small.ms
+    assert small.repeats >= 50
+    assert small.machine == cpu_name()
+    assert small.versions["torch"].startswith(torch.__version__.split("+")[0])
+    told = str(small)
+    assert all(part in told for part in ("torch, cpu, 1 thread", "float32", "50 repeats", cpu_name()))
+    assert small.to_json()["conditions"]["threads"] == 1
+
+
+def test_networks_take_turns_in_evaluation_mode_without_gradients() -> None:
+    log = Log()
+    measure_many([Products(1, log), Products(2, log)], X, Conditions(threads=2), repeats=50, warmup=3)
+    assert {entry[1:4] for entry in log} == {(False, True, 2)}
+    turns = [n for n, *_ in log[6:]]  # after the warm-up
+    assert turns == ([1] * 6 + [2] * 6) * 10  # one run to fill the caches, five that count
+
+
+def test_the_caller_notices_nothing() -> None:
+    network = Products(2).train()
+    before = copy.deepcopy(network.state_dict())
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    measure(network, X, Conditions(threads=2, dtype="bfloat16"))
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_the_batch_of_the_conditions_is_run() -> None:
+    log = Log()
+    measure(Products(1, log), X, Conditions(batch=5))
+    assert {entry[4] for entry in log} == {5}
+    grown = with_batch({"x": X, "scale": torch.ones(()), "flag": True, "table": torch.ones(7, 2)}, 3)
+    assert isinstance(grown, dict)
+    assert grown["x"].shape == (3, 64)
+    assert torch.equal(grown["x"][2], X[0])
+    assert grown["scale"].shape == ()
+    assert grown["table"].shape == (7, 2)
+    assert with_batch(X, 0) is X
+
+
+def test_memory_format_and_dtype_reach_the_network() -> None:
+    seen: list[tuple[bool, torch.dtype]] = []
+
+    class Picture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((x.is_contiguous(memory_format=torch.channels_last), x.dtype))
+            assert self.conv.weight.is_contiguous(memory_format=torch.channels_last)
+            out: Tensor = self.conv(x)
+            return out
+
+    measure(Picture(), torch.randn(1, 3, 8, 8), Conditions(channels_last=True, dtype="bfloat16"))
+    assert set(seen) == {(True, torch.bfloat16)}
+
+
+def test_a_run_that_was_interrupted_counts_its_own_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(wall: float, own: float, interruptions: int, threads: int) -> float:
+        walls, owns, counts = iter([0.0, wall]), iter([0.0, own]), iter([0, interruptions])
+        with monkeypatch.context() as patch:
+            patch.setattr(measuring.time, "perf_counter", lambda: next(walls))
+            patch.setattr(measuring.time, "thread_time", lambda: next(owns))
+            patch.setattr(measuring, "_interruptions", lambda: next(counts))
+            return measuring.clock(lambda: None, 1, Conditions(threads=threads))
+
+    assert told(0.010, 0.004, 1, 1) == pytest.approx(4.0)
+    assert told(0.010, 0.004, 0, 1) == pytest.approx(10.0)  # it waited for something of its own
+    assert told(0.010, 0.004, 1, 2) == pytest.approx(10.0)  # the other thread's time is not known
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "given"),
+    [
+        (ConfigError, "repeats must be at least 50, got 49", {"repeats": 49}),
+        (ConfigError, "warmup must be at least 1, got 0", {"warmup": 0}),
+        (RegistryError, "unknown latency backend 'onnxruntim'.*Did you mean 'onnxruntime'", {"backend": "onnxruntim"}),
+        (ConfigError, "device 'cuda:99' is not there", {"device": "cuda:99"}),
+    ],
+)
+def test_what_cannot_be_measured(error: type[Exception], told: str, given: dict[str, Any]) -> None:
+    conditions = Conditions(**{name: given.pop(name) for name in list(given) if name in ("backend", "device")})
+    with pytest.raises(error, match=told):
+        measure(Products(1), X, conditions, **given)
+
+
+def test_a_network_that_fails_is_one_clear_error() -> None:
+    with pytest.raises(EvaluationError, match="does not run"):
+        measure(Products(1), torch.randn(2, 63))
+
+
+def test_random_weights_of_other_code_do_not_change() -> None:
+    with seeded(0):
+        expected = torch.randn(3)
+    network = Products(1)
+    with seeded(0):
+        measure(network, X)
+        assert torch.equal(torch.randn(3), expected)
