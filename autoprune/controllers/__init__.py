@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autoprune.registry import Registry
@@ -10,6 +11,7 @@ from autoprune.registry import Registry
 if TYPE_CHECKING:
     from autoprune.controllers.base import Controller
     from autoprune.cost.repair import BudgetedSpace
+    from autoprune.space.groups import FloatArray
 
 CONTROLLERS = Registry(
     "controller",
@@ -17,34 +19,81 @@ CONTROLLERS = Registry(
         "surrogate": "autoprune.controllers.surrogate:Surrogate",
         "evolution": "autoprune.controllers.evolution:Evolution",
         "random": "autoprune.controllers.random_search:RandomSearch",
+        "annealing": "autoprune.controllers.annealing:Annealing",
+        "cmaes": "autoprune.controllers.cmaes:CmaEs",
+        "abc": "autoprune.controllers.bee_colony:BeeColony",
+        "legr": "autoprune.controllers.legr:LeGR",
+        "netadapt": "autoprune.controllers.netadapt:NetAdapt",
+        "autoslim": "autoprune.controllers.autoslim:AutoSlim",
+        "fastnas": "autoprune.controllers.fastnas:FastNAS",
+        "amc": "autoprune.controllers.amc:Amc",
+        "pareto": "autoprune.controllers.pareto:Pareto",
     },
     group="autoprune.controllers",
 )
 
-_OPTUNA = "optuna:"
+_OPTUNA, _HUB = "optuna:", "optunahub:"
 
 
-def make_controller(name: str, domain: BudgetedSpace, *, seed: int, settings: Mapping[str, Any]) -> Controller:
+def make_controller(
+    name: str,
+    domain: BudgetedSpace,
+    *,
+    seed: int,
+    settings: Mapping[str, Any],
+    trials: int | None = None,
+    importance: Sequence[FloatArray] | None = None,
+) -> Controller:
     """Build a controller by name.
 
     Args:
-        name: a name in `CONTROLLERS`, `optuna:TPESampler` for any sampler of Optuna, or `optuna:package.module:Class`
-            for any other class with Optuna's sampler interface.
+        name: a name in `CONTROLLERS`, `optuna:TPESampler` for any sampler of Optuna, `optuna:package.module:Class` for
+            any other class with Optuna's sampler interface, or `optunahub:samplers/package:Class` for a sampler in a
+            copy of OptunaHub's registry, whose folder is the setting `registry`.
         domain: the space under its budget.
         seed: of everything the controller draws.
-        settings: keywords of the controller; of the sampler where it is Optuna's.
+        settings: keywords of the controller; of the sampler where it is Optuna's. `per` (see `Coarse`) and
+            `trust_region` (the distance of `TrustRegion`) hold for every controller.
+        trials: how many proposals the search will make; schedules are laid out by it.
+        importance: per group the (width,) importances of its channels.
 
     Raises:
         RegistryError: no controller or sampler has this name.
         ConfigError: a setting that it does not have, or one that is missing.
+        SpaceError: `per` cannot tie the groups of this space.
     """
-    from autoprune.controllers.settings import check_settings
+    given = dict(settings)
+    per, distance = given.pop("per", "layer"), given.pop("trust_region", None)
 
-    if name.startswith(_OPTUNA):
+    def build(domain: BudgetedSpace, importance: Sequence[FloatArray] | None) -> Controller:
+        controller = _one(name, domain, seed, given, {"trials": trials, "importance": importance})
+        if distance is None:
+            return controller
+        from autoprune.controllers.trust_region import TrustRegion
+
+        return TrustRegion(domain, controller, seed=seed, distance=distance)
+
+    if per == "layer":
+        return build(domain, importance)
+    from autoprune.controllers.coarse import Coarse
+
+    return Coarse(domain, per=per, inner=build, importance=importance)
+
+
+def _one(
+    name: str, domain: BudgetedSpace, seed: int, settings: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Controller:
+    """The controller of this name, given those of the facts about the search that it takes."""
+    from autoprune.settings import check_settings
+
+    if name.startswith((_OPTUNA, _HUB)):
         from autoprune.controllers.optuna_sampler import OptunaSampler
 
-        return OptunaSampler(domain, seed=seed, sampler=name.removeprefix(_OPTUNA), settings=settings)
+        kind, _, sampler = name.partition(":")
+        return OptunaSampler(domain, seed=seed, sampler=sampler, settings=settings, hub=f"{kind}:" == _HUB)
     factory = CONTROLLERS.get(name)
-    check_settings(factory, settings, what=f"controller {name!r}", reserved={"domain", "seed"})
-    controller: Controller = factory(domain, seed=seed, **settings)
+    check_settings(factory, settings, what=f"controller {name!r}", reserved={"domain", "seed", "importance"})
+    takes = inspect.signature(factory).parameters
+    taken = {key: fact for key, fact in facts.items() if key in takes and key not in settings}
+    controller: Controller = factory(domain, seed=seed, **taken, **settings)
     return controller

@@ -54,14 +54,23 @@ class Controller(ABC):
 
     A controller is built as `Factory(domain, seed=..., **settings)` where `domain` is a
     `autoprune.cost.budget.BudgetedSpace`: the space, its closed-form costs, and `repair`.
+    A factory that also takes `trials` (how many proposals the search will make) or `importance` (per group the
+    (width,) importances of its channels) is given what is known of them.
     Same seed and same calls in the same order give the same proposals: a run resumes by replaying its ledger.
+
+    Attributes:
+        keeps_budget: every proposal is inside the budget. False: it also scores larger networks on its way into the
+            budget; such a trial is never a winner.
     """
+
+    keeps_budget: bool = True
 
     @abstractmethod
     def ask(self, n: int = 1) -> list[Widths]:
-        """Return exactly `n` members of the space inside the budget, ready to be evaluated in any order.
+        """Return exactly `n` members of the space (see `keeps_budget`), ready to be evaluated in any order.
 
-        Proposals asked for and not yet told are pending; a controller counts them so as not to repeat itself.
+        Proposals asked for and not yet told are pending; a controller counts them so as not to repeat itself, and
+        always has an answer: one that needs their scores proposes what would come next, or variations of the best.
         """
 
     @abstractmethod

@@ -1,7 +1,13 @@
 """Prior over scores as functions of widths: which inputs, which covariance, and random functions drawn from it.
 
-Everything is in standardised units: an input's unit is the standard deviation of log widths that are uniform over their
-range, so each variance below is about the share of the standardised score that its term explains.
+The main term is a power law per group: what a group lacks costs `effect * (width / full) ** -0.75`. Errors of trained
+networks fall with their size by such laws (Hestness et al. 2017, https://arxiv.org/abs/1712.00409; Rosenfeld et al.
+2020, https://arxiv.org/abs/1909.12673), so returns diminish and the best widths of a budget lie inside the space; a
+line in the log widths would send them to its corners. Before any score is seen, the full network counts as balanced:
+its designer would have moved width to where it does more for its cost, so the effect of a group is in proportion to
+its share of the cost, and uniform widths are the best ones. Everything else (effects of single groups, quadratic terms,
+a smooth residual) is for what the scores say against that. Inputs are standardised, so each variance below is about the
+share of the score that its term explains.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ import numpy as np
 
 from autoprune.cost.polynomial import WidthMatrix, log_widths
 from autoprune.cost.repair import BudgetedSpace
-from autoprune.space.groups import FloatArray
+from autoprune.space.groups import FloatArray, IntArray
 
 _CONSTANT = 1.0
 """Prior variance of the level; scores are standardised, so it needs no fitting."""
@@ -27,6 +33,20 @@ _TYPICAL = 256
 """Random members whose mean is the origin of the inputs."""
 
 
+_EXPONENT = -0.75
+"""Of the power law: between the square root and the inverse width, the bounds for squared errors of networks of n units
+(1 / n: Barron 1993, https://doi.org/10.1109/18.256500)."""
+
+_STEP = 0.1
+"""Of the logarithm of a width, to see what the width costs."""
+
+_LEAST_SHARE = 0.1
+"""Of the mean share: a group that costs next to nothing may still matter."""
+
+_LEAST_SPREAD = 0.1
+"""Of what a group can do at most: where the members of a budget hardly differ, that is not blown up."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -34,11 +54,18 @@ class Inputs:
 
     Attributes:
         groups: (N, G) log widths, centred and scaled; 0 where a group has one choice.
-        totals: (N, C) log costs in every metric and the sum of log widths, centred and scaled.
+        returns: (N, G) minus the power law of every group times its share of the cost, centred, and scaled such that
+            the sum over independent groups would have variance 1; rises with the width, ever less.
+        totals: (N, C) log FLOPs, log parameters, log costs that are limited, sum of log widths; centred and scaled.
     """
 
     groups: FloatArray
+    returns: FloatArray
     totals: FloatArray
+
+    def __getitem__(self, rows: IntArray) -> Inputs:
+        """Return the inputs of some of the width vectors."""
+        return Inputs(self.groups[rows], self.returns[rows], self.totals[rows])
 
 
 InputFunction: TypeAlias = Callable[[Inputs], FloatArray]
@@ -52,57 +79,100 @@ class InputMap:
     """
 
     def __init__(self, domain: BudgetedSpace) -> None:
-        self._domain = domain
+        metrics = dict.fromkeys(["flops", "params", *(limit.metric for limit in domain.budget.limits)])
+        self._costs = [domain.budget.metrics[name] for name in metrics]
         typical = domain.sample(_TYPICAL, np.random.default_rng(0))
         corners = np.array([domain.space.smallest, domain.space.full])
+        self._log_full = log_widths(domain.space.full)
+        self._shares = _cost_shares(domain)
         self._groups = _standardiser(log_widths(typical), log_widths(corners))
+        self._returns = _jointly(self._raw_returns(typical), self._raw_returns(corners))
         self._totals = _standardiser(self._raw_totals(typical), self._raw_totals(corners))
 
     def __call__(self, widths: WidthMatrix) -> Inputs:
         """Return the inputs of the (N, G) widths."""
-        return Inputs(self._groups(log_widths(widths)), self._totals(self._raw_totals(widths)))
+        groups, returns = self._groups(log_widths(widths)), self._returns(self._raw_returns(widths))
+        return Inputs(groups, returns, self._totals(self._raw_totals(widths)))
+
+    def _raw_returns(self, widths: WidthMatrix) -> FloatArray:
+        power: FloatArray = -np.exp(_EXPONENT * (log_widths(widths) - self._log_full))
+        return self._shares * power
 
     def _raw_totals(self, widths: WidthMatrix) -> FloatArray:
-        costs = [np.log(np.maximum(cost, 1.0)) for cost in self._domain.costs(widths).values()]
+        costs = [np.log(np.maximum(cost(widths), 1e-9)) for cost in self._costs]
         return np.stack([*costs, log_widths(widths).sum(axis=1)], axis=1)
 
 
 def _standardiser(typical: FloatArray, corners: FloatArray) -> Callable[[FloatArray], FloatArray]:
-    centre, spread = typical.mean(axis=0), (corners[1] - corners[0]) / np.sqrt(12)
+    centre = typical.mean(axis=0)
+    spread = np.maximum(typical.std(axis=0), _LEAST_SPREAD * (corners[1] - corners[0]))
     spread[spread == 0] = np.inf  # one choice: the input is 0
     return lambda values: (values - centre) / spread
+
+
+def _jointly(typical: FloatArray, corners: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    centre = typical.mean(axis=0)
+    spread = np.linalg.norm(np.maximum(typical.std(axis=0), _LEAST_SPREAD * (corners[1] - corners[0])))
+    return lambda values: (values - centre) / (spread or 1.0)
+
+
+def _cost_shares(domain: BudgetedSpace) -> FloatArray:
+    """(G,) share of the limited costs that each group accounts for: the percent they fall by with 1 % of its width."""
+    full = np.array(domain.space.full, dtype=np.float64)
+    narrower = np.vstack([full, np.where(np.eye(len(full), dtype=np.bool_), full * np.exp(-_STEP), full)])
+    costs = [domain.budget.metrics[limit.metric](narrower) for limit in domain.budget.limits]
+    shares: FloatArray = np.mean([1 - cost[1:] / cost[0] for cost in costs], axis=0) / _STEP
+    return np.maximum(shares, _LEAST_SHARE * max(float(shares.mean()), 1e-9))
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Gram:
-    """(N, M) products and distances between two sets of inputs, all that the kernel is a function of."""
+    """Products and distances between two sets of inputs, (N, M) each, all that the kernel is a function of.
 
-    groups: FloatArray
+    Attributes:
+        common: product of the sums of the returns over the groups.
+        returns: product of the returns, summed over the groups.
+        totals: mean product over the totals.
+        groups: mean product over groups of the log widths.
+        squared_distance: mean squared distance over groups of the log widths.
+    """
+
+    common: FloatArray
+    returns: FloatArray
     totals: FloatArray
+    groups: FloatArray
     squared_distance: FloatArray
 
     @classmethod
     def between(cls, a: Inputs, b: Inputs) -> Gram:
-        """Return the mean products over groups and totals and the mean squared distance over groups."""
+        """Return the products and distances of every input of `a` with every one of `b`."""
         n = a.groups.shape[1]
         groups = a.groups @ b.groups.T / n
         norms = (a.groups**2).sum(axis=1)[:, None] / n + (b.groups**2).sum(axis=1)[None, :] / n
-        return cls(groups, a.totals @ b.totals.T / a.totals.shape[1], np.maximum(norms - 2 * groups, 0.0))
+        return cls(
+            np.outer(a.returns.sum(axis=1), b.returns.sum(axis=1)),
+            a.returns @ b.returns.T,
+            a.totals @ b.totals.T / a.totals.shape[1],
+            groups,
+            np.maximum(norms - 2 * groups, 0.0),
+        )
 
     @classmethod
     def diagonal(cls, a: Inputs) -> Gram:
         """Return the (N,) products of every input with itself."""
-        return cls((a.groups**2).mean(axis=1), (a.totals**2).mean(axis=1), np.zeros(len(a.groups)))
+        common, returns = a.returns.sum(axis=1) ** 2, (a.returns**2).sum(axis=1)
+        return cls(common, returns, (a.totals**2).mean(axis=1), (a.groups**2).mean(axis=1), np.zeros(len(a.groups)))
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Constant + linear + quadratic + smooth residual, with the noise of one score; the defaults are the prior medians.
+    """Power laws + totals + quadratic + smooth residual, with the noise of one score; the defaults are prior medians.
 
     Attributes:
-        linear: variance of the linear term in the log widths.
+        common: variance of the effect that the power laws of all groups have in common.
+        returns: variance of what each group's effect differs by; a third of `common` means by about 60 %.
         totals: variance of the linear term in log costs and the sum of log widths.
         quadratic: variance of the squares and pairwise products of log widths.
         residual: variance of the squared-exponential term, for what the others cannot express.
@@ -110,17 +180,18 @@ class Kernel:
         noise: variance of one score around the function.
     """
 
-    linear: float = 0.25
-    totals: float = 0.25
-    quadratic: float = 0.1
-    residual: float = 0.1
+    common: float = 0.5
+    returns: float = 0.15
+    totals: float = 0.02
+    quadratic: float = 0.05
+    residual: float = 0.02
     length: float = 1.0
-    noise: float = 0.25
+    noise: float = 0.5
 
     def __call__(self, gram: Gram) -> FloatArray:
         """Return the covariance, in the shape of the Gram arrays."""
-        linear, totals, quadratic, residual = self._terms(gram)
-        return _CONSTANT + linear + totals + quadratic + residual
+        first, *others = self._terms(gram)
+        return sum(others, _CONSTANT + first)
 
     def gradient(self, gram: Gram) -> tuple[FloatArray, ...]:
         """Return the derivatives by the logarithms of all parameters but `noise`, in the order of the fields."""
@@ -128,12 +199,12 @@ class Kernel:
         return (*terms, terms[-1] * gram.squared_distance / self.length**2)
 
     def log(self) -> FloatArray:
-        """Return the (6,) logarithms of the parameters."""
+        """Return the (7,) logarithms of the parameters."""
         return np.log(astuple(self))
 
     @classmethod
     def from_log(cls, logarithms: FloatArray) -> Kernel:
-        """Return the kernel whose parameters have these (6,) logarithms."""
+        """Return the kernel whose parameters have these (7,) logarithms."""
         return cls(*map(float, np.exp(logarithms)))
 
     def draw(self, n: int, like: Inputs, rng: np.random.Generator) -> InputFunction:
@@ -149,7 +220,9 @@ class Kernel:
         """
         groups, totals = like.groups.shape[1], like.totals.shape[1]
         level = rng.normal(scale=np.sqrt(_CONSTANT), size=n)
-        slopes = rng.normal(scale=np.sqrt(self.linear / groups), size=(groups, n))
+        effects = rng.normal(scale=np.sqrt(self.common), size=n) + rng.normal(
+            scale=np.sqrt(self.returns), size=(groups, n)
+        )
         total_slopes = rng.normal(scale=np.sqrt(self.totals / totals), size=(totals, n))
         curvature = rng.normal(scale=np.sqrt(self.quadratic) / groups, size=(n, groups, groups))
         frequencies = rng.normal(scale=1 / (self.length * np.sqrt(groups)), size=(groups, _FREQUENCIES))
@@ -160,14 +233,15 @@ class Kernel:
             bends = ((x @ curvature) * x).sum(axis=2).T
             phases = x @ frequencies
             waves = np.concatenate([np.cos(phases), np.sin(phases)], axis=1) @ amplitude
-            value: FloatArray = level + x @ slopes + inputs.totals @ total_slopes + bends + waves
+            value: FloatArray = level + inputs.returns @ effects + inputs.totals @ total_slopes + bends + waves
             return value
 
         return functions
 
-    def _terms(self, gram: Gram) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    def _terms(self, gram: Gram) -> tuple[FloatArray, ...]:
         return (
-            self.linear * gram.groups,
+            self.common * gram.common,
+            self.returns * gram.returns,
             self.totals * gram.totals,
             self.quadratic * gram.groups**2,
             self.residual * np.exp(-gram.squared_distance / (2 * self.length**2)),

@@ -1,13 +1,17 @@
 """Any sampler of Optuna as a controller, on a study in memory; one integer parameter per group, the index of a choice.
 
 The sampler learns from the widths that were evaluated, that is from the repaired ones, not from those it drew.
+Samplers of OptunaHub come from a copy of its registry on disk; nothing is downloaded.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -16,11 +20,14 @@ from optuna.distributions import BaseDistribution, IntDistribution
 
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.proposals import TRIES, as_widths, mutate, teachable, unseen_variation
-from autoprune.controllers.settings import check_settings
 from autoprune.cost.repair import BudgetedSpace
-from autoprune.errors import ConfigError, RegistryError, suggest
+from autoprune.errors import ConfigError, RegistryError, blame, suggest
 from autoprune.registry import load_object
+from autoprune.settings import check_settings
 from autoprune.space.groups import Widths
+
+_LARGEST_SEED = 2**32 - 1
+"""Samplers hand their seed to numpy's old generator, which takes no larger one."""
 
 
 @final
@@ -30,16 +37,23 @@ class OptunaSampler(Controller):
     Args:
         domain: the space under its budget.
         seed: of the sampler and of the variations that replace repeats.
-        sampler: a class name of `optuna.samplers`, or "package.module:Class".
-        settings: keywords of the sampler's class.
+        sampler: a class name of `optuna.samplers`, or "package.module:Class"; of OptunaHub "samplers/package:Class".
+        settings: keywords of the sampler's class; of OptunaHub also `registry`, the folder of the registry's packages.
+        hub: the sampler is one of OptunaHub's.
 
     Raises:
-        RegistryError: no sampler has this name.
+        RegistryError: no sampler has this name, or OptunaHub is not installed.
         ConfigError: a setting that the sampler does not have, or a sampler without a `seed` (it could not be replayed).
     """
 
     def __init__(
-        self, domain: BudgetedSpace, *, seed: int, sampler: str, settings: Mapping[str, Any] | None = None
+        self,
+        domain: BudgetedSpace,
+        *,
+        seed: int,
+        sampler: str,
+        settings: Mapping[str, Any] | None = None,
+        hub: bool = False,
     ) -> None:
         self._domain = domain
         self._rng = np.random.default_rng(seed)
@@ -49,7 +63,12 @@ class OptunaSampler(Controller):
         self._seen: set[Widths] = set()
         self._pending: dict[Widths, optuna.Trial] = {}
         with _quiet():
-            self._study = optuna.create_study(direction="maximize", sampler=_build(sampler, seed, settings or {}))
+            if hub:
+                built = _build_from_hub(sampler, seed, settings or {}, self._distributions)
+            else:
+                factory = load_object(sampler) if ":" in sampler else _named(sampler)
+                built = _build(factory, f"optuna:{sampler}", seed, settings or {})
+            self._study = optuna.create_study(direction="maximize", sampler=built)
 
     def ask(self, n: int = 1) -> list[Widths]:
         """Return `n` proposals of the sampler, repaired; a repeat is replaced by a variation of it."""
@@ -96,15 +115,50 @@ class OptunaSampler(Controller):
         )
 
 
-def _build(name: str, seed: int, settings: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
-    factory = load_object(name) if ":" in name else _named(name)
-    what = f"controller 'optuna:{name}'"
-    check_settings(factory, {"seed": seed}, what=what, reserved=set())
+def _build(factory: Any, name: str, seed: int, settings: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
+    what = f"controller {name!r}"
+    if seed > _LARGEST_SEED:
+        seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
     check_settings(factory, settings, what=what, reserved={"seed"})
+    check_settings(factory, {**settings, "seed": seed}, what=what, reserved=set())
     sampler = factory(seed=seed, **settings)
     if not isinstance(sampler, optuna.samplers.BaseSampler):
         raise ConfigError(f"{what} is not a subclass of optuna.samplers.BaseSampler; name one that is")
     return sampler
+
+
+def _build_from_hub(
+    name: str, seed: int, settings: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+) -> optuna.samplers.BaseSampler:
+    """A sampler of a registry on disk: https://optuna.github.io/optunahub, `load_local_module`."""
+    package, _, class_name = name.partition(":")
+    own = dict(settings)
+    registry = own.pop("registry", None)
+    if not package or not class_name:
+        raise RegistryError(
+            f"'optunahub:{name}' is not of the form 'optunahub:samplers/package:Class', for example "
+            f"'optunahub:samplers/auto_sampler:AutoSampler'"
+        )
+    if registry is None or not (Path(registry) / package).is_dir():
+        raise ConfigError(
+            f"controller 'optunahub:{name}' needs the setting 'registry': the folder that holds {package}, got "
+            f"{registry!r}. Nothing is downloaded in a search; clone https://github.com/optuna/optunahub-registry "
+            f"and give its folder `package`"
+        )
+    try:
+        optunahub: Any = importlib.import_module("optunahub")
+    except ModuleNotFoundError as error:
+        raise RegistryError(
+            f"controller 'optunahub:{name}' needs the package optunahub; install it with `pip install optunahub`"
+        ) from error
+    with blame(RegistryError, f"controller 'optunahub:{name}' cannot be loaded from {registry}"):
+        module = optunahub.load_local_module(package, registry_root=str(registry))
+    if not hasattr(module, class_name):
+        raise RegistryError(f"{package} of {registry} has no {class_name!r}.{suggest(class_name, vars(module))}")
+    factory = getattr(module, class_name)
+    if "search_space" in inspect.signature(factory).parameters:  # many take it when they are made
+        own.setdefault("search_space", dict(distributions))
+    return _build(factory, f"optunahub:{name}", seed, own)
 
 
 def _named(name: str) -> Any:

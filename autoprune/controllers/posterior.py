@@ -13,22 +13,38 @@ from typing import TypeAlias, final
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
+from scipy.stats import norm
 
 from autoprune.controllers.kernel import Gram, InputMap, Inputs, Kernel
 from autoprune.cost.polynomial import WidthMatrix
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import EvaluationError
-from autoprune.space.groups import FloatArray
+from autoprune.space.groups import FloatArray, Widths
 
 ScoreFunctions: TypeAlias = Callable[[WidthMatrix], FloatArray]
 """(N, G) widths -> (N, n) values of n functions."""
 
 _PRIOR_MEDIANS = Kernel().log()
-_PRIOR_SPREAD = np.array([1.5, 1.5, 1.5, 1.5, 0.5, 1.5])
-"""Standard deviations of the parameters' logarithms: weak, 95 % within a factor of 20 (of 2.7 for the length)."""
+_SIGNAL, _SHARE, _LENGTH, _NOISE = 1.5, 0.75, 0.5, 1.5
+"""Spreads of the parameters' logarithms (1.5: 95 % within a factor of 20). How much of the scores is signal is hardly
+known beforehand; how it divides among the kernel's terms is known better, and few noisy scores do not tell."""
+
+_TERMS = len(_PRIOR_MEDIANS) - 2
+"""Variances of the kernel's terms come first, then length and noise."""
+
+
+def _prior_precision() -> FloatArray:
+    covariance = np.diag([_SHARE**2] * _TERMS + [_LENGTH**2, _NOISE**2])
+    covariance[:_TERMS, :_TERMS] += _SIGNAL**2
+    return np.linalg.inv(covariance)
+
+
+_PRIOR_PRECISION = _prior_precision()
+_FARTHEST = 6.0
+"""Bound of the search from the medians, in logarithms."""
 
 _MOST_ROWS = 200
-"""Six scalars are settled by this many scores; more would only cost time (cubic in the rows)."""
+"""Seven scalars are settled by this many scores; more would only cost time (cubic in the rows)."""
 
 _JITTER = 1e-8
 
@@ -55,6 +71,7 @@ class ScoreModel:
         noise_scale: FloatArray | None = None,
         *,
         kernel: Kernel | None = None,
+        near: Kernel | None = None,
     ) -> ScoreModel:
         """Learn from scores; what was learnt before is forgotten.
 
@@ -64,6 +81,7 @@ class ScoreModel:
             noise_scale: (N,) factors on the standard deviation of the noise, 1 where None; a score averaged over four
                 times the data has 0.5.
             kernel: keep these parameters; None finds the most probable ones given the scores.
+            near: look for them from these on, such as those of fewer scores, which takes a fraction of the time.
 
         Returns:
             The model itself.
@@ -78,7 +96,7 @@ class ScoreModel:
         self._inputs = self._map(w)
         self._y = (y - self._mean) / self._scale
         gram = Gram.between(self._inputs, self._inputs)
-        self.kernel = kernel or most_probable_kernel(self._inputs, self._y, s)
+        self.kernel = kernel or most_probable_kernel(self._inputs, self._y, s, near=near)
         self._noise = self.kernel.noise * s**2
         self._cholesky = np.linalg.cholesky(self.kernel(gram) + np.diag(self._noise + _JITTER))
         self._weights = self._solve(self._y)
@@ -97,6 +115,19 @@ class ScoreModel:
         white = solve_triangular(self._cholesky, cross.T, lower=True) if len(self._y) else cross.T
         variance = self.kernel(Gram.diagonal(inputs)) - (white**2).sum(axis=0)
         return self.mean(widths), self._scale * np.sqrt(np.maximum(variance, 0.0))
+
+    def probability_better(self, first: Widths, second: Widths) -> float:
+        """Return the probability that the noise-free score of the first width vector is above that of the second.
+
+        One half where they are the same.
+        """
+        inputs = self._map(np.array([first, second]))
+        cross = self.kernel(Gram.between(inputs, self._inputs))
+        prior = self.kernel(Gram.between(inputs, inputs))
+        covariance = self._scale**2 * (prior - cross @ self._solve(cross.T))
+        mean = self.mean(np.array([first, second]))
+        variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+        return float(norm.cdf((mean[0] - mean[1]) / np.sqrt(max(variance, 1e-300))))
 
     def sample_functions(self, n: int, rng: np.random.Generator) -> ScoreFunctions:
         """Return `n` functions drawn from the posterior, cheap to evaluate at any number of widths.
@@ -139,25 +170,28 @@ class ScoreModel:
         return w[finite], y[finite], s[finite]
 
 
-def most_probable_kernel(inputs: Inputs, y: FloatArray, noise_scale: FloatArray) -> Kernel:
-    """Return the kernel parameters of largest posterior density given standardised scores, by L-BFGS from two starts.
+def most_probable_kernel(
+    inputs: Inputs, y: FloatArray, noise_scale: FloatArray, *, near: Kernel | None = None
+) -> Kernel:
+    """Return the kernel parameters of largest posterior density given standardised scores, by L-BFGS.
 
     Args:
         inputs: of N width vectors; an even selection of them where they are many.
         y: (N,) standardised scores.
         noise_scale: (N,) factors on the standard deviation of the noise.
+        near: where to begin; None tries two starts.
     """
     if len(y) < 2:
         return Kernel()
     rows = np.unique(np.linspace(0, len(y) - 1, _MOST_ROWS).astype(np.int64))
-    chosen = Inputs(inputs.groups[rows], inputs.totals[rows])
+    chosen = inputs[rows]
     arguments = (Gram.between(chosen, chosen), y[rows], noise_scale[rows])
     quiet = _PRIOR_MEDIANS.copy()
     quiet[-1] -= 3.0  # the evidence may have two modes: all noise, or hardly any
-    bounds = list(zip(_PRIOR_MEDIANS - 4 * _PRIOR_SPREAD, _PRIOR_MEDIANS + 4 * _PRIOR_SPREAD, strict=True))
+    bounds = list(zip(_PRIOR_MEDIANS - _FARTHEST, _PRIOR_MEDIANS + _FARTHEST, strict=True))
     found = [
         minimize(negative_log_density, start, args=arguments, jac=True, method="L-BFGS-B", bounds=bounds)
-        for start in (_PRIOR_MEDIANS, quiet)
+        for start in ((near.log(),) if near else (_PRIOR_MEDIANS, quiet))
     ]
     return Kernel.from_log(min(found, key=lambda result: float(result.fun)).x)
 
@@ -168,22 +202,23 @@ def negative_log_density(
     """Return minus the log of evidence times prior, and its gradient (Rasmussen and Williams, equations 5.8 and 5.9).
 
     Args:
-        logarithms: (6,) of the parameters of `Kernel`, in the order of its fields.
+        logarithms: (7,) of the parameters of `Kernel`, in the order of its fields.
         gram: of N inputs with themselves.
         y: (N,) standardised scores.
         noise_scale: (N,) factors on the standard deviation of the noise.
 
     Returns:
-        The value, without the constants, and its (6,) gradient.
+        The value, without the constants, and its (7,) gradient.
     """
     kernel = Kernel.from_log(logarithms)
     noise = kernel.noise * noise_scale**2
     cholesky = np.linalg.cholesky(kernel(gram) + np.diag(noise + _JITTER))
     inverse = cho_solve((cholesky, True), np.eye(len(y)))
     weights = inverse @ y
-    deviation = (logarithms - _PRIOR_MEDIANS) / _PRIOR_SPREAD
-    value = 0.5 * y @ weights + np.log(np.diag(cholesky)).sum() + 0.5 * deviation @ deviation
+    deviation = logarithms - _PRIOR_MEDIANS
+    pull = _PRIOR_PRECISION @ deviation
+    value = 0.5 * y @ weights + np.log(np.diag(cholesky)).sum() + 0.5 * deviation @ pull
     slope = inverse - np.outer(weights, weights)
     by_kernel = [0.5 * np.vdot(slope, derivative) for derivative in kernel.gradient(gram)]
     by_noise = 0.5 * np.diag(slope) @ noise
-    return float(value), np.array([*by_kernel, by_noise]) + deviation / _PRIOR_SPREAD
+    return float(value), np.array([*by_kernel, by_noise]) + pull

@@ -21,17 +21,26 @@ from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray, IntArray, Widths
 
-_ELITE, _CHILDREN, _ROUNDS = 16, 48, 4
-"""Parents and children per function and round of the evolution inside one proposal."""
+_POOL = 512
+"""Members kept from one proposal to the next: the best by the posterior mean."""
+
+_ELITE, _ROUNDS = 16, 3
+"""Parents per function and rounds of the evolution inside one batch of proposals."""
+
+_CHILDREN, _LEAST_CHILDREN = 16, 64
+"""Children per function and round, and per round in all."""
 
 _MUTATED_GROUPS = 2.0
 """Groups that a child changes on average."""
 
+_STALENESS = 16
+"""With as many times more scores than proposals in a batch, the proposals hardly need one another's scores."""
+
 _PRUNED_NOISE = 2.0
 """A pruned trial's score is of a lower fidelity: it counts a quarter of a complete one."""
 
-_GROWTH = 1.1
-"""The kernel's parameters are fitted again when there are 10 % more scores."""
+_GROWTH = 1.15
+"""The kernel's parameters are fitted again when there are 15 % more scores."""
 
 
 @final
@@ -56,16 +65,23 @@ class Surrogate(Controller):
         self._startup = startup or min(30, max(10, len(domain.space.groups)))
         self._rng = np.random.default_rng(seed)
         self._model = ScoreModel(domain)
-        self._fitted = 0  # scores that the kernel's parameters were fitted to
+        self._fitted, self._fitted_afresh = 0, 0  # scores that the kernel's parameters were fitted to
         self._told: list[tuple[Widths, float, float]] = []  # widths, score, noise scale
         self._seen: set[Widths] = set()
         self._draws_next = False
+        self._pooled = 0  # told widths that the pool has
+        self._queue: list[Widths] = []  # proposals of the last batch, not asked for yet
+        self._pool: IntArray = np.empty((0, len(domain.space.groups)), dtype=np.int64)
 
     def ask(self, n: int = 1) -> list[Widths]:
         """Return `n` proposals; they repeat nothing told or pending as long as an unseen member is found."""
         first = n if not self._told else min(n, max(0, self._startup - len(self._seen)))
         proposals = [self._mark(unseen_member(self._domain, self._seen, self._rng)) for _ in range(first)]
-        return proposals + (self._maximisers(n - first) if n > first else [])
+        if n - first > len(self._queue):
+            missing = n - first - len(self._queue)
+            self._queue += self._maximisers(max(missing, len(self._told) // _STALENESS))
+        taken, self._queue = self._queue[: n - first], self._queue[n - first :]
+        return proposals + taken
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Add the scores to the model's data; failed trials are only not proposed again."""
@@ -75,16 +91,26 @@ class Surrogate(Controller):
 
     def _maximisers(self, n: int) -> list[Widths]:
         """Evolve candidates for `n` functions at once and take the best unseen one of each."""
-        widths = self._refit()
+        self._refit()
         functions = self._functions(n)
-        best = np.argsort(-self._model.mean(widths), kind="stable")[:_ELITE]
-        candidates = self._domain.repair(widths[best])
+        candidates = self._candidates()
         values = functions(candidates)
         for _ in range(_ROUNDS):
             children = self._children(candidates, values)
             candidates = np.concatenate([candidates, children])
             values = np.concatenate([values, functions(children)])
-        return [self._best_unseen(candidates, values[:, i]) for i in range(n)]
+        proposals = [self._best_unseen(candidates, values[:, i]) for i in range(n)]
+        candidates = np.unique(candidates, axis=0)
+        self._pool = candidates[np.argsort(-self._model.mean(candidates), kind="stable")[:_POOL]]
+        return proposals
+
+    def _candidates(self) -> IntArray:
+        """Members inside the budget to begin with: the pool, and what was told since."""
+        if not len(self._pool):
+            self._pool = self._domain.sample(_POOL // 4, self._rng)
+        told = np.array([widths for widths, _, _ in self._told[self._pooled :]], dtype=np.int64)
+        self._pooled = len(self._told)
+        return np.concatenate([self._pool, self._domain.repair(told)]) if len(told) else self._pool
 
     def _functions(self, n: int) -> ScoreFunctions:
         """The posterior mean and fresh draws in turn, `n` in all."""
@@ -105,7 +131,8 @@ class Surrogate(Controller):
     def _children(self, candidates: IntArray, values: FloatArray) -> IntArray:
         """Repaired children of the best candidates of every function."""
         elite = np.argsort(-values, axis=0, kind="stable")[:_ELITE]  # (E, n)
-        shape = (_CHILDREN, elite.shape[1])
+        n = elite.shape[1]
+        shape = (max(_CHILDREN, _LEAST_CHILDREN // n), n)
         first, second = (
             candidates[np.take_along_axis(elite, self._rng.integers(len(elite), size=shape), axis=0).ravel()]
             for _ in range(2)
@@ -122,12 +149,15 @@ class Surrogate(Controller):
         self._seen.add(widths)
         return widths
 
-    def _refit(self) -> IntArray:
-        """Fit the model to all scores and return their (N, G) widths."""
+    def _refit(self) -> None:
+        """Fit the model to all scores; its parameters when there are more, afresh when there are twice as many."""
+        n = len(self._told)
         widths = np.array([told[0] for told in self._told])
         scores, noise = (np.array([told[i] for told in self._told]) for i in (1, 2))
-        grown = len(self._told) >= _GROWTH * self._fitted
-        self._model.fit(widths, scores, noise, kernel=None if grown else self._model.kernel)
-        if grown:
-            self._fitted = len(self._told)
-        return widths
+        known = self._model.kernel
+        if n < _GROWTH * self._fitted:
+            self._model.fit(widths, scores, noise, kernel=known)
+            return
+        afresh = n >= 2 * self._fitted_afresh
+        self._model.fit(widths, scores, noise, near=None if afresh else known)
+        self._fitted, self._fitted_afresh = n, n if afresh else self._fitted_afresh

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import check_grad
@@ -14,7 +16,7 @@ from autoprune.errors import EvaluationError
 from autoprune.space.groups import FloatArray, IntArray
 from autoprune.testing.spaces import chain_space
 
-KERNEL = Kernel(linear=0.4, totals=0.2, quadratic=0.3, residual=0.5, length=0.8, noise=0.1)
+KERNEL = Kernel(common=0.3, returns=0.4, totals=0.2, quadratic=0.3, residual=0.5, length=0.8, noise=0.1)
 FULL = np.array([16, 24, 32, 24])
 
 
@@ -41,34 +43,65 @@ def test_the_gradient_is_that_of_finite_differences(domain: BudgetedSpace, seed:
     inputs = InputMap(domain)(widths)
     y, noise_scale = (scores - scores.mean()) / scores.std(), np.random.default_rng(seed).uniform(0.5, 2.0, 25)
     arguments = (Gram.between(inputs, inputs), y, noise_scale)
-    point = Kernel().log() + np.random.default_rng(seed).normal(size=6)
+    point = Kernel().log() + np.random.default_rng(seed).normal(size=7)
     error = check_grad(
         lambda p: negative_log_density(p, *arguments)[0], lambda p: negative_log_density(p, *arguments)[1], point
     )
     assert error < 1e-4 * np.linalg.norm(negative_log_density(point, *arguments)[1])
 
 
-def sklearn_kernel(groups: int) -> SklearnKernel:
-    """The same covariance but for the totals, whose variance the test makes negligible."""
-    linear = ConstantKernel(KERNEL.linear / groups) * DotProduct(sigma_0=1e-9)
+def curved(groups: int) -> SklearnKernel:
+    """Constant, quadratic and residual terms over the log widths."""
     quadratic = ConstantKernel(KERNEL.quadratic / groups**2) * Exponentiation(DotProduct(sigma_0=1e-9), 2)
     residual = ConstantKernel(KERNEL.residual) * RBF(KERNEL.length * np.sqrt(groups))
-    return ConstantKernel(1.0) + linear + quadratic + residual
+    return ConstantKernel(1.0) + quadratic + residual
 
 
-def test_the_posterior_is_that_of_scikit_learn(domain: BudgetedSpace) -> None:
+def linear_features(inputs: Inputs) -> FloatArray:
+    """Columns whose products are the power-law terms."""
+    common = np.sqrt(KERNEL.common) * inputs.returns.sum(axis=1, keepdims=True)
+    return np.hstack([common, np.sqrt(KERNEL.returns) * inputs.returns])
+
+
+@pytest.mark.parametrize("part", ["curved", "linear"])
+def test_the_posterior_is_that_of_scikit_learn(domain: BudgetedSpace, part: str) -> None:
+    """The terms of the other part, and the totals, are given a negligible variance."""
     widths, scores = data(domain, 40)
     others, _ = data(domain, 30, seed=9)
     noise_scale = np.random.default_rng(1).uniform(0.5, 2.0, 40)
-    kernel = Kernel(KERNEL.linear, 1e-12, KERNEL.quadratic, KERNEL.residual, KERNEL.length, KERNEL.noise)
+    if part == "curved":
+        kernel, reference = replace(KERNEL, common=1e-12, returns=1e-12, totals=1e-12), curved(4)
+    else:
+        kernel = replace(KERNEL, totals=1e-12, quadratic=1e-12, residual=1e-12)
+        reference = ConstantKernel(1.0) + DotProduct(sigma_0=1e-9)
     mean, sd = ScoreModel(domain).fit(widths, scores, noise_scale, kernel=kernel).predict(others)
     inputs = InputMap(domain)
-    reference = GaussianProcessRegressor(
-        sklearn_kernel(4), alpha=KERNEL.noise * noise_scale**2, optimizer=None, normalize_y=True
-    )
-    expected, expected_sd = reference.fit(inputs(widths).groups, scores).predict(inputs(others).groups, return_std=True)
+    x, new = (inputs(w).groups if part == "curved" else linear_features(inputs(w)) for w in (widths, others))
+    process = GaussianProcessRegressor(reference, alpha=KERNEL.noise * noise_scale**2, optimizer=None, normalize_y=True)
+    expected, expected_sd = process.fit(x, scores).predict(new, return_std=True)
     np.testing.assert_allclose(mean, expected, rtol=1e-6)
     np.testing.assert_allclose(sd, expected_sd, rtol=1e-4)
+
+
+def test_the_probability_of_being_better_is_that_of_drawn_functions(domain: BudgetedSpace) -> None:
+    widths, scores = data(domain, 12)
+    model = ScoreModel(domain).fit(widths, scores, kernel=replace(KERNEL, noise=1.0))
+    first, second = ((int(a), int(b), int(c), int(d)) for a, b, c, d in data(domain, 2, seed=9)[0])
+    values = model.sample_functions(4000, np.random.default_rng(0))(np.array([first, second]))
+    probability = model.probability_better(first, second)
+    assert probability == pytest.approx((values[0] > values[1]).mean(), abs=0.03)
+    assert model.probability_better(second, first) == pytest.approx(1 - probability)
+    assert model.probability_better(first, first) == 0.5
+
+
+def test_before_any_score_the_best_widths_are_near_uniform() -> None:
+    """Groups of equal cost and returns that diminish: two scores that only say "wider is better" lead to uniform."""
+    domain = BudgetedSpace(chain_space((64,) * 8, levels=16), {"flops": "50%"})
+    model = ScoreModel(domain).fit(np.array([domain.space.full, domain.space.smallest]), np.array([1.0, 0.0]))
+    members = np.concatenate([domain.sample(500, np.random.default_rng(0)), [domain.uniform()]])
+    best = members[np.argmax(model.mean(members))]
+    spread = np.log(best / 64).std()
+    assert spread < np.quantile(np.log(members / 64).std(axis=1), 0.05)
 
 
 def test_samples_have_the_posteriors_mean_and_deviation(domain: BudgetedSpace) -> None:
@@ -153,7 +186,7 @@ def test_the_kernel_is_a_maximum_that_does_not_depend_on_chance(domain: Budgeted
     y, ones = (scores - scores.mean()) / scores.std(), np.ones(30)
     best = most_probable_kernel(inputs, y, ones).log()
     gram = Gram.between(inputs, inputs)
-    density = [negative_log_density(best + step, gram, y, ones)[0] for step in 0.3 * np.vstack([np.eye(6), -np.eye(6)])]
+    density = [negative_log_density(best + step, gram, y, ones)[0] for step in 0.3 * np.vstack([np.eye(7), -np.eye(7)])]
     assert negative_log_density(best, gram, y, ones)[0] <= min(density)
     assert np.array_equal(best, most_probable_kernel(inputs, y, ones).log())
 

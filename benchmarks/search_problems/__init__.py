@@ -1,0 +1,1 @@
+"""Searches whose true scores are known: a table of trained networks, and synthetic functions."""

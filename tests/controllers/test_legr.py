@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from smooth import FULL, half_of, loss, search
+
+from autoprune.allocation.global_threshold import global_threshold
+from autoprune.controllers import make_controller
+from autoprune.controllers.legr import LeGR, cut_by_ranking
+from autoprune.cost.repair import BudgetedSpace
+from autoprune.errors import ConfigError
+from autoprune.space.groups import FloatArray
+from autoprune.testing.spaces import chain_space
+
+
+def importances(seed: int = 0) -> list[FloatArray]:
+    rng = np.random.default_rng(seed)
+    return [np.abs(rng.standard_normal(width)) * scale for width, scale in zip(FULL, range(1, 9), strict=True)]
+
+
+def test_the_first_map_is_the_plain_global_ranking() -> None:
+    """Where nothing is scaled or shifted, LeGR is the global threshold."""
+    domain = BudgetedSpace(chain_space(FULL), {"flops": "50%"})
+    (first,) = LeGR(domain, seed=0, importance=importances()).ask()
+    threshold = global_threshold(domain, importances(), normalise="none")
+    assert np.abs(np.array(first) - threshold).max() <= 1
+
+
+def test_scaling_and_shifting_a_group_up_keeps_more_of_it() -> None:
+    domain = half_of()
+    plain = np.stack([np.ones(8), np.zeros(8)])
+    scaled, shifted = plain.copy(), plain.copy()
+    scaled[0, 2], shifted[1, 2] = 3.0, 2.0
+    at = [cut_by_ranking(domain, importances(), maps)[2] for maps in (plain, scaled, shifted)]
+    assert at[1] > at[0]
+    assert at[2] > at[0]
+
+
+def test_one_ranking_serves_every_budget() -> None:
+    """A smaller budget takes channels away and never gives a group more (but for rounding)."""
+    maps = np.stack([np.exp(np.random.default_rng(1).standard_normal(8)), np.zeros(8)])
+    widths = [
+        np.array(cut_by_ranking(BudgetedSpace(chain_space(FULL), {"flops": f"{share}%"}), importances(), maps))
+        for share in (80, 60, 40, 20)
+    ]
+    for larger, smaller in pairwise(widths):
+        assert (smaller <= larger + 1).all()
+        assert smaller.sum() < larger.sum()
+
+
+def test_importances_reach_it_through_make_controller() -> None:
+    domain = half_of()
+    flat = [np.ones(64)] * 7 + [np.full(64, 1e-6)]
+    (first,) = make_controller("legr", domain, seed=0, settings={}, importance=flat).ask()
+    assert first[7] == domain.space.smallest[7]
+    assert min(first[:7]) > 30
+
+
+def test_children_come_from_good_maps() -> None:
+    found = search(LeGR(half_of(), seed=0, trials=160), lambda w: -loss(w, 0), 160)
+    losses = [-score for _, score in found]
+    assert np.mean(losses[-40:]) < 0.6 * np.mean(losses[:40])
+
+
+@pytest.mark.parametrize(
+    ("importance", "message"),
+    [
+        ([np.ones(64)] * 7, "7 groups given for a space of 8"),
+        ([np.ones(63)] * 8, "needs 64 finite importances"),
+        ([np.full(64, np.nan)] * 8, "needs 64 finite importances"),
+    ],
+)
+def test_importances_that_do_not_fit_are_refused(importance: list[FloatArray], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LeGR(half_of(), seed=0, importance=importance)
