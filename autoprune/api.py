@@ -18,6 +18,8 @@ from autoprune.config import (
     validated,
 )
 from autoprune.controllers.base import Trial
+from autoprune.cost.limits import Bound
+from autoprune.cost.pricing import MetricSettings
 from autoprune.data import load_data, splits_from
 from autoprune.errors import ConfigError
 from autoprune.export.architecture import PYTHON_MODEL, load
@@ -97,7 +99,8 @@ def search(
     model: nn.Module,
     example_input: Example,
     *,
-    constraints: Mapping[str, str | float],
+    constraints: Mapping[str, Bound],
+    metrics: MetricSettings | None = None,
     data: object = None,
     score_func: Callable[[nn.Module], float] | None = None,
     train_func: Callable[[nn.Module, int, int], Any] | None = None,
@@ -124,7 +127,9 @@ def search(
         model: the full network; only read.
         example_input: a tensor, a tuple of positional inputs, or a mapping of keyword inputs; a batch of 1 gives costs
             per image.
-        constraints: metric -> upper limit, `"50%"` of the full model, a number, or `"40M"`; several at once.
+        constraints: metric -> upper limit, `"50%"` of the full model, a number, `"40M"`, or a range
+            `{"min": "45%", "max": "50%"}`; several at once.
+        metrics: metric -> its settings, for example `{"latency_ms": {"profile": "cpu.json"}}`.
         data: for classification: a data set's name, `module:function`, `DataSplits`, or train, validation and
             optionally test as a tuple or mapping of data sets or loaders. With `score_func`: training data for batch
             norm recalibration (optional).
@@ -160,6 +165,7 @@ def search(
         "training": _dump(training),
         "space": space_options(space).model_dump(),
         "constraints": constraints,
+        "metrics": metrics or {},
         "search": {
             "trials": trials,
             "controller": controller,

@@ -12,7 +12,17 @@ from typing import Annotated, Any
 
 import typer
 
+from autoprune import latency_cli
 from autoprune._version import __version__
+from autoprune.cli_options import (
+    ArgOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+    SpaceOption,
+    model_and_example,
+    show,
+)
 from autoprune.errors import AutopruneError, ConfigError
 
 app = typer.Typer(
@@ -21,12 +31,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(latency_cli.app, name="latency")
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="zoo name, or module:factory")]
-ArgOption = Annotated[list[str] | None, typer.Option("--arg", metavar="KEY=VALUE", help="argument of the factory")]
-InputOption = Annotated[str, typer.Option("--input", metavar="N,C,H,W", help="shape of the example input")]
-SpaceOption = Annotated[Path | None, typer.Option("--space", help="a file of search_spaces/")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
 ProgressOption = Annotated[str, typer.Option("--progress", help="auto, rich, plain or silent")]
 
@@ -62,32 +68,29 @@ def search(
 
     job = load_job(job_file)
 
-    from autoprune.pipeline.driver import RUNS, run_job
+    from autoprune.pipeline.driver import RUNS, run_all
     from autoprune.search.run_directory import free_directory
 
     directory = run_dir or free_directory(RUNS, job.name)
     with _stoppable(directory):
-        _conclude(run_job(job, directory, progress=progress))
+        _conclude(run_all(job, directory, progress=progress))
 
 
 @app.command()
 def resume(run_dir: RunArgument, progress: ProgressOption = "auto") -> None:
     """Go on with a run that was killed, as if it had not been."""
-    from autoprune.pipeline.driver import resume_job
+    from autoprune.pipeline.driver import resume_all
 
     with _stoppable(run_dir):
-        _conclude(resume_job(run_dir, progress=progress))
+        _conclude(resume_all(run_dir, progress=progress))
 
 
 @app.command()
 def report(run_dir: RunArgument) -> None:
     """Write report.html and report.md of a finished run anew."""
-    from autoprune.pipeline.phases import write_reports
-    from autoprune.verdict.record import read_record
+    from autoprune.pipeline.driver import write_all_reports
 
-    record = read_record(run_dir)
-    write_reports(record)
-    _conclude(record)
+    _conclude(write_all_reports(run_dir))
 
 
 @app.command()
@@ -117,7 +120,7 @@ def space(
     traced = _trace(model, arg, input_shape, space_file, verify=verify)
     if save is not None:
         _save(traced.search_space, save)
-    _show(space_json(traced) if as_json else space_tables(traced))
+    show(space_json(traced) if as_json else space_tables(traced))
 
 
 @app.command()
@@ -126,7 +129,7 @@ def cost(
     arg: ArgOption = None,
     input_shape: InputOption = "1,3,32,32",
     space_file: SpaceOption = None,
-    widths: Annotated[str, typer.Option(help="full, or uniform:RATIO")] = "full",
+    widths: Annotated[str, typer.Option(help="full, uniform:RATIO, or a file of widths by group")] = "full",
     as_json: JsonOption = False,
 ) -> None:
     """Show what a network costs: one multiply-add is one FLOP, one pass of the example input."""
@@ -134,7 +137,24 @@ def cost(
 
     traced = _trace(model, arg, input_shape, space_file, verify=False)
     chosen = parse_widths(widths, traced)
-    _show(cost_json(traced, chosen) if as_json else cost_tables(traced, chosen))
+    show(cost_json(traced, chosen) if as_json else cost_tables(traced, chosen))
+
+
+@app.command()
+def controllers(as_json: JsonOption = False) -> None:
+    """List what can propose candidates, where it comes from and when to use it."""
+    from dataclasses import asdict
+
+    from autoprune.controllers.catalogue import SHARED_SETTINGS, entries
+
+    if as_json:
+        show({"controllers": [asdict(entry) for entry in entries()], "settings": dict(SHARED_SETTINGS)})
+        return
+    for entry in entries():
+        typer.echo(f"{entry.name}\n  {entry.use}\n  {entry.source}".rstrip())
+    typer.echo("settings of every controller")
+    for name, meaning in SHARED_SETTINGS.items():
+        typer.echo(f"  {name}: {meaning}")
 
 
 @app.command()
@@ -142,20 +162,15 @@ def doctor() -> None:
     """Check this machine: versions, devices, data, and whether runs can be written."""
     from autoprune.doctor import examine
 
-    _show(examine())
+    show(examine())
 
 
 def _trace(model: str, arg: list[str] | None, input_shape: str, space_file: Path | None, *, verify: bool) -> Any:
-    shape = _shape(input_shape)
-    arguments = _arguments(arg or [])
-
-    import torch
+    network, example = model_and_example(model, arg, input_shape)
 
     from autoprune.api import trace
-    from autoprune.zoo import build_model
 
-    example = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    return trace(build_model(model, arguments), example, options=space_file, verify=verify)
+    return trace(network, example, options=space_file, verify=verify)
 
 
 def _save(space: Any, path: Path) -> None:
@@ -167,33 +182,6 @@ def _save(space: Any, path: Path) -> None:
         raise ConfigError(
             f"--save {path}: cannot be written: {error.strerror}; give a file in a folder that exists"
         ) from error
-
-
-def _shape(text: str) -> list[int]:
-    try:
-        shape = [int(size) for size in text.split(",")]
-    except ValueError:
-        shape = []
-    if not shape or min(shape) < 1:
-        raise ConfigError(f"--input {text!r}: give positive sizes with commas, batch first, for example 1,3,32,32")
-    return shape
-
-
-def _arguments(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
-    arguments = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--arg {pair!r}: give key=value, for example classes=100")
-        try:
-            arguments[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                f"--arg {pair!r}: the value is not valid YAML; quote it, or close its brackets"
-            ) from error
-    return arguments
 
 
 @contextmanager
@@ -218,22 +206,14 @@ def _interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _show(content: Any) -> None:
-    if isinstance(content, dict):
-        typer.echo(json.dumps(content, indent=2))
-        return
-    from rich.console import Console
-
-    console = Console()
-    for part in content:
-        console.print(part)
-
-
-def _conclude(record: Any) -> None:
-    sentence = record.verdict.sentence if record.verdict else "No final networks were trained, so there is no verdict."
-    typer.echo(sentence)
-    typer.echo(f"report: {record.directory / 'report.html'}")
-    typer.echo(f"network: {record.directory / 'export'}")
+def _conclude(records: Any) -> None:
+    for record in records:
+        none = "No final networks were trained, so there is no verdict."
+        typer.echo(record.verdict.sentence if record.verdict else none)
+        typer.echo(f"report: {record.directory / 'report.html'}")
+        typer.echo(f"network: {record.directory / 'export'}")
+    if len(records) > 1:
+        typer.echo(f"overview: {records[0].directory.parent / 'overview.md'}")
 
 
 if __name__ == "__main__":

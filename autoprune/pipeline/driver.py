@@ -9,8 +9,9 @@ from pathlib import Path
 
 from autoprune.config import Job
 from autoprune.errors import EvaluationError, RunError, blame
-from autoprune.pipeline import phases
+from autoprune.pipeline import phases, sweep
 from autoprune.pipeline.ingredients import cpu_threads, ingredients_of, job_of_run
+from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import Ingredients, prepare
 from autoprune.search.progress import make_progress
 from autoprune.search.run_directory import RunDirectory, free_directory
@@ -28,6 +29,42 @@ def run_job(job: Job, path: Path, *, progress: str = "auto") -> RunRecord:
 def resume_job(path: Path, *, progress: str = "auto") -> RunRecord:
     """Go on with a run that was started from a job file; raises what `resume` raises."""
     return resume(ingredients_of(job_of_run(path)), path, progress=progress)
+
+
+def run_all(job: Job, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+    """Start what a job file says, a run or a family of them; raises what `run` raises."""
+    RunDirectory.check_free(path)
+    if len(job.family) == 1:
+        return (run_job(job, path, progress=progress),)
+    return sweep.start(ingredients_of(job), path, progress=progress)
+
+
+def resume_all(path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+    """Go on with a run or a family that was started from a job file; raises what `resume` raises."""
+    job = job_of_run(path)
+    if len(job.family) == 1:
+        return (resume_job(path, progress=progress),)
+    return sweep.resume(ingredients_of(job), path, progress=progress)
+
+
+def records_of(path: Path) -> tuple[RunRecord, ...]:
+    """Read a finished run, or those of a finished family.
+
+    Raises:
+        RunError: one has not ended, or is damaged.
+    """
+    family = sweep.parts_of(path)
+    return tuple(map(read_record, family)) if family else (read_record(path),)
+
+
+def write_all_reports(path: Path) -> tuple[RunRecord, ...]:
+    """Write the reports of a finished run or family anew; raises what `records_of` raises."""
+    records = records_of(path)
+    for record in records:
+        phases.write_reports(record)
+    if sweep.parts_of(path):
+        write_overview(records, path, budgets=len(records))
+    return records
 
 
 def run(ingredients: Ingredients, path: Path | None, *, progress: str = "auto") -> RunRecord:
@@ -73,6 +110,10 @@ def export_run(directory: Path, folder: Path) -> Path:
     Raises:
         RunError: the run has not ended, or the folder holds something else already.
     """
+    family = sweep.parts_of(directory)
+    if family:
+        names = ", ".join(str(part) for part in family)
+        raise RunError(f"{directory} holds a run for each of {len(family)} budgets; export one of them: {names}")
     read_record(directory)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not empty; give a new folder")

@@ -21,18 +21,19 @@ from autoprune.errors import EvaluationError, RunError
 from autoprune.evaluators.base import Evaluator, Workbench
 from autoprune.export.architecture import write_architecture
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
+from autoprune.pipeline.family import Family, Remembering
+from autoprune.pipeline.measured import measured_winner
 from autoprune.pipeline.prepare import Prepared, weights_fingerprint
-from autoprune.pipeline.provenance import now, provenance
-from autoprune.report.facts import flat
+from autoprune.pipeline.provenance import changes, now, provenance
 from autoprune.report.html import write_html
 from autoprune.report.markdown import write_markdown
 from autoprune.search.engines import local
 from autoprune.search.ledger import Ledger, Notebook, open_storage
 from autoprune.search.progress import Progress, last_line, score_text
 from autoprune.search.run_directory import RunDirectory, read_json
-from autoprune.search.select import Posterior, shortlist, smooth
+from autoprune.search.select import Posterior, probability_better, shortlist, smooth
 from autoprune.search.session import SearchSession
-from autoprune.space.groups import Widths
+from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
 from autoprune.verdict.baselines import UNIFORM, arms, curve_budgets
 from autoprune.verdict.finals import FinalPlan, save_weights, train_finals
@@ -44,8 +45,8 @@ _FINAL_WEIGHTS = "winner.safetensors"
 T = TypeVar("T")
 
 
-def start(prepared: Prepared, directory: RunDirectory, progress: Progress) -> RunRecord:
-    """Begin a new run in an empty directory and finish it."""
+def start(prepared: Prepared, directory: RunDirectory, progress: Progress, family: Family | None = None) -> RunRecord:
+    """Begin a new run in an empty directory and finish it; what a `family` has already is not made again."""
     job = prepared.ingredients.job
     directory.write_text("job.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
     directory.write_json("space.json", to_json(prepared.space, origin=prepared.origin))
@@ -57,10 +58,10 @@ def start(prepared: Prepared, directory: RunDirectory, progress: Progress) -> Ru
         fingerprints=dict(prepared.fingerprints),
         seconds={},
     )
-    return _Run(prepared, directory, progress).finish()
+    return _Run(prepared, directory, progress, family).finish()
 
 
-def resume(prepared: Prepared, directory: RunDirectory, progress: Progress) -> RunRecord:
+def resume(prepared: Prepared, directory: RunDirectory, progress: Progress, family: Family | None = None) -> RunRecord:
     """Go on with a run; one that had ended is only read.
 
     Raises:
@@ -71,30 +72,20 @@ def resume(prepared: Prepared, directory: RunDirectory, progress: Progress) -> R
     if differing:
         raise RunError(
             f"{directory.path} cannot be resumed: {', '.join(differing)} of the run and of this call differ"
-            f"{_changes(directory, prepared) if 'job' in differing else ''}; "
+            f"{changes(directory, prepared.ingredients.job) if 'job' in differing else ''}; "
             f"restore what the run was started with, or start a new run"
         )
     if (directory / "result.json").is_file():
         return read_record(directory.path)
-    return _Run(prepared, directory, progress).finish()
-
-
-def _changes(directory: RunDirectory, prepared: Prepared) -> str:
-    """Which keys of the job changed, and how."""
-    before = dict(flat(yaml.safe_load((directory / "job.yaml").read_text())))
-    after = dict(flat(prepared.ingredients.job.model_dump(mode="json")))
-    changed = [
-        f"{key}: {before[key]} before, {after[key]} now" for key in before if after.get(key, before[key]) != before[key]
-    ]
-    return f" ({', '.join(changed)})" if changed else ""
+    return _Run(prepared, directory, progress, family).finish()
 
 
 @final
 class _Run:
     """One run, phase by phase."""
 
-    def __init__(self, prepared: Prepared, directory: RunDirectory, progress: Progress) -> None:
-        self._prepared = prepared
+    def __init__(self, prepared: Prepared, directory: RunDirectory, progress: Progress, family: Family | None) -> None:
+        self._prepared, self._family = prepared, family
         self._job, self._task = prepared.ingredients.job, prepared.ingredients.task
         self._space, self._domain = prepared.space, prepared.domain
         self._directory, self._progress = directory, progress
@@ -106,14 +97,23 @@ class _Run:
         scores = self._prepared.scores(base)
         bench = self._prepared.bench(base, scores)
         evaluator = self._prepared.evaluator(bench)
-        trials = self._timed("search", lambda: self._search(self._prepared.plan(scores), evaluator))
+        if self._family is not None:
+            evaluator = Remembering(evaluator, self._family.scores)
+        trials = self._timed("search", lambda: self._search(scores, evaluator))
         rescored = self._timed("re-scoring", lambda: self._rescore(evaluator, trials))
         curve = self._timed("uniform curve", lambda: self._uniform_curve(evaluator))
         posterior = smooth(self._domain, trials, rescored)
-        winner = max(rescored, key=lambda widths: posterior[widths][0])
+        ranked = sorted(rescored, key=lambda widths: posterior[widths][0], reverse=True)
+        example, run, shown = self._prepared.ingredients.example, self._directory, self._progress
+        winner = measured_winner(self._domain, ranked, bench, example, run, shown)
+        if winner not in rescored:  # made to keep the latency limit, once candidates were measured
+            rescored |= self._score_fully(evaluator, [winner], phase="measured winner", seed=3_000_003)
+            posterior = smooth(self._domain, trials, rescored)
         compared = arms(self._domain, trials, winner, rescored)
         finals = self._timed("final trainings", lambda: self._finals(bench, compared))
-        return self._conclude(bench, trials, posterior, compared, finals, curve)
+        uniforms = {arm.name: arm.widths for arm in compared if arm.name in UNIFORM}
+        chances = probability_better(self._domain, trials, rescored, winner, uniforms)
+        return self._conclude(bench, trials, posterior, compared, finals, curve, chances)
 
     def _study(self, part: str) -> str:
         """The name of a study: an external storage may hold those of many runs."""
@@ -122,6 +122,8 @@ class _Run:
     def _base(self) -> nn.Module:
         """The trained base network on the task's device, always as read from disk: a resumed run sees the same."""
         path = self._directory / "base.safetensors"
+        if not path.is_file() and self._family is not None:
+            self._family.copy_base(self._directory)
         if not path.is_file():
             self._train_base(path)
         base = copy.deepcopy(self._prepared.network)
@@ -155,17 +157,17 @@ class _Run:
         )
         save_weights(base, path)
 
-    def _search(self, proposals: Sequence[tuple[str, Widths]], evaluator: Evaluator) -> tuple[Trial, ...]:
-        """All trials, in the order in which they were proposed."""
+    def _search(self, scores: Sequence[FloatArray], evaluator: Evaluator) -> tuple[Trial, ...]:
+        """All trials, in the order in which they were proposed, given the importance of all channels."""
 
         def show(trial: Trial) -> None:
             self._progress.trial(trial, session.best, session.uniform, len(session.trials), session.total)
 
         session = SearchSession(
             self._domain,
-            self._prepared.controller(),
+            self._prepared.controller(scores),
             Ledger(self._storage, self._study("search"), self._space),
-            plan=proposals,
+            plan=self._prepared.plan(scores),
             trials=self._job.search.trials,
             seed=self._job.seed,
             on_trial=show,
@@ -176,7 +178,7 @@ class _Run:
 
     def _rescore(self, evaluator: Evaluator, trials: Sequence[Trial]) -> dict[Widths, float]:
         """Score the shortlist and the uniforms once more, on all validation data and with a fresh seed."""
-        chosen = shortlist(smooth(self._domain, trials), self._job.search.rescore)
+        chosen = shortlist(smooth(self._domain, trials), self._job.search.rescore, self._domain)
         chosen += [trial.widths for trial in trials if trial.origin in UNIFORM and trial.score is not None]
         rescored = self._score_fully(evaluator, chosen, phase="re-scoring", seed=1_000_003)
         if not rescored:
@@ -236,6 +238,7 @@ class _Run:
         compared: tuple[Arm, ...],
         finals: list[FinalTraining],
         curve: tuple[CurvePoint, ...],
+        chances: Mapping[str, float],
     ) -> RunRecord:
         """Judge, then write export, report and last result.json: it marks a run as ended."""
         network = bench.candidate(compared[0].widths)
@@ -263,6 +266,7 @@ class _Run:
             finals=tuple(finals),
             verdict=self._verdict(finals, compared) if finals else None,
             uniform_curve=curve,
+            chances=chances,
         )
         write_architecture(
             record, network, self._directory / "export", ranking=bench.ranking, origin=self._prepared.origin

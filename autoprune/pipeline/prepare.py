@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -23,13 +23,12 @@ from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError, blame
 from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
-from autoprune.importance.members import channel_scores
+from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.randomness import untouched
 from autoprune.search.ledger import open_storage
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
 from autoprune.space.origin import Origin, origin_of
 from autoprune.space.program import Example
-from autoprune.space.slicing import ranking_from_scores
 from autoprune.space.trace import trace
 from autoprune.space.verify import verify
 from autoprune.training import PROTOCOLS
@@ -78,17 +77,24 @@ class Prepared:
     domain: BudgetedSpace
     fingerprints: Mapping[str, str]
 
-    def controller(self) -> Controller:
-        """A new controller of the job."""
-        chosen, seed = self.ingredients.job.search.controller, self.ingredients.job.seed
-        return make_controller(chosen.name, self.domain, seed=seed, settings=chosen.settings)
+    def controller(self, scores: Sequence[FloatArray]) -> Controller:
+        """A new controller of the job, given the importance of the base network's channels."""
+        chosen, job = self.ingredients.job.search.controller, self.ingredients.job
+        return make_controller(
+            chosen.name,
+            self.domain,
+            seed=job.seed,
+            settings=chosen.settings,
+            trials=job.search.trials,
+            importance=unit_scores(self.space, scores),
+        )
 
     def plan(self, scores: Sequence[FloatArray]) -> list[tuple[str, Widths]]:
         """What the search scores first, given the importance of the base network's channels."""
         job = self.ingredients.job
         return plan(
             self.domain,
-            scores,
+            unit_scores(self.space, scores),
             allocations=job.search.allocations,
             random_candidates=job.verdict.random_candidates,
             seed=job.seed,
@@ -102,7 +108,7 @@ class Prepared:
     def bench(self, base: nn.Module, scores: Sequence[FloatArray]) -> Workbench:
         """What candidates of this base network are made from."""
         given = self.ingredients
-        return Workbench(base, self.space, ranking_from_scores(scores), given.task, given.job.training.epochs)
+        return Workbench(base, self.space, ranking_of(self.space, scores), given.task, given.job.training.epochs)
 
     def evaluator(self, bench: Workbench) -> Evaluator:
         """A new evaluator of the job."""
@@ -116,6 +122,20 @@ def prepare(ingredients: Ingredients) -> Prepared:
     Raises:
         AutopruneError: the model, the space options, the budget, a name or a setting cannot be used.
     """
+    if len(ingredients.job.family) > 1:
+        raise ConfigError(
+            "constraints with a list of limits make a family of searches: start it with a job file and "
+            "`autoprune search`, or give one limit for each metric (a range is {'min': …, 'max': …})"
+        )
+    return prepare_family(ingredients)[0]
+
+
+def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
+    """As `prepare`, for each budget of the job; the model is traced and verified once.
+
+    Raises:
+        AutopruneError: as for `prepare`, for any of the budgets.
+    """
     job, task = ingredients.job, ingredients.task
     _check_names(job)
     if not task.trains and (not ingredients.trained or job.verdict.seeds or job.search.evaluator.name == "scratch"):
@@ -126,23 +146,42 @@ def prepare(ingredients: Ingredients) -> Prepared:
         )
     traced = trace(ingredients.model, ingredients.example, options=job.space)
     verified = verify(ingredients.model, traced, seed=job.seed)
-    space = verified.space
-    domain = BudgetedSpace(space, job.constraints)
-    if not domain.budget.binds:
-        raise BudgetError(f"budget {domain.budget} cuts nothing: the full network keeps it; give a limit below 100%")
     fingerprints = {
-        "job": _digest(json.dumps(job.model_dump(mode="json"), sort_keys=True)),
         "model code": traced.code_fingerprint,
-        "space": space.fingerprint,
+        "space": verified.space.fingerprint,
         "data": task.fingerprint,
         "weights": weights_fingerprint(ingredients.model),
     }
-    origin = origin_of(traced) if space.form == "graph" else None
-    prepared = Prepared(ingredients, verified.network, space, origin, domain, fingerprints)
-    _rehearse(prepared)
-    if space.form == "graph":
+    origin = origin_of(traced) if verified.space.form == "graph" else None
+    family = tuple(
+        Prepared(
+            replace(ingredients, job=one),
+            verified.network,
+            verified.space,
+            origin,
+            _domain(verified.space, one),
+            {"job": job_fingerprint(one), **fingerprints},
+        )
+        for one in job.family
+    )
+    for prepared in family:
+        _rehearse(prepared)
+    if verified.space.form == "graph":
         _check_batches(verified.network, task)
-    return prepared
+    return family
+
+
+def job_fingerprint(job: Job) -> str:
+    """A hash of every option of a job."""
+    return _digest(json.dumps(job.model_dump(mode="json"), sort_keys=True))
+
+
+def _domain(space: SearchSpace, job: Job) -> BudgetedSpace:
+    constraints: Mapping[str, Any] = job.constraints
+    domain = BudgetedSpace(space, constraints, metrics=job.metrics)
+    if not domain.budget.binds:
+        raise BudgetError(f"budget {domain.budget} cuts nothing: the full network keeps it; give a limit below 100%")
+    return domain
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -169,7 +208,7 @@ def _rehearse(prepared: Prepared) -> None:
     scores = prepared.scores(base)
     prepared.plan(scores)
     with _built("controller", search.controller.name, search.controller.settings):
-        prepared.controller().ask(1)
+        prepared.controller(scores).ask(1)
     with _built("evaluator", search.evaluator.name, search.evaluator.settings):
         prepared.evaluator(prepared.bench(base, scores))
     if search.storage is not None:

@@ -1,4 +1,4 @@
-"""Where and with what a run was made."""
+"""Where and with what a run was made, and what has changed since."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+import yaml
+
+from autoprune.config import Job
+from autoprune.report.facts import flat
+from autoprune.search.run_directory import RunDirectory
 
 _PACKAGES = ("autoprune", "torch", "numpy", "scipy", "optuna", "ray", "scikit-learn", "fvcore")
 
@@ -26,6 +31,16 @@ def provenance() -> dict[str, Any]:
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def changes(directory: RunDirectory, job: Job) -> str:
+    """Which keys of the job are not those that the run in this directory was started with, and how they differ."""
+    before = dict(flat(yaml.safe_load((directory / "job.yaml").read_text())))
+    after = dict(flat(job.model_dump(mode="json")))
+    changed = [
+        f"{key}: {before[key]} before, {after[key]} now" for key in before if after.get(key, before[key]) != before[key]
+    ]
+    return f" ({', '.join(changed)})" if changed else ""
 
 
 def _version(package: str) -> str | None:

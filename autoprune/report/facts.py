@@ -156,6 +156,9 @@ def _notes(record: RunRecord) -> Iterable[str]:
         mean, deviation = record.posterior[number]
         smoothed = _plus_minus(mean, deviation, record.unit)
         yield f"The winner is trial {number}, chosen by a smoothed model of all scores, which expects {smoothed}."
+    if record.chances:
+        chances = " and ".join(f"{100 * chance:.0f} % for {name}" for name, chance in record.chances.items())
+        yield f"By that model, the winner scores higher before any final training with a probability of {chances}."
     if "flops" in record.full_costs:
         yield FLOPS
 

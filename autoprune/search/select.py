@@ -28,19 +28,42 @@ def smooth(domain: BudgetedSpace, trials: Sequence[Trial], rescored: Mapping[Wid
     Raises:
         EvaluationError: no trial has a score.
     """
-    complete = [(t.widths, t.score) for t in trials if t.state is TrialState.COMPLETE and t.score is not None]
-    if not complete:
-        raise EvaluationError("no candidate has a score; the tracebacks of the failed trials are in the ledger")
-    observed = list(dict.fromkeys([*complete, *(rescored or {}).items()]))
-    model = ScoreModel(domain).fit(np.array([w for w, _ in observed]), np.array([s for _, s in observed]))
-    distinct = list(dict.fromkeys(widths for widths, _ in observed))
+    model, distinct = _fitted(domain, trials, rescored or {})
     mean, sd = model.predict(np.array(distinct))
     return {w: (float(m), float(s)) for w, m, s in zip(distinct, mean, sd, strict=True)}
 
 
-def shortlist(posterior: Posterior, k: int) -> list[Widths]:
-    """The k width vectors with the highest posterior mean, best first; equal means keep the order of the trials."""
-    return sorted(posterior, key=lambda widths: -posterior[widths][0])[:k]
+def probability_better(
+    domain: BudgetedSpace,
+    trials: Sequence[Trial],
+    rescored: Mapping[Widths, float],
+    winner: Widths,
+    others: Mapping[str, Widths],
+) -> dict[str, float]:
+    """Name -> probability, by the smoothed model, that the winner's noise-free score is above that of the other."""
+    model, _ = _fitted(domain, trials, rescored)
+    return {name: model.probability_better(winner, widths) for name, widths in others.items() if widths != winner}
+
+
+def _fitted(
+    domain: BudgetedSpace, trials: Sequence[Trial], rescored: Mapping[Widths, float]
+) -> tuple[ScoreModel, list[Widths]]:
+    """The model of all scores, and the width vectors that have one."""
+    complete = [(t.widths, t.score) for t in trials if t.state is TrialState.COMPLETE and t.score is not None]
+    if not complete:
+        raise EvaluationError("no candidate has a score; the tracebacks of the failed trials are in the ledger")
+    observed = list(dict.fromkeys([*complete, *rescored.items()]))
+    model = ScoreModel(domain).fit(np.array([w for w, _ in observed]), np.array([s for _, s in observed]))
+    return model, list(dict.fromkeys(widths for widths, _ in observed))
+
+
+def shortlist(posterior: Posterior, k: int, domain: BudgetedSpace) -> list[Widths]:
+    """The k width vectors inside the budget with the highest posterior mean, best first; equal ones as in the trials.
+
+    Some controllers walk from the full network down to the budget and score what is above it.
+    """
+    inside = [widths for widths in posterior if domain.feasible(np.array([widths]))[0]]
+    return sorted(inside, key=lambda widths: -posterior[widths][0])[:k]
 
 
 def median_trial(trials: Sequence[Trial]) -> Trial | None:

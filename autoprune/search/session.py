@@ -62,6 +62,7 @@ class SearchSession:
         self._asked = 0
         self._waiting: deque[Assignment] = deque()  # started before a kill, not ended
         self._scores: dict[Widths, float] = {}
+        self._highest: dict[bool, float] = {}  # raw scores inside the budget, of uniform baselines (True) and others
         self._replay()
 
     def ask(self) -> Assignment | None:
@@ -93,17 +94,13 @@ class SearchSession:
 
     @property
     def best(self) -> float | None:
-        """Highest raw score so far of what is not a uniform baseline."""
-        return self._highest(uniform=False)
+        """Highest raw score inside the budget so far of what is not a uniform baseline."""
+        return self._highest.get(False)
 
     @property
     def uniform(self) -> float | None:
         """Highest raw score so far of the uniform baselines."""
-        return self._highest(uniform=True)
-
-    def _highest(self, *, uniform: bool) -> float | None:
-        scores = [t.score for t in self.trials if t.score is not None and t.origin.startswith("uniform") is uniform]
-        return max(scores, default=None)
+        return self._highest.get(True)
 
     def _next(self) -> Assignment | None:
         if self._waiting:
@@ -128,6 +125,9 @@ class SearchSession:
         self.trials.append(trial)
         if trial.state is TrialState.COMPLETE and trial.score is not None:
             self._scores[trial.widths] = trial.score
+            if self._domain.feasible(np.array([trial.widths]))[0]:  # some controllers walk to the budget from above
+                uniform = trial.origin.startswith("uniform")
+                self._highest[uniform] = max(trial.score, self._highest.get(uniform, trial.score))
         self._controller.tell([trial])
 
     def _replay(self) -> None:

@@ -59,7 +59,7 @@ def curve_budgets(domain: BudgetedSpace) -> list[Widths]:
         scaled = {limit.metric: factor * limit.upper for limit in domain.budget.limits}
         if all(limit.smallest <= scaled[limit.metric] < limit.full for limit in domain.budget.limits):
             try:
-                found.append(BudgetedSpace(domain.space, scaled).uniform())
+                found.append(domain.scaled(factor).uniform())
             except BudgetError:  # limits that can be reached one by one, but not together
                 continue
     return list(dict.fromkeys(found))

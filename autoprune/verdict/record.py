@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -116,6 +116,7 @@ class RunRecord:
         finals: every final training.
         uniform_curve: uniform pruning at smaller and larger budgets, by ascending cost.
         verdict: None for a run without final trainings.
+        chances: name of an arm -> probability, by the smoothed model of the search's scores, that the winner is better.
     """
 
     directory: Path
@@ -133,6 +134,7 @@ class RunRecord:
     finals: tuple[FinalTraining, ...]
     verdict: Verdict | None
     uniform_curve: tuple[CurvePoint, ...] = ()
+    chances: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def winner(self) -> Arm:
@@ -154,6 +156,7 @@ def write_record(record: RunRecord) -> dict[str, Any]:
         "finals": [asdict(final) for final in record.finals],
         "uniform_curve": [asdict(point) for point in record.uniform_curve],
         "verdict": None if record.verdict is None else _verdict_json(record.verdict),
+        "chances": dict(record.chances),
     }
 
 
@@ -192,6 +195,7 @@ def _record(
         finals=tuple(FinalTraining(**final) for final in result["finals"]),
         uniform_curve=tuple(CurvePoint(**point) for point in result["uniform_curve"]),
         verdict=result["verdict"] and _verdict(result["verdict"]),
+        chances=result["chances"],
     )
 
 

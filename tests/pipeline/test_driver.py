@@ -13,6 +13,7 @@ import autoprune
 from autoprune.data import splits_from
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.pipeline.ingredients import check_outputs, pick_device
+from autoprune.verdict.record import read_record
 
 
 def test_what_a_score_function_does_to_the_full_network_stays_with_it(tmp_path: Path) -> None:
@@ -92,3 +93,7 @@ def test_the_largest_seed_sees_a_run_through(tmp_path: Path) -> None:
         progress="silent",
     )
     assert result.verdict is not None
+    record = read_record(tmp_path / "run")
+    uniform = [arm.name for arm in record.arms if arm.name.startswith("uniform") and arm.widths != record.winner.widths]
+    assert sorted(record.chances) == sorted(uniform)
+    assert all(0 < chance < 1 for chance in record.chances.values())

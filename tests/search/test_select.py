@@ -8,7 +8,7 @@ from fake_search import ROOMY
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import EvaluationError
-from autoprune.search.select import median_trial, shortlist, smooth
+from autoprune.search.select import median_trial, probability_better, shortlist, smooth
 from autoprune.space.groups import Widths
 
 MEMBERS: list[Widths] = [tuple(map(int, row)) for row in ROOMY.sample(30, np.random.default_rng(0))]
@@ -40,7 +40,7 @@ def test_the_smoothed_scores_are_nearer_the_truth_than_the_raw_ones() -> None:
 def test_luck_does_not_win() -> None:
     worst = min(range(len(MEMBERS)), key=lambda i: truth(MEMBERS[i]))
     lucky = trials(1.0, lucky=worst)
-    assert MEMBERS[worst] not in shortlist(smooth(ROOMY, lucky), 3)
+    assert MEMBERS[worst] not in shortlist(smooth(ROOMY, lucky), 3, ROOMY)
 
 
 def test_failed_trials_teach_nothing_and_none_at_all_is_an_error() -> None:
@@ -59,8 +59,14 @@ def test_a_remembered_score_is_no_second_measurement() -> None:
 
 
 def test_the_shortlist_is_sorted_and_ties_keep_their_order() -> None:
-    posterior = {(1,): (0.5, 0.1), (2,): (0.9, 0.1), (3,): (0.5, 0.0), (4,): (0.1, 0.0)}
-    assert shortlist(posterior, 3) == [(2,), (1,), (3,)]
+    a, b, c, d = MEMBERS[:4]
+    posterior = {a: (0.5, 0.1), b: (0.9, 0.1), c: (0.5, 0.0), d: (0.1, 0.0)}
+    assert shortlist(posterior, 3, ROOMY) == [b, a, c]
+
+
+def test_what_is_over_the_budget_is_not_on_the_shortlist() -> None:
+    posterior = {ROOMY.space.full: (0.9, 0.1), MEMBERS[0]: (0.5, 0.1)}
+    assert shortlist(posterior, 3, ROOMY) == [MEMBERS[0]]
 
 
 def test_the_median_trial_is_the_lower_of_two_and_ignores_failures() -> None:
@@ -70,3 +76,13 @@ def test_the_median_trial_is_the_lower_of_two_and_ignores_failures() -> None:
     assert median is not None
     assert median.score == 0.2
     assert median_trial(found[1:2]) is None
+
+
+def test_the_chance_of_being_better_follows_the_truth() -> None:
+    best, worst = (pick(MEMBERS, key=truth) for pick in (max, min))
+    chances = probability_better(ROOMY, trials(0.1), {}, best, {"worst": worst, "itself": best})
+    assert chances.keys() == {"worst"}
+    assert chances["worst"] > 0.9
+    assert probability_better(ROOMY, trials(0.1), {}, worst, {"best": best})["best"] == pytest.approx(
+        1 - chances["worst"]
+    )

@@ -1,0 +1,73 @@
+"""What the searches of a family of budgets share: the base network, and every score."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from autoprune.evaluators.base import Evaluator
+from autoprune.search.ledger import Notebook
+from autoprune.search.run_directory import RunDirectory
+from autoprune.space.groups import Widths
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Handed to each run of a family.
+
+    Attributes:
+        base: directory of the run that trains the base network, the first one.
+        scores: every score of every run so far.
+    """
+
+    base: Path
+    scores: Memo
+
+    def copy_base(self, directory: RunDirectory) -> None:
+        """Copy the base network to another run, if it is there; its weights last, as they mark it as trained."""
+        if directory.path != self.base and (self.base / "base.safetensors").is_file():
+            for name in ("base.json", "base.safetensors"):
+                shutil.copyfile(self.base / name, directory / name)
+
+
+@final
+class Memo:
+    """Scores by widths, on disk the moment they are known."""
+
+    def __init__(self, notebook: Notebook) -> None:
+        self._notebook = notebook
+        self._known = {key: float(record["score"]) for key, record in notebook.read().items()}
+
+    def score(self, widths: Widths, *, full: bool) -> float | None:
+        """The score of these widths, on all validation data or on the search's part; None where there is none."""
+        return self._known.get(_key(widths, full))
+
+    def add(self, widths: Widths, score: float, *, full: bool) -> None:
+        """Remember a score."""
+        self._known[_key(widths, full)] = score
+        self._notebook.write(_key(widths, full), score, {})
+
+
+def _key(widths: Widths, full: bool) -> str:
+    return "-".join(map(str, widths)) + ("/all" if full else "")
+
+
+@final
+class Remembering(Evaluator):
+    """Any evaluator; widths that any search of the family has scored keep that score, whatever the seed."""
+
+    def __init__(self, inner: Evaluator, memo: Memo) -> None:
+        self._inner, self._memo = inner, memo
+
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False) -> float:
+        """See `Evaluator.evaluate`."""
+        known = self._memo.score(widths, full=full)
+        if known is None:
+            known = self._inner.evaluate(widths, seed=seed, full=full)
+            if math.isfinite(known):
+                self._memo.add(widths, known, full=full)
+        return known

@@ -1,0 +1,119 @@
+"""A family of searches, one for each budget of a job: one trace, one base network, one memo of scores, one overview.
+
+The family's directory holds a run directory for each budget, complete as any other; `scores.log` with every score; and
+`overview.md`, written anew after each run.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import secrets
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+
+from autoprune.config import Job
+from autoprune.errors import EvaluationError, RunError, blame
+from autoprune.pipeline import phases
+from autoprune.pipeline.family import Family, Memo
+from autoprune.pipeline.ingredients import cpu_threads
+from autoprune.pipeline.overview import write_overview
+from autoprune.pipeline.prepare import Ingredients, Prepared, job_fingerprint, prepare_family
+from autoprune.pipeline.provenance import provenance
+from autoprune.search.ledger import Notebook, open_storage
+from autoprune.search.progress import make_progress
+from autoprune.search.run_directory import RunDirectory, read_json
+from autoprune.verdict.record import RunRecord
+
+
+def start(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+    """Start a family and see it through.
+
+    Args:
+        ingredients: of a job with several budgets.
+        path: the family's directory.
+        progress: how it is shown.
+
+    Raises:
+        AutopruneError: the job cannot be used; then nothing has been written. Or a run failed.
+    """
+    RunDirectory.check_free(path)
+    with cpu_threads(ingredients.job.threads):
+        family = prepare_family(ingredients)
+        with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
+            ingredients.task.score(copy.deepcopy(family[0].network), limit=1)
+        with RunDirectory.create(path) as directory:
+            job = ingredients.job.model_dump(mode="json")
+            directory.write_text("job.yaml", yaml.safe_dump(job, sort_keys=False))
+            directory.update_run(
+                id=f"{path.name}-{secrets.token_hex(4)}",
+                **provenance(),
+                fingerprints={"job": job_fingerprint(ingredients.job)},
+                family=[part.name for part in parts(ingredients.job, path)],
+            )
+            return _finish(family, directory, progress)
+
+
+def resume(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+    """Go on with a family: runs that have ended are only read, the others finished, each as if it had not been stopped.
+
+    Raises:
+        RunError: there is no such family, another process works on it, or it was started with something else.
+    """
+    with RunDirectory.reopen(path) as directory, cpu_threads(directory.recorded("threads")):
+        if directory.recorded("fingerprints").get("job") != job_fingerprint(ingredients.job):
+            raise RunError(
+                f"{path} cannot be resumed: its job.yaml is not that of the start; restore it, or start a new family"
+            )
+        return _finish(prepare_family(ingredients), directory, progress)
+
+
+def parts(job: Job, path: Path) -> tuple[Path, ...]:
+    """The run directories of a family, in the order of its budgets."""
+    return tuple(path / f"{number}-{_slug(one)}" for number, one in enumerate(job.family, start=1))
+
+
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """The run directories of the family in this directory; none where it is a run, or nothing."""
+    mark = path / "run.json"
+    names = read_json(mark).get("family", []) if mark.is_file() else []
+    return tuple(path / name for name in names)
+
+
+def _finish(family: Sequence[Prepared], directory: RunDirectory, progress: str) -> tuple[RunRecord, ...]:
+    job = yaml.safe_load((directory / "job.yaml").read_text())
+    places = parts_of(directory.path)
+    url = job["search"]["storage"]
+    notebook = Notebook(open_storage(url, directory / "scores.log"), f"{directory.recorded('id')}/scores")
+    shared = Family(places[0], Memo(notebook))
+    records: list[RunRecord] = []
+    for number, (prepared, place) in enumerate(zip(family, places, strict=True), start=1):
+        with make_progress(progress) as shown:
+            shown.note(
+                f"budget {number} of {len(places)}: {prepared.domain.budget}; if it is stopped, "
+                f"`autoprune resume {shlex.quote(str(directory.path))}` goes on"
+            )
+            opened, work = _opened(place)
+            with opened as run:
+                records.append(work(prepared, run, shown, shared))
+        write_overview(records, directory.path, budgets=len(places))
+    return tuple(records)
+
+
+def _opened(place: Path) -> tuple[RunDirectory, Callable[..., RunRecord]]:
+    """The directory of one run, and whether to start or to resume there."""
+    if (place / "run.json").is_file():
+        return RunDirectory.reopen(place), phases.resume
+    return RunDirectory.create(place), phases.start
+
+
+def _slug(job: Job) -> str:
+    """A budget as a folder name: flops-50, params-1.2M, flops-45-50."""
+    words = []
+    for metric, given in job.constraints.items():
+        ends = [given[end] for end in ("min", "max") if end in given] if isinstance(given, dict) else [given]
+        words += [metric, *(f"{end:g}" if isinstance(end, float) else str(end) for end in ends)]
+    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "", word) for word in words)

@@ -1,0 +1,174 @@
+"""A job with several budgets: one family that shares trace, base network and scores, and resumes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny import regression, write_job
+
+from autoprune.config import Job, load_job
+from autoprune.errors import BudgetError, ConfigError, RunError
+from autoprune.evaluators.inherited import Inherited
+from autoprune.pipeline import driver, phases, prepare
+from autoprune.space.groups import Widths
+from autoprune.verdict.record import RunRecord
+
+BUDGETS = ["60%", "40%", {"min": "20%", "max": "25%"}]
+NAMES = ["1-flops-60", "2-flops-40", "3-flops-20-25"]
+
+
+def job_of(folder: Path, **changes: Any) -> Job:
+    return load_job(write_job(folder / "job.yaml", {"constraints.flops": BUDGETS, "verdict.seeds": 0, **changes}))
+
+
+def outcome(record: RunRecord) -> dict[str, Any]:
+    """All of result.json but the times."""
+    found = json.loads((record.directory / "result.json").read_text())
+    for timed in (*found["trials"], found["base"]):
+        del timed["seconds"]
+    return dict(found)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[Widths, bool]]:
+    """How often each width vector was really scored."""
+    counts: Counter[tuple[Widths, bool]] = Counter()
+    real = Inherited.evaluate
+
+    def evaluate(self: Inherited, widths: Widths, *, seed: int, full: bool = False) -> float:
+        counts[widths, full] += 1
+        return real(self, widths, seed=seed, full=full)
+
+    monkeypatch.setattr(Inherited, "evaluate", evaluate)
+    return counts
+
+
+def test_a_family_shares_trace_base_network_and_scores(
+    tmp_path: Path, counted: Counter[tuple[Widths, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+    for module, name in ((prepare, "trace"), (prepare, "verify")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, _r=real, _n=name, **k: (calls.update([_n]), _r(*a, **k))[1])
+    trained = phases._Run._train_base
+    monkeypatch.setattr(phases._Run, "_train_base", lambda run, path: (calls.update(["base"]), trained(run, path))[1])
+    records = driver.run_all(job_of(tmp_path), tmp_path / "family", progress="silent")
+    assert calls == {"trace": 1, "verify": 1, "base": 1}
+    assert set(counted.values()) == {1}
+    assert [record.directory.name for record in records] == NAMES
+    for record, (low, high) in zip(records, [(0.0, 60), (0.0, 40), (20, 25)], strict=True):
+        shares = [100 * trial.costs["flops"] / record.full_costs["flops"] for trial in record.trials]
+        assert low <= min(shares) <= max(shares) <= high
+    assert len({json.dumps(record.base["validation"]) for record in records}) == 1
+
+
+def test_the_same_budget_again_scores_nothing_anew(tmp_path: Path, counted: Counter[tuple[Widths, bool]]) -> None:
+    once = job_of(tmp_path, constraints={"flops": "50%"})
+    driver.run_all(once, tmp_path / "once", progress="silent")
+    needed = len(counted)
+    counted.clear()
+    twice = job_of(tmp_path, constraints={"flops": ["50%", "50%"]})
+    first, second = driver.run_all(twice, tmp_path / "twice", progress="silent")
+    assert sum(counted.values()) == needed
+    assert [t.score for t in first.trials] == [t.score for t in second.trials]
+
+
+def test_the_overview_has_a_row_for_each_budget(tmp_path: Path) -> None:
+    driver.run_all(job_of(tmp_path), tmp_path / "family", progress="silent")
+    text = (tmp_path / "family" / "overview.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "flops ≤" in line]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "flops ≤ 60.0 %",
+        "flops ≤ 40.0 %",
+        "20.0 % ≤ flops ≤ 25.0 %",
+    ]
+    assert all(f"({name}/report.html)" in row for name, row in zip(NAMES, rows, strict=True))
+    (tmp_path / "family" / "overview.md").unlink()
+    assert len(driver.write_all_reports(tmp_path / "family")) == 3
+    assert (tmp_path / "family" / "overview.md").read_text() == text
+
+
+@pytest.mark.parametrize("after", [3, 9, 14])
+def test_a_killed_family_goes_on_as_if_it_had_not_been(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = driver.run_all(job_of(tmp_path), tmp_path / "whole", progress="silent")
+    real, calls = Inherited.evaluate, list[Widths]()
+
+    def evaluate(self: Inherited, widths: Widths, *, seed: int, full: bool = False) -> float:
+        calls.append(widths)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        return real(self, widths, seed=seed, full=full)
+
+    monkeypatch.setattr(Inherited, "evaluate", evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        driver.run_all(job_of(tmp_path), tmp_path / "family", progress="silent")
+    resumed = driver.resume_all(tmp_path / "family", progress="silent")
+    assert [outcome(record) for record in resumed] == [outcome(record) for record in whole]
+    calls.clear()
+    assert [outcome(r) for r in driver.resume_all(tmp_path / "family", progress="silent")] == [
+        outcome(r) for r in whole
+    ]
+    assert not calls
+
+
+def test_one_budget_that_cannot_be_kept_stops_the_family_before_anything_is_written(tmp_path: Path) -> None:
+    job = job_of(tmp_path, **{"constraints.flops": ["50%", "0.01%"]})
+    with pytest.raises(
+        BudgetError, match=r"cannot be reached: the smallest network of this space costs .* the largest"
+    ):
+        driver.run_all(job, tmp_path / "family", progress="silent")
+    assert not (tmp_path / "family").exists()
+
+
+def test_a_family_is_not_exported_and_not_resumed_with_another_job(tmp_path: Path) -> None:
+    folder = tmp_path / "family"
+    driver.run_all(job_of(tmp_path, **{"constraints.flops": ["60%", "40%"]}), folder, progress="silent")
+    with pytest.raises(RunError, match=r"a run for each of 2 budgets; export one of them: .*1-flops-60"):
+        driver.export_run(folder, tmp_path / "out")
+    assert driver.export_run(folder / "1-flops-60", tmp_path / "out").is_dir()
+    text = yaml.safe_load((folder / "job.yaml").read_text())
+    (folder / "job.yaml").write_text(yaml.safe_dump({**text, "seed": 7}))
+    with pytest.raises(RunError, match=r"its job\.yaml is not that of the start"):
+        driver.resume_all(folder, progress="silent")
+
+
+def test_lists_go_together_and_single_limits_hold_for_all(tmp_path: Path) -> None:
+    job = job_of(tmp_path, constraints={"flops": ["60%", "40%"], "params": [5000, "30%"], "size_mb": "90%"})
+    assert [one.constraints for one in job.family] == [
+        {"flops": "60%", "params": 5000.0, "size_mb": "90%"},
+        {"flops": "40%", "params": "30%", "size_mb": "90%"},
+    ]
+    assert job_of(tmp_path, constraints={"flops": "50%"}).family[0].constraints == {"flops": "50%"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["50%"], r"a list of budgets has at least two; a range is \{min: …, max: …\}"),
+        ({"min": "40%"}, r"a range needs a max"),
+        ({"mim": "40%", "max": "50%"}, r"unknown key 'mim'\. Did you mean 'min'\? A range has min and max"),
+        ([["50%", "40%"], "30%"], r"a limit must be a text such as \"50%\" or a number, a range"),
+        (True, r"a limit must be a text"),
+    ],
+)
+def test_what_is_no_budget_is_refused(given: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        job_of(tmp_path, **{"constraints.flops": given})
+
+
+def test_lists_of_different_lengths_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"must be equally long \(2 for flops, 3 for params\)"):
+        job_of(tmp_path, constraints={"flops": ["60%", "40%"], "params": ["60%", "50%", "40%"]})
+
+
+def test_a_search_from_python_has_one_budget(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"constraints with a list of limits make a family of searches"):
+        regression(tmp_path / "run", constraints={"flops": ["60%", "40%"]})
+    assert not any(tmp_path.iterdir())
