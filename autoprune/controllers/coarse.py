@@ -18,7 +18,6 @@ import numpy as np
 from autoprune.config import SpaceOptions
 from autoprune.controllers.base import Controller, Trial
 from autoprune.controllers.proposals import as_widths
-from autoprune.cost.limits import Bound
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import ConfigError, suggest
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
@@ -115,8 +114,4 @@ class Coarse(Controller):
 
 def _same_budget(domain: BudgetedSpace, space: SearchSpace) -> BudgetedSpace:
     """Another space of the same network under the limits of the domain."""
-    limits: dict[str, Bound] = {
-        limit.metric: {"max": limit.upper, **({"min": limit.lower} if limit.lower else {})}
-        for limit in domain.budget.limits
-    }
-    return BudgetedSpace(space, limits, metrics=domain.budget.settings)
+    return BudgetedSpace(space, domain.budget.constraints, metrics=domain.budget.settings)

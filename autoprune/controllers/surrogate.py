@@ -33,8 +33,8 @@ _CHILDREN, _LEAST_CHILDREN = 16, 64
 _MUTATED_GROUPS = 2.0
 """Groups that a child changes on average."""
 
-_STALENESS = 16
-"""With as many times more scores than proposals in a batch, the proposals hardly need one another's scores."""
+_SCORES_PER_PROPOSAL = 16
+"""Of a batch: where there are so many times more scores, its proposals hardly need one another's."""
 
 _PRUNED_NOISE = 2.0
 """A pruned trial's score is of a lower fidelity: it counts a quarter of a complete one."""
@@ -51,7 +51,7 @@ class Surrogate(Controller):
         domain: the space under its budget.
         seed: of every random choice.
         startup: widths asked for or told before the model is used; None takes one per group, as many as the model has
-            slopes, but at least 10, more than the six scalars it fits, and at most 30, so that a large network's
+            slopes, but at least 10, more than the seven scalars it fits, and at most 30, so that a large network's
             search is more than a random one.
 
     Raises:
@@ -79,13 +79,15 @@ class Surrogate(Controller):
         proposals = [self._mark(unseen_member(self._domain, self._seen, self._rng)) for _ in range(first)]
         if n - first > len(self._queue):
             missing = n - first - len(self._queue)
-            self._queue += self._maximisers(max(missing, len(self._told) // _STALENESS))
+            self._queue += self._maximisers(max(missing, len(self._told) // _SCORES_PER_PROPOSAL))
         taken, self._queue = self._queue[: n - first], self._queue[n - first :]
         return proposals + taken
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Add the scores to the model's data; failed trials are only not proposed again."""
-        self._seen.update(trial.widths for trial in trials)
+        told = {trial.widths for trial in trials}
+        self._seen |= told
+        self._queue = [widths for widths in self._queue if widths not in told]  # others may have had them scored
         for trial, score in teachable(trials):
             self._told.append((trial.widths, score, _PRUNED_NOISE if trial.state is TrialState.PRUNED else 1.0))
 

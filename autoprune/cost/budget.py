@@ -59,6 +59,11 @@ class Budget:
         return any(limit.upper < limit.full for limit in self.limits)
 
     @property
+    def constraints(self) -> dict[str, Bound]:
+        """The limits as this class takes them, in the metrics' units."""
+        return {x.metric: {"max": x.upper, **({"min": x.lower} if x.lower else {})} for x in self.limits}
+
+    @property
     def has_ranges(self) -> bool:
         """True where a limit has a lower end."""
         return any(limit.lower for limit in self.limits)

@@ -76,7 +76,7 @@ def read_limit(metric: str, given: Bound, *, full: float, smallest: float) -> Li
             f'budget {metric}: a range is {{"min": …, "max": …}}, got {given!r}: {what}; {within.reachable}'
         )
     upper = _parse(within, ends["max"])
-    lower = _parse(within, ends["min"]) if "min" in ends else 0.0
+    lower = _parse(within, ends["min"], zero=True) if "min" in ends else 0.0
     limit = Limit(metric, upper, full, smallest, lower)
     if lower > upper:
         raise BudgetError(
@@ -97,20 +97,20 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:.4g}"
 
 
-def _parse(within: Limit, given: object) -> float:
+def _parse(within: Limit, given: object, *, zero: bool = False) -> float:
     match = None if isinstance(given, bool) else re.fullmatch(_NUMBER + r"\s*(%|[kKmMgG]?)", str(given).strip())
     try:
         value = float(match[1].replace(",", "").replace("_", "")) if match else math.nan
     except ValueError:
         value = math.nan
-    if match is None or not math.isfinite(value) or value <= 0:
+    if match is None or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         raise BudgetError(
             f"budget {within.metric}: {given!r} is not a limit; allowed: a percentage of the full model such as "
             f'"50%", or an absolute number such as 40000000 or "40M"; {within.reachable}'
         )
     if match[2] == "%":
         return within.full * value / 100
-    if value < 1 <= within.smallest and not match[2]:
+    if 0 < value < 1 <= within.smallest and not match[2]:
         raise BudgetError(
             f"budget {within.metric}: {given!r} is less than 1; for a share of the full model write "
             f'"{100 * value:g}%"; {within.reachable}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from torch import nn
@@ -13,7 +13,7 @@ from autoprune.errors import ConfigError
 from autoprune.evaluators import EVALUATORS
 from autoprune.settings import check_settings
 from autoprune.space.groups import SearchSpace, Widths
-from autoprune.space.slicing import Ranking, slice_model
+from autoprune.space.slicing import Ranking, Slicer
 from autoprune.training.task import Task
 
 
@@ -35,10 +35,14 @@ class Workbench:
     ranking: Ranking
     task: Task
     base_epochs: int
+    _slicer: Slicer = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_slicer", Slicer(self.model, self.space, self.ranking))
 
     def candidate(self, widths: Widths) -> nn.Module:
         """A new network of these widths with inherited weights."""
-        return slice_model(self.model, self.space, widths, self.ranking)
+        return self._slicer(widths)
 
 
 class Evaluator(ABC):

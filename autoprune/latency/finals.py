@@ -9,7 +9,6 @@ from typing import Any, final
 import numpy as np
 from torch import nn
 
-from autoprune.cost.budget import Bound
 from autoprune.cost.device_profile import Conditions, read_profile
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError
@@ -160,11 +159,7 @@ def flops_of_equal_latency(domain: BudgetedSpace) -> float:
 
 def _onto(domain: BudgetedSpace, widths: Widths, latency: float) -> Widths | None:
     """These widths scaled onto a tighter latency limit, all other limits as they are; None below the smallest."""
-    limits: dict[str, Bound] = {
-        limit.metric: {"max": limit.upper, **({"min": limit.lower} if limit.lower else {})}
-        for limit in domain.budget.limits
-    }
-    limits[METRIC] = latency
+    limits = {**domain.budget.constraints, METRIC: latency}
     try:
         tighter = BudgetedSpace(domain.space, limits, metrics=domain.budget.settings)
     except BudgetError:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autoprune.cost import budget as budget_module
@@ -35,6 +35,7 @@ def proposals(space: SearchSpace, n: int, seed: int) -> FloatArray:
 
 
 @settings(deadline=None, max_examples=60)
+@example(flops=0.5, width=0.0, params=0.5, seed=0)
 @given(st.floats(0.1, 0.9), st.floats(0.0, 1.0), st.floats(0.05, 0.9), st.integers(0, 2**20))
 def test_repair_lands_inside_every_limit_or_the_budget_is_refused(
     flops: float, width: float, params: float, seed: int
