@@ -3,10 +3,11 @@
 The main term is a power law per group: what a group lacks costs `effect * (width / full) ** -0.75`. Errors of trained
 networks fall with their size by such laws (Hestness et al. 2017, https://arxiv.org/abs/1712.00409; Rosenfeld et al.
 2020, https://arxiv.org/abs/1909.12673), so returns diminish and the best widths of a budget lie inside the space; a
-line in the log widths would send them to its corners. Before any score is seen, the full network counts as balanced:
-its designer would have moved width to where it does more for its cost, so the effect of a group is in proportion to
-its share of the cost, and uniform widths are the best ones. Everything else (effects of single groups, quadratic terms,
-a smooth residual) is for what the scores say against that. Inputs are standardised, so each variance below is about the
+line in the log widths would send them to its corners. Before any score is seen, wider counts as better and the full
+network as balanced: its designer would have moved width to where it does more for its cost, so the effect of a group is
+expected to be in proportion to its share of the cost, and uniform widths to be the best ones. Few noisy scores then
+leave the answer near uniform, and a group moves as far from it as the scores say. Everything else (effects of single
+groups, quadratic terms, a smooth residual) has mean 0. Inputs are standardised, so each variance below is about the
 share of the score that its term explains.
 """
 
@@ -62,6 +63,12 @@ class Inputs:
     groups: FloatArray
     returns: FloatArray
     totals: FloatArray
+
+    @property
+    def trend(self) -> FloatArray:
+        """(N,) sum of the returns over the groups: how good the widths are expected to be."""
+        total: FloatArray = self.returns.sum(axis=1)
+        return total
 
     def __getitem__(self, rows: IntArray) -> Inputs:
         """Return the inputs of some of the width vectors."""
@@ -131,7 +138,7 @@ class Gram:
     """Products and distances between two sets of inputs, (N, M) each, all that the kernel is a function of.
 
     Attributes:
-        common: product of the sums of the returns over the groups.
+        common: product of the trends.
         returns: product of the returns, summed over the groups.
         totals: mean product over the totals.
         groups: mean product over groups of the log widths.
@@ -151,7 +158,7 @@ class Gram:
         groups = a.groups @ b.groups.T / n
         norms = (a.groups**2).sum(axis=1)[:, None] / n + (b.groups**2).sum(axis=1)[None, :] / n
         return cls(
-            np.outer(a.returns.sum(axis=1), b.returns.sum(axis=1)),
+            np.outer(a.trend, b.trend),
             a.returns @ b.returns.T,
             a.totals @ b.totals.T / a.totals.shape[1],
             groups,
@@ -161,7 +168,7 @@ class Gram:
     @classmethod
     def diagonal(cls, a: Inputs) -> Gram:
         """Return the (N,) products of every input with itself."""
-        common, returns = a.returns.sum(axis=1) ** 2, (a.returns**2).sum(axis=1)
+        common, returns = a.trend**2, (a.returns**2).sum(axis=1)
         return cls(common, returns, (a.totals**2).mean(axis=1), (a.groups**2).mean(axis=1), np.zeros(len(a.groups)))
 
 
@@ -171,8 +178,9 @@ class Kernel:
     """Power laws + totals + quadratic + smooth residual, with the noise of one score; the defaults are prior medians.
 
     Attributes:
-        common: variance of the effect that the power laws of all groups have in common.
-        returns: variance of what each group's effect differs by; a third of `common` means by about 60 %.
+        trend: square of the effect that the power laws are expected to have; the effect itself is positive.
+        common: variance of what it differs by in all groups alike.
+        returns: variance of what it differs by in each group; a third of `trend` means by about 60 %.
         totals: variance of the linear term in log costs and the sum of log widths.
         quadratic: variance of the squares and pairwise products of log widths.
         residual: variance of the squared-exponential term, for what the others cannot express.
@@ -180,11 +188,12 @@ class Kernel:
         noise: variance of one score around the function.
     """
 
-    common: float = 0.5
+    trend: float = 0.5
+    common: float = 0.05
     returns: float = 0.15
     totals: float = 0.02
-    quadratic: float = 0.05
-    residual: float = 0.02
+    quadratic: float = 0.1
+    residual: float = 0.1
     length: float = 1.0
     noise: float = 0.5
 
@@ -193,18 +202,36 @@ class Kernel:
         first, *others = self._terms(gram)
         return sum(others, _CONSTANT + first)
 
+    def between(self, a: Inputs, b: Inputs) -> FloatArray:
+        """Return the (N, M) covariances of two sets of inputs, `self(Gram.between(a, b))` in a third of the time."""
+        products = (a.groups / a.groups.shape[1]) @ b.groups.T
+        covariance = self._linear(a) @ self._linear(b).T
+        covariance += self.quadratic * products**2
+        products -= (a.groups**2).mean(axis=1)[:, None] / 2
+        products -= (b.groups**2).mean(axis=1) / 2  # minus half of the squared distance
+        products /= self.length**2
+        np.exp(np.minimum(products, 0.0, out=products), out=products)
+        products *= self.residual
+        covariance += products
+        return covariance
+
+    def mean(self, inputs: Inputs) -> FloatArray:
+        """Return the (N,) expected values: more width is better, ever less so."""
+        expected: FloatArray = np.sqrt(self.trend) * inputs.trend
+        return expected
+
     def gradient(self, gram: Gram) -> tuple[FloatArray, ...]:
         """Return the derivatives by the logarithms of all parameters but `noise`, in the order of the fields."""
         terms = self._terms(gram)
         return (*terms, terms[-1] * gram.squared_distance / self.length**2)
 
     def log(self) -> FloatArray:
-        """Return the (7,) logarithms of the parameters."""
+        """Return the (8,) logarithms of the parameters."""
         return np.log(astuple(self))
 
     @classmethod
     def from_log(cls, logarithms: FloatArray) -> Kernel:
-        """Return the kernel whose parameters have these (7,) logarithms."""
+        """Return the kernel whose parameters have these (8,) logarithms."""
         return cls(*map(float, np.exp(logarithms)))
 
     def draw(self, n: int, like: Inputs, rng: np.random.Generator) -> InputFunction:
@@ -220,9 +247,8 @@ class Kernel:
         """
         groups, totals = like.groups.shape[1], like.totals.shape[1]
         level = rng.normal(scale=np.sqrt(_CONSTANT), size=n)
-        effects = rng.normal(scale=np.sqrt(self.common), size=n) + rng.normal(
-            scale=np.sqrt(self.returns), size=(groups, n)
-        )
+        effect = np.sqrt(self.trend) + rng.normal(scale=np.sqrt(self.common), size=n)
+        effects = effect + rng.normal(scale=np.sqrt(self.returns), size=(groups, n))
         total_slopes = rng.normal(scale=np.sqrt(self.totals / totals), size=(totals, n))
         curvature = rng.normal(scale=np.sqrt(self.quadratic) / groups, size=(n, groups, groups))
         frequencies = rng.normal(scale=1 / (self.length * np.sqrt(groups)), size=(groups, _FREQUENCIES))
@@ -237,6 +263,17 @@ class Kernel:
             return value
 
         return functions
+
+    def _linear(self, inputs: Inputs) -> FloatArray:
+        """(N, F) features whose products are the constant, power-law and total terms."""
+        return np.hstack(
+            [
+                np.full((len(inputs.groups), 1), np.sqrt(_CONSTANT)),
+                np.sqrt(self.common) * inputs.trend[:, None],
+                np.sqrt(self.returns) * inputs.returns,
+                np.sqrt(self.totals / inputs.totals.shape[1]) * inputs.totals,
+            ]
+        )
 
     def _terms(self, gram: Gram) -> tuple[FloatArray, ...]:
         return (

@@ -44,16 +44,19 @@ _FARTHEST = 6.0
 """Bound of the search from the medians, in logarithms."""
 
 _MOST_ROWS = 200
-"""Seven scalars are settled by this many scores; more would only cost time (cubic in the rows)."""
+"""Eight scalars are settled by this many scores; more would only cost time (cubic in the rows)."""
 
 _JITTER = 1e-8
+
+_EQUAL = 1e-12
+"""Scores that differ by less, relatively, are equal up to rounding: they say that no widths are better than others."""
 
 
 @final
 class ScoreModel:
     """The posterior over the noise-free score as a function of the widths.
 
-    Before any score, and where all failed, it is the prior. Scores may have any scale.
+    Before any score, and where all failed, it is the prior, in units of 1. Scores may have any scale.
 
     Args:
         domain: gives the ranges of the widths and their closed-form costs.
@@ -90,28 +93,29 @@ class ScoreModel:
             EvaluationError: the arrays do not fit together, or a noise scale is not positive.
         """
         w, y, s = self._checked(widths, scores, noise_scale)
-        self._mean, self._scale = (float(y.mean()), float(y.std()) or 1.0) if len(y) else (0.0, 1.0)
-        if self._scale <= 1e-12 * max(1.0, abs(self._mean)):  # equal up to rounding
-            self._scale = 1.0
+        self._mean, self._scale = (float(y.mean()), float(y.std())) if len(y) > 1 else (float(y.sum()), 1.0)
+        self._scale = max(self._scale, _EQUAL * max(1.0, abs(self._mean)))
         self._inputs = self._map(w)
         self._y = (y - self._mean) / self._scale
-        gram = Gram.between(self._inputs, self._inputs)
         self.kernel = kernel or most_probable_kernel(self._inputs, self._y, s, near=near)
         self._noise = self.kernel.noise * s**2
-        self._cholesky = np.linalg.cholesky(self.kernel(gram) + np.diag(self._noise + _JITTER))
-        self._weights = self._solve(self._y)
+        self._cholesky = np.linalg.cholesky(
+            self.kernel.between(self._inputs, self._inputs) + np.diag(self._noise + _JITTER)
+        )
+        self._weights = self._solve(self._y - self.kernel.mean(self._inputs))
         return self
 
     def mean(self, widths: WidthMatrix) -> FloatArray:
         """Return the (N,) posterior means at the (N, G) widths; cheaper than `predict`."""
-        cross = self.kernel(Gram.between(self._map(widths), self._inputs))
-        mean: FloatArray = self._mean + self._scale * (cross @ self._weights)
+        inputs = self._map(widths)
+        cross = self.kernel.between(inputs, self._inputs)
+        mean: FloatArray = self._mean + self._scale * (self.kernel.mean(inputs) + cross @ self._weights)
         return mean
 
     def predict(self, widths: WidthMatrix) -> tuple[FloatArray, FloatArray]:
         """Return the (N,) posterior means and standard deviations of the noise-free scores at the (N, G) widths."""
         inputs = self._map(widths)
-        cross = self.kernel(Gram.between(inputs, self._inputs))
+        cross = self.kernel.between(inputs, self._inputs)
         white = solve_triangular(self._cholesky, cross.T, lower=True) if len(self._y) else cross.T
         variance = self.kernel(Gram.diagonal(inputs)) - (white**2).sum(axis=0)
         return self.mean(widths), self._scale * np.sqrt(np.maximum(variance, 0.0))
@@ -122,32 +126,37 @@ class ScoreModel:
         One half where they are the same.
         """
         inputs = self._map(np.array([first, second]))
-        cross = self.kernel(Gram.between(inputs, self._inputs))
-        prior = self.kernel(Gram.between(inputs, inputs))
+        cross = self.kernel.between(inputs, self._inputs)
+        prior = self.kernel.between(inputs, inputs)
         covariance = self._scale**2 * (prior - cross @ self._solve(cross.T))
         mean = self.mean(np.array([first, second]))
         variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
         return float(norm.cdf((mean[0] - mean[1]) / np.sqrt(max(variance, 1e-300))))
 
-    def sample_functions(self, n: int, rng: np.random.Generator) -> ScoreFunctions:
-        """Return `n` functions drawn from the posterior, cheap to evaluate at any number of widths.
+    def mean_and_draws(self, n: int, rng: np.random.Generator) -> ScoreFunctions:
+        """Return the posterior mean and `n` functions drawn from the posterior, cheap to evaluate at many widths.
 
         Pathwise conditioning, Wilson et al. 2020, https://arxiv.org/abs/2002.09309, equation 12: a draw from the prior
         plus the update that the difference between scores and that draw calls for.
 
         Args:
-            n: number of functions.
+            n: number of draws.
             rng: draws the functions; they themselves are deterministic.
+
+        Returns:
+            (N, G) widths -> (N, 1 + n) values, the mean first.
         """
         prior = self.kernel.draw(n, self._inputs, rng)
         noise = np.sqrt(self._noise)[:, None] * rng.standard_normal((len(self._y), n))
-        weights = self._solve(self._y[:, None] - prior(self._inputs) - noise)
+        weights = np.column_stack([self._weights, self._solve(self._y[:, None] - prior(self._inputs) - noise)])
 
         def functions(widths: WidthMatrix) -> FloatArray:
             inputs = self._map(widths)
-            update = self.kernel(Gram.between(inputs, self._inputs)) @ weights
-            values: FloatArray = self._mean + self._scale * (prior(inputs) + update)
-            return values
+            values = self.kernel.between(inputs, self._inputs) @ weights
+            values[:, 0] += self.kernel.mean(inputs)
+            values[:, 1:] += prior(inputs)
+            scaled: FloatArray = self._mean + self._scale * values
+            return scaled
 
         return functions
 
@@ -185,7 +194,7 @@ def most_probable_kernel(
         return Kernel()
     rows = np.unique(np.linspace(0, len(y) - 1, _MOST_ROWS).astype(np.int64))
     chosen = inputs[rows]
-    arguments = (Gram.between(chosen, chosen), y[rows], noise_scale[rows])
+    arguments = (chosen, Gram.between(chosen, chosen), y[rows], noise_scale[rows])
     quiet = _PRIOR_MEDIANS.copy()
     quiet[-1] -= 3.0  # the evidence may have two modes: all noise, or hardly any
     bounds = list(zip(_PRIOR_MEDIANS - _FARTHEST, _PRIOR_MEDIANS + _FARTHEST, strict=True))
@@ -197,28 +206,32 @@ def most_probable_kernel(
 
 
 def negative_log_density(
-    logarithms: FloatArray, gram: Gram, y: FloatArray, noise_scale: FloatArray
+    logarithms: FloatArray, inputs: Inputs, gram: Gram, y: FloatArray, noise_scale: FloatArray
 ) -> tuple[float, FloatArray]:
     """Return minus the log of evidence times prior, and its gradient (Rasmussen and Williams, equations 5.8 and 5.9).
 
     Args:
-        logarithms: (7,) of the parameters of `Kernel`, in the order of its fields.
-        gram: of N inputs with themselves.
+        logarithms: (8,) of the parameters of `Kernel`, in the order of its fields.
+        inputs: of N width vectors.
+        gram: of the inputs with themselves.
         y: (N,) standardised scores.
         noise_scale: (N,) factors on the standard deviation of the noise.
 
     Returns:
-        The value, without the constants, and its (7,) gradient.
+        The value, without the constants, and its (8,) gradient.
     """
     kernel = Kernel.from_log(logarithms)
     noise = kernel.noise * noise_scale**2
     cholesky = np.linalg.cholesky(kernel(gram) + np.diag(noise + _JITTER))
     inverse = cho_solve((cholesky, True), np.eye(len(y)))
-    weights = inverse @ y
+    expected = kernel.mean(inputs)
+    deviations = y - expected
+    weights = inverse @ deviations
     deviation = logarithms - _PRIOR_MEDIANS
     pull = _PRIOR_PRECISION @ deviation
-    value = 0.5 * y @ weights + np.log(np.diag(cholesky)).sum() + 0.5 * deviation @ pull
+    value = 0.5 * deviations @ weights + np.log(np.diag(cholesky)).sum() + 0.5 * deviation @ pull
     slope = inverse - np.outer(weights, weights)
     by_kernel = [0.5 * np.vdot(slope, derivative) for derivative in kernel.gradient(gram)]
     by_noise = 0.5 * np.diag(slope) @ noise
-    return float(value), np.array([*by_kernel, by_noise]) + pull
+    by_trend = -0.5 * expected @ weights
+    return float(value), np.array([by_trend, *by_kernel, by_noise]) + pull

@@ -16,7 +16,6 @@ import numpy as np
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.posterior import ScoreFunctions, ScoreModel
 from autoprune.controllers.proposals import as_widths, cross, mutate, teachable, unseen_member
-from autoprune.cost.polynomial import WidthMatrix
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray, IntArray, Widths
@@ -51,7 +50,7 @@ class Surrogate(Controller):
         domain: the space under its budget.
         seed: of every random choice.
         startup: widths asked for or told before the model is used; None takes one per group, as many as the model has
-            slopes, but at least 10, more than the seven scalars it fits, and at most 30, so that a large network's
+            slopes, but at least 10, more than the eight scalars it fits, and at most 30, so that a large network's
             search is more than a random one.
 
     Raises:
@@ -118,17 +117,9 @@ class Surrogate(Controller):
         """The posterior mean and fresh draws in turn, `n` in all."""
         drawn = (np.arange(n) % 2 == 0) == self._draws_next
         self._draws_next = not drawn[-1]
-        draws = self._model.sample_functions(int(drawn.sum()), self._rng) if drawn.any() else None
-
-        def functions(widths: WidthMatrix) -> FloatArray:
-            values = np.empty((len(widths), n))
-            if draws is not None:
-                values[:, drawn] = draws(widths)
-            if not drawn.all():
-                values[:, ~drawn] = self._model.mean(widths)[:, None]
-            return values
-
-        return functions
+        functions = self._model.mean_and_draws(int(drawn.sum()), self._rng)
+        columns = np.where(drawn, np.cumsum(drawn), 0)
+        return lambda widths: functions(widths)[:, columns]
 
     def _children(self, candidates: IntArray, values: FloatArray) -> IntArray:
         """Repaired children of the best candidates of every function."""

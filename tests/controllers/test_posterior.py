@@ -16,7 +16,7 @@ from autoprune.errors import EvaluationError
 from autoprune.space.groups import FloatArray, IntArray
 from autoprune.testing.spaces import chain_space
 
-KERNEL = Kernel(common=0.3, returns=0.4, totals=0.2, quadratic=0.3, residual=0.5, length=0.8, noise=0.1)
+KERNEL = Kernel(trend=0.6, common=0.3, returns=0.4, totals=0.2, quadratic=0.3, residual=0.5, length=0.8, noise=0.1)
 FULL = np.array([16, 24, 32, 24])
 
 
@@ -42,8 +42,8 @@ def test_the_gradient_is_that_of_finite_differences(domain: BudgetedSpace, seed:
     widths, scores = data(domain, 25, seed)
     inputs = InputMap(domain)(widths)
     y, noise_scale = (scores - scores.mean()) / scores.std(), np.random.default_rng(seed).uniform(0.5, 2.0, 25)
-    arguments = (Gram.between(inputs, inputs), y, noise_scale)
-    point = Kernel().log() + np.random.default_rng(seed).normal(size=7)
+    arguments = (inputs, Gram.between(inputs, inputs), y, noise_scale)
+    point = Kernel().log() + np.random.default_rng(seed).normal(size=8)
     error = check_grad(
         lambda p: negative_log_density(p, *arguments)[0], lambda p: negative_log_density(p, *arguments)[1], point
     )
@@ -77,8 +77,12 @@ def test_the_posterior_is_that_of_scikit_learn(domain: BudgetedSpace, part: str)
     mean, sd = ScoreModel(domain).fit(widths, scores, noise_scale, kernel=kernel).predict(others)
     inputs = InputMap(domain)
     x, new = (inputs(w).groups if part == "curved" else linear_features(inputs(w)) for w in (widths, others))
-    process = GaussianProcessRegressor(reference, alpha=KERNEL.noise * noise_scale**2, optimizer=None, normalize_y=True)
-    expected, expected_sd = process.fit(x, scores).predict(new, return_std=True)
+    trend, new_trend = (np.sqrt(KERNEL.trend) * inputs(w).returns.sum(axis=1) for w in (widths, others))
+    process = GaussianProcessRegressor(reference, alpha=KERNEL.noise * noise_scale**2, optimizer=None)
+    process.fit(x, (scores - scores.mean()) / scores.std() - trend)
+    expected, expected_sd = process.predict(new, return_std=True)
+    expected = scores.mean() + scores.std() * (expected + new_trend)
+    expected_sd = scores.std() * expected_sd
     np.testing.assert_allclose(mean, expected, rtol=1e-6)
     np.testing.assert_allclose(sd, expected_sd, rtol=1e-4)
 
@@ -87,7 +91,7 @@ def test_the_probability_of_being_better_is_that_of_drawn_functions(domain: Budg
     widths, scores = data(domain, 12)
     model = ScoreModel(domain).fit(widths, scores, kernel=replace(KERNEL, noise=1.0))
     first, second = ((int(a), int(b), int(c), int(d)) for a, b, c, d in data(domain, 2, seed=9)[0])
-    values = model.sample_functions(4000, np.random.default_rng(0))(np.array([first, second]))
+    values = model.mean_and_draws(4000, np.random.default_rng(0))(np.array([first, second]))[:, 1:]
     probability = model.probability_better(first, second)
     assert probability == pytest.approx((values[0] > values[1]).mean(), abs=0.03)
     assert model.probability_better(second, first) == pytest.approx(1 - probability)
@@ -109,24 +113,32 @@ def test_samples_have_the_posteriors_mean_and_deviation(domain: BudgetedSpace) -
     others, _ = data(domain, 8, seed=9)
     model = ScoreModel(domain).fit(widths, scores, kernel=KERNEL)
     rng = np.random.default_rng(0)
-    values = np.concatenate([model.sample_functions(100, rng)(others) for _ in range(20)], axis=1)
+    batches = [model.mean_and_draws(100, rng)(others) for _ in range(20)]
+    values = np.concatenate([batch[:, 1:] for batch in batches], axis=1)
     mean, sd = model.predict(others)
+    np.testing.assert_allclose(batches[0][:, 0], mean)
     np.testing.assert_allclose(values.mean(axis=1), mean, atol=0.12 * sd.max())
     np.testing.assert_allclose(values.std(axis=1), sd, rtol=0.1)
 
 
 def test_a_sampled_function_is_a_function(domain: BudgetedSpace) -> None:
     widths, scores = data(domain, 12)
-    functions = ScoreModel(domain).fit(widths, scores).sample_functions(3, np.random.default_rng(0))
+    functions = ScoreModel(domain).fit(widths, scores).mean_and_draws(3, np.random.default_rng(0))
     np.testing.assert_allclose(functions(widths)[::-1], functions(widths[::-1]))
-    assert functions(widths).shape == (12, 3)
+    assert functions(widths).shape == (12, 4)
+
+
+def test_the_covariance_is_the_sum_of_the_terms(domain: BudgetedSpace) -> None:
+    first, second = (InputMap(domain)(data(domain, n, seed=n)[0]) for n in (5, 7))
+    np.testing.assert_allclose(KERNEL.between(first, second), KERNEL(Gram.between(first, second)))
+    np.testing.assert_allclose(np.diag(KERNEL.between(first, first)), KERNEL(Gram.diagonal(first)))
 
 
 def test_samples_of_the_prior_have_the_kernels_covariance(domain: BudgetedSpace) -> None:
     inputs = InputMap(domain)(data(domain, 6)[0])
     rng = np.random.default_rng(0)
     values = np.concatenate([KERNEL.draw(200, inputs, rng)(inputs) for _ in range(50)], axis=1)
-    expected = KERNEL(Gram.between(inputs, inputs))
+    expected = KERNEL.between(inputs, inputs)
     np.testing.assert_allclose(np.cov(values), expected, atol=0.08 * expected.max())
 
 
@@ -173,11 +185,17 @@ def test_few_equal_or_failed_scores_give_finite_answers(domain: BudgetedSpace, s
     usable = [s for s in scores if np.isfinite(s)]
     assert np.isfinite(mean).all()
     assert (sd > 0).all()
-    assert np.isfinite(model.sample_functions(2, np.random.default_rng(0))(others)).all()
-    if len(set(usable)) == 1:
-        np.testing.assert_allclose(mean, usable[0])
-    if not usable:
-        np.testing.assert_array_equal(mean, 0.0)
+    assert np.isfinite(model.mean_and_draws(2, np.random.default_rng(0))(others)).all()
+    if len(usable) > 1 and len(set(usable)) == 1:
+        np.testing.assert_allclose(mean, usable[0], atol=1e-9)
+
+
+@pytest.mark.parametrize("scores", [[], [0.5]])
+def test_without_scores_to_compare_uniform_is_expected_to_be_the_best(scores: list[float]) -> None:
+    domain = BudgetedSpace(chain_space((64,) * 8, levels=16), {"flops": "50%"})
+    members = np.concatenate([domain.sample(200, np.random.default_rng(0)), [domain.uniform()]])
+    mean = ScoreModel(domain).fit(members[: len(scores)], np.array(scores)).mean(members)
+    assert mean[-1] >= np.quantile(mean, 0.98)
 
 
 def test_the_kernel_is_a_maximum_that_does_not_depend_on_chance(domain: BudgetedSpace) -> None:
@@ -186,8 +204,9 @@ def test_the_kernel_is_a_maximum_that_does_not_depend_on_chance(domain: Budgeted
     y, ones = (scores - scores.mean()) / scores.std(), np.ones(30)
     best = most_probable_kernel(inputs, y, ones).log()
     gram = Gram.between(inputs, inputs)
-    density = [negative_log_density(best + step, gram, y, ones)[0] for step in 0.3 * np.vstack([np.eye(7), -np.eye(7)])]
-    assert negative_log_density(best, gram, y, ones)[0] <= min(density)
+    steps = 0.3 * np.vstack([np.eye(8), -np.eye(8)])
+    density = [negative_log_density(best + step, inputs, gram, y, ones)[0] for step in steps]
+    assert negative_log_density(best, inputs, gram, y, ones)[0] <= min(density)
     assert np.array_equal(best, most_probable_kernel(inputs, y, ones).log())
 
 
