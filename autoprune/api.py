@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeAlias, TypedDict, Unpack, final, overload
 
 from torch import nn
 
@@ -18,9 +18,11 @@ from autoprune.config import (
     validated,
 )
 from autoprune.controllers.base import Trial
+from autoprune.cost.device_profile import DeviceProfile
 from autoprune.cost.limits import Bound
 from autoprune.cost.pricing import MetricSettings
 from autoprune.data import load_data, splits_from
+from autoprune.engine_options import EngineOptions
 from autoprune.errors import ConfigError
 from autoprune.export.architecture import PYTHON_MODEL, load
 from autoprune.pipeline import driver
@@ -28,7 +30,7 @@ from autoprune.pipeline.ingredients import check_outputs, pick_device
 from autoprune.pipeline.phases import write_reports
 from autoprune.pipeline.prepare import Ingredients
 from autoprune.search.progress import Mode
-from autoprune.search.run_directory import read_json
+from autoprune.search.run_directory import free_directory, read_json
 from autoprune.space.groups import Widths
 from autoprune.space.origin import full_network
 from autoprune.space.program import Example
@@ -39,6 +41,9 @@ from autoprune.training.task import ClassificationTask, Task
 from autoprune.verdict.record import Arm, RunRecord, Verdict
 
 __all__ = ["SearchResult", "Space", "resume", "search", "trace"]
+
+Bounds: TypeAlias = Bound | Sequence[Bound]
+"""What one search, or each of a family, may cost."""
 
 
 @final
@@ -95,11 +100,57 @@ class SearchResult:
         return driver.export_run(self.directory, Path(folder))
 
 
+class SearchArguments(TypedDict, total=False):
+    """The keyword arguments of `search` beside the constraints; said there."""
+
+    metrics: MetricSettings | None
+    data: object
+    score_func: Callable[[nn.Module], float] | None
+    train_func: Callable[[nn.Module, int, int], Any] | None
+    test_func: Callable[[nn.Module], float] | None
+    trained: bool
+    space: SpaceOptions | Mapping[str, Any] | Path | str | None
+    controller: str | Mapping[str, Any]
+    evaluator: str | Mapping[str, Any]
+    criterion: str
+    trials: int
+    training: TrainingOptions | Mapping[str, Any] | None
+    verdict: VerdictOptions | Mapping[str, Any] | None
+    seed: int
+    device: str
+    threads: int | None
+    run_dir: Path | str | None
+    resume: bool
+    storage: str | None
+    progress: Mode
+    engine: str | Mapping[str, Any]
+
+
+@overload
 def search(
     model: nn.Module,
     example_input: Example,
     *,
     constraints: Mapping[str, Bound],
+    **arguments: Unpack[SearchArguments],
+) -> SearchResult: ...
+
+
+@overload
+def search(
+    model: nn.Module,
+    example_input: Example,
+    *,
+    constraints: Mapping[str, Bounds],
+    **arguments: Unpack[SearchArguments],
+) -> SearchResult | tuple[SearchResult, ...]: ...
+
+
+def search(
+    model: nn.Module,
+    example_input: Example,
+    *,
+    constraints: Mapping[str, Bounds],
     metrics: MetricSettings | None = None,
     data: object = None,
     score_func: Callable[[nn.Module], float] | None = None,
@@ -119,8 +170,9 @@ def search(
     run_dir: Path | str | None = None,
     resume: bool = False,
     storage: str | None = None,
+    engine: str | Mapping[str, Any] = "local",
     progress: Mode = "auto",
-) -> SearchResult:
+) -> SearchResult | tuple[SearchResult, ...]:
     """Search the widths of a model under a budget and compare the winner with uniform pruning.
 
     Args:
@@ -128,7 +180,8 @@ def search(
         example_input: a tensor, a tuple of positional inputs, or a mapping of keyword inputs; a batch of 1 gives costs
             per image.
         constraints: metric -> upper limit, `"50%"` of the full model, a number, `"40M"`, or a range
-            `{"min": "45%", "max": "50%"}`; several at once.
+            `{"min": "45%", "max": "50%"}`; several at once. With a list of limits, `["75%", "50%", "25%"]`, a family
+            of searches that share the trace, the base network and every score.
         metrics: metric -> its settings, for example `{"latency_ms": {"profile": "cpu.json"}}`.
         data: for classification: a data set's name, `module:function`, `DataSplits`, or train, validation and
             optionally test as a tuple or mapping of data sets or loaders. With `score_func`: training data for batch
@@ -148,9 +201,13 @@ def search(
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads while the search runs; None leaves what is set.
         run_dir: where everything is written; a free directory below `runs/` by default.
-        resume: go on with the run in `run_dir` (the other arguments must be the run's own).
+        resume: go on with the run, or the family, in `run_dir` (the other arguments must be its own).
         storage: Optuna storage URL of the ledger; a journal file in the run directory by default.
+        engine: "local", "ray", or {"name": "ray", "address": …, "workers": …, …}; a run may be resumed on another one.
         progress: "auto", "rich", "plain" or "silent".
+
+    Returns:
+        What the search found; a tuple of that, one for each budget in their order, where limits are lists.
 
     Raises:
         AutopruneError: one clear message; nothing is written before the job is known to be usable.
@@ -165,7 +222,7 @@ def search(
         "training": _dump(training),
         "space": space_options(space).model_dump(),
         "constraints": constraints,
-        "metrics": metrics or {},
+        "metrics": _plain_settings(metrics or {}),
         "search": {
             "trials": trials,
             "controller": controller,
@@ -174,6 +231,7 @@ def search(
             "storage": storage,
         },
         "verdict": {"seeds": 0} if skip_verdict else _dump(verdict),
+        "engine": engine,
     }
     job = validated(Job, given, "search")
     chosen_device = pick_device(device)
@@ -192,20 +250,38 @@ def search(
         )
     ingredients = Ingredients(job, model, trained, example_input, task)
     path = Path(run_dir) if run_dir is not None else None
-    if not resume:
-        return SearchResult(driver.run(ingredients, path, progress=progress), model)
-    if path is None:
+    if resume and path is None:
         raise ConfigError("resume=True needs run_dir, the directory of the run to go on with")
-    return SearchResult(driver.resume(ingredients, path, progress=progress), model)
+    path = path or free_directory(driver.RUNS, job.name)
+    if len(job.family) > 1:
+        family = (driver.resume_family if resume else driver.start_family)(ingredients, path, progress=progress)
+        return tuple(SearchResult(record, model) for record in family)
+    return SearchResult((driver.resume if resume else driver.run)(ingredients, path, progress=progress), model)
 
 
-def resume(run_dir: Path | str, *, progress: Mode = "auto") -> SearchResult:
+def resume(
+    run_dir: Path | str, *, progress: Mode = "auto", engine: str | Mapping[str, Any] | None = None
+) -> SearchResult:
     """Go on with a run that was started from a job file; for a run started by `search`, call it with `resume=True`.
+
+    Args:
+        run_dir: of the run.
+        progress: "auto", "rich", "plain" or "silent".
+        engine: another one than it began on, as for `search`.
 
     Raises:
         RunError: there is no such run, or what it was started with has changed.
     """
-    return SearchResult(driver.resume_job(Path(run_dir), progress=progress), None)
+    options = None if engine is None else validated(EngineOptions, engine, "engine")
+    return SearchResult(driver.resume_job(Path(run_dir), progress=progress, engine=options), None)
+
+
+def _plain_settings(metrics: MetricSettings) -> dict[str, dict[str, Any]]:
+    """Settings that a job file can hold: a device profile as its content."""
+    return {
+        metric: {name: given.to_json() if isinstance(given, DeviceProfile) else given for name, given in own.items()}
+        for metric, own in metrics.items()
+    }
 
 
 def _dump(options: TrainingOptions | VerdictOptions | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import autoprune
+from autoprune import api
 from autoprune.errors import AutopruneError, BudgetError, ConfigError, EvaluationError, RunError, SpaceError, TraceError
 
 
@@ -311,3 +313,9 @@ def test_train_func_sees_the_epochs_and_seeds_of_the_job(tmp_path: Path, model: 
     regression(tmp_path / "run", model, train_func=watched, trained=False, seed=3)
     assert seen[0] == (2, 3), "the base network"
     assert {seed for _, seed in seen[1:]} == {3, 4}
+
+
+def test_the_arguments_are_said_alike_in_both_places() -> None:
+    parameters = inspect.signature(api.search).parameters
+    keywords = {name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    assert keywords - {"constraints"} == set(api.SearchArguments.__annotations__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -169,7 +170,7 @@ class DeviceProfile:
         features: what whole networks are fitted on; see `latency_ms.FEATURES`.
         coefficients: one for each feature.
         networks: measured networks: model, widths, values of the features, milliseconds (lower quartile) of each of two
-            rounds, and their mean at the speed of the faster one.
+            measurements, and their mean.
         error: on networks held out; None before there are any.
     """
 
@@ -226,6 +227,12 @@ def read_profile(source: Path | str | Mapping[str, Any] | DeviceProfile) -> Devi
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ConfigError(f"device profile {name} is incomplete or damaged ({what}); {make}") from error
+
+
+def profile_fingerprint(source: Any) -> str:
+    """A hash of all that a profile says, however it is given; raises what `read_profile` raises."""
+    plain = json.dumps(read_profile(source).to_json(), sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def write_profile(profile: DeviceProfile, path: Path) -> None:

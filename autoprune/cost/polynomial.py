@@ -6,6 +6,8 @@ candidates is then two matrix products. float64 is exact here: every partial sum
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, final
 
@@ -35,9 +37,15 @@ class Polynomial:
         self._constant = 0.0
         self._linear = np.zeros(n_groups)
         self._quadratic = np.zeros((n_groups, n_groups))
-        self._higher: list[tuple[float, list[tuple[float, FloatArray]]]] = []  # attention: three sizes in one product
+        products: list[tuple[float, list[AffineSize]]] = []  # of three sizes and more: attention, blocks
         for coefficient, sizes in terms:
-            self._add(float(coefficient), [_dense(size, n_groups) for size in sizes])
+            varying = [size for size in sizes if size.terms]
+            fixed = float(coefficient) * math.prod(size.constant for size in sizes if not size.terms)
+            if len(varying) > 2:
+                products.append((fixed, varying))
+            else:
+                self._add(fixed, [_dense(size, n_groups) for size in varying])
+        self._higher = _Products(products, n_groups) if products else None
 
     def __call__(self, widths: WidthMatrix) -> FloatArray:
         """Return the (N,) values at the (N, G) widths."""
@@ -56,24 +64,44 @@ class Polynomial:
     def _sum(self, w: FloatArray, products: FloatArray, *, out: FloatArray) -> None:
         np.einsum("ij,ij->i", products, w, out=out)
         out += self._constant
-        for coefficient, factors in self._higher:
-            product = np.full(len(w), coefficient)
-            for constant, linear in factors:
-                product *= constant + w @ linear
-            out += product
+        if self._higher is not None:
+            out += self._higher(w)
 
-    def _add(self, coefficient: float, factors: list[tuple[float, FloatArray]]) -> None:
-        varying = [factor for factor in factors if factor[1].any()]
-        for constant, linear in factors:
-            if not linear.any():
-                coefficient *= constant
-        if len(varying) > 2:
-            self._higher.append((coefficient, varying))
-            return
-        (a0, a), (b0, b) = [*varying, (1.0, np.zeros_like(self._linear)), (1.0, np.zeros_like(self._linear))][:2]
+    def _add(self, coefficient: float, varying: list[tuple[float, FloatArray]]) -> None:
+        one = (1.0, np.zeros_like(self._linear))
+        (a0, a), (b0, b) = [*varying, one, one][:2]
         self._constant += coefficient * a0 * b0
         self._linear += coefficient * (a0 * b + b0 * a)
         self._quadratic += coefficient * np.outer(a, b)
+
+
+@final
+class _Products:
+    """Products of three sizes and more; each size is computed once, for all products that it is a factor of."""
+
+    def __init__(self, products: Iterable[tuple[float, Sequence[AffineSize]]], n_groups: int) -> None:
+        rows: dict[AffineSize, int] = {}
+        by_length: dict[int, list[tuple[float, list[int]]]] = defaultdict(list)
+        for coefficient, sizes in products:
+            by_length[len(sizes)].append((coefficient, [rows.setdefault(size, len(rows)) for size in sizes]))
+        dense = [_dense(size, n_groups) for size in rows]
+        self._constants = np.array([[constant] for constant, _ in dense])
+        self._linear = np.array([linear for _, linear in dense])
+        self._terms = [
+            (np.array([coefficient for coefficient, _ in terms]), np.array([factors for _, factors in terms]).T)
+            for terms in by_length.values()
+        ]
+
+    def __call__(self, w: FloatArray) -> FloatArray:
+        """Return the (N,) sums at the (N, G) widths."""
+        sizes = self._linear @ w.T + self._constants
+        total: FloatArray = np.zeros(len(w))
+        for coefficients, factors in self._terms:
+            product = sizes[factors[0]]
+            for rows in factors[1:]:
+                product *= sizes[rows]
+            total += coefficients @ product
+        return total
 
 
 def log_widths(widths: npt.ArrayLike) -> FloatArray:

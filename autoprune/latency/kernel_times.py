@@ -12,7 +12,7 @@ import numpy as np
 from autoprune.cost.device_profile import Conditions, Grid, Table
 from autoprune.cost.kernels import Kernel
 from autoprune.latency.backends.base import Backend, Runner
-from autoprune.latency.measure import clock
+from autoprune.latency.clock import clock
 
 Sizes: TypeAlias = tuple[int, ...]
 TimeAt: TypeAlias = Callable[[Sizes], float]

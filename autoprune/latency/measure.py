@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,10 +18,10 @@ from autoprune.cost.device_profile import Conditions, cpu_name
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.latency import BACKENDS
 from autoprune.latency.backends.base import Backend, Runner
+from autoprune.latency.clock import clock
 from autoprune.randomness import untouched
+from autoprune.space.groups import FloatArray
 from autoprune.space.program import Example, call_arguments
-
-resource: Any = importlib.import_module("resource") if importlib.util.find_spec("resource") else None  # not on Windows
 
 LEAST_REPEATS = 50
 _BURST = 5
@@ -101,6 +99,8 @@ def measure_many(
 ) -> list[Latency]:
     """Measure several networks in turns, so that whatever else the machine does meets all of them alike.
 
+    Each turn goes through all of them in another order: none always follows the same one.
+
     Args:
         networks: only read; copies run in evaluation mode without gradients.
         example: inputs; its batch is repeated up to the one of the conditions.
@@ -114,27 +114,66 @@ def measure_many(
         EvaluationError: a network does not run.
     """
     chosen = conditions or Conditions()
-    for name, given, least in (("repeats", repeats, LEAST_REPEATS), ("warmup", warmup, 1)):
-        if given < least:
-            raise ConfigError(f"latency: {name} must be at least {least}, got {given}")
-    backend = make_backend(chosen)
-    with running(chosen):
-        runs = [ready(backend, network, example, chosen) for network in networks]
+    _check(repeats=repeats, warmup=warmup)
+    return _summaries(_turns(networks, example, chosen, -(-repeats // _BURST), warmup, progress), chosen)
+
+
+def measure_twice(
+    networks: Sequence[nn.Module],
+    example: Example,
+    conditions: Conditions | None = None,
+    *,
+    repeats: int = LEAST_REPEATS,
+    warmup: int = 5,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Latency], list[Latency]]:
+    """Two measurements of each network, one from every other turn: what the machine is like meets both alike.
+
+    How far they are apart is the noise of measuring. For the arguments and errors see `measure_many`; each of the two
+    has as many repeats as asked for.
+    """
+    chosen = conditions or Conditions()
+    _check(repeats=repeats, warmup=warmup)
+    ms = _turns(networks, example, chosen, 2 * -(-repeats // _BURST), warmup, progress)
+    return _summaries(ms[:, ::2], chosen), _summaries(ms[:, 1::2], chosen)
+
+
+def _check(**numbers: int) -> None:
+    for name, least in (("repeats", LEAST_REPEATS), ("warmup", 1)):
+        if numbers[name] < least:
+            raise ConfigError(f"latency: {name} must be at least {least}, got {numbers[name]}")
+
+
+def _turns(
+    networks: Sequence[nn.Module],
+    example: Example,
+    conditions: Conditions,
+    turns: int,
+    warmup: int,
+    progress: Callable[[int, int], None],
+) -> FloatArray:
+    """(networks, turns, runs) milliseconds."""
+    backend, rng = make_backend(conditions), np.random.default_rng(0)
+    with running(conditions):
+        runs = [ready(backend, network, example, conditions) for network in networks]
         for run in runs:
             with blame(EvaluationError, "the network that is to be measured does not run"):
-                clock(run, warmup, chosen)
-        turns = -(-repeats // _BURST)
-        ms = np.empty((len(runs), turns * _BURST))
+                clock(run, warmup, conditions)
+        ms = np.empty((len(runs), turns, _BURST))
         for turn in range(turns):
-            for number, run in enumerate(runs):
-                run()
-                for position in range(turn * _BURST, (turn + 1) * _BURST):
-                    ms[number, position] = clock(run, 1, chosen)
+            for number in rng.permutation(len(runs)):
+                runs[number]()
+                ms[number, turn] = [clock(runs[number], 1, conditions) for _ in range(_BURST)]
             progress(turn + 1, turns)
-    machine, versions = machine_name(chosen.device), backend_versions(backend)
+    return ms
+
+
+def _summaries(ms: FloatArray, conditions: Conditions) -> list[Latency]:
+    machine, versions = machine_name(conditions.device), backend_versions(make_backend(conditions))
+    flat = ms.reshape(len(ms), -1)
     return [
-        Latency(float(np.median(row)), (float(low), float(high)), len(row), chosen, machine, versions)
-        for row, low, high in zip(ms, *np.percentile(ms, [25, 75], axis=1), strict=True)
+        Latency(float(np.median(row)), (float(low), float(high)), len(row), conditions, machine, versions)
+        for row, low, high in zip(flat, *np.percentile(flat, [25, 75], axis=1), strict=True)
     ]
 
 
@@ -180,38 +219,6 @@ def with_batch(example: Example, batch: int) -> Example:
 
     repeated: Example = pytree.tree_map(grown, example)
     return repeated
-
-
-def clock(run: Runner, times: int, conditions: Conditions) -> float:
-    """Milliseconds of one run, the mean of as many in a row.
-
-    On a GPU by events. On a CPU by the clock on the wall; where the operating system took the processor away in between
-    and a single thread was measured, by the processor time of that thread, so that other programs do not count.
-    """
-    if conditions.device.startswith("cuda"):
-        start, end = _event(), _event()
-        start.record()
-        for _ in range(times):
-            run()
-        end.record()
-        torch.cuda.synchronize(conditions.device)
-        return float(start.elapsed_time(end)) / times
-    taken_away = _interruptions()
-    busy, started = time.thread_time(), time.perf_counter()
-    for _ in range(times):
-        run()
-    wall, busy = time.perf_counter() - started, time.thread_time() - busy
-    disturbed = conditions.threads == 1 and _interruptions() > taken_away
-    return (min(wall, busy) if disturbed else wall) * 1e3 / times
-
-
-def _event() -> Any:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-
-
-def _interruptions() -> int:
-    """How often this thread had to leave the processor to others; 0 where the system does not tell."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw if resource is not None else 0
 
 
 @contextmanager

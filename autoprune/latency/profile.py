@@ -17,8 +17,15 @@ from autoprune.cost.latency_ms import FEATURES, LatencyPrediction, calls_of, mis
 from autoprune.errors import ConfigError
 from autoprune.latency.fit import fit, held_out
 from autoprune.latency.kernel_times import KernelTimer, time_kernel
-from autoprune.latency.measure import LEAST_REPEATS, backend_versions, machine_name, make_backend, measure_many, running
-from autoprune.space.groups import FloatArray, IntArray, SearchSpace, Widths
+from autoprune.latency.measure import (
+    LEAST_REPEATS,
+    backend_versions,
+    machine_name,
+    make_backend,
+    measure_twice,
+    running,
+)
+from autoprune.space.groups import IntArray, SearchSpace, Widths
 from autoprune.space.program import Example
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -51,7 +58,7 @@ def build_profile(
         conditions: under which everything is measured; those of `add_to` where it is given.
         label: name of the model in the profile.
         networks: how many whole networks are measured, at least 10, or 0 for kernels alone.
-        repeats: timed runs of each network, at least 50; there are two rounds of them.
+        repeats: timed runs of each network, at least 50; it is measured twice.
         seed: of the random widths.
         add_to: a profile of this machine that gets the kernels and networks that it lacks.
         progress: told after each kernel and each turn.
@@ -79,31 +86,27 @@ def refitted(profile: DeviceProfile) -> DeviceProfile:
     return replace(profile, features=FEATURES, coefficients=coefficients, error=error)
 
 
-def _both_rounds(first: FloatArray, second: FloatArray) -> FloatArray:
-    """The mean of two rounds of the same networks, as if both had met the machine in its faster hour."""
-    drift = float(np.median(second / first))
-    return (first / max(1.0, 1.0 / drift) + second / max(1.0, drift)) / 2
-
-
 def random_widths(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
-    """(n, G) distinct random members: every other one around a size of its own, the rest without one.
+    """(n, G) distinct random members but the full one, each around a size of its own and more or less even.
+
+    Widths that are all drawn alone would give networks of nearly the same latency: sums of many vary little. Candidates
+    of a search are of any size, some nearly uniform and some not.
 
     Of the blocks that can be left out, each member lacks a random share of at most a half.
     """
     found: dict[Widths, None] = {}
-    for number in range(50 * n):
-        middle = rng.uniform(0.1, 1.0)
-        low, high = (max(0.0, middle - 0.3), min(1.0, middle + 0.3)) if number % 2 else (0.0, 1.0)
-        ratios = rng.uniform(low, high, size=len(space.groups))
+    for _ in range(50 * n):
+        middle, spread = rng.uniform(0.15, 1.0), rng.uniform(0.0, 0.5)
+        ratios = np.clip(rng.uniform(middle - spread, middle + spread, size=len(space.groups)), 0.0, 1.0)
         kept = rng.random(len(space.groups)) >= rng.uniform(0.0, 0.5)
-        found[
-            space.nearest(
-                [
-                    float(on) if group.kind == "blocks" else ratio * group.width
-                    for group, ratio, on in zip(space.groups, ratios, kept, strict=True)
-                ]
-            )
-        ] = None
+        member = space.nearest(
+            [
+                float(on) if group.kind == "blocks" else ratio * group.width
+                for group, ratio, on in zip(space.groups, ratios, kept, strict=True)
+            ]
+        )
+        if member != space.full:
+            found[member] = None
         if len(found) == n:
             break
     return np.array(list(found), dtype=np.int64)
@@ -171,18 +174,15 @@ def _measured(
     rows: list[Widths] = [tuple(int(w) for w in row) for row in widths]
     built = [build(row) for row in rows]
     features = LatencyPrediction(space, replace(profile, coefficients=())).features(widths)
-    rounds = [
-        measure_many(
-            built,
-            example,
-            profile.conditions,
-            repeats=repeats,
-            progress=lambda done, total, r=number: progress("networks", done + r * total, 2 * total),  # type: ignore[misc]
-        )
-        for number in range(2)
-    ]
+    rounds = measure_twice(
+        built,
+        example,
+        profile.conditions,
+        repeats=repeats,
+        progress=lambda done, total: progress("networks", done, total),
+    )
     first, second = (np.array([latency.quiet for latency in one]) for one in rounds)
-    ms = _both_rounds(first, second)
+    ms = (first + second) / 2
     return [
         {"model": label, "widths": list(row), "features": values.tolist(), "ms": float(both), "rounds": [one, two]}
         for row, values, both, one, two in zip(rows, features, ms, first.tolist(), second.tolist(), strict=True)

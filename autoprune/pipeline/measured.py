@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
+import numpy as np
+
+from autoprune.cost.device_profile import read_profile
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.evaluators.base import Workbench
-from autoprune.latency.finals import LatencyChoice, choose_by_latency
+from autoprune.latency.finals import METRIC, LatencyChoice, MeasuredFinal, choose_by_latency
+from autoprune.latency.measure import measure_many
 from autoprune.search.progress import Progress
 from autoprune.search.run_directory import RunDirectory, read_json
 from autoprune.space.groups import Widths
 from autoprune.space.program import Example
 
 _FILE = "latency.json"
+_REPEATS = 200
 
 
 def measured_winner(
@@ -43,10 +50,48 @@ def measured_winner(
     choice = choose_by_latency(domain, ranked, bench.candidate, example)
     if choice is None:
         return ranked[0]
-    directory.write_json(_FILE, choice.to_json())
+    profile = read_profile(domain.budget.settings[METRIC]["profile"])
+    error = None if profile.error is None else asdict(profile.error)
+    directory.write_json(_FILE, {**choice.to_json(), "profile": {"date": profile.date, "error": error}})
     if not choice.kept:
         progress.note(
             f"no network was measured within latency_ms ≤ {choice.limit:.4g}; the fastest took "
             f"{choice.winner.latency.quiet:.4g}: profile this device again while nothing else runs on it"
         )
     return choice.winner.widths
+
+
+def measure_compared(
+    domain: BudgetedSpace, named: Mapping[str, Widths], bench: Workbench, example: Example, directory: RunDirectory
+) -> Mapping[str, Any] | None:
+    """Measure the networks of the comparison and the unpruned one in turns, and add them to `latency.json`, once.
+
+    The winner was chosen by its measurement, which flatters it; this is another one.
+
+    Args:
+        domain: space and budget.
+        named: what is compared.
+        bench: builds them.
+        example: what the model was traced with.
+        directory: of the run.
+
+    Returns:
+        The content of `latency.json`; None where nothing was measured in this run.
+
+    Raises:
+        EvaluationError: a network does not run.
+    """
+    if not (directory / _FILE).is_file():
+        return None
+    facts = read_json(directory / _FILE)
+    if "compared" not in facts:
+        conditions = LatencyChoice.from_json(facts).winner.latency.conditions
+        rows = [*named.values(), domain.space.full]
+        found = measure_many([bench.candidate(row) for row in rows], example, conditions, repeats=_REPEATS)
+        predicted = domain.budget.metrics[METRIC](np.array(rows))
+        facts["compared"] = {
+            name: MeasuredFinal(widths, float(ms), latency, name != "unpruned").to_json()
+            for name, widths, ms, latency in zip((*named, "unpruned"), rows, predicted, found, strict=True)
+        }
+        directory.write_json(_FILE, facts)
+    return read_json(directory / _FILE)

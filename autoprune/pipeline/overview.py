@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoprune.report.facts import FLOPS, percent, quantity
+from autoprune.report.words import FLOPS, lower_end, percent, quantity
 from autoprune.search.progress import score_text
 from autoprune.verdict.record import Arm, RunRecord
 from autoprune.verdict.statistics import UNIFORM_ARMS
@@ -52,7 +52,7 @@ def _row(record: RunRecord) -> str:
 
 
 def _limit(limit: Mapping[str, Any]) -> str:
-    lower = limit.get("lower")  # runs of older versions have none
+    lower = lower_end(limit)
     least = f"{percent(lower, limit['full'])} ≤ " if lower else ""
     return f"{least}{limit['metric']} ≤ {percent(limit['upper'], limit['full'])}"
 

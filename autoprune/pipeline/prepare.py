@@ -19,11 +19,13 @@ from autoprune.allocation import ALLOCATIONS
 from autoprune.config import Job
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
+from autoprune.cost.device_profile import profile_fingerprint
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError, blame
 from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
+from autoprune.latency.finals import METRIC as LATENCY
 from autoprune.randomness import untouched
 from autoprune.search.ledger import open_storage
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
@@ -124,8 +126,8 @@ def prepare(ingredients: Ingredients) -> Prepared:
     """
     if len(ingredients.job.family) > 1:
         raise ConfigError(
-            "constraints with a list of limits make a family of searches: start it with a job file and "
-            "`autoprune search`, or give one limit for each metric (a range is {'min': …, 'max': …})"
+            f"constraints with lists of limits make a family of {len(ingredients.job.family)} searches, not one run: "
+            f"`autoprune resume` goes on with it, or autoprune.search(…, resume=True) if it was started from Python"
         )
     return prepare_family(ingredients)[0]
 
@@ -152,6 +154,9 @@ def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
         "data": task.fingerprint,
         "weights": weights_fingerprint(ingredients.model),
     }
+    profile = job.metrics.get(LATENCY, {}).get("profile")
+    if profile is not None:
+        fingerprints["device profile"] = profile_fingerprint(profile)
     origin = origin_of(traced) if verified.space.form == "graph" else None
     family = tuple(
         Prepared(

@@ -7,33 +7,48 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any, final
 
 import yaml
 
 from autoprune.controllers.base import Trial, TrialState
+from autoprune.report.latency import latency_notes, latency_table
+from autoprune.report.words import (
+    FLOPS,
+    Table,
+    exact,
+    limit_text,
+    lower_end,
+    mean_and_deviation,
+    percent,
+    plus_minus,
+    quantity,
+)
 from autoprune.search.progress import last_line, score_text
 from autoprune.verdict.record import Arm, RunRecord
 from autoprune.verdict.statistics import UNIFORM_ARMS, signed
 
 BASELINES = (*UNIFORM_ARMS, "random_baseline")
-FLOPS = "One multiply-add counts as one FLOP."
 NAMES = {
     "winner": "searched widths",
     "uniform_all": "uniform_all: one ratio for every group",
     "uniform_inner": "uniform_inner: groups that feed a residual sum stay full, one ratio for the rest",
     "random_median": "random_median: the median of random widths inside the budget",
+    "flops_search": "flops_search: searched alike under the FLOPs of equal latency, in place of the latency limit",
 }
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of text under a header; the first column names the row."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+_EVENTS = (
+    ("lost_workers", "worker was lost", "workers were lost"),
+    ("timed_out", "evaluation passed its time limit", "evaluations passed their time limit"),
+    ("out_of_memory", "evaluation passed its memory limit", "evaluations passed their memory limit"),
+    ("retried", "evaluation was tried again", "evaluations were tried again"),
+    (
+        "unsaved_states",
+        "state of a training could not be written, so that a lost worker would have cost more than an epoch",
+        "states of trainings could not be written, so that a lost worker would have cost more than an epoch",
+    ),
+)
+"""What may happen on workers: its key in run.json, and in words."""
 
 
 @final
@@ -58,7 +73,8 @@ class Facts:
         outcome: the verdict's outcome, or "no verdict".
         budget: the limits in words.
         notes: what a reader must know to read the numbers: evaluations, FLOPs, where final scores come from.
-        arms, comparisons, costs, frozen, failed, provenance: tables.
+        arms, comparisons, latency, winners, costs, frozen, failed, provenance: tables.
+        latency_notes: how the latencies were measured and what they say.
         legend: what the arms' names mean.
         widths: one row per group.
         job: the job as YAML.
@@ -72,6 +88,9 @@ class Facts:
     arms: Table
     legend: tuple[str, ...]
     comparisons: Table
+    latency: Table
+    latency_notes: tuple[str, ...]
+    winners: Table
     costs: Table
     widths: tuple[WidthRow, ...]
     frozen: Table
@@ -87,11 +106,14 @@ def collect(record: RunRecord) -> Facts:
         title=record.directory.name,
         sentence=verdict.sentence if verdict else _without_verdict(record),
         outcome=verdict.outcome if verdict else "no verdict",
-        budget=" and ".join(_limit(limit) for limit in record.budget),
+        budget=" and ".join(limit_text(limit) for limit in record.budget),
         notes=tuple(_notes(record)),
         arms=_arms(record),
         legend=tuple(NAMES[arm.name] for arm in record.arms if arm.name != "winner" and arm.name in NAMES),
         comparisons=_comparisons(record),
+        latency=latency_table(record),
+        latency_notes=tuple(latency_notes(record)),
+        winners=_winners(record),
         costs=_costs(record),
         widths=_widths(record),
         frozen=Table(
@@ -102,29 +124,6 @@ def collect(record: RunRecord) -> Facts:
         provenance=Table(("what", "value"), tuple(flat(record.provenance))),
         job=yaml.safe_dump(_plain(record.job), sort_keys=False, allow_unicode=True),
     )
-
-
-def quantity(value: float) -> str:
-    """A cost for the eye: 62.9 M, 855.8 k, 512, 3.52."""
-    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= factor:
-            return f"{value / factor:.1f} {suffix}"
-    return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
-
-
-def exact(value: float) -> str:
-    """A cost with every digit."""
-    return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
-
-
-def percent(value: float, full: float) -> str:
-    """Share of the full network, or a dash where that costs nothing."""
-    return f"{100 * value / full:.1f} %" if full else "–"
-
-
-def _limit(limit: Mapping[str, Any]) -> str:
-    share = percent(limit["upper"], limit["full"])
-    return f"{limit['metric']} ≤ {quantity(limit['upper'])} ({share} of {quantity(limit['full'])})"
 
 
 def _without_verdict(record: RunRecord) -> str:
@@ -154,13 +153,24 @@ def _notes(record: RunRecord) -> Iterable[str]:
     chosen = [t.number for t in record.trials if t.widths == record.winner.widths and t.number in record.posterior]
     for number in chosen[:1]:
         mean, deviation = record.posterior[number]
-        smoothed = _plus_minus(mean, deviation, record.unit)
+        smoothed = plus_minus(mean, deviation, record.unit)
         yield f"The winner is trial {number}, chosen by a smoothed model of all scores, which expects {smoothed}."
     if record.chances:
         chances = " and ".join(f"{100 * chance:.0f} % for {name}" for name, chance in record.chances.items())
         yield f"By that model, the winner scores higher before any final training with a probability of {chances}."
+    yield from _engine(record.provenance.get("engine"))
     if "flops" in record.full_costs:
         yield FLOPS
+
+
+def _engine(entry: Any) -> Iterable[str]:
+    """Where the evaluations ran and what was lost there; nothing for this process alone."""
+    if not isinstance(entry, Mapping) or entry.get("name", "local") == "local":
+        return
+    workers = entry.get("workers")
+    where = f" with {workers} worker{'s' * (workers != 1)}" if workers else ""
+    told = [f"{entry[key]} {one if entry[key] == 1 else several}" for key, one, several in _EVENTS if entry.get(key, 0)]
+    yield f"Evaluations ran on {entry['name']}{where}; {', '.join(told) or 'nothing was lost or tried again'}."
 
 
 def _arms(record: RunRecord) -> Table:
@@ -174,7 +184,7 @@ def _arms(record: RunRecord) -> Table:
 
 def _arm_row(record: RunRecord, arm: Arm, protocols: Sequence[str]) -> tuple[str, ...]:
     scores = [[f.score for f in record.finals if f.arm == arm.name and f.protocol == p] for p in protocols]
-    trained = [_mean_and_deviation(values, record.unit) for values in scores]
+    trained = [mean_and_deviation(values, record.unit) for values in scores]
     searched = "–" if arm.search_score is None else score_text(arm.search_score, record.unit)
     costs = [_cost(arm.costs.get(metric), full) for metric, full in record.full_costs.items()]
     return (arm.name, *trained, searched, *costs, str(arm.evaluations))
@@ -189,16 +199,6 @@ def _base_row(record: RunRecord, protocols: int) -> tuple[str, ...]:
 
 def _cost(value: float | None, full: float) -> str:
     return "–" if value is None else f"{quantity(value)} ({percent(value, full)})"
-
-
-def _mean_and_deviation(scores: Sequence[float], unit: str) -> str:
-    if len(scores) < 2:
-        return score_text(scores[0], unit) if scores else "–"
-    return _plus_minus(fmean(scores), stdev(scores), unit)
-
-
-def _plus_minus(mean: float, deviation: float, unit: str) -> str:
-    return f"{mean:.2f} ± {deviation:.2f} %" if unit == "%" else f"{mean:.4g} ± {deviation:.2g}"
 
 
 def _comparisons(record: RunRecord) -> Table:
@@ -221,16 +221,33 @@ def _comparisons(record: RunRecord) -> Table:
     return Table(header, tuple(rows))
 
 
+def _winners(record: RunRecord) -> Table:
+    """The best network of each budget, where the controller searched for several."""
+    rows = []
+    for share, widths in record.winners.items():
+        trial = next((t for t in record.trials if t.widths == widths and t.number in record.posterior), None)
+        if trial is not None:
+            smoothed = plus_minus(*record.posterior[trial.number], record.unit)
+            costs = [_cost(trial.costs.get(metric), full) for metric, full in record.full_costs.items()]
+            rows.append((f"{100 * share:g} %", str(trial.number), smoothed, *costs, f"winner_{share:g}.json"))
+    return Table(("of the budget", "trial", "smoothed score", *record.full_costs, "widths"), tuple(rows))
+
+
 def _costs(record: RunRecord) -> Table:
     limits = {limit["metric"]: limit for limit in record.budget}
     header = ("metric", "limit", "smallest possible", *(arm.name for arm in record.arms), "unpruned")
     rows = []
     for metric, full in record.full_costs.items():
         limit = limits.get(metric)
-        bounds = ["none", "–"] if limit is None else [exact(limit["upper"]), exact(limit["smallest"])]
+        bounds = ["none", "–"] if limit is None else [_ends(limit), exact(limit["smallest"])]
         costs = [exact(arm.costs[metric]) if metric in arm.costs else "–" for arm in record.arms]
         rows.append((metric, *bounds, *costs, exact(full)))
     return Table(header, tuple(rows))
+
+
+def _ends(limit: Mapping[str, Any]) -> str:
+    lower = lower_end(limit)
+    return f"{exact(lower)} to {exact(limit['upper'])}" if lower else exact(limit["upper"])
 
 
 def _widths(record: RunRecord) -> tuple[WidthRow, ...]:

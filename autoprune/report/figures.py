@@ -17,7 +17,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.report.facts import BASELINES, FLOPS
+from autoprune.report.facts import BASELINES
+from autoprune.report.words import FLOPS
 from autoprune.verdict.record import Comparison, RunRecord
 from autoprune.verdict.statistics import UNIFORM_ARMS, signed
 

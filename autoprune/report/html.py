@@ -8,7 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from autoprune.report import figures
-from autoprune.report.facts import FLOPS, collect
+from autoprune.report.facts import collect
+from autoprune.report.words import FLOPS
 from autoprune.verdict.record import RunRecord
 
 

@@ -6,7 +6,8 @@ import html
 from collections.abc import Iterable
 from pathlib import Path
 
-from autoprune.report.facts import FLOPS, Facts, Table, collect
+from autoprune.report.facts import Facts, collect
+from autoprune.report.words import FLOPS, Table
 from autoprune.verdict.record import RunRecord
 
 
@@ -24,6 +25,11 @@ def _lines(facts: Facts) -> Iterable[str]:
     yield from _section("Networks compared", facts.arms)
     yield from (*(f"- {_text(line)}" for line in facts.legend), "")
     yield from _section("Searched minus uniform", facts.comparisons, "No final networks were trained.")
+    if facts.latency.rows:
+        yield from _section("Measured latency", facts.latency)
+        yield from (*(f"- {_text(note)}" for note in facts.latency_notes), "")
+    if facts.winners.rows:
+        yield from _section("The best of each budget", facts.winners)
     yield from _section("Widths", _widths(facts))
     yield from _section("Costs", facts.costs)
     yield f"{FLOPS}\n"

@@ -12,14 +12,21 @@ from torch import Tensor, nn
 _TABLES = ("_parameters", "_buffers", "_modules")
 _PROTOCOL = ("__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__", "__setstate__")
 _USUAL = tuple(getattr(nn.Module, name, None) for name in _PROTOCOL)
-_MAPPINGS = (dict, OrderedDict)
-_COLLECTIONS = (*_MAPPINGS, list, set)
+_COLLECTIONS = (dict, OrderedDict, list, set)
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type)
 
 
 class _Attributes(NamedTuple):
-    """Names of attributes: collections of constants and their types, others that are no constants, tables of parts."""
+    """Names of attributes.
 
+    Attributes:
+        empty: empty collections, and their types.
+        shallow: collections of constants, and their types.
+        deep: all else that is no constant.
+        tables: tables of parameters, buffers and modules.
+    """
+
+    empty: tuple[tuple[str, Callable[..., Any]], ...]
     shallow: tuple[tuple[str, Callable[..., Any]], ...]
     deep: tuple[str, ...]
     tables: tuple[str, ...]
@@ -62,8 +69,10 @@ class Parts:
                 copy.deepcopy(module, made)
         for (module, attributes), shell in zip(plain, shells, strict=True):
             content = module.__dict__.copy()
-            for key, kind in attributes.shallow:  # mostly empty hook tables, a dozen of each module
-                content[key] = kind(content[key]) if content[key] else kind()
+            for key, kind in attributes.empty:  # hook tables, a dozen of each module
+                content[key] = kind()
+            for key, kind in attributes.shallow:
+                content[key] = kind(content[key])
             for key in attributes.deep:
                 content[key] = copy.deepcopy(content[key], made)
             for key in attributes.tables:
@@ -94,15 +103,17 @@ def _copies_its_own_way(module: nn.Module) -> bool:
 
 
 def _attributes(module: nn.Module) -> _Attributes:
-    shallow, deep, tables = [], [], []
+    empty, shallow, deep, tables = [], [], [], []
     for name, value in module.__dict__.items():
         if name in _TABLES and value:
             tables.append(name)
-        elif type(value) in _COLLECTIONS and all(map(_is_constant, value)) and not (value and type(value) in _MAPPINGS):
+        elif type(value) in _COLLECTIONS and not value:
+            empty.append((name, type(value)))
+        elif type(value) in (list, set) and all(map(_is_constant, value)):
             shallow.append((name, type(value)))
         elif not _is_constant(value):
             deep.append(name)
-    return _Attributes(tuple(shallow), tuple(deep), tuple(tables))
+    return _Attributes(tuple(empty), tuple(shallow), tuple(deep), tuple(tables))
 
 
 def _is_constant(value: object) -> bool:

@@ -10,13 +10,19 @@ import torch
 from torch import Tensor
 
 _ROW = 4  # elements from which on a kernel is copied as one piece
+_LARGE = 1 << 16
 
 
 @final
 class Scissors:
-    """Cuts tensors; what is cut along one axis of two lies in one place for all of them (not for several threads)."""
+    """Cuts tensors; what is cut along one axis of two lies in one place for all large ones (not for several threads).
 
-    def __init__(self) -> None:
+    Args:
+        large: elements from which on a part is large: memory that is there already is then faster than new memory.
+    """
+
+    def __init__(self, *, large: int = _LARGE) -> None:
+        self._large = large
         self._bench: Tensor | None = None
         self._places: Tensor | None = None
 
@@ -33,13 +39,15 @@ class Scissors:
             kernel = math.prod(full.shape[2:])
             if kernel >= _ROW:
                 return self._kernels(full, indices, along[1][1].to(full.device), kernel)
-        part = self._part(full, dim, len(indices))
+        size = full.numel() // full.shape[dim] * len(indices)
+        if size < self._large:
+            return self.cut(full.index_select(dim, indices), along[1:])
+        part = self._part(full, dim, len(indices), size)
         torch.index_select(full, dim, indices, out=part)
         return self.cut(part, along[1:])
 
-    def _part(self, full: Tensor, dim: int, length: int) -> Tensor:
+    def _part(self, full: Tensor, dim: int, length: int, size: int) -> Tensor:
         shape = [*full.shape[:dim], length, *full.shape[dim + 1 :]]
-        size = math.prod(shape)
         known = self._bench
         if known is None or known.dtype != full.dtype or known.device != full.device or len(known) < size:
             known = self._bench = full.new_empty(size)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import SpaceError
-from autoprune.space.attributes import adapt_attributes
+from autoprune.space.attributes import adapt_heads, adapters
 from autoprune.space.blocks import Skip
 from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
 from autoprune.space.parts import Parts
@@ -78,19 +78,22 @@ class Slicer:
     def __init__(self, model: nn.Module, space: SearchSpace, ranking: Ranking) -> None:
         check_model(model, space)
         self._model, self._space = model, space
-        self._parts, self._scissors = Parts(model), Scissors()
-        self._axes: list[tuple[IntArray, IntArray]] = []  # of each distinct axis: group and rank of every index
+        self._parts, self._scissors, self._adapters = Parts(model), Scissors(), adapters(model)
+        self._axes: list[tuple[int, IntArray, IntArray]] = []
+        """Of each distinct axis: its group, or -1 where it has several; group and rank of every index."""
         numbers: dict[int, int] = {}
-        self._tensors: list[tuple[str, MutableMapping[str, Any], str, tuple[tuple[int, int], ...]]] = []
+        self._tensors: list[tuple[str, MutableMapping[str, Any], str, tuple[tuple[int, int], ...], bool]] = []
         for layout in space.tensors:
             dims = [(dim, axis) for dim, axis in enumerate(layout.axes) if axis is not None]
             for _, axis in dims:
                 if id(axis) not in numbers:
                     numbers[id(axis)] = len(self._axes)
-                    self._axes.append((axis.group, _ranks(axis, ranking)))
+                    first = int(axis.group[0])
+                    only = first if (axis.group == first).all() else -1
+                    self._axes.append((only, axis.group, _ranks(axis, ranking)))
             table, name = self._parts.table_of(layout.name)
             places = tuple((dim, numbers[id(axis)]) for dim, axis in dims)
-            self._tensors.append((layout.name, table, name, places))
+            self._tensors.append((layout.name, table, name, places, layout.kind == "parameter"))
 
     def __call__(self, widths: Widths) -> nn.Module:
         """Build the network of these widths, a member of the space.
@@ -105,33 +108,45 @@ class Slicer:
         with torch.no_grad():
             self._cut(widths, gone, made)
             sliced: nn.Module = self._parts.assemble(made, [block.name for block in blocks])
-        adapt_attributes(self._model, sliced, self._space, widths)
+        for module, adapt in self._adapters:
+            copied = made.get(id(module))
+            if type(copied) is type(module):  # not in a block that is left out
+                adapt(copied)
         if self._space.form == "graph":
             sliced.follow_widths(widths)  # type: ignore[operator]
+        else:
+            adapt_heads(self._model, sliced, self._space, widths)
         return sliced
 
     def _cut(self, widths: Widths, gone: Collection[str], made: dict[int, Any]) -> None:
         """Add to `made` what is left of every tensor that stays."""
-        scissors, kept = self._scissors, self._kept(widths)
-        for name, table, key, dims in self._tensors:
-            if name in gone:
+        kept, cut = self._kept(widths), self._scissors.cut
+        for name, table, key, dims, trained in self._tensors:
+            if gone and name in gone:
                 continue
             full = table[key]
             if len(dims) == 1 and full.is_cpu:  # most tensors are vectors
-                dim, indices = dims[0][0], kept[dims[0][1]]
-                cut = full.clone() if indices is None else full.index_select(dim, indices)
+                dim, axis = dims[0]
+                indices = kept[axis]
+                left = full.clone() if indices is None else full.index_select(dim, indices)
             else:
                 along = [(dim, indices) for dim, axis in dims if (indices := kept[axis]) is not None]
-                cut = scissors.cut(full, along) if along else full.clone()
-            made[id(full)] = nn.Parameter(cut, full.requires_grad) if isinstance(full, nn.Parameter) else cut
+                left = cut(full, along) if along else full.clone()
+            if trained:  # nobody else has it: it becomes a parameter itself, as lazy parameters of torch do
+                left.__class__ = nn.Parameter
+                left.requires_grad_(full.requires_grad)
+            made[id(full)] = left
 
     def _kept(self, widths: Widths) -> list[Tensor | None]:
         """Surviving indices of each distinct axis; None where all survive."""
         limits = np.array([*widths, 1])  # of group -1: always kept, with rank 0
         kept: list[Tensor | None] = []
-        for group, rank in self._axes:
-            keep = rank < limits[group]
-            kept.append(None if keep.all() else torch.from_numpy(np.flatnonzero(keep)))
+        for only, group, rank in self._axes:
+            if only >= 0 and widths[only] == self._space.groups[only].width:
+                kept.append(None)
+                continue
+            keep = rank < (widths[only] if only >= 0 else limits[group])
+            kept.append(torch.from_numpy(keep.nonzero()[0]) if only >= 0 or not keep.all() else None)
         return kept
 
 

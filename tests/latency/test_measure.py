@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from autoprune.cost.device_profile import Conditions, cpu_name
 from autoprune.errors import ConfigError, EvaluationError, RegistryError
+from autoprune.latency import clock as timing
 from autoprune.latency import measure as measuring
-from autoprune.latency.measure import measure, measure_many, with_batch
+from autoprune.latency.measure import measure, measure_many, measure_twice, with_batch
 from autoprune.randomness import seeded
 
 X = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
@@ -55,8 +56,27 @@ def test_networks_take_turns_in_evaluation_mode_without_gradients() -> None:
     log = Log()
     measure_many([Products(1, log), Products(2, log)], X, Conditions(threads=2), repeats=50, warmup=3)
     assert {entry[1:4] for entry in log} == {(False, True, 2)}
-    turns = [n for n, *_ in log[6:]]  # after the warm-up
-    assert turns == ([1] * 6 + [2] * 6) * 10  # one run to fill the caches, five that count
+    runs = [n for n, *_ in log[6:]]  # after the warm-up
+    bursts = [runs[i : i + 6] for i in range(0, 120, 6)]  # one run to fill the caches, five that count
+    assert len(runs) == 120
+    assert all(len(set(burst)) == 1 for burst in bursts)
+    turns = [(bursts[i][0], bursts[i + 1][0]) for i in range(0, 20, 2)]
+    assert set(turns) == {(1, 2), (2, 1)}  # both in each turn, in either order
+
+
+def test_two_measurements_meet_the_same_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(10_000))
+
+    def slower_and_slower(run: Any, repeats: int, conditions: Conditions) -> float:
+        return 1.0 + next(times) / 1000
+
+    monkeypatch.setattr(measuring, "clock", slower_and_slower)
+    first, second = measure_twice([Products(1), Products(1)], X, repeats=50)
+    for one, other in zip(first, second, strict=True):
+        assert one.repeats == other.repeats == 50
+        assert one.quiet == pytest.approx(other.quiet, rel=0.02)  # by the end it is a fifth slower
+    with pytest.raises(ConfigError, match="repeats must be at least 50"):
+        measure_twice([Products(1)], X, repeats=10)
 
 
 def test_the_caller_notices_nothing() -> None:
@@ -102,18 +122,25 @@ def test_memory_format_and_dtype_reach_the_network() -> None:
     assert set(seen) == {(True, torch.bfloat16)}
 
 
-def test_a_run_that_was_interrupted_counts_its_own_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    def told(wall: float, own: float, interruptions: int, threads: int) -> float:
-        walls, owns, counts = iter([0.0, wall]), iter([0.0, own]), iter([0, interruptions])
-        with monkeypatch.context() as patch:
-            patch.setattr(measuring.time, "perf_counter", lambda: next(walls))
-            patch.setattr(measuring.time, "thread_time", lambda: next(owns))
-            patch.setattr(measuring, "_interruptions", lambda: next(counts))
-            return measuring.clock(lambda: None, 1, Conditions(threads=threads))
-
-    assert told(0.010, 0.004, 1, 1) == pytest.approx(4.0)
-    assert told(0.010, 0.004, 0, 1) == pytest.approx(10.0)  # it waited for something of its own
-    assert told(0.010, 0.004, 1, 2) == pytest.approx(10.0)  # the other thread's time is not known
+@pytest.mark.parametrize(
+    ("taken_away", "waited", "threads", "ms"),
+    [
+        (0, 0, 1, 4.0),  # what is missing was never this machine's to give
+        (1, 0, 1, 4.0),
+        (1, 1, 1, 4.0),
+        (0, 1, 1, 10.0),  # it waited for something of its own
+        (1, 0, 2, 10.0),  # the other thread's time is not known
+    ],
+)
+def test_a_thread_that_others_disturb_counts_its_own_time_only(
+    taken_away: int, waited: int, threads: int, ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walls, owns, counts = iter([0.0, 0.010]), iter([0.0, 0.004]), iter([(0, 0), (taken_away, waited)])
+    with monkeypatch.context() as patch:
+        patch.setattr(timing.time, "perf_counter", lambda: next(walls))
+        patch.setattr(timing.time, "thread_time", lambda: next(owns))
+        patch.setattr(timing, "_switches", lambda: next(counts))
+        assert timing.clock(lambda: None, 1, Conditions(threads=threads)) == pytest.approx(ms)
 
 
 @pytest.mark.parametrize(

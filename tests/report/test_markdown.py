@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from example_runs import example_run
 
-from autoprune.report.facts import collect, percent, quantity
+from autoprune.report.facts import collect
 from autoprune.report.markdown import write_markdown
+from autoprune.report.words import percent, quantity
 from autoprune.space.groups import FrozenPart
 from autoprune.verdict.record import RunRecord
 

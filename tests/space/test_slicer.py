@@ -30,9 +30,12 @@ IMAGE = torch.zeros(1, 3, 16, 16)
     st.lists(st.integers(1, 6), min_size=1, max_size=4),
     st.data(),
     st.sampled_from([torch.float32, torch.float64, torch.int64]),
+    st.sampled_from([0, 20, 1000]),
 )
-def test_what_is_cut_is_what_indexing_gives(shape: list[int], data: st.DataObject, dtype: torch.dtype) -> None:
-    full, scissors = torch.arange(np.prod(shape)).reshape(shape).to(dtype), Scissors()
+def test_what_is_cut_is_what_indexing_gives(
+    shape: list[int], data: st.DataObject, dtype: torch.dtype, large: int
+) -> None:
+    full, scissors = torch.arange(np.prod(shape)).reshape(shape).to(dtype), Scissors(large=large)
     for _ in range(2):  # the second time on a bench that is there already
         along, expected = [], full
         for dim in data.draw(st.sets(st.integers(0, len(shape) - 1), min_size=1)):
@@ -141,3 +144,27 @@ def test_cut_networks_train_and_are_the_models_class(blocks: bool) -> None:
         network.train()(torch.randn(2, 3, 16, 16)).sum().backward()
         assert all(p.grad is not None for p in network.parameters())
         assert all(p.grad is None for p in model.parameters())
+
+
+def test_parameters_of_a_cut_network_are_its_own_and_trainable_as_before() -> None:
+    torch.manual_seed(0)
+    model = build_model("resnet20")
+    model.get_parameter("linear.weight").requires_grad_(False)
+    space = trace(model, torch.randn(1, 3, 32, 32)).space
+    cut = Slicer(model, space, random_ranking(space, np.random.default_rng(0)))(space.uniform(0.5))
+    theirs = dict(model.named_parameters())
+    for name, parameter in cut.named_parameters():
+        assert type(parameter) is nn.Parameter
+        assert parameter.is_leaf
+        assert parameter.requires_grad == theirs[name].requires_grad == (name != "linear.weight")
+        assert parameter.untyped_storage().data_ptr() != theirs[name].untyped_storage().data_ptr()
+    assert not any(isinstance(buffer, nn.Parameter) for buffer in cut.buffers())
+    before = {name: parameter.detach().clone() for name, parameter in cut.named_parameters()}
+    optimizer = torch.optim.SGD(cut.parameters(), lr=0.1)
+    cut.train()(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+    changed = {name for name, parameter in cut.named_parameters() if not torch.equal(parameter, before[name])}
+    assert before.keys() - changed == {"linear.weight"}
+    again = copy.deepcopy(cut)
+    again.load_state_dict(cut.state_dict())
+    assert [type(parameter) for parameter in again.parameters()] == [nn.Parameter] * len(before)

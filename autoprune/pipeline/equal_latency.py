@@ -1,0 +1,73 @@
+"""Beside a search under a latency budget: one under the FLOPs of equal latency, which it must be worth more than.
+
+It is a run of its own in a folder of the run: the same job, base network and number of trials, and every score that one
+of the two has is the other's. Its winner joins the final comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from autoprune.cost.repair import BudgetedSpace
+from autoprune.errors import BudgetError
+from autoprune.latency.finals import METRIC, flops_of_equal_latency
+from autoprune.pipeline.family import Family, Memo
+from autoprune.pipeline.prepare import Prepared, job_fingerprint
+from autoprune.search.ledger import Notebook, open_storage
+from autoprune.search.run_directory import RunDirectory
+from autoprune.verdict.record import Arm, RunRecord
+
+FOLDER = "flops_search"
+"""Of the search by FLOPs, inside the run's directory; also the name of its winner in the comparison."""
+
+
+def by_flops(prepared: Prepared) -> Prepared | None:
+    """The same search under FLOPs in place of latency; the other limits stay.
+
+    Returns:
+        What is to be run; None where no latency is limited, it cannot be measured here, the job does without, or the
+        FLOPs would limit nothing.
+    """
+    job, domain = prepared.ingredients.job, prepared.domain
+    limited = any(limit.metric == METRIC for limit in domain.budget.limits)
+    if not limited or not job.verdict.flops_search or domain.budget.settings.get(METRIC, {}).get("elsewhere"):
+        return None
+    limits: dict[str, Any] = {metric: given for metric, given in domain.budget.constraints.items() if metric != METRIC}
+    equal = flops_of_equal_latency(domain)
+    known = limits.get("flops", {"max": equal})
+    limits["flops"] = {**known, "max": min(equal, known["max"])}
+    try:
+        narrowed = BudgetedSpace(prepared.space, limits, metrics=domain.budget.settings)
+    except BudgetError:  # a range of FLOPs that lies above those of equal latency
+        return None
+    if not narrowed.budget.binds:
+        return None
+    verdict = job.verdict.model_copy(update={"seeds": 0})
+    changed = job.model_copy(update={"constraints": limits, "verdict": verdict})
+    return replace(
+        prepared,
+        ingredients=replace(prepared.ingredients, job=changed),
+        domain=narrowed,
+        fingerprints={**prepared.fingerprints, "job": job_fingerprint(changed)},
+    )
+
+
+def shared_by_both(directory: RunDirectory, storage: str | None) -> Family:
+    """The base network and the scores of a run, for the search inside it.
+
+    Args:
+        directory: of the run.
+        storage: of its ledger.
+    """
+    notebook = Notebook(open_storage(storage, directory / "scores.log"), f"{directory.recorded('id')}/scores")
+    return Family(directory.path, Memo(notebook))
+
+
+def with_flops_search(compared: tuple[Arm, ...], found: RunRecord | None, domain: BudgetedSpace) -> tuple[Arm, ...]:
+    """The architectures of the final comparison, and the winner of the search by FLOPs where there was one."""
+    if found is None:
+        return compared
+    best = found.winner
+    costs = domain.budget.costs_of(best.widths)
+    return (*compared, Arm(FOLDER, best.widths, costs, best.search_score, best.evaluations))

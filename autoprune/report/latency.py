@@ -1,0 +1,130 @@
+"""What a report says under a latency budget: measured beside predicted, and beside the search by FLOPs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from autoprune.report.words import Table, exact, lower_end, mean_and_deviation, percent, quantity
+from autoprune.search.progress import score_text
+from autoprune.verdict.record import RunRecord
+from autoprune.verdict.statistics import paired_comparison, signed
+
+METRIC = "latency_ms"
+RIVAL = "flops_search"
+_NAMES = {"winner": "winner (searched by latency)", RIVAL: "flops_search (searched by FLOPs)"}
+_HEADER = ("network", "score", "FLOPs", "predicted ms", "measured ms", "of the limit", "median ms (quartiles)")
+
+
+def latency_table(record: RunRecord) -> Table:
+    """The compared networks with their latencies; no rows where nothing was measured."""
+    facts = record.latency or {}
+    return Table(_HEADER, tuple(_row(record, name, facts) for name in facts.get("compared", ())))
+
+
+def latency_notes(record: RunRecord) -> Iterable[str]:
+    """How the latencies came about, and what they say."""
+    facts = record.latency
+    if facts is None:
+        return
+    yield _measured_how(facts)
+    yield _limit(record, facts)
+    if facts.get("profile"):
+        yield _predicted_how(facts["profile"])
+    if not facts["kept"]:
+        yield "No network was measured below the limit; the fastest of those measured is the winner."
+    rival = next((arm for arm in record.arms if arm.name == RIVAL), None)
+    if rival is not None:
+        yield (
+            f"flops_search was searched in the same way under the FLOPs of equal latency: those of the uniform network "
+            f"that uses up the latency limit ({quantity(rival.costs['flops'])} used). Both searches share the base "
+            f"network and every score."
+        )
+        yield from _difference(record)
+
+
+def _row(record: RunRecord, name: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    final = facts["compared"][name]
+    arm = next((arm for arm in record.arms if arm.name == name), None)
+    costs = record.full_costs if arm is None else arm.costs
+    low, high = final["latency"]["quartiles"]
+    return (
+        _NAMES.get(name, name),
+        _score(record, name),
+        quantity(costs["flops"]) if "flops" in costs else "–",
+        exact(final["predicted"]),
+        exact(low),
+        percent(low, facts["limit"]),
+        f"{exact(final['latency']['ms'])} ({exact(low)} to {exact(high)})",
+    )
+
+
+def _score(record: RunRecord, name: str) -> str:
+    """After the final training that decides, else in the search."""
+    first = record.finals[0].protocol if record.finals else None
+    finals = [final.score for final in record.finals if (final.arm, final.protocol) == (name, first)]
+    searched = {"unpruned": record.base.get("test" if record.finals else "validation")}
+    searched |= {arm.name: arm.search_score for arm in record.arms}
+    if finals:
+        return mean_and_deviation(finals, record.unit)
+    known = searched.get(name)
+    return "–" if known is None else score_text(known, record.unit)
+
+
+def _measured_how(facts: Mapping[str, Any]) -> str:
+    latency = facts["winner"]["latency"]
+    conditions, versions = latency["conditions"], latency["versions"]
+    compared = facts.get("compared", {}).get("winner", facts["winner"])["latency"]
+    on = [conditions["backend"], f"{conditions['threads']} thread{'s' * (conditions['threads'] > 1)}"]
+    on += [f"batch {conditions['batch'] or 'of the example'}", conditions["dtype"]]
+    on += ["channels last"] * conditions["channels_last"] + ["batch norm folded"] * conditions["fold_batch_norm"]
+    on += [f"{package} {number}" for package, number in versions.items()]
+    return (
+        f"Measured on {latency['machine']} ({conditions['device']}; {', '.join(on)}): all networks in turns, "
+        f"{compared['repeats']} repeats each. The measured latency is the lower quartile, which other programs on the "
+        f"machine disturb least; the distance of the quartiles tells how much they did."
+    )
+
+
+def _limit(record: RunRecord, facts: Mapping[str, Any]) -> str:
+    limit = next((one for one in record.budget if one["metric"] == METRIC), None)
+    share = least = ""
+    if limit is not None:
+        share = f" ({percent(limit['upper'], limit['full'])} of what is predicted for the unpruned network)"
+        least = f", at least {exact(lower_end(limit))} ms" if lower_end(limit) else ""
+    chosen = facts["winner"]["latency"]["quartiles"][0]
+    return (
+        f"Limit: {exact(facts['limit'])} ms{share}{least}. The winner was chosen as the best of "
+        f"{len(facts['measured'])} measured networks that keeps it, with {exact(chosen)} ms "
+        f"({percent(chosen, facts['limit'])} of the limit); the table holds a measurement made after that choice."
+    )
+
+
+def _predicted_how(profile: Mapping[str, Any]) -> str:
+    error = profile.get("error")
+    how = "its error is not known"
+    if error is not None:
+        how = f"median error {100 * error['median']:.1f} % on {error['networks']} networks that its fit had not seen"
+    return f"Predicted from the device profile of {profile['date']}: {how}."
+
+
+def _difference(record: RunRecord) -> Iterable[str]:
+    """Winner minus the winner by FLOPs, paired by seed, for each protocol."""
+    for protocol in dict.fromkeys(final.protocol for final in record.finals):
+        ours, theirs = (
+            {f.seed: f.score for f in record.finals if (f.arm, f.protocol) == (name, protocol)}
+            for name in ("winner", RIVAL)
+        )
+        seeds = sorted(ours.keys() & theirs.keys())
+        if not seeds:
+            continue
+        found = paired_comparison(
+            [ours[s] for s in seeds], [theirs[s] for s in seeds], protocol=protocol, rival_name=RIVAL
+        )
+        interval = f"95 % confidence interval {signed(found.low, record.unit)} to {signed(found.high, record.unit)}"
+        difference = signed(found.difference, record.unit) + (" points" if record.unit == "%" else "")
+        yield (
+            f"Searched by latency minus searched by FLOPs, {protocol}: {difference}, "
+            f"{interval if math.isfinite(found.low) else 'no interval possible'} ({found.outcome})."
+        )

@@ -1,0 +1,64 @@
+"""Numbers, limits and tables as a report writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, final
+
+from autoprune.search.progress import score_text
+
+FLOPS = "One multiply-add counts as one FLOP."
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text under a header; the first column names the row."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def quantity(value: float) -> str:
+    """A cost for the eye: 62.9 M, 855.8 k, 512, 3.52."""
+    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.1f} {suffix}"
+    return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
+
+
+def exact(value: float) -> str:
+    """A cost with every digit."""
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
+
+
+def percent(value: float, full: float) -> str:
+    """Share of the full network, or a dash where that costs nothing."""
+    return f"{100 * value / full:.1f} %" if full else "–"
+
+
+def lower_end(limit: Mapping[str, Any]) -> float:
+    """Of a limit of a record; 0 where only the upper end is limited (runs of older versions have no other)."""
+    return float(limit.get("lower") or 0.0)
+
+
+def limit_text(limit: Mapping[str, Any]) -> str:
+    """A limit of a record in words, a range with both its ends."""
+    lower, share = lower_end(limit), percent(limit["upper"], limit["full"])
+    least = f"{quantity(lower)} ≤ " if lower else ""
+    share = f"{percent(lower, limit['full'])} to {share}" if lower else share
+    return f"{least}{limit['metric']} ≤ {quantity(limit['upper'])} ({share} of {quantity(limit['full'])})"
+
+
+def mean_and_deviation(scores: Sequence[float], unit: str) -> str:
+    """Scores over seeds; a dash where there are none."""
+    if len(scores) < 2:
+        return score_text(scores[0], unit) if scores else "–"
+    return plus_minus(fmean(scores), stdev(scores), unit)
+
+
+def plus_minus(mean: float, deviation: float, unit: str) -> str:
+    """A score and its deviation."""
+    return f"{mean:.2f} ± {deviation:.2f} %" if unit == "%" else f"{mean:.4g} ± {deviation:.2g}"
