@@ -15,11 +15,15 @@ import typer
 from autoprune import latency_cli
 from autoprune._version import __version__
 from autoprune.cli_options import (
+    AddressOption,
     ArgOption,
+    EngineOption,
     InputOption,
     JsonOption,
     ModelArgument,
     SpaceOption,
+    WorkersOption,
+    chosen_engine,
     model_and_example,
     show,
 )
@@ -62,11 +66,15 @@ def search(
         Path | None, typer.Option(help="where to write; a free directory below runs/ by default")
     ] = None,
     progress: ProgressOption = "auto",
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Search the widths of a network under a budget and compare the winner with uniform pruning."""
     from autoprune.config import load_job
 
     job = load_job(job_file)
+    job = job.model_copy(update={"engine": chosen_engine(job.engine, engine, address, workers)})
 
     from autoprune.pipeline.driver import RUNS, run_all
     from autoprune.search.run_directory import free_directory
@@ -77,12 +85,20 @@ def search(
 
 
 @app.command()
-def resume(run_dir: RunArgument, progress: ProgressOption = "auto") -> None:
-    """Go on with a run that was killed, as if it had not been."""
+def resume(
+    run_dir: RunArgument,
+    progress: ProgressOption = "auto",
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Go on with a run that was killed, as if it had not been; on another engine or with other workers if you like."""
     from autoprune.pipeline.driver import resume_all
+    from autoprune.pipeline.ingredients import job_of_run
 
+    chosen = chosen_engine(job_of_run(run_dir).engine, engine, address, workers)
     with _stoppable(run_dir):
-        _conclude(resume_all(run_dir, progress=progress))
+        _conclude(resume_all(run_dir, progress=progress, engine=chosen))
 
 
 @app.command()

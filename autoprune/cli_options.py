@@ -13,10 +13,15 @@ from autoprune.errors import ConfigError
 if TYPE_CHECKING:  # `autoprune --help` must not import torch
     from torch import Tensor, nn
 
+    from autoprune.engine_options import EngineOptions
+
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="zoo name, or module:factory")]
 ArgOption = Annotated[list[str] | None, typer.Option("--arg", metavar="KEY=VALUE", help="argument of the factory")]
 InputOption = Annotated[str, typer.Option("--input", metavar="N,C,H,W", help="shape of the example input")]
 SpaceOption = Annotated[Path | None, typer.Option("--space", help="a file of search_spaces/")]
+EngineOption = Annotated[str | None, typer.Option("--engine", help="local or ray, in place of the job's own")]
+AddressOption = Annotated[str | None, typer.Option("--address", help="of a Ray cluster: auto or HOST:PORT")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", help="on Ray; as many as it holds by default")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 
 
@@ -72,6 +77,27 @@ def read_arguments(pairs: list[str]) -> dict[str, Any]:
                 f"--arg {pair!r}: the value is not valid YAML; quote it, or close its brackets"
             ) from error
     return arguments
+
+
+def chosen_engine(own: EngineOptions, name: str | None, address: str | None, workers: int | None) -> EngineOptions:
+    """The engine of a job, with what the command line says in its place.
+
+    Args:
+        own: of the job.
+        name: another engine; None: the job's own, or ray where something of ray's is given.
+        address: of a Ray cluster.
+        workers: how many.
+
+    Raises:
+        ConfigError: an unknown engine, or one without such options.
+    """
+    from autoprune.config import validated
+    from autoprune.engine_options import EngineOptions
+
+    given = {key: value for key, value in (("address", address), ("workers", workers)) if value is not None}
+    name = name or ("ray" if given else own.name)
+    kept = own.model_dump(exclude_defaults=True) if name == own.name else {}
+    return validated(EngineOptions, {**kept, "name": name, **given}, "--engine")
 
 
 def show(content: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from autoprune.engine_options import EngineOptions
 from autoprune.errors import ConfigError, suggest
 
 M = TypeVar("M", bound=BaseModel)
@@ -29,6 +31,16 @@ class _Strict(BaseModel):
 
 
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+
+
+def _found(path: Path, info: ValidationInfo) -> Path:
+    """A path as given where that is there, else beside the job file or in the folder above it; as given if nowhere."""
+    folders = [Path(), *(info.context or {}).get("folders", ())]
+    return next((place for folder in folders if (place := folder / path.expanduser()).exists()), path)
+
+
+FoundPath: TypeAlias = Annotated[Path, AfterValidator(_found)]
+"""Relative to the current folder, or to that of the job file."""
 
 
 class WidthRule(_Strict):
@@ -91,14 +103,14 @@ class ModelOptions(_Strict):
 
     factory: str = Field(description="zoo name, or module:factory")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
-    weights: Path | None = Field(None, description=".safetensors or state dict; None: the base network is trained")
+    weights: FoundPath | None = Field(None, description=".safetensors or state dict; None: the base network is trained")
 
 
 class DataOptions(_Strict):
     """The data set; the search scores on validation, the verdict touches test once."""
 
     name: str = Field(description="digits, fashion_mnist, cifar10, image_folder, or module:function")
-    path: Path | None = Field(None, description="folder of the original files; None: AUTOPRUNE_DATA")
+    path: FoundPath | None = Field(None, description="folder of the original files; None: AUTOPRUNE_DATA")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data set")
 
 
@@ -162,6 +174,9 @@ class VerdictOptions(_Strict):
     random_candidates: int = Field(
         9, ge=1, description="random widths scored; the one with the median score is trained"
     )
+    flops_search: bool = Field(
+        True, description="under a latency budget, search under the FLOPs of equal latency as well, and compare"
+    )
 
 
 Limits: TypeAlias = str | float | dict[str, str | float]
@@ -214,6 +229,15 @@ class Job(_Strict):
     metrics: dict[str, dict[str, Any]] = Field(default_factory=dict, description="metric -> its settings")
     search: SearchOptions = SearchOptions()
     verdict: VerdictOptions = VerdictOptions()
+    engine: EngineOptions = Field(
+        EngineOptions(), exclude=True, description="not what a run depends on: it may be resumed on another one"
+    )
+
+    @property
+    def text(self) -> str:
+        """The job as a file, its engine included; paths and defaults as they were found."""
+        engine = {"name": self.engine.name, **self.engine.model_dump(mode="json", exclude_defaults=True)}
+        return yaml.safe_dump({**self.model_dump(mode="json"), "engine": engine}, sort_keys=False)
 
     @property
     def family(self) -> tuple[Job, ...]:
@@ -238,9 +262,18 @@ class Job(_Strict):
     def _space_file(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):
             return value
-        folders = [Path(), *(info.context or {}).get("folders", ())]
-        found = next((path for folder in folders if (path := folder / value).is_file()), Path(value))
-        return load_space_options(found).model_dump()
+        return load_space_options(_found(Path(value), info)).model_dump()
+
+    @field_validator("metrics")
+    @classmethod
+    def _profile_file(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        return {
+            metric: {
+                name: str(_found(Path(given), info)) if name == "profile" and isinstance(given, str | Path) else given
+                for name, given in settings.items()
+            }
+            for metric, settings in value.items()
+        }
 
 
 def load_job(path: Path) -> Job:
@@ -268,7 +301,7 @@ def validated(model: type[M], data: Any, source: str, *, folders: tuple[Path, ..
         model: what the data must fit.
         data: mappings, lists and values.
         source: names the data in messages.
-        folders: where a space file is looked for, beside the current folder.
+        folders: where files that it names are looked for, beside the current folder.
 
     Raises:
         ConfigError: the data do not fit.
@@ -291,7 +324,7 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     if problem["type"] == "model_type":
         return f"{where}: must hold keys ({', '.join(_keys(model, path))}), got {problem['input']!r}"
     text = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {text[:1].lower()}{text[1:]}, got {problem['input']!r}"
+    return f"{where}{': ' * bool(where)}{text[:1].lower()}{text[1:]}, got {problem['input']!r}"
 
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:

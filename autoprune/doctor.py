@@ -15,6 +15,7 @@ from rich.table import Table
 
 from autoprune._version import __version__
 
+_INSTALLED_AS = {"ray": '"ray[tune]"'}
 _PACKAGES = {"torch": "torch", "numpy": "numpy", "optuna": "optuna", "ray": "ray", "fvcore": "fvcore"}
 
 
@@ -34,7 +35,7 @@ def _package(package: str, module: str) -> tuple[str, str]:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        return f"cannot be imported: {error}; pip install {package}", "✗"
+        return f"cannot be imported: {error}; pip install {_INSTALLED_AS.get(package, package)}", "✗"
     return version(package), "✓"
 
 

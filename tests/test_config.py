@@ -36,8 +36,10 @@ def test_every_shipped_space_file_is_valid(path: Path) -> None:
 
 
 def test_a_job_survives_being_written(tmp_path: Path) -> None:
-    job = load_job(write_job(tmp_path / "job.yaml", {"space": {"ratios": [0.25, 0.5]}, "model.weights": "w.pt"}))
-    (tmp_path / "again.yaml").write_text(yaml.safe_dump(job.model_dump(mode="json")))
+    job = load_job(
+        write_job(tmp_path / "job.yaml", {"space": {"ratios": [0.25, 0.5]}, "model.weights": "w.pt", "engine": "ray"})
+    )
+    (tmp_path / "again.yaml").write_text(job.text)
     assert load_job(tmp_path / "again.yaml") == job
 
 
@@ -133,3 +135,27 @@ def test_a_list_of_ratios_is_not_empty() -> None:
 def test_ratios_are_shares(ratios: list[object]) -> None:
     with pytest.raises(ConfigError, match=r"ratios\.0: input should be"):
         validated(SpaceOptions, {"ratios": ratios}, "space")
+
+
+def test_files_that_a_job_names_are_found_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "jobs"
+    (folder / "data").mkdir(parents=True)
+    for name in ("cpu.json", "w.safetensors"):
+        (folder / name).write_text("{}")
+    changes = {
+        "metrics": {"latency_ms": {"profile": "cpu.json"}, "peak_memory_mb": {"batch": 8}},
+        "model.weights": "w.safetensors",
+        "data.path": "data",
+    }
+    path = write_job(folder / "job.yaml", changes)
+    monkeypatch.chdir(tmp_path)
+    job = load_job(path)
+    assert (job.model.weights, job.data.path) == (folder / "w.safetensors", folder / "data")
+    assert job.metrics == {"latency_ms": {"profile": str(folder / "cpu.json")}, "peak_memory_mb": {"batch": 8}}
+    (tmp_path / "cpu.json").write_text("{}")
+    assert load_job(path).metrics["latency_ms"] == {"profile": "cpu.json"}  # what lies in the current folder wins
+    missing = load_job(write_job(folder / "job.yaml", {"metrics": {"latency_ms": {"profile": "gpu.json"}}}))
+    assert missing.metrics["latency_ms"] == {"profile": "gpu.json"}
+    content = {"format": 1}
+    given = load_job(write_job(folder / "job.yaml", {"metrics": {"latency_ms": {"profile": content}}}))
+    assert given.metrics["latency_ms"] == {"profile": content}

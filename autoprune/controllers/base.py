@@ -79,3 +79,7 @@ class Controller(ABC):
 
         Failed trials and scores that are not finite teach nothing. The order inside one call does not matter.
         """
+
+    def winners(self) -> Mapping[float, Widths]:
+        """Of a search for several budgets: share of the budget -> the best network inside it. Empty for one budget."""
+        return {}

@@ -9,7 +9,7 @@ ones are never tied with each other.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias, final, get_args
 
@@ -81,6 +81,10 @@ class Coarse(Controller):
             own = self._asked.get(trial.widths) or self._coarse_widths(trial.widths)
             told += [replace(trial, widths=widths) for widths in own]
         self._inner.tell(told)
+
+    def winners(self) -> Mapping[float, Widths]:
+        """Return those of the controller, written out for all groups."""
+        return {share: self._written_out(coarse) for share, coarse in self._inner.winners().items()}
 
     def _written_out(self, coarse: Widths) -> Widths:
         fine = self._raw(coarse)

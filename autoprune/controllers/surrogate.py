@@ -35,6 +35,9 @@ _MUTATED_GROUPS = 2.0
 _SCORES_PER_PROPOSAL = 16
 """Of a batch: where there are so many times more scores, its proposals hardly need one another's."""
 
+_PENDING_PER_PROPOSAL = 4
+"""Of a batch, likewise: where so many times more proposals are being evaluated, its data are old by then anyway."""
+
 _PRUNED_NOISE = 2.0
 """A pruned trial's score is of a lower fidelity: it counts a quarter of a complete one."""
 
@@ -66,7 +69,8 @@ class Surrogate(Controller):
         self._model = ScoreModel(domain)
         self._fitted, self._fitted_afresh = 0, 0  # scores that the kernel's parameters were fitted to
         self._told: list[tuple[Widths, float, float]] = []  # widths, score, noise scale
-        self._seen: set[Widths] = set()
+        self._seen: set[Widths] = set()  # asked for or told; those in the queue, too
+        self._ended: set[Widths] = set()
         self._draws_next = False
         self._pooled = 0  # told widths that the pool has
         self._queue: list[Widths] = []  # proposals of the last batch, not asked for yet
@@ -78,7 +82,8 @@ class Surrogate(Controller):
         proposals = [self._mark(unseen_member(self._domain, self._seen, self._rng)) for _ in range(first)]
         if n - first > len(self._queue):
             missing = n - first - len(self._queue)
-            self._queue += self._maximisers(max(missing, len(self._told) // _SCORES_PER_PROPOSAL))
+            known, pending = len(self._told) // _SCORES_PER_PROPOSAL, self._pending // _PENDING_PER_PROPOSAL
+            self._queue += self._maximisers(max(missing, known, pending))
         taken, self._queue = self._queue[: n - first], self._queue[n - first :]
         return proposals + taken
 
@@ -86,9 +91,15 @@ class Surrogate(Controller):
         """Add the scores to the model's data; failed trials are only not proposed again."""
         told = {trial.widths for trial in trials}
         self._seen |= told
+        self._ended |= told
         self._queue = [widths for widths in self._queue if widths not in told]  # others may have had them scored
         for trial, score in teachable(trials):
             self._told.append((trial.widths, score, _PRUNED_NOISE if trial.state is TrialState.PRUNED else 1.0))
+
+    @property
+    def _pending(self) -> int:
+        """How many proposals are being evaluated."""
+        return len(self._seen) - len(self._ended) - len(self._queue)
 
     def _maximisers(self, n: int) -> list[Widths]:
         """Evolve candidates for `n` functions at once and take the best unseen one of each."""

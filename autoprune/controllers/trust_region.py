@@ -13,7 +13,7 @@ lie outside by that factor.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import numpy as np
@@ -74,6 +74,10 @@ class TrustRegion(Controller):
             if scored and own and before is not None:
                 self._resize(improved=scored[0][1] > before)
         self._inner.tell(trials)
+
+    def winners(self) -> Mapping[float, Widths]:
+        """Return those of the controller."""
+        return self._inner.winners()
 
     def _held(self, proposed: Widths) -> Widths:
         if self._history.best is None:

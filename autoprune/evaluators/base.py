@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Literal, TypeAlias, final
 
 from torch import nn
 
@@ -15,6 +15,7 @@ from autoprune.settings import check_settings
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.slicing import Ranking, Slicer
 from autoprune.training.task import Task
+from autoprune.training.watch import Watch
 
 
 @final
@@ -45,21 +46,31 @@ class Workbench:
         return self._slicer(widths)
 
 
+Kind: TypeAlias = Literal["short", "training"]
+"""How long an evaluation takes: about as long as scoring one network, or as long as training one."""
+
+
 class Evaluator(ABC):
     """Widths to score, higher is better.
 
     Built as `Factory(bench, **settings)`. Same widths and seed give the same score; the base network, its training
     flags and the global random state are as they were afterwards.
+
+    Attributes:
+        kind: engines with several machines send the two kinds different ways; trainings can be watched.
     """
 
+    kind: Kind = "short"
+
     @abstractmethod
-    def evaluate(self, widths: Widths, *, seed: int, full: bool = False) -> float:
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         """Score a member of the space on validation data.
 
         Args:
             widths: member of the space.
             seed: of everything random in the evaluation.
             full: score on all validation data, also where the search uses a part of it.
+            watch: of the training; only evaluators of kind "training" are given one, and hand it to `Task.train`.
         """
 
 

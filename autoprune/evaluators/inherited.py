@@ -7,6 +7,7 @@ from typing import final
 from autoprune.evaluators.base import Evaluator, Workbench, check_counts
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.space.groups import Widths
+from autoprune.training.watch import Watch
 
 
 @final
@@ -26,7 +27,7 @@ class Inherited(Evaluator):
         self._limit = validation_limit
         self._inputs = bench.task.calibration_inputs(calibration_batches, seed=0)
 
-    def evaluate(self, widths: Widths, *, seed: int, full: bool = False) -> float:
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         """See `Evaluator.evaluate`; the seed changes nothing, as nothing is random."""
         network = self._bench.candidate(widths)
         recalibrate_batch_norm(network, self._inputs, device=self._bench.task.device)

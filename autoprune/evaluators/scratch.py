@@ -7,6 +7,7 @@ from typing import final
 from autoprune.evaluators.base import Evaluator, Workbench, check_counts
 from autoprune.space.groups import Widths
 from autoprune.training.protocols import reinitialise
+from autoprune.training.watch import Watch
 
 
 @final
@@ -19,15 +20,21 @@ class Scratch(Evaluator):
         validation_limit: score on this many validation examples (None: all of them).
     """
 
+    kind = "training"
+
     def __init__(self, bench: Workbench, *, epochs: int = 10, validation_limit: int | None = None) -> None:
         check_counts("scratch", least=1, epochs=epochs, validation_limit=validation_limit)
         self._bench = bench
         self._epochs = epochs
         self._limit = validation_limit
 
-    def evaluate(self, widths: Widths, *, seed: int, full: bool = False) -> float:
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         """See `Evaluator.evaluate`."""
-        network = self._bench.candidate(widths)
+        network, task = self._bench.candidate(widths), self._bench.task
+
+        def score() -> float:
+            return task.score(network, limit=None if full else self._limit)
+
         reinitialise(network, seed=seed)
-        self._bench.task.train(network, epochs=self._epochs, seed=seed)
-        return self._bench.task.score(network, limit=None if full else self._limit)
+        task.train(network, epochs=self._epochs, seed=seed, watch=watch, score=score)
+        return score()

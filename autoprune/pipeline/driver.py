@@ -8,11 +8,14 @@ import shutil
 from pathlib import Path
 
 from autoprune.config import Job
+from autoprune.engine_options import EngineOptions
 from autoprune.errors import EvaluationError, RunError, blame
 from autoprune.pipeline import phases, sweep
 from autoprune.pipeline.ingredients import cpu_threads, ingredients_of, job_of_run
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import Ingredients, prepare
+from autoprune.search.engines import make_engine
+from autoprune.search.engines.base import Engine
 from autoprune.search.progress import make_progress
 from autoprune.search.run_directory import RunDirectory, free_directory
 from autoprune.verdict.record import RunRecord, read_record
@@ -26,9 +29,9 @@ def run_job(job: Job, path: Path, *, progress: str = "auto") -> RunRecord:
     return run(ingredients_of(job), path, progress=progress)
 
 
-def resume_job(path: Path, *, progress: str = "auto") -> RunRecord:
-    """Go on with a run that was started from a job file; raises what `resume` raises."""
-    return resume(ingredients_of(job_of_run(path)), path, progress=progress)
+def resume_job(path: Path, *, progress: str = "auto", engine: EngineOptions | None = None) -> RunRecord:
+    """Go on with a run that was started from a job file, maybe on another engine; raises what `resume` raises."""
+    return resume(ingredients_of(_on_engine(job_of_run(path), engine)), path, progress=progress)
 
 
 def run_all(job: Job, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
@@ -36,15 +39,15 @@ def run_all(job: Job, path: Path, *, progress: str = "auto") -> tuple[RunRecord,
     RunDirectory.check_free(path)
     if len(job.family) == 1:
         return (run_job(job, path, progress=progress),)
-    return sweep.start(ingredients_of(job), path, progress=progress)
+    return start_family(ingredients_of(job), path, progress=progress)
 
 
-def resume_all(path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+def resume_all(path: Path, *, progress: str = "auto", engine: EngineOptions | None = None) -> tuple[RunRecord, ...]:
     """Go on with a run or a family that was started from a job file; raises what `resume` raises."""
-    job = job_of_run(path)
+    job = _on_engine(job_of_run(path), engine)
     if len(job.family) == 1:
-        return (resume_job(path, progress=progress),)
-    return sweep.resume(ingredients_of(job), path, progress=progress)
+        return (resume_job(path, progress=progress, engine=engine),)
+    return resume_family(ingredients_of(job), path, progress=progress)
 
 
 def records_of(path: Path) -> tuple[RunRecord, ...]:
@@ -80,14 +83,18 @@ def run(ingredients: Ingredients, path: Path | None, *, progress: str = "auto") 
     """
     chosen = path or free_directory(RUNS, ingredients.job.name)
     RunDirectory.check_free(chosen)
-    with cpu_threads(ingredients.job.threads), make_progress(progress) as shown:
+    with (
+        cpu_threads(ingredients.job.threads),
+        engine_of(ingredients) as engine,  # before anything is shown, written or traced
+        make_progress(progress) as shown,
+    ):
         prepared = prepare(ingredients)
         with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
             ingredients.task.score(copy.deepcopy(prepared.network), limit=1)  # a score function may do anything to it
         with RunDirectory.create(chosen) as directory:
             command = f"autoprune resume {shlex.quote(str(chosen))}"
             shown.note(f"run directory {chosen}; if it is stopped, `{command}` goes on")
-            return phases.start(prepared, directory, shown)
+            return phases.start(prepared, directory, shown, engine)
 
 
 def resume(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> RunRecord:
@@ -97,11 +104,41 @@ def resume(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> R
         RunError: there is no such run, another process works on it, or it was started with something else.
     """
     with (
-        make_progress(progress) as shown,
         RunDirectory.reopen(path) as directory,
         cpu_threads(directory.recorded("threads")),
+        engine_of(ingredients, path) as engine,
+        make_progress(progress) as shown,
     ):
-        return phases.resume(prepare(ingredients), directory, shown)
+        return phases.resume(prepare(ingredients), directory, shown, engine)
+
+
+def start_family(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+    """Start a run for each budget of a job; raises what `sweep.start` raises."""
+    RunDirectory.check_free(path)
+    with engine_of(ingredients) as engine:
+        return sweep.start(ingredients, path, engine, progress=progress)
+
+
+def resume_family(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+    """Go on with the runs of a family; raises what `sweep.resume` raises."""
+    with engine_of(ingredients, path) as engine:
+        return sweep.resume(ingredients, path, engine, progress=progress)
+
+
+def engine_of(ingredients: Ingredients, path: Path | None = None) -> Engine:
+    """The engine of a job, not open yet; the local one for a run in `path` that has ended and is only read.
+
+    Raises:
+        ConfigError: what it needs is not installed, or its options contradict each other or the device.
+    """
+    places = () if path is None else sweep.parts_of(path) or (path,)
+    ended = bool(places) and all((place / "result.json").is_file() for place in places)
+    options = EngineOptions() if ended else ingredients.job.engine
+    return make_engine(options, device=ingredients.task.device.type)
+
+
+def _on_engine(job: Job, engine: EngineOptions | None) -> Job:
+    return job if engine is None else job.model_copy(update={"engine": engine})
 
 
 def export_run(directory: Path, folder: Path) -> Path:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from autoprune.evaluators.base import Evaluator
 from autoprune.search.ledger import Notebook
 from autoprune.search.run_directory import RunDirectory
 from autoprune.space.groups import Widths
@@ -47,27 +45,12 @@ class Memo:
         return self._known.get(_key(widths, full))
 
     def add(self, widths: Widths, score: float, *, full: bool) -> None:
-        """Remember a score."""
+        """Remember a score; a second one of the same widths is dropped."""
+        if self.score(widths, full=full) is not None:
+            return
         self._known[_key(widths, full)] = score
         self._notebook.write(_key(widths, full), score, {})
 
 
 def _key(widths: Widths, full: bool) -> str:
     return "-".join(map(str, widths)) + ("/all" if full else "")
-
-
-@final
-class Remembering(Evaluator):
-    """Any evaluator; widths that any search of the family has scored keep that score, whatever the seed."""
-
-    def __init__(self, inner: Evaluator, memo: Memo) -> None:
-        self._inner, self._memo = inner, memo
-
-    def evaluate(self, widths: Widths, *, seed: int, full: bool = False) -> float:
-        """See `Evaluator.evaluate`."""
-        known = self._memo.score(widths, full=full)
-        if known is None:
-            known = self._inner.evaluate(widths, seed=seed, full=full)
-            if math.isfinite(known):
-                self._memo.add(widths, known, full=full)
-        return known

@@ -11,25 +11,30 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 import yaml
 from torch import nn
 
-from autoprune.controllers.base import Trial
+from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import EvaluationError, RunError
-from autoprune.evaluators.base import Evaluator, Workbench
+from autoprune.evaluators.base import Workbench
 from autoprune.export.architecture import write_architecture
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
-from autoprune.pipeline.family import Family, Remembering
-from autoprune.pipeline.measured import measured_winner
+from autoprune.pipeline.equal_latency import FOLDER, by_flops, shared_by_both, with_flops_search
+from autoprune.pipeline.family import Family, Memo
+from autoprune.pipeline.full_scores import Shown, score_fully
+from autoprune.pipeline.measured import measure_compared, measured_winner
 from autoprune.pipeline.prepare import Prepared, weights_fingerprint
 from autoprune.pipeline.provenance import changes, now, provenance
+from autoprune.pipeline.staff import Staff
+from autoprune.pipeline.winners import write_winners
 from autoprune.report.html import write_html
 from autoprune.report.markdown import write_markdown
-from autoprune.search.engines import local
+from autoprune.search.engines.base import Engine
+from autoprune.search.events import Events
 from autoprune.search.ledger import Ledger, Notebook, open_storage
-from autoprune.search.progress import Progress, last_line, score_text
+from autoprune.search.progress import Progress, score_text
 from autoprune.search.run_directory import RunDirectory, read_json
 from autoprune.search.select import Posterior, probability_better, shortlist, smooth
 from autoprune.search.session import SearchSession
@@ -45,10 +50,12 @@ _FINAL_WEIGHTS = "winner.safetensors"
 T = TypeVar("T")
 
 
-def start(prepared: Prepared, directory: RunDirectory, progress: Progress, family: Family | None = None) -> RunRecord:
-    """Begin a new run in an empty directory and finish it; what a `family` has already is not made again."""
+def start(
+    prepared: Prepared, directory: RunDirectory, progress: Progress, engine: Engine, family: Family | None = None
+) -> RunRecord:
+    """Begin a new run in an empty directory and finish it on an open engine; what a `family` has is not made again."""
     job = prepared.ingredients.job
-    directory.write_text("job.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+    directory.write_text("job.yaml", job.text)
     directory.write_json("space.json", to_json(prepared.space, origin=prepared.origin))
     directory.update_run(
         id=f"{directory.path.name}-{secrets.token_hex(4)}",
@@ -58,11 +65,13 @@ def start(prepared: Prepared, directory: RunDirectory, progress: Progress, famil
         fingerprints=dict(prepared.fingerprints),
         seconds={},
     )
-    return _Run(prepared, directory, progress, family).finish()
+    return _Run(prepared, directory, progress, engine, family).finish()
 
 
-def resume(prepared: Prepared, directory: RunDirectory, progress: Progress, family: Family | None = None) -> RunRecord:
-    """Go on with a run; one that had ended is only read.
+def resume(
+    prepared: Prepared, directory: RunDirectory, progress: Progress, engine: Engine, family: Family | None = None
+) -> RunRecord:
+    """Go on with a run, maybe on another engine than it began on; one that had ended is only read.
 
     Raises:
         RunError: model code, weights, space, data or job are not the run's own; names what differs.
@@ -77,43 +86,62 @@ def resume(prepared: Prepared, directory: RunDirectory, progress: Progress, fami
         )
     if (directory / "result.json").is_file():
         return read_record(directory.path)
-    return _Run(prepared, directory, progress, family).finish()
+    return _Run(prepared, directory, progress, engine, family).finish()
 
 
 @final
 class _Run:
     """One run, phase by phase."""
 
-    def __init__(self, prepared: Prepared, directory: RunDirectory, progress: Progress, family: Family | None) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        directory: RunDirectory,
+        progress: Progress,
+        engine: Engine,
+        family: Family | None,
+    ) -> None:
         self._prepared, self._family = prepared, family
+        self._staff = Staff(engine, prepared, directory, progress)
         self._job, self._task = prepared.ingredients.job, prepared.ingredients.task
         self._space, self._domain = prepared.space, prepared.domain
         self._directory, self._progress = directory, progress
         self._storage = open_storage(self._job.search.storage, directory / "journal.log")
+        self._by_flops = by_flops(prepared)
+        if self._by_flops is not None and family is None:
+            self._family = shared_by_both(directory, self._job.search.storage)
 
     def finish(self) -> RunRecord:
         """Do what is left and return the record."""
         base = self._timed("base network", self._base)
         scores = self._prepared.scores(base)
         bench = self._prepared.bench(base, scores)
-        evaluator = self._prepared.evaluator(bench)
-        if self._family is not None:
-            evaluator = Remembering(evaluator, self._family.scores)
-        trials = self._timed("search", lambda: self._search(scores, evaluator))
-        rescored = self._timed("re-scoring", lambda: self._rescore(evaluator, trials))
-        curve = self._timed("uniform curve", lambda: self._uniform_curve(evaluator))
+        self._staff.equip(bench)
+        trials = self._timed("search", lambda: self._search(scores))
+        rescored = self._timed("re-scoring", lambda: self._rescore(trials))
+        curve = self._timed("uniform curve", self._uniform_curve)
+        beside = None
+        if self._by_flops is not None:
+            narrowed = self._by_flops
+            beside = self._timed("search by FLOPs", lambda: self._search_by_flops(narrowed, bench))
         posterior = smooth(self._domain, trials, rescored)
-        ranked = sorted(rescored, key=lambda widths: posterior[widths][0], reverse=True)
+        uniform = {trial.widths for trial in trials if trial.origin in UNIFORM}
+        ranked = shortlist({widths: posterior[widths] for widths in rescored}, len(rescored), self._domain, uniform)
         example, run, shown = self._prepared.ingredients.example, self._directory, self._progress
         winner = measured_winner(self._domain, ranked, bench, example, run, shown)
         if winner not in rescored:  # made to keep the latency limit, once candidates were measured
-            rescored |= self._score_fully(evaluator, [winner], phase="measured winner", seed=3_000_003)
+            rescored |= self._score_fully([winner], phase="measured winner", seed=3_000_003)
             posterior = smooth(self._domain, trials, rescored)
-        compared = arms(self._domain, trials, winner, rescored)
-        finals = self._timed("final trainings", lambda: self._finals(bench, compared))
+        compared = with_flops_search(arms(self._domain, trials, winner, rescored), beside, self._domain)
+        latency = measure_compared(self._domain, {arm.name: arm.widths for arm in compared}, bench, example, run)
+        finals = self._timed("final trainings", lambda: self._finals(compared))
         uniforms = {arm.name: arm.widths for arm in compared if arm.name in UNIFORM}
         chances = probability_better(self._domain, trials, rescored, winner, uniforms)
-        return self._conclude(bench, trials, posterior, compared, finals, curve, chances)
+        return self._conclude(bench, trials, posterior, compared, finals, curve, chances, latency)
+
+    @property
+    def _memo(self) -> Memo | None:
+        return None if self._family is None else self._family.scores
 
     def _study(self, part: str) -> str:
         """The name of a study: an external storage may hold those of many runs."""
@@ -157,30 +185,39 @@ class _Run:
         )
         save_weights(base, path)
 
-    def _search(self, scores: Sequence[FloatArray], evaluator: Evaluator) -> tuple[Trial, ...]:
+    def _search(self, scores: Sequence[FloatArray]) -> tuple[Trial, ...]:
         """All trials, in the order in which they were proposed, given the importance of all channels."""
+        memo, engine = self._memo, self._staff.engine
 
         def show(trial: Trial) -> None:
-            self._progress.trial(trial, session.best, session.uniform, len(session.trials), session.total)
+            if memo is not None and trial.state is TrialState.COMPLETE and trial.score is not None:
+                memo.add(trial.widths, trial.score, full=False)
+            done, busy = len(session.trials), engine.busy
+            self._progress.trial(trial, session.best, session.uniform, done, session.total, busy)
+            events.trial(trial, session.best, session.uniform, done, busy)
 
+        controller = self._prepared.controller(scores)
         session = SearchSession(
             self._domain,
-            self._prepared.controller(scores),
-            Ledger(self._storage, self._study("search"), self._space),
+            controller,
+            Ledger(self._storage, self._study("search"), self._space, note=self._progress.note),
             plan=self._prepared.plan(scores),
             trials=self._job.search.trials,
             seed=self._job.seed,
             on_trial=show,
+            remembered=lambda widths: memo.score(widths, full=False) if memo is not None else None,
         )
-        self._progress.start(session.total, self._task.unit)
-        local.run(session, evaluator)
+        self._progress.start(session.total, self._task.unit, engine.workers)
+        with Events(self._directory / "tensorboard") as events:
+            engine.search(session)
+        self._winners = write_winners(controller.winners(), self._space, self._directory)
         return tuple(sorted(session.trials, key=lambda trial: trial.number))
 
-    def _rescore(self, evaluator: Evaluator, trials: Sequence[Trial]) -> dict[Widths, float]:
+    def _rescore(self, trials: Sequence[Trial]) -> dict[Widths, float]:
         """Score the shortlist and the uniforms once more, on all validation data and with a fresh seed."""
-        chosen = shortlist(smooth(self._domain, trials), self._job.search.rescore, self._domain)
-        chosen += [trial.widths for trial in trials if trial.origin in UNIFORM and trial.score is not None]
-        rescored = self._score_fully(evaluator, chosen, phase="re-scoring", seed=1_000_003)
+        uniforms = [trial.widths for trial in trials if trial.origin in UNIFORM and trial.score is not None]
+        chosen = shortlist(smooth(self._domain, trials), self._job.search.rescore, self._domain, uniforms)
+        rescored = self._score_fully([*chosen, *uniforms], phase="re-scoring", seed=1_000_003)
         if not rescored:
             raise EvaluationError(
                 f"none of the best {len(chosen)} candidates could be scored on all validation data, though the search "
@@ -188,37 +225,34 @@ class _Run:
             )
         return rescored
 
-    def _uniform_curve(self, evaluator: Evaluator) -> tuple[CurvePoint, ...]:
+    def _uniform_curve(self) -> tuple[CurvePoint, ...]:
         """Score uniform pruning around the budget: at which cost is it as good as the winner?"""
-        scored = self._score_fully(evaluator, curve_budgets(self._domain), phase="uniform curve", seed=2_000_003)
+        scored = self._score_fully(curve_budgets(self._domain), phase="uniform curve", seed=2_000_003)
         return tuple(CurvePoint(self._domain.budget.costs_of(widths), score) for widths, score in scored.items())
 
-    def _score_fully(
-        self, evaluator: Evaluator, chosen: Sequence[Widths], *, phase: str, seed: int
-    ) -> dict[Widths, float]:
-        """Scores on all validation data of those that have one; what the study holds already is not scored again."""
-        distinct = list(dict.fromkeys(chosen))
-        self._progress.phase(phase, len(distinct))
-        notebook = Notebook(self._storage, self._study(phase))
-        known = {tuple(record["widths"]): float(record["score"]) for record in notebook.read().values()}
-        for number, widths in enumerate(distinct):
-            if widths not in known:
-                outcome = local.evaluate(evaluator, widths, seed=self._job.seed + seed + number, full=True)
-                if outcome.score is None:
-                    self._progress.advance(f"failed: {last_line(outcome.error)}")
-                    continue
-                notebook.write("-".join(map(str, widths)), outcome.score, {"widths": list(widths)})
-                known[widths] = outcome.score
-            self._progress.advance(score_text(known[widths], self._task.unit))
-        return {widths: known[widths] for widths in distinct if widths in known}
+    def _search_by_flops(self, narrowed: Prepared, bench: Workbench) -> RunRecord:
+        """The search under the FLOPs of equal latency, a run of its own in a folder of this one."""
+        place, engine = self._directory / FOLDER, self._staff.engine
+        begun = (place / "run.json").is_file()
+        self._progress.note(f"beside it, the search under the FLOPs of equal latency: {narrowed.domain.budget}")
+        with RunDirectory.reopen(place) if begun else RunDirectory.create(place) as inside:
+            record = (resume if begun else start)(narrowed, inside, self._progress, engine, self._family)
+        self._staff.equip(bench)  # that run had the engine
+        return record
 
-    def _finals(self, bench: Workbench, compared: Sequence[Arm]) -> list[FinalTraining]:
+    def _score_fully(self, chosen: Sequence[Widths], *, phase: str, seed: int) -> dict[Widths, float]:
+        """Scores on all validation data of those that have one; what the study holds already is not scored again."""
+        notebook = Notebook(self._storage, self._study(phase))
+        shown = Shown(self._progress, phase, self._task.unit)
+        return score_fully(self._staff.engine, chosen, notebook, self._memo, shown, seed=self._job.seed + seed)
+
+    def _finals(self, compared: Sequence[Arm]) -> list[FinalTraining]:
         options = self._job.verdict
         if not options.seeds:
             return []
         self._progress.phase("final trainings", len(compared) * len(options.protocols) * options.seeds)
         return train_finals(
-            bench,
+            self._staff.engine,
             compared,
             FinalPlan(
                 options.protocols, options.seeds, options.fine_tune_epochs, self._job.training.lr, self._job.seed
@@ -239,6 +273,7 @@ class _Run:
         finals: list[FinalTraining],
         curve: tuple[CurvePoint, ...],
         chances: Mapping[str, float],
+        latency: Mapping[str, Any] | None,
     ) -> RunRecord:
         """Judge, then write export, report and last result.json: it marks a run as ended."""
         network = bench.candidate(compared[0].widths)
@@ -252,7 +287,7 @@ class _Run:
         self._directory.update_run(finished=now())
         record = RunRecord(
             directory=self._directory.path,
-            job=self._job.model_dump(mode="json"),
+            job=yaml.safe_load((self._directory / "job.yaml").read_text()),
             provenance=read_json(self._directory / "run.json"),
             space=self._space,
             budget=tuple({**asdict(limit), "percent": limit.percent} for limit in self._domain.budget.limits),
@@ -267,6 +302,8 @@ class _Run:
             verdict=self._verdict(finals, compared) if finals else None,
             uniform_curve=curve,
             chances=chances,
+            latency=latency,
+            winners=self._winners,
         )
         write_architecture(
             record, network, self._directory / "export", ranking=bench.ranking, origin=self._prepared.origin
@@ -295,7 +332,7 @@ class _Run:
         finally:
             seconds: Mapping[str, float] = self._directory.recorded("seconds")
             spent = seconds.get(phase, 0.0) + time.perf_counter() - started
-            self._directory.update_run(seconds={**seconds, phase: round(spent, 3)})
+            self._directory.update_run(seconds={**seconds, phase: round(spent, 3)}, engine=self._staff.record())
 
 
 def write_reports(record: RunRecord) -> None:

@@ -23,18 +23,20 @@ from autoprune.pipeline.ingredients import cpu_threads
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import Ingredients, Prepared, job_fingerprint, prepare_family
 from autoprune.pipeline.provenance import provenance
+from autoprune.search.engines.base import Engine
 from autoprune.search.ledger import Notebook, open_storage
 from autoprune.search.progress import make_progress
 from autoprune.search.run_directory import RunDirectory, read_json
 from autoprune.verdict.record import RunRecord
 
 
-def start(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+def start(ingredients: Ingredients, path: Path, engine: Engine, *, progress: str = "auto") -> tuple[RunRecord, ...]:
     """Start a family and see it through.
 
     Args:
         ingredients: of a job with several budgets.
         path: the family's directory.
+        engine: open.
         progress: how it is shown.
 
     Raises:
@@ -46,18 +48,17 @@ def start(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> tu
         with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
             ingredients.task.score(copy.deepcopy(family[0].network), limit=1)
         with RunDirectory.create(path) as directory:
-            job = ingredients.job.model_dump(mode="json")
-            directory.write_text("job.yaml", yaml.safe_dump(job, sort_keys=False))
+            directory.write_text("job.yaml", ingredients.job.text)
             directory.update_run(
                 id=f"{path.name}-{secrets.token_hex(4)}",
                 **provenance(),
                 fingerprints={"job": job_fingerprint(ingredients.job)},
                 family=[part.name for part in parts(ingredients.job, path)],
             )
-            return _finish(family, directory, progress)
+            return _finish(family, directory, engine, progress)
 
 
-def resume(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+def resume(ingredients: Ingredients, path: Path, engine: Engine, *, progress: str = "auto") -> tuple[RunRecord, ...]:
     """Go on with a family: runs that have ended are only read, the others finished, each as if it had not been stopped.
 
     Raises:
@@ -68,7 +69,7 @@ def resume(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> t
             raise RunError(
                 f"{path} cannot be resumed: its job.yaml is not that of the start; restore it, or start a new family"
             )
-        return _finish(prepare_family(ingredients), directory, progress)
+        return _finish(prepare_family(ingredients), directory, engine, progress)
 
 
 def parts(job: Job, path: Path) -> tuple[Path, ...]:
@@ -83,7 +84,9 @@ def parts_of(path: Path) -> tuple[Path, ...]:
     return tuple(path / name for name in names)
 
 
-def _finish(family: Sequence[Prepared], directory: RunDirectory, progress: str) -> tuple[RunRecord, ...]:
+def _finish(
+    family: Sequence[Prepared], directory: RunDirectory, engine: Engine, progress: str
+) -> tuple[RunRecord, ...]:
     job = yaml.safe_load((directory / "job.yaml").read_text())
     places = parts_of(directory.path)
     url = job["search"]["storage"]
@@ -98,7 +101,7 @@ def _finish(family: Sequence[Prepared], directory: RunDirectory, progress: str) 
             )
             opened, work = _opened(place)
             with opened as run:
-                records.append(work(prepared, run, shown, shared))
+                records.append(work(prepared, run, shown, engine, shared))
         write_overview(records, directory.path, budgets=len(places))
     return tuple(records)
 

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import EvaluationError, RunError
+from autoprune.search.journal import Journal, mend
+from autoprune.search.patience import patiently
 from autoprune.space.groups import SearchSpace, WidthGroup, Widths
 
 _STATES = {
@@ -29,6 +32,11 @@ _STATES = {
     OptunaState.PRUNED: TrialState.PRUNED,
     OptunaState.FAIL: TrialState.FAILED,
 }
+
+
+_NAME = "the ledger"
+_PASSING = (OSError, StorageInternalError)
+"""What a storage raises that is full, away or locked."""
 
 
 @final
@@ -58,6 +66,12 @@ class Assignment:
 class Outcome:
     """How an evaluation ended: a finite score, or an error's traceback.
 
+    Attributes:
+        score: higher is better; None if and only if it failed.
+        error: traceback of a failed one.
+        seconds: wall time.
+        pruned: it was stopped early; the score is of a lower fidelity.
+
     Raises:
         EvaluationError: the score is not a finite number, or there is neither a score nor an error.
     """
@@ -65,6 +79,7 @@ class Outcome:
     score: float | None
     error: str | None = None
     seconds: float = 0.0
+    pruned: bool = False
 
     def __post_init__(self) -> None:
         if self.score is None and not self.error:
@@ -88,8 +103,8 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
         if url is not None:
             return RDBStorage(url)
         journal = journal.resolve()
-        _mend(journal)
-        return JournalStorage(JournalFileBackend(str(journal)))
+        mend(journal)
+        return JournalStorage(Journal(str(journal)))
     except Exception as error:  # each database driver raises its own kind
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise RunError(
@@ -100,21 +115,30 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
 
 @final
 class Ledger:
-    """Trials over a space, in one study.
+    """Trials over a space, in one study; storage that refuses writes for a while is waited for.
 
     Args:
         storage: of the run.
         name: of the study, unique in the storage.
         space: gives the names and choices of the parameters that a dashboard shows.
+        note: told when writing waits, and when it goes on.
+
+    Raises:
+        RunError: a write has failed for several minutes.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, space: SearchSpace) -> None:
+    def __init__(
+        self, storage: BaseStorage, name: str, space: SearchSpace, *, note: Callable[[str], None] = lambda line: None
+    ) -> None:
         with _quiet():
             self._study = optuna.create_study(
                 storage=storage, study_name=name, direction="maximize", load_if_exists=True
             )
         self._space = space
-        self._finished = sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
+        entries = self._entries()
+        self._finished = sum(entry.state.is_finished() for entry in entries.values())
+        self._ids = {number: entry._trial_id for number, entry in entries.items()}
+        self._note = note
 
     def start(self, assignment: Assignment) -> None:
         """Write down a proposal before it is evaluated."""
@@ -132,22 +156,50 @@ class Ledger:
                 "costs": dict(assignment.costs),
             },
         )
-        self._study.add_trial(template)
+
+        def write() -> None:
+            if self._last() != assignment.number:  # an attempt may have failed after it was written
+                self._study.add_trial(template)
+            self._last()
+
+        self._patiently(write)
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> Trial:
         """Write down how the evaluation ended."""
-        trial = optuna.trial.Trial(self._study, self._entries()[assignment.number]._trial_id)
-        trial.set_user_attr("order", self._finished)
-        trial.set_user_attr("seconds", outcome.seconds)
-        if outcome.error is not None:
-            trial.set_user_attr("error", outcome.error)
+        number = assignment.number
+        end = {"order": self._finished, "seconds": outcome.seconds, "error": outcome.error}
+        self._patiently(partial(self._set_end, number, end))  # one entry: each waits for the disk
+        self._patiently(partial(self._tell, number, outcome))
+        self._finished += 1
+        return finished_trial(assignment, outcome)
+
+    def _set_end(self, number: int, end: Mapping[str, Any]) -> None:
+        optuna.trial.Trial(self._study, self._ids[number]).set_user_attr("end", end)
+
+    def _tell(self, number: int, outcome: Outcome) -> None:
+        if self._study._storage.get_trial(self._ids[number]).state.is_finished():
+            return  # an attempt has failed after it was written
+        trial = optuna.trial.Trial(self._study, self._ids[number])
         with _quiet():
             if outcome.score is None:
                 self._study.tell(trial, state=OptunaState.FAIL)
+            elif outcome.pruned:
+                trial.report(outcome.score, step=0)  # Optuna's value of a pruned trial is what it reported last
+                self._study.tell(trial, state=OptunaState.PRUNED)
             else:
                 self._study.tell(trial, outcome.score)
-        self._finished += 1
-        return finished_trial(assignment, outcome)
+
+    def _last(self) -> int | None:
+        """The number of the newest entry, whose place in the storage is noted."""
+        entries = self._study.get_trials(deepcopy=False)
+        if not entries:
+            return None
+        number = int(entries[-1].user_attrs["number"])
+        self._ids[number] = entries[-1]._trial_id
+        return number
+
+    def _patiently(self, write: Callable[[], None]) -> None:
+        patiently(write, _NAME, _PASSING, note=self._note)
 
     def proposals(self) -> list[tuple[Assignment, bool]]:
         """All proposals in order, and whether each one's evaluation has ended."""
@@ -157,7 +209,7 @@ class Ledger:
     def trials(self) -> list[Trial]:
         """Ended trials in the order in which they ended."""
         ended = [entry for entry in self._entries().values() if entry.state.is_finished()]
-        return [_trial(entry) for entry in sorted(ended, key=lambda entry: int(entry.user_attrs["order"]))]
+        return [_trial(entry) for entry in sorted(ended, key=lambda entry: int(entry.user_attrs["end"]["order"]))]
 
     def _entries(self) -> dict[int, FrozenTrial]:
         return {int(t.user_attrs["number"]): t for t in self._study.get_trials(deepcopy=False)}
@@ -174,10 +226,14 @@ class Notebook:
             )
 
     def write(self, key: str, score: float, record: Mapping[str, Any]) -> None:
-        """Add a record with a score."""
-        self._study.add_trial(
-            optuna.trial.create_trial(value=score, user_attrs={"key": key, **record}, params={}, distributions={})
-        )
+        """Add a record with a score; a second one of the same key replaces the first.
+
+        Raises:
+            RunError: the write has failed for several minutes.
+        """
+        attributes = {"key": key, **record}
+        trial = optuna.trial.create_trial(value=score, user_attrs=attributes, params={}, distributions={})
+        patiently(lambda: self._study.add_trial(trial), _NAME, _PASSING)
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Key -> record, with its score under "score"."""
@@ -187,10 +243,11 @@ class Notebook:
 
 def finished_trial(assignment: Assignment, outcome: Outcome) -> Trial:
     """The trial that an assignment became."""
+    ended = TrialState.PRUNED if outcome.pruned else TrialState.COMPLETE
     return Trial(
         assignment.number,
         assignment.widths,
-        TrialState.FAILED if outcome.score is None else TrialState.COMPLETE,
+        TrialState.FAILED if outcome.score is None else ended,
         outcome.score,
         assignment.costs,
         assignment.origin,
@@ -209,9 +266,9 @@ def _assignment(entry: FrozenTrial) -> Assignment:
 
 def _trial(entry: FrozenTrial) -> Trial:
     assignment = _assignment(entry)
-    note = entry.user_attrs
-    score = entry.value if _STATES[entry.state] is TrialState.COMPLETE else None
-    return finished_trial(assignment, Outcome(score, note.get("error"), float(note.get("seconds", 0.0))))
+    end, state = entry.user_attrs["end"], _STATES[entry.state]
+    score = None if state is TrialState.FAILED else entry.value
+    return finished_trial(assignment, Outcome(score, end["error"], end["seconds"], state is TrialState.PRUNED))
 
 
 def _distribution(group: WidthGroup) -> BaseDistribution:
@@ -219,17 +276,6 @@ def _distribution(group: WidthGroup) -> BaseDistribution:
     if len(steps) == 1:
         return IntDistribution(group.choices[0], group.choices[-1], step=steps.pop())
     return CategoricalDistribution(group.choices)
-
-
-def _mend(journal: Path) -> None:
-    journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
-    if not journal.exists():
-        return
-    with journal.open("r+b") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
 
 
 @contextmanager

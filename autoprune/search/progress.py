@@ -7,13 +7,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TextIO, final
+from typing import Literal, Self, TextIO, final
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import ConfigError, suggest
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
 
 Mode = Literal["auto", "rich", "plain", "silent"]
 
@@ -30,12 +27,23 @@ class Progress(ABC):
         """Show a line that stays."""
 
     @abstractmethod
-    def start(self, total: int, unit: str) -> None:
-        """The search begins: `total` trials, scores in `unit` ("%" or "")."""
+    def start(self, total: int, unit: str, workers: int = 1) -> None:
+        """The search begins: `total` trials, scores in `unit` ("%" or ""), on so many `workers`."""
 
     @abstractmethod
-    def trial(self, trial: Trial, best: float | None, uniform: float | None, done: int, total: int) -> None:
-        """A trial ended; `best` score so far of the search, the better `uniform` score, `done` trials of `total`."""
+    def trial(
+        self, trial: Trial, best: float | None, uniform: float | None, done: int, total: int, busy: int = 1
+    ) -> None:
+        """A trial ended; `done` of `total`, while `busy` workers have others.
+
+        Args:
+            trial: that ended.
+            best: score so far of the search.
+            uniform: the better score of the uniform baselines.
+            done: how many trials ended so far.
+            total: how many there will be.
+            busy: workers that evaluate now.
+        """
 
     @abstractmethod
     def phase(self, name: str, total: int | None) -> None:
@@ -65,10 +73,12 @@ class SilentProgress(Progress):
     def note(self, text: str) -> None:
         """Show nothing."""
 
-    def start(self, total: int, unit: str) -> None:
+    def start(self, total: int, unit: str, workers: int = 1) -> None:
         """Show nothing."""
 
-    def trial(self, trial: Trial, best: float | None, uniform: float | None, done: int, total: int) -> None:
+    def trial(
+        self, trial: Trial, best: float | None, uniform: float | None, done: int, total: int, busy: int = 1
+    ) -> None:
         """Show nothing."""
 
     def phase(self, name: str, total: int | None) -> None:
@@ -100,8 +110,8 @@ class PlainProgress(Progress):
         self._every, self._clock = every, clock
         self._shown_at = -every
         self._best: float | None = None
-        self._unit = ""
-        self._pace = _Pace(clock)
+        self._unit, self._workers = "", 1
+        self._pace = Pace(clock)
         self._name, self._step = "", 0
         self._steps: int | None = None
 
@@ -109,19 +119,23 @@ class PlainProgress(Progress):
         """Show the line."""
         self._show(text)
 
-    def start(self, total: int, unit: str) -> None:
+    def start(self, total: int, unit: str, workers: int = 1) -> None:
         """Announce the search."""
-        self._unit, self._best, self._pace = unit, None, _Pace(self._clock)
-        self._show(f"search: {total} trials")
+        self._unit, self._best, self._pace, self._workers = unit, None, Pace(self._clock), workers
+        self._show(f"search: {total} trials{f' on {workers} workers' if workers > 1 else ''}")
 
-    def trial(self, trial: Trial, best: float | None, uniform: float | None, done: int, total: int) -> None:
+    def trial(
+        self, trial: Trial, best: float | None, uniform: float | None, done: int, total: int, busy: int = 1
+    ) -> None:
         """Show a trial that is news, or one now and then."""
-        left = self._pace.left(done, total)
+        self._pace.see(done)
+        left, crew = self._pace.left(done, total), _crew(busy, self._workers)
         news = done == total or trial.state is TrialState.FAILED or best != self._best
         self._best = best
         if news or self._due():
-            standing = _standing(best, uniform, self._unit)
-            self._show("  ".join(filter(None, [f"trial {done}/{total}", _result(trial, self._unit), standing, left])))
+            scores = standing(best, uniform, self._unit)
+            told = [f"trial {done}/{total}", result(trial, self._unit), scores, self._pace.rate(), crew, left]
+            self._show("  ".join(filter(None, told)))
 
     def phase(self, name: str, total: int | None) -> None:
         """Announce a phase."""
@@ -147,72 +161,6 @@ class PlainProgress(Progress):
         self._stream.flush()
 
 
-@final
-class RichProgress(Progress):
-    """A live display: one bar per phase, and for the search the best score against uniform and the time left.
-
-    Args:
-        stream: written to; standard error by default.
-    """
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
-
-        self._bars = Bars(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=Console(file=stream) if stream else Console(stderr=True),
-        )
-        self._task: TaskID | None = None
-        self._unit = ""
-        self._bars.start()
-
-    def note(self, text: str) -> None:
-        """Print the line above the bars."""
-        self._bars.console.print(text, markup=False, highlight=False)
-
-    def start(self, total: int, unit: str) -> None:
-        """Open the search's bar."""
-        self._unit = unit
-        self._open("search", total)
-
-    def trial(self, trial: Trial, best: float | None, uniform: float | None, done: int, total: int) -> None:
-        """Move the search's bar; a failed trial leaves a line above it."""
-        if trial.state is TrialState.FAILED:
-            line = f"trial {trial.number}  {_result(trial, self._unit)}"
-            self._bars.console.print(line, style="red", markup=False, highlight=False)
-        if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total, note=_standing(best, uniform, self._unit))
-
-    def phase(self, name: str, total: int | None) -> None:
-        """Open a bar for the phase."""
-        self._open(name, total)
-
-    def advance(self, text: str) -> None:
-        """Move the phase's bar."""
-        if self._task is not None:
-            self._bars.update(self._task, advance=1, note=text)
-
-    def close(self) -> None:
-        """Leave the bars as they stand."""
-        self._end_task()
-        self._bars.stop()
-
-    def _open(self, name: str, total: int | None) -> None:
-        self._end_task()
-        self._task = self._bars.add_task(name, total=total, note="")
-
-    def _end_task(self) -> None:
-        if self._task is not None:
-            self._bars.stop_task(self._task)
-
-
 def make_progress(mode: str = "auto", stream: TextIO | None = None) -> Progress:
     """Return the display for a stream, standard error by default; "auto" is live only in a terminal.
 
@@ -223,6 +171,8 @@ def make_progress(mode: str = "auto", stream: TextIO | None = None) -> Progress:
         mode = "rich" if (stream or sys.stderr).isatty() else "plain"
     match mode:
         case "rich":
+            from autoprune.search.live_progress import RichProgress
+
             return RichProgress(stream)
         case "plain":
             return PlainProgress(stream)
@@ -243,29 +193,49 @@ def last_line(error: str | None) -> str:
 
 
 @final
-class _Pace:
-    """Time left, from the trials seen since the first one (a resumed search does not start at 0)."""
+class Pace:
+    """Trials per minute and time left, from those seen since the first one (a resumed search does not start at 0)."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._began = clock()
         self._already: int | None = None
+        self._done = 0
 
-    def left(self, done: int, total: int) -> str:
+    def see(self, done: int) -> None:
+        """So many trials have ended."""
         if self._already is None:
             self._already = done - 1
+        self._done = done
+
+    def rate(self) -> str:
+        """Trials per minute; empty before the second one."""
+        seen, seconds = self._done - (self._already or 0), self._clock() - self._began
+        if seen < 2 or seconds <= 0:
+            return ""
+        rate = 60 * seen / seconds
+        return f"{rate:.0f}/min" if rate >= 10 else f"{rate:.2g}/min"
+
+    def left(self, done: int, total: int) -> str:
+        """The time left; empty at the end."""
         if done >= total:
             return ""
-        seconds = (self._clock() - self._began) / max(1, done - self._already) * (total - done)
+        seconds = (self._clock() - self._began) / max(1, done - (self._already or 0)) * (total - done)
         return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
 
 
-def _standing(best: float | None, uniform: float | None, unit: str) -> str:
+def _crew(busy: int, workers: int) -> str:
+    return f"{busy} of {workers} workers busy" if workers > 1 else ""
+
+
+def standing(best: float | None, uniform: float | None, unit: str) -> str:
+    """The best score of the search and that of uniform pruning, as far as there are any."""
     parts = [("best", best), ("uniform", uniform)]
     return ", ".join(f"{name} {score_text(value, unit)}" for name, value in parts if value is not None)
 
 
-def _result(trial: Trial, unit: str) -> str:
+def result(trial: Trial, unit: str) -> str:
+    """What came of a trial, in a few words."""
     if trial.score is None:
         return f"failed: {last_line(trial.error)}".removesuffix(": ")
     stopped = " (stopped early)" if trial.state is TrialState.PRUNED else ""

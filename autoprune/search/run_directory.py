@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Self, final
 
 from autoprune.errors import RunError
+from autoprune.search.patience import lasting, patiently
 
 _MARK = "run.json"
 _LOCK = ".lock"
@@ -93,17 +94,8 @@ class RunDirectory:
         self.write_text(name, json.dumps(data, indent=1, allow_nan=False))
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file in one step.
-
-        Raises:
-            RunError: the directory cannot be written.
-        """
-        temporary = self.path / f".{name}.tmp"
-        try:
-            temporary.write_text(text)
-            temporary.replace(self.path / name)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+        """Write a text file; raises what `write_whole` raises."""
+        write_whole(self.path / name, text.encode())
 
     def update_run(self, **entries: Any) -> None:
         """Add entries to run.json."""
@@ -120,6 +112,26 @@ class RunDirectory:
         if key not in entries:
             raise RunError(f"{self.path / _MARK} is damaged (it has no {key!r}); start a new run")
         return entries[key]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file of a run in one step; a file system that is full or away for a while is waited for.
+
+    Raises:
+        RunError: its directory cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+
+    def write() -> None:
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except OSError as error:
+            if lasting(error):
+                raise _unwritable(path.parent, error) from error
+            raise
+
+    patiently(write, f"run directory {path.parent}", (OSError,))
 
 
 def free_directory(parent: Path, name: str) -> Path:

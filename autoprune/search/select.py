@@ -6,7 +6,7 @@ The shortlist and the uniform baselines are scored once more on all validation d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -57,13 +57,21 @@ def _fitted(
     return model, list(dict.fromkeys(widths for widths, _ in observed))
 
 
-def shortlist(posterior: Posterior, k: int, domain: BudgetedSpace) -> list[Widths]:
+def shortlist(posterior: Posterior, k: int, domain: BudgetedSpace, baselines: Collection[Widths] = ()) -> list[Widths]:
     """The k width vectors inside the budget with the highest posterior mean, best first; equal ones as in the trials.
 
     Some controllers walk from the full network down to the budget and score what is above it.
+
+    Args:
+        posterior: smoothed scores.
+        k: how many.
+        domain: the space under its budget.
+        baselines: uniform widths. The winner is compared with them in any case, so the search is to name the best
+            challenger; one of them is only listed where there is no other.
     """
     inside = [widths for widths in posterior if domain.feasible(np.array([widths]))[0]]
-    return sorted(inside, key=lambda widths: -posterior[widths][0])[:k]
+    challengers = [widths for widths in inside if widths not in baselines]
+    return sorted(challengers or inside, key=lambda widths: -posterior[widths][0])[:k]
 
 
 def median_trial(trials: Sequence[Trial]) -> Trial | None:

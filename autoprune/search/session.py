@@ -35,6 +35,7 @@ class SearchSession:
         trials: number of the controller's proposals.
         seed: evaluators' seeds derive from it.
         on_trial: called after each trial that ends, not for those replayed.
+        remembered: widths -> a score from elsewhere, None where there is none; such widths are not handed out.
 
     Raises:
         RunError: the replay proposes other widths than the ledger holds.
@@ -50,6 +51,7 @@ class SearchSession:
         trials: int,
         seed: int,
         on_trial: Callable[[Trial], None] | None = None,
+        remembered: Callable[[Widths], float | None] = lambda widths: None,
     ) -> None:
         self._domain = domain
         self._controller = controller
@@ -57,6 +59,7 @@ class SearchSession:
         self._plan = list(plan)
         self._seed = seed
         self._on_trial = on_trial
+        self._remembered = remembered
         self.total = len(self._plan) + trials
         self.trials: list[Trial] = []  # ended, in the order in which they were told
         self._asked = 0
@@ -70,8 +73,11 @@ class SearchSession:
 
         Widths that have a score already are told at once; those still under evaluation may be handed out again.
         """
-        while (assignment := self._next()) is not None and assignment.widths in self._scores:
-            self.tell(assignment, Outcome(self._scores[assignment.widths]))
+        while (assignment := self._next()) is not None:
+            known = self._scores.get(assignment.widths, self._remembered(assignment.widths))
+            if known is None:
+                break
+            self.tell(assignment, Outcome(known))
         return assignment
 
     def tell(self, assignment: Assignment, outcome: Outcome) -> Trial:
@@ -84,7 +90,7 @@ class SearchSession:
         self._learn(trial)
         if self._on_trial is not None:
             self._on_trial(trial)
-        if len(self.trials) >= min(HOPELESS, self.total) and not self._scores:
+        if len(self.trials) >= min(HOPELESS, self.total) and all(t.state is TrialState.FAILED for t in self.trials):
             raise EvaluationError(
                 f"none of the first {len(self.trials)} candidates could be scored; the first one failed with:\n"
                 f"{last_line(self.trials[0].error)}\n"

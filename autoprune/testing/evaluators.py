@@ -9,6 +9,7 @@ class TestMine(EvaluatorContract):
 # ruff: noqa: D102 - the name of a test is its law
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from functools import cache
@@ -27,6 +28,7 @@ from autoprune.space.trace import trace
 from autoprune.testing.generators import global_generators
 from autoprune.training.loop import Recipe
 from autoprune.training.task import ClassificationTask
+from autoprune.training.watch import State, Stopped, Watch
 
 Make: TypeAlias = Callable[[Workbench], Evaluator]
 """bench -> a new evaluator, set to be quick."""
@@ -81,6 +83,33 @@ def tiny_bench() -> Workbench:
     return Workbench(model, space, rank_channels(model, space, "l2"), task, base_epochs=3)
 
 
+@final
+class InterruptingWatch(Watch):
+    """Keeps the last state as bytes, and stops after the first epoch that it is told of where there was none before."""
+
+    def __init__(self) -> None:
+        self._kept: bytes | None = None
+        self._interrupts = False
+        self.epochs: list[int] = []
+
+    def restore(self) -> State | None:
+        """See `Watch.restore`."""
+        self._interrupts = self._kept is None
+        state: State | None = None if self._kept is None else torch.load(io.BytesIO(self._kept), weights_only=True)
+        return state
+
+    def epoch(self, done: int, total: int, score: Callable[[], float] | None, state: Callable[[], State]) -> None:
+        """See `Watch.epoch`."""
+        self.epochs.append(done)
+        if score is not None:
+            assert math.isfinite(score())
+        buffer = io.BytesIO()
+        torch.save(state(), buffer)
+        self._kept = buffer.getvalue()
+        if self._interrupts:
+            raise Stopped
+
+
 class EvaluatorContract:
     """Laws that hold for every evaluator; the subclass provides the fixture `make`."""
 
@@ -114,6 +143,17 @@ class EvaluatorContract:
     def test_the_whole_network_is_better_than_the_narrowest(self, make: Make, bench: Workbench) -> None:
         evaluator, space = make(bench), bench.space
         assert evaluator.evaluate(space.full, seed=0) > evaluator.evaluate(space.smallest, seed=0)
+
+    def test_an_interrupted_training_ends_with_the_score_of_a_whole_one(self, make: Make, bench: Workbench) -> None:
+        evaluator, widths = make(bench), bench.space.uniform(0.5)
+        if evaluator.kind == "short":
+            pytest.skip("evaluators of kind 'short' are not watched")
+        whole, watch = evaluator.evaluate(widths, seed=5), InterruptingWatch()
+        try:
+            evaluator.evaluate(widths, seed=5, watch=watch)
+        except Stopped:
+            assert make(tiny_bench()).evaluate(widths, seed=5, watch=watch) == whole
+        assert watch.epochs == sorted(set(watch.epochs)), "an epoch was trained twice"
 
     def test_base_network_and_global_generators_are_left_as_they_were(self, make: Make, bench: Workbench) -> None:
         bench.model.train()

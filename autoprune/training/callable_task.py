@@ -20,6 +20,7 @@ from autoprune.errors import ConfigError, DataError, EvaluationError, blame
 from autoprune.randomness import isolated, seeded
 from autoprune.training.loop import Progress, evaluating, placed
 from autoprune.training.task import SplitName, Task
+from autoprune.training.watch import Watch
 
 ScoreFunction: TypeAlias = Callable[[nn.Module], float]
 TrainFunction: TypeAlias = Callable[[nn.Module, int, int], object]
@@ -65,8 +66,10 @@ class CallableTask(Task):
         seed: int,
         lr: float | None = None,
         progress: Progress | None = None,
+        watch: Watch | None = None,
+        score: Callable[[], float] | None = None,
     ) -> None:
-        """See `Task.train`; `lr` and `progress` do not reach the user's function.
+        """See `Task.train`; only the epochs and the seed reach the user's function, which runs whole.
 
         Raises:
             ConfigError: there is no train_func, or it returned another model.

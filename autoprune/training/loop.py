@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Literal, TypeAlias, final, get_args
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from autoprune.data.base import Split
 from autoprune.errors import ConfigError, EvaluationError, suggest
 from autoprune.randomness import seeded
+from autoprune.training.state import generator_states, on_cpu, set_generator_states
+from autoprune.training.watch import State, Watch
 
 Progress: TypeAlias = Callable[[int, int, float], None]
 """Called after every epoch with (epochs done, epochs in all, mean loss of the epoch)."""
@@ -124,8 +126,13 @@ def train(
     seed: int,
     device: torch.device,
     progress: Progress | None = None,
+    watch: Watch | None = None,
+    score: Callable[[], float] | None = None,
 ) -> list[EpochRecord]:
     """Train `model` in place; it is left on `device` in eval mode. The global random state stays as it was.
+
+    Where `watch` restores an earlier attempt, the training goes on bitwise as if it had not been interrupted; what a
+    module keeps outside its parameters and persistent buffers is not part of that.
 
     Args:
         model: maps (N, *input_shape) to (N, classes).
@@ -134,18 +141,24 @@ def train(
         seed: of the order, the augmentation and whatever the model draws (dropout).
         device: where.
         progress: see `Progress`.
+        watch: see `Watch`.
+        score: of the model as it is, for the watch.
 
     Raises:
         EvaluationError: the loss is no longer a finite number.
+        Stopped: the watch ends the training.
     """
-    trainer = _Trainer(model, recipe, device)
-    records = []
+    trainer = _Trainer(model, recipe, device, seed)
     with seeded(seed):
-        for epoch in range(1, recipe.epochs + 1):
+        earlier = None if watch is None else watch.restore()
+        records = [] if earlier is None else trainer.restore(earlier)
+        for epoch in range(len(records) + 1, recipe.epochs + 1):
             record = trainer.run_epoch(split, epoch, seed=(seed * recipe.epochs + epoch) % 2**63)
             records.append(record)
             if progress is not None:
                 progress(epoch, recipe.epochs, record.loss)
+            if watch is not None:
+                watch.epoch(epoch, recipe.epochs, score, lambda: trainer.state(records))
     _move(model, device, torch.contiguous_format).eval()  # weight files want plain memory
     return records
 
@@ -199,7 +212,9 @@ def _move(model: nn.Module, device: torch.device, memory_format: torch.memory_fo
 class _Trainer:
     """A model with its optimizer."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, device: torch.device, seed: int) -> None:
+        shapes = [tuple(parameter.shape) for parameter in model.parameters()]
+        self._identity = f"{recipe} from seed {seed} of parameters {shapes}"
         self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self._model = _move(model, device, self._format).train()
         self._recipe, self._device = recipe, device
@@ -214,6 +229,27 @@ class _Trainer:
         bfloat16 = self._amp and torch.cuda.is_bf16_supported(including_emulation=False)
         self._precision = torch.bfloat16 if bfloat16 else torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp and not bfloat16)
+
+    def state(self, records: Sequence[EpochRecord]) -> State:
+        """Everything that the next epoch depends on, and the epochs so far."""
+        return {
+            "training": self._identity,
+            "epochs": [list(astuple(record)) for record in records],
+            "model": on_cpu(self._model.state_dict()),
+            "optimizer": on_cpu(self._optimizer.state_dict()),
+            "scaler": self._scaler.state_dict(),
+            "generators": generator_states(self._device),
+        }
+
+    def restore(self, state: State) -> list[EpochRecord]:
+        """Return to a state and give its epochs; the state of another training is left alone."""
+        if state["training"] != self._identity:
+            return []
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(dict(state["optimizer"]))
+        self._scaler.load_state_dict(state["scaler"])
+        set_generator_states(state["generators"], self._device)
+        return [EpochRecord(*record) for record in state["epochs"]]
 
     def run_epoch(self, split: Split, epoch: int, *, seed: int) -> EpochRecord:
         started = time.perf_counter()

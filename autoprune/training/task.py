@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import islice
 from typing import Literal, TypeAlias, final
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.data.base import DataSplits, digest
 from autoprune.training.loop import Progress, Recipe, accuracy, train
+from autoprune.training.watch import Watch
 
 SplitName: TypeAlias = Literal["validation", "test"]
 
@@ -30,6 +32,8 @@ class Task(ABC):
         seed: int,
         lr: float | None = None,
         progress: Progress | None = None,
+        watch: Watch | None = None,
+        score: Callable[[], float] | None = None,
     ) -> None:
         """Train `model` in place; it is left on the device in eval mode.
 
@@ -39,10 +43,13 @@ class Task(ABC):
             seed: of all randomness.
             lr: another learning rate than the task's own.
             progress: see `Progress`.
+            watch: see `Watch`; a task that cannot be watched trains whole.
+            score: of the network as it is, for the watch.
 
         Raises:
             EvaluationError: the training diverged.
             ConfigError: fewer than 1 epoch, or the task cannot train.
+            Stopped: the watch ends the training.
         """
 
     @abstractmethod
@@ -110,10 +117,13 @@ class ClassificationTask(Task):
         seed: int,
         lr: float | None = None,
         progress: Progress | None = None,
+        watch: Watch | None = None,
+        score: Callable[[], float] | None = None,
     ) -> None:
         """See `Task.train`."""
         recipe = self._recipe.over(epochs, lr=lr)
-        train(model, self._data.train, recipe, seed=seed, device=self.device, progress=progress)
+        split, device = self._data.train, self.device
+        train(model, split, recipe, seed=seed, device=device, progress=progress, watch=watch, score=score)
 
     def score(self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None) -> float:
         """See `Task.score`."""

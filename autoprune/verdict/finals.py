@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from autoprune.cost.flops import flops
+from autoprune.errors import EvaluationError
 from autoprune.evaluators.base import Workbench
+from autoprune.search.engines.base import Engine, Failure
 from autoprune.search.ledger import Notebook
+from autoprune.search.progress import last_line
+from autoprune.search.run_directory import write_whole
+from autoprune.space.groups import Widths
 from autoprune.training import PROTOCOLS
 from autoprune.training.protocols import Protocol, reinitialise
+from autoprune.training.watch import Watch
 from autoprune.verdict.record import Arm, FinalTraining
 
 
@@ -40,8 +46,53 @@ class FinalPlan:
     seed: int
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One final training, whatever arms it serves.
+
+    Attributes:
+        widths: of the network.
+        protocol: name.
+        seed: of everything random.
+        fine_tune_epochs: for protocols that start from inherited weights.
+        base_lr: learning rate of the base network.
+        keeps_weights: the trained weights are wanted, not only their score.
+    """
+
+    widths: Widths
+    protocol: str
+    seed: int
+    fine_tune_epochs: int
+    base_lr: float
+    keeps_weights: bool
+
+    @property
+    def key(self) -> str:
+        """Names it in the notebook."""
+        return f"{self.protocol}/{self.seed}/{'-'.join(map(str, self.widths))}"
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What came of a final training.
+
+    Attributes:
+        score: on test data.
+        epochs: of the training.
+        seconds: wall time.
+        weights: as the bytes of a safetensors file, where they were wanted.
+    """
+
+    score: float
+    epochs: int
+    seconds: float
+    weights: bytes | None
+
+
 def train_finals(
-    bench: Workbench,
+    engine: Engine,
     arms: Sequence[Arm],
     plan: FinalPlan,
     *,
@@ -53,47 +104,87 @@ def train_finals(
 
     The winner's first network by the first protocol is written to `weights`.
 
+    Args:
+        engine: equipped with the bench; it may train several at once.
+        arms: the winner and what it is compared with.
+        plan: how.
+        notebook: keeps each training the moment it ends.
+        weights: a file.
+        on_final: called for every arm, protocol and seed as soon as it is known.
+
     Raises:
-        EvaluationError: a final training diverged.
+        EvaluationError: a final training failed; the others are kept.
     """
-    finals = []
-    for protocol_name in plan.protocols:
-        protocol: Protocol = PROTOCOLS.get(protocol_name)
-        for seed in range(plan.seed, plan.seed + plan.seeds):
-            for arm in arms:
-                key = f"{protocol_name}/{seed}/{'-'.join(map(str, arm.widths))}"
-                known = notebook.read().get(key)
-                if known is None:
-                    started = time.perf_counter()
-                    network, epochs = _train(bench, arm, protocol, plan, seed)
-                    score = bench.task.score(network, split="test")
-                    if arm.name == "winner" and (protocol_name, seed) == (plan.protocols[0], plan.seed):
-                        save_weights(network, weights)
-                    known = {"epochs": epochs, "seconds": time.perf_counter() - started, "arm": arm.name}
-                    notebook.write(key, score, known | {"protocol": protocol_name, "seed": seed})
-                    known["score"] = score
-                final = FinalTraining(
-                    arm.name, protocol_name, seed, known["epochs"], float(known["score"]), float(known["seconds"])
-                )
-                finals.append(final)
-                on_final(final)
-    return finals
+    rows = [(arm, _piece(arm, protocol, seed, plan)) for protocol, seed in _pairs(plan) for arm in arms]
+    known = notebook.read()
+    for arm, piece in rows:
+        if piece.key in known:
+            on_final(_final(arm, piece, known[piece.key]))
+    left: dict[str, Piece] = {}
+    for _, piece in rows:
+        if piece.key not in known:
+            left.setdefault(piece.key, piece)
+    missing, failures = list(left.values()), []
+    for position, trained in engine.train(train_final, missing):
+        done = missing[position]
+        if isinstance(trained, Failure):
+            failures.append((done, trained.error))
+            continue
+        if trained.weights is not None:
+            write_whole(weights, trained.weights)
+        served = [arm for arm, piece in rows if piece.key == done.key]
+        record = {"epochs": trained.epochs, "seconds": trained.seconds, "arm": served[0].name}
+        notebook.write(done.key, trained.score, record | {"protocol": done.protocol, "seed": done.seed})
+        known[done.key] = record | {"score": trained.score}
+        for arm in served:
+            on_final(_final(arm, done, known[done.key]))
+    for failed, error in failures:
+        raise EvaluationError(
+            f"a final training failed ({failed.protocol}, seed {failed.seed}, widths {failed.widths}): "
+            f"{last_line(error)}; {len(failures)} of {len(missing)} failed, the others are kept: resume the run"
+        )
+    return [_final(arm, piece, known[piece.key]) for arm, piece in rows]
+
+
+def train_final(bench: Workbench, piece: Piece, watch: Watch | None = None) -> Trained:
+    """Do one final training; runs where the engine has it run.
+
+    Raises:
+        EvaluationError: the training diverged.
+    """
+    started = time.perf_counter()
+    protocol: Protocol = PROTOCOLS.get(piece.protocol)
+    network = bench.candidate(piece.widths)
+    if not protocol.inherits:
+        reinitialise(network, seed=piece.seed)
+    full, cut = flops(bench.space)(np.array([bench.space.full, piece.widths]))
+    ratio = float(full / max(1.0, cut))
+    epochs = protocol.epochs(bench.base_epochs, piece.fine_tune_epochs, ratio)
+    bench.task.train(network, epochs=epochs, seed=piece.seed, lr=protocol.lr(piece.base_lr), watch=watch)
+    score = bench.task.score(network, split="test")
+    weights = _bytes_of(network) if piece.keeps_weights else None
+    return Trained(score, epochs, time.perf_counter() - started, weights)
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write a state dict as safetensors, in one step; tied tensors are written under each of their names."""
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file(state, str(temporary))
-    temporary.replace(path)
+    write_whole(path, _bytes_of(network))
 
 
-def _train(bench: Workbench, arm: Arm, protocol: Protocol, plan: FinalPlan, seed: int) -> tuple[nn.Module, int]:
-    network = bench.candidate(arm.widths)
-    if not protocol.inherits:
-        reinitialise(network, seed=seed)
-    full, cut = flops(bench.space)(np.array([bench.space.full, arm.widths]))
-    ratio = float(full / max(1.0, cut))
-    epochs = protocol.epochs(bench.base_epochs, plan.fine_tune_epochs, ratio)
-    bench.task.train(network, epochs=epochs, seed=seed, lr=protocol.lr(plan.base_lr))
-    return network, epochs
+def _bytes_of(network: nn.Module) -> bytes:
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    return bytes(save(tensors))
+
+
+def _pairs(plan: FinalPlan) -> list[tuple[str, int]]:
+    return [(protocol, seed) for protocol in plan.protocols for seed in range(plan.seed, plan.seed + plan.seeds)]
+
+
+def _piece(arm: Arm, protocol: str, seed: int, plan: FinalPlan) -> Piece:
+    kept = arm.name == "winner" and (protocol, seed) == (plan.protocols[0], plan.seed)
+    return Piece(arm.widths, protocol, seed, plan.fine_tune_epochs, plan.base_lr, kept)
+
+
+def _final(arm: Arm, piece: Piece, known: Mapping[str, Any]) -> FinalTraining:
+    seconds, score = float(known["seconds"]), float(known["score"])
+    return FinalTraining(arm.name, piece.protocol, piece.seed, known["epochs"], score, seconds)

@@ -25,7 +25,7 @@ class Arm:
     """One architecture of the final comparison.
 
     Attributes:
-        name: "winner", "uniform_all", "uniform_inner" or "random_median".
+        name: "winner", "uniform_all", "uniform_inner", "random_median" or, under a latency budget, "flops_search".
         widths: member of the space.
         costs: metric -> cost.
         search_score: the evaluator's score on all validation data; None where it could not be scored.
@@ -117,6 +117,9 @@ class RunRecord:
         uniform_curve: uniform pruning at smaller and larger budgets, by ascending cost.
         verdict: None for a run without final trainings.
         chances: name of an arm -> probability, by the smoothed model of the search's scores, that the winner is better.
+        winners: share of the budget -> the best widths inside it, where the controller searched for several budgets.
+        latency: under a latency budget that was measured: limit, candidates and compared networks, as in
+            `latency.json`.
     """
 
     directory: Path
@@ -135,6 +138,8 @@ class RunRecord:
     verdict: Verdict | None
     uniform_curve: tuple[CurvePoint, ...] = ()
     chances: Mapping[str, float] = field(default_factory=dict)
+    latency: Mapping[str, Any] | None = None
+    winners: Mapping[float, Widths] = field(default_factory=dict)
 
     @property
     def winner(self) -> Arm:
@@ -157,6 +162,7 @@ def write_record(record: RunRecord) -> dict[str, Any]:
         "uniform_curve": [asdict(point) for point in record.uniform_curve],
         "verdict": None if record.verdict is None else _verdict_json(record.verdict),
         "chances": dict(record.chances),
+        "winners": {str(share): list(widths) for share, widths in record.winners.items()},
     }
 
 
@@ -169,7 +175,9 @@ def read_record(directory: Path) -> RunRecord:
     result, provenance, space = (read_json(directory / name) for name in ("result.json", "run.json", "space.json"))
     try:
         job = yaml.safe_load((directory / "job.yaml").read_text())
-        return _record(directory, result, job=job, provenance=provenance, space=from_json(space))
+        measured = directory / "latency.json"
+        latency = read_json(measured) if measured.is_file() else None
+        return _record(directory, result, job=job, provenance=provenance, space=from_json(space), latency=latency)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SpaceError) as error:
         raise RunError(
             f"{directory} is damaged ({type(error).__name__}: {error}); restore its files, or start a new run"
@@ -177,7 +185,13 @@ def read_record(directory: Path) -> RunRecord:
 
 
 def _record(
-    directory: Path, result: dict[str, Any], *, job: dict[str, Any], provenance: dict[str, Any], space: SearchSpace
+    directory: Path,
+    result: dict[str, Any],
+    *,
+    job: dict[str, Any],
+    provenance: dict[str, Any],
+    space: SearchSpace,
+    latency: dict[str, Any] | None,
 ) -> RunRecord:
     return RunRecord(
         directory=directory,
@@ -196,6 +210,8 @@ def _record(
         uniform_curve=tuple(CurvePoint(**point) for point in result["uniform_curve"]),
         verdict=result["verdict"] and _verdict(result["verdict"]),
         chances=result["chances"],
+        latency=latency,
+        winners={float(share): tuple(widths) for share, widths in result["winners"].items()},
     )
 
 

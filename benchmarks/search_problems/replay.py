@@ -11,7 +11,7 @@ import numpy as np
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.controllers.posterior import ScoreModel
-from autoprune.space.groups import Widths
+from autoprune.space.groups import BoolArray, Widths
 from search_problems.problem import Problem
 
 
@@ -46,8 +46,8 @@ def replay(problem: Problem, controller: str, evaluations: Sequence[int], seed: 
     best, modelled, spent = {}, {}, 0.0
     for number in range(1, max(evaluations) + 1):
         if number in evaluations:
-            inside = problem.domain.feasible(np.array(proposals))  # some walk from the full network to the budget
-            best[number] = experiment.gain(proposals[int(np.argmax(np.where(inside, scores, -np.inf)))])
+            answers = _answers(problem, proposals)
+            best[number] = experiment.gain(proposals[int(np.argmax(np.where(answers, scores, -np.inf)))])
             modelled[number] = experiment.gain(most_probable(problem, proposals, scores))
         started = time.process_time()
         (widths,) = proposer.ask()
@@ -60,10 +60,19 @@ def replay(problem: Problem, controller: str, evaluations: Sequence[int], seed: 
 
 
 def most_probable(problem: Problem, proposals: Sequence[Widths], scores: Sequence[float]) -> Widths:
-    """The evaluated widths inside the budget with the highest posterior mean."""
+    """The answer with the highest posterior mean."""
     widths = np.array(proposals)
     mean = ScoreModel(problem.domain).fit(widths, np.array(scores)).mean(widths)
-    return proposals[int(np.argmax(np.where(problem.domain.feasible(widths), mean, -np.inf)))]
+    return proposals[int(np.argmax(np.where(_answers(problem, proposals), mean, -np.inf)))]
+
+
+def _answers(problem: Problem, proposals: Sequence[Widths]) -> BoolArray:
+    """Which of the evaluated widths a search may answer with: those inside the budget, but not uniform ones.
+
+    Some controllers walk from the full network to the budget. Uniform widths are what every answer is compared with.
+    """
+    inside: BoolArray = problem.domain.feasible(np.array(proposals))
+    return inside & np.array([widths != problem.uniform for widths in proposals])
 
 
 def _trial(number: int, widths: Widths, score: float) -> Trial:

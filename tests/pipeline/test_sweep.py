@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from tiny import regression, write_job
 
+import autoprune
 from autoprune.config import Job, load_job
 from autoprune.errors import BudgetError, ConfigError, RunError
 from autoprune.evaluators.inherited import Inherited
@@ -168,7 +170,34 @@ def test_lists_of_different_lengths_are_refused(tmp_path: Path) -> None:
         job_of(tmp_path, constraints={"flops": ["60%", "40%"], "params": ["60%", "50%", "40%"]})
 
 
-def test_a_search_from_python_has_one_budget(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"constraints with a list of limits make a family of searches"):
-        regression(tmp_path / "run", constraints={"flops": ["60%", "40%"]})
-    assert not any(tmp_path.iterdir())
+def test_a_list_of_budgets_gives_python_a_result_for_each(
+    tmp_path: Path, counted: Counter[tuple[Widths, bool]]
+) -> None:
+    given: dict[str, Any] = {"constraints": {"flops": ["60%", "40%"]}, "verdict": {"seeds": 0, "random_candidates": 2}}
+    results = regression(tmp_path / "family", **given)
+    assert isinstance(results, tuple)
+    assert [result.directory.name for result in results] == ["1-flops-60", "2-flops-40"]
+    for result, share in zip(results, (0.6, 0.4), strict=True):
+        assert result.record.winner.costs["flops"] <= share * result.record.full_costs["flops"]
+        assert result.model(torch.zeros(2, 4)).shape == (2, 1)
+    assert (tmp_path / "family" / "overview.md").is_file()
+    scored = dict(counted)
+    again = regression(tmp_path / "family", resume=True, **given)
+    assert [outcome(r.record) for r in again] == [outcome(r.record) for r in results]
+    assert dict(counted) == scored
+    with pytest.raises(RunError, match=r"is in use already"):
+        regression(tmp_path / "family", **given)
+    with pytest.raises(RunError, match=r"started from Python with a model object"):
+        autoprune.resume(tmp_path / "family")
+
+
+def test_a_family_from_python_finds_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, _ = regression(constraints={"flops": ["60%", "40%"]}, verdict={"seeds": 0, "random_candidates": 2})
+    assert first.directory == Path("runs/search/1-flops-60")
+
+
+def test_one_run_is_not_a_family(tmp_path: Path) -> None:
+    driver.run_all(job_of(tmp_path, **{"constraints.flops": ["60%", "40%"]}), tmp_path / "family", progress="silent")
+    with pytest.raises(ConfigError, match=r"family of 2 searches, not one run: `autoprune resume` goes on with it"):
+        autoprune.resume(tmp_path / "family")

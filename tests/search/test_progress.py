@@ -9,10 +9,10 @@ import pytest
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import ConfigError
+from autoprune.search.live_progress import RichProgress
 from autoprune.search.progress import (
     PlainProgress,
     Progress,
-    RichProgress,
     SilentProgress,
     last_line,
     make_progress,
@@ -149,3 +149,31 @@ def test_rich_is_imported_only_for_the_live_display() -> None:
     code = "import sys, autoprune.search.progress as p; p.make_progress('plain'); print('rich' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_the_search_tells_its_pace_and_how_many_workers_are_busy() -> None:
+    plain, clock = io.StringIO(), Clock()
+    progress = PlainProgress(plain, clock=clock)
+    progress.start(40, "%", 4)
+    for done in range(1, 4):
+        clock.now += 2
+        progress.trial(complete(done, 70.0 + done), 70.0 + done, 69.0, done, 40, 3)
+    first, *_, last = plain.getvalue().splitlines()
+    assert first == "search: 40 trials on 4 workers"
+    assert last == "trial 3/40  73.00 %  best 73.00 %, uniform 69.00 %  30/min  3 of 4 workers busy  74 s left"
+
+
+def test_the_live_table_has_the_search_and_goes_with_it() -> None:
+    out, clock = Terminal(), Clock()
+    progress = RichProgress(out, clock=clock)
+    progress.start(40, "%", 4)
+    clock.now += 2
+    progress.trial(complete(1, 71.0), 71.0, 69.0, 1, 40, 3)
+    clock.now += 2
+    progress.trial(complete(2, 72.0), 72.0, 69.0, 2, 40, 3)
+    progress._bars.refresh()
+    progress.close()
+    table, _, after = out.getvalue().rpartition("└")
+    for cell in ("trials", "2 of 40", "72.00 %", "69.00 %", "per minute", "30", "workers busy", "3 of 4"):
+        assert cell in table
+    assert "best 72.00 %, uniform 69.00 %" in after, "the last standing stays on the bar"

@@ -64,6 +64,13 @@ def test_the_shortlist_is_sorted_and_ties_keep_their_order() -> None:
     assert shortlist(posterior, 3, ROOMY) == [b, a, c]
 
 
+def test_uniform_widths_are_only_listed_where_there_is_no_challenger() -> None:
+    a, b, c = MEMBERS[:3]
+    posterior = {a: (1.0, 0.1), b: (2.0, 0.1), c: (0.5, 0.1)}
+    assert shortlist(posterior, 3, ROOMY, [b]) == [a, c]
+    assert shortlist(posterior, 3, ROOMY, [a, b, c]) == [b, a, c]
+
+
 def test_what_is_over_the_budget_is_not_on_the_shortlist() -> None:
     posterior = {ROOMY.space.full: (0.9, 0.1), MEMBERS[0]: (0.5, 0.1)}
     assert shortlist(posterior, 3, ROOMY) == [MEMBERS[0]]

@@ -9,7 +9,10 @@ from torch import nn
 
 import autoprune
 from autoprune.evaluators.base import Workbench
+from autoprune.evaluators.inherited import Inherited
 from autoprune.importance.members import rank_channels
+from autoprune.search.engines.base import Workplace
+from autoprune.search.engines.local import LocalEngine
 from autoprune.search.ledger import Notebook, open_storage
 from autoprune.training.callable_task import CallableTask
 from autoprune.verdict.finals import FinalPlan, train_finals
@@ -43,7 +46,9 @@ def train_all(trainings: Trainings, folder: Path) -> list[FinalTraining]:
     shown: list[FinalTraining] = []
     notebook = Notebook(open_storage(None, folder / "journal.log"), "finals")
     weights = folder / "winner.safetensors"
-    finals = train_finals(trainings.bench, ARMS, PLAN, notebook=notebook, weights=weights, on_final=shown.append)
+    engine = LocalEngine()
+    engine.equip(Workplace(trainings.bench, Inherited, "short", 1, folder))
+    finals = train_finals(engine, ARMS, PLAN, notebook=notebook, weights=weights, on_final=shown.append)
     assert shown == finals
     return finals
 

@@ -4,11 +4,74 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self, TypeVar, final
 
 from autoprune.evaluators.base import Evaluator
+from autoprune.search.engines.base import Engine, Failure, Scoring, Workplace
 from autoprune.search.ledger import Outcome
 from autoprune.search.session import SearchSession
 from autoprune.space.groups import Widths
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+@final
+class LocalEngine(Engine):
+    """Evaluates where it is called; the trials depend on the seed alone."""
+
+    def __init__(self) -> None:
+        self._workplace: Workplace | None = None
+        self._evaluator: Evaluator | None = None
+        self._busy = 0
+
+    def open(self) -> Self:
+        """Nothing has to be reached."""
+        return self
+
+    def equip(self, workplace: Workplace, note: Callable[[str], None] = lambda line: None) -> None:
+        """See `Engine.equip`."""
+        self._workplace, self._evaluator = workplace, workplace.evaluator(workplace.bench)
+
+    def search(self, session: SearchSession) -> None:
+        """See `Engine.search`."""
+        self._busy = 1
+        run(session, self._equipped[1])
+        self._busy = 0
+
+    def score(self, pieces: Sequence[Scoring]) -> Iterator[tuple[int, Outcome]]:
+        """See `Engine.score`."""
+        for number, piece in enumerate(pieces):
+            yield number, evaluate(self._equipped[1], piece.widths, seed=piece.seed, full=True)
+
+    def train(self, work: Callable[..., R], pieces: Sequence[P]) -> Iterator[tuple[int, R | Failure]]:
+        """See `Engine.train`; what a training raises ends the run here, as it would end any loop."""
+        for number, piece in enumerate(pieces):
+            yield number, work(self._equipped[0].bench, piece)
+
+    @property
+    def workers(self) -> int:
+        """This process."""
+        return 1
+
+    @property
+    def busy(self) -> int:
+        """See `Engine.busy`."""
+        return self._busy
+
+    def record(self) -> dict[str, Any]:
+        """See `Engine.record`."""
+        return {"name": "local", "workers": 1}
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+    @property
+    def _equipped(self) -> tuple[Workplace, Evaluator]:
+        if self._workplace is None or self._evaluator is None:
+            raise RuntimeError("an engine is equipped before it works")
+        return self._workplace, self._evaluator
 
 
 def run(session: SearchSession, evaluator: Evaluator) -> None:

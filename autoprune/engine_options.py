@@ -1,0 +1,63 @@
+"""The `engine:` part of a job file: where evaluations run."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _bytes(value: object) -> object:
+    """Bytes of a text such as "4GB" or "512 MB", in powers of 10; a number of bytes as it is."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B\s*", value)
+    if not found:
+        raise ValueError("memory must be a number with its unit: B, kB, MB, GB or TB")
+    return int(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[found[2]])
+
+
+class EngineOptions(BaseModel):
+    """Where evaluations run; a plain string is its name. All keys but the name are for ray."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["local", "ray"] = Field("local", description="one after the other in this process, or workers on ray")
+    address: str | None = Field(None, description="auto or HOST:PORT; None: an instance of its own")
+    workers: int | None = Field(None, ge=1, description="None: as many as the resources hold")
+    cpus_per_worker: float = Field(1, ge=0, description="logical CPUs, fractions allowed")
+    gpus_per_worker: float | None = Field(
+        None, ge=0, description="fractions share a GPU; None: 1 where the device is a GPU, else 0"
+    )
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="custom resources of the cluster that each worker takes"
+    )
+    time_limit: float | None = Field(None, gt=0, description="seconds per evaluation; past it the trial has failed")
+    memory_limit: Annotated[int, BeforeValidator(_bytes), Field(gt=0)] | None = Field(
+        None, description="of each worker, such as 4GB, on Linux; past it the trial has failed"
+    )
+    retries: int = Field(2, ge=0, description="further attempts at an evaluation whose worker was lost")
+    storage_path: str | None = Field(
+        None, description="checkpoints of trainings: a folder all nodes see, or s3://…; None: in the run directory"
+    )
+    scheduler: Literal["none", "asha", "hyperband"] = Field(
+        "none", description="stops trainings early by their scores so far"
+    )
+    dashboard: str = Field("127.0.0.1", description="host that ray's dashboard listens on, for an instance of its own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _of_this_engine(self) -> EngineOptions:
+        given = [key for key in sorted(self.model_fields_set - {"name"}) if getattr(self, key) != _default(self, key)]
+        if self.name == "local" and given:
+            raise ValueError(f"the local engine has no {given[0]}; set name: ray, or leave it out")
+        return self
+
+
+def _default(options: BaseModel, key: str) -> Any:
+    return type(options).model_fields[key].get_default(call_default_factory=True)

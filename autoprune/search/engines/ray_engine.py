@@ -1,0 +1,110 @@
+"""The Ray engine: short evaluations go to resident actors, trainings through Ray Tune; both drive the same session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self, TypeVar, final
+
+import numpy as np
+import ray
+
+from autoprune.engine_options import EngineOptions
+from autoprune.search.engines.base import Engine, Failure, Scoring, Workplace
+from autoprune.search.engines.ray_actors import ActorLane
+from autoprune.search.engines.ray_cluster import Cluster
+from autoprune.search.engines.ray_packing import pack_workplace
+from autoprune.search.engines.ray_tune import TuneLane
+from autoprune.search.ledger import Outcome
+from autoprune.search.session import SearchSession
+
+P = TypeVar("P")
+R = TypeVar("R")
+L = TypeVar("L", ActorLane, TuneLane)
+
+
+@final
+class RayEngine(Engine):
+    """Workers on a Ray cluster.
+
+    Args:
+        options: of the engine.
+        device: of the run's task.
+
+    Raises:
+        ConfigError: the options contradict each other or the device.
+    """
+
+    def __init__(self, options: EngineOptions, *, device: str = "cpu") -> None:
+        self._cluster = Cluster(options, device=device)
+        self._workplace: Workplace | None = None
+        self._packed: Any = None
+        self._lane: ActorLane | TuneLane | None = None
+
+    def open(self) -> Self:
+        """See `Engine.open`."""
+        self._cluster.open()
+        return self
+
+    def equip(self, workplace: Workplace, note: Callable[[str], None] = lambda line: None) -> None:
+        """See `Engine.equip`."""
+        self._leave_lane()
+        self._cluster.note = note
+        self._workplace = workplace
+        packed = np.frombuffer(
+            pack_workplace(workplace), np.uint8
+        )  # workers read arrays where they lie, bytes as copies
+        self._packed = ray.put(packed)
+
+    def search(self, session: SearchSession) -> None:
+        """See `Engine.search`."""
+        self._evaluations().search(session)
+
+    def score(self, pieces: Sequence[Scoring]) -> Iterator[tuple[int, Outcome]]:
+        """See `Engine.score`."""
+        if pieces:
+            yield from self._evaluations().score(pieces)
+
+    def train(self, work: Callable[..., R], pieces: Sequence[P]) -> Iterator[tuple[int, R | Failure]]:
+        """See `Engine.train`."""
+        if pieces:
+            yield from self._on(TuneLane).train(work, pieces)
+
+    @property
+    def workers(self) -> int:
+        """See `Engine.workers`."""
+        return self._cluster.workers
+
+    @property
+    def busy(self) -> int:
+        """See `Engine.busy`."""
+        return self._lane.busy if self._lane else 0
+
+    def record(self) -> dict[str, Any]:
+        """See `Engine.record`."""
+        return {"name": "ray", "workers": self.workers, **self._cluster.happened}
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._leave_lane()
+        self._cluster.close()
+
+    @property
+    def _equipped(self) -> Workplace:
+        if self._workplace is None:
+            raise RuntimeError("an engine is equipped before it works")
+        return self._workplace
+
+    def _evaluations(self) -> ActorLane | TuneLane:
+        return self._on(ActorLane) if self._equipped.kind == "short" else self._on(TuneLane)
+
+    def _on(self, lane: type[L]) -> L:
+        """The lane of this kind; the other one gives its workers back first."""
+        if not isinstance(self._lane, lane):
+            self._leave_lane()
+            self._lane = lane(self._cluster, self._packed, self._equipped.directory)
+        return self._lane
+
+    def _leave_lane(self) -> None:
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None

@@ -1,0 +1,1 @@
+"""Puts this folder on the path: `engines/` uses `fake_search`, too."""

@@ -1,0 +1,136 @@
+"""What travels to workers is read there by a process that knows none of the files it came from."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from tiny import Convolutions, X, closeness, perceptron, pictures
+from torch import nn
+
+import autoprune
+from autoprune.data import splits_from
+from autoprune.errors import ConfigError
+from autoprune.evaluators.base import Workbench, make_evaluator
+from autoprune.importance.members import rank_channels
+from autoprune.search.engines.base import Workplace
+from autoprune.training.callable_task import CallableTask
+from autoprune.training.loop import Recipe
+from autoprune.training.task import ClassificationTask, Task
+
+pytest.importorskip("ray")
+
+from autoprune.search.engines.ray_packing import pack, pack_workplace, unpack
+
+IMAGES = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+_WORKER = """
+import sys
+from pathlib import Path
+from autoprune.search.engines.ray_packing import unpack_workplace
+for packed in sys.argv[1:]:
+    workplace = unpack_workplace(Path(packed).read_bytes(), "cpu")
+    evaluator, space = workplace.evaluator(workplace.bench), workplace.bench.space
+    print(*[evaluator.evaluate(space.uniform(ratio), seed=1, full=True).hex() for ratio in (1.0, 0.5, 0.3)])
+"""
+
+
+def scores_here(place: Workplace) -> list[float]:
+    evaluator = place.evaluator(place.bench)
+    return [evaluator.evaluate(place.bench.space.uniform(ratio), seed=1, full=True) for ratio in (1.0, 0.5, 0.3)]
+
+
+def scores_elsewhere(places: list[Workplace], folder: Path) -> list[list[float]]:
+    """Scores as another process computes them, one whose path holds installed packages only."""
+    for number, place in enumerate(places):
+        (folder / f"packed-{number}").write_bytes(pack_workplace(place))
+    command = [sys.executable, "-c", _WORKER, *(str(folder / f"packed-{number}") for number in range(len(places)))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(autoprune.__file__).parents[1], check=False)
+    assert done.returncode == 0, done.stderr
+    return [[float.fromhex(score) for score in line.split()] for line in done.stdout.splitlines()]
+
+
+def workplace(model: nn.Module, example: torch.Tensor, task: Task, folder: Path) -> Workplace:
+    space = autoprune.trace(model, example, verify=type(model).__name__ == "VisionTransformer")  # finds the form
+    network = space._in_form(model).eval()
+    bench = Workbench(network, space.search_space, rank_channels(network, space.search_space, "l2"), task, 1)
+    return Workplace(bench, functools.partial(make_evaluator, "inherited", settings={}), "short", 1, folder)
+
+
+def brightness(model: nn.Module) -> float:
+    """A score that shows every bit of the outputs."""
+    with torch.no_grad():
+        return float(model(IMAGES).double().square().sum())
+
+
+def classification() -> ClassificationTask:
+    splits = splits_from((pictures(64, 0), pictures(64, 1)))
+    return ClassificationTask(splits, Recipe(epochs=1, batch_size=16), device=torch.device("cpu"))
+
+
+def written_module(folder: Path) -> ModuleType:
+    """A module that is loaded from a file outside every path."""
+    file = folder / "own_network.py"
+    file.write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "SCALE = 0.5\n"
+        "class Own(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.first, self.second = nn.Conv2d(1, 6, 3), nn.Linear(6, 4)\n"
+        "    def forward(self, x):\n"
+        "        return self.second(SCALE * torch.relu(self.first(x)).mean((2, 3)))\n"
+    )
+    spec = importlib.util.spec_from_file_location("own_network", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def graph_nets(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "pipeline"))
+    return importlib.import_module("graph_nets")
+
+
+def test_networks_and_functions_that_workers_cannot_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = written_module(tmp_path)
+    monkeypatch.setitem(sys.modules, "own_network", module)
+    by_own_function = CallableTask(brightness, data=[IMAGES], device=torch.device("cpu"))
+    torch.manual_seed(0)
+    places = [
+        workplace(module.Own(), IMAGES[:1], by_own_function, tmp_path),
+        workplace(graph_nets(monkeypatch).VisionTransformer(), IMAGES[:1], by_own_function, tmp_path),
+        workplace(perceptron(), X[:1], CallableTask(closeness, device=torch.device("cpu")), tmp_path),
+        workplace(Convolutions(classes=4), IMAGES[:1], classification(), tmp_path),
+    ]
+    assert [place.bench.space.form for place in places] == ["module", "graph", "module", "module"]
+    here = [scores_here(place) for place in places]
+    assert all(len(set(scores)) > 1 for scores in here[:3])
+    assert scores_elsewhere(places, tmp_path) == here
+
+
+def test_a_graph_trains_as_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout and batch norm of the graph that has arrived follow its training flag."""
+    torch.manual_seed(0)
+    place = workplace(graph_nets(monkeypatch).VisionTransformer(), IMAGES[:1], classification(), tmp_path)
+    cut = place.bench.space.uniform(0.5)
+    scores = []
+    for bench in (place.bench, unpack(pack(place.bench, "it"))):
+        network = bench.candidate(cut)
+        bench.task.train(network, epochs=1, seed=3)
+        scores.append(network.state_dict())
+    assert all(torch.equal(scores[0][name], scores[1][name]) for name in scores[0])
+
+
+def test_what_cannot_travel_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"the score function cannot be sent to workers: TypeError: .*lock"):
+        pack({"lock": threading.Lock()}, "the score function")
