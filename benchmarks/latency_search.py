@@ -100,7 +100,7 @@ def searched(profile: Path, directory: Path, options: argparse.Namespace) -> Run
         "constraints": {"latency_ms": f"{options.limit:g}%"},
         "metrics": {"latency_ms": {"profile": str(profile)}},
         "search": {"trials": options.trials},
-        "verdict": {"seeds": options.seeds, "protocols": ["fine_tune"], "fine_tune_epochs": 2},
+        "verdict": {"seeds": options.seeds, "protocols": ["fine_tune"], "fine_tune_epochs": 8},
     }
     return run_job(validated(Job, job, "the benchmark's job"), directory, progress="plain")
 

@@ -32,6 +32,10 @@ PATIENCE = 1800.0
 _QUIET = 30.0
 """Seconds without any worker after which that is told."""
 
+_WORKERS_PER_RESERVE = 8
+"""For so many workers one proposal is made in advance: a worker that gets free need not wait for the controller and
+the ledger. Few workers wait for less than a better informed proposal is worth."""
+
 _STILLBORN = 3
 """This many workers in a row that die without having evaluated anything are not chance."""
 
@@ -109,6 +113,7 @@ class ActorLane:
         self._told_of_waiting = False
         self._stillborn = 0
         self._again: deque[_Piece] = deque()
+        self._reserve: deque[_Piece] = deque()  # asked for in advance
         self._members = [self._hire() for _ in range(cluster.workers)]
 
     @property
@@ -147,29 +152,39 @@ class ActorLane:
         try:
             while True:
                 for member in [m for m in self._members if m.ready and m.piece is None]:
-                    piece = self._again.popleft() if self._again else feed() if more else None
+                    piece = self._at_hand() or (feed() if more else None)
                     if piece is None:
                         more = False
                         break
                     self._send(member, piece)
-                if not (more or self._again or self.busy):
+                if not (more or self._again or self._reserve or self.busy):
                     return
-                yield from self._news()
+                wanted = more and len(self._reserve) < len(self._members) // _WORKERS_PER_RESERVE
+                if wanted and self.busy:
+                    piece = feed()
+                    more = piece is not None
+                    self._reserve.extend([piece] if piece is not None else [])
+                yield from self._news(0.0 if wanted else self._until_a_limit())
         finally:  # reached early if whoever asked has stopped listening
             self._again.clear()
+            self._reserve.clear()
             for member in [m for m in self._members if m.piece is not None]:
                 self._replace(member)
+
+    def _at_hand(self) -> _Piece | None:
+        """A piece that needs not be asked for: one that was lost, or one of the reserve."""
+        return next((pieces.popleft() for pieces in (self._again, self._reserve) if pieces), None)
 
     def _send(self, member: _Member, piece: _Piece) -> None:
         member.piece, member.began = piece, time.monotonic()
         member.reference = member.actor.evaluate.remote(piece.widths, piece.seed, piece.full)
 
-    def _news(self) -> Iterator[tuple[int, Outcome]]:
-        """Wait until something happens to a worker or a limit is reached; yield the outcomes of it."""
+    def _news(self, patience: float) -> Iterator[tuple[int, Outcome]]:
+        """Wait for so many seconds until something happens to a worker; yield the outcomes of it."""
         doing = {m.reference: m for m in self._members if not m.ready or m.piece is not None}
         growing = {m.growth: m for m in self._members if m.growth is not None}
         references = [*doing, *growing]
-        happened, _ = ray.wait(references, num_returns=1, timeout=self._until_a_limit())
+        happened, _ = ray.wait(references, num_returns=1, timeout=patience)
         if happened:  # of several events all are told before the next proposal is made
             happened, _ = ray.wait(references, num_returns=len(references), timeout=0)
         for reference in happened:
@@ -196,8 +211,12 @@ class ActorLane:
         member.ready = True
         if piece is not None and outcome is not None:
             self._stillborn = 0
+            following = self._at_hand()
+            if following is not None:
+                self._send(member, following)  # before the outcome is told, which takes longer
             yield piece.number, outcome
-            member.piece = None  # busy until then: it is about to get the next one
+            if following is None:
+                member.piece = None  # busy until then: it is about to get the next one
 
     def _after_loss(self, member: _Member, why: str) -> Iterator[tuple[int, Outcome]]:
         """Replace a worker that died; its piece is sent again, or has failed if that was tried often enough."""

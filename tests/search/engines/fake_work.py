@@ -71,6 +71,13 @@ def dies_always(widths: Widths, before: int, folder: Path) -> float:
     return dies_once(widths, 0, folder)
 
 
+def hangs(widths: Widths, before: int, folder: Path) -> float:
+    """One candidate never ends."""
+    if sum(widths) == 49:
+        time.sleep(1e6)
+    return plain(widths, before, folder)
+
+
 def misbehaves(widths: Widths, before: int, folder: Path) -> float:
     """What a candidate does wrong, if anything, depends on the sum of its widths."""
     kept = []
@@ -81,8 +88,6 @@ def misbehaves(widths: Widths, before: int, folder: Path) -> float:
                 time.sleep(0.01)
         case 47:
             raise ArithmeticError("no score")
-        case 49:
-            time.sleep(1e6)
         case 58:
             return float("nan")
     return plain(widths, before, folder)

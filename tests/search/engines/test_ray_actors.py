@@ -21,6 +21,7 @@ from fake_work import (
     calls,
     dies_always,
     dies_once,
+    hangs,
     misbehaves,
     plain,
     refuses_to_be_built,
@@ -39,6 +40,7 @@ ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
+from autoprune.search.engines import ray_actors  # noqa: E402
 from autoprune.search.engines.ray_actors import ActorLane  # noqa: E402
 from autoprune.search.engines.ray_cluster import Cluster  # noqa: E402
 from autoprune.search.engines.ray_packing import pack_workplace  # noqa: E402
@@ -116,18 +118,44 @@ def test_one_worker_makes_the_trials_of_the_local_engine_even_if_it_is_killed(no
 
 def test_what_candidates_do_wrong_is_told_and_ends_nothing(nodes: Any, tmp_path: Path) -> None:
     search = session(tmp_path / "run", trials=7)
-    lane = Lane(tmp_path, misbehaves, workers=2, time_limit=4, memory_limit="900MB")
+    lane = Lane(tmp_path, misbehaves, workers=2, memory_limit="900MB", time_limit=90)
     happened = lane.search(search)
     assert whole(search)
     errors = {sum(t.widths): (t.error or "").strip().rpartition("\n")[2] for t in search.trials}
     assert errors.pop(46).endswith("GB, above the memory_limit of 0.90 GB")
     assert errors.pop(47) == "ArithmeticError: no score"
-    assert errors.pop(49) == "stopped after the time_limit of 4 s"
     assert errors.pop(58) == "autoprune.errors.EvaluationError: the score is nan, not a finite number"
     assert set(errors.values()) == {""}
     assert max(Counter(calls(tmp_path)).values()) == 1, "what fails by itself is not tried again"
-    assert happened == {"timed_out": 1, "out_of_memory": 1}
-    assert len(lane.told) == 2
+    assert happened == {"out_of_memory": 1}
+    assert len(lane.told) == 1
+
+
+def test_many_workers_are_sent_proposals_made_in_advance(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ahead(folder: Path) -> int:
+        search = session(folder / "run", trials=12)
+        assert Lane(folder, slow, workers=2).search(search) == {}
+        assert whole(search)
+        assert set(Counter(calls(folder)).values()) == {1}
+        return max(trial.number - trial.told for trial in search.trials)
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert ahead(tmp_path / "a") == 1, "two workers: one other candidate is being evaluated"
+    monkeypatch.setattr(ray_actors, "_WORKERS_PER_RESERVE", 1)
+    assert 2 <= ahead(tmp_path / "b") <= 3, "and two are in reserve"
+
+
+def test_what_hangs_is_stopped_at_the_time_limit(nodes: Any, tmp_path: Path) -> None:
+    search = session(tmp_path / "run", trials=7)
+    assert Lane(tmp_path, hangs, workers=2, time_limit=4).search(search) == {"timed_out": 1}
+    assert whole(search)
+    errors = {sum(t.widths): t.error for t in search.trials}
+    assert errors.pop(49) == "stopped after the time_limit of 4 s"
+    assert set(errors.values()) == {None}
+    assert max(Counter(calls(tmp_path)).values()) == 1, "what hangs is not tried again"
 
 
 def test_a_candidate_that_always_kills_its_worker_has_failed_in_the_end(nodes: Any, tmp_path: Path) -> None:
