@@ -5,6 +5,7 @@ Any Optuna storage URL works; the default is a journal file in the run directory
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -134,7 +135,7 @@ class Ledger:
             self._study = optuna.create_study(
                 storage=storage, study_name=name, direction="maximize", load_if_exists=True
             )
-        self._space = space
+        self._space, self._at = space, self._study._storage
         entries = self._entries()
         self._finished = sum(entry.state.is_finished() for entry in entries.values())
         self._ids = {number: entry._trial_id for number, entry in entries.items()}
@@ -157,46 +158,55 @@ class Ledger:
             },
         )
 
-        def write() -> None:
-            if self._last() != assignment.number:  # an attempt may have failed after it was written
-                self._study.add_trial(template)
-            self._last()
-
-        self._patiently(write)
+        self._patiently(
+            self._once(partial(self._create, assignment.number, template), partial(self._holds, assignment))
+        )
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> Trial:
         """Write down how the evaluation ended."""
         number = assignment.number
         end = {"order": self._finished, "seconds": outcome.seconds, "error": outcome.error}
         self._patiently(partial(self._set_end, number, end))  # one entry: each waits for the disk
-        self._patiently(partial(self._tell, number, outcome))
+        self._patiently(self._once(partial(self._tell, number, outcome), partial(self._has_ended, number)))
         self._finished += 1
         return finished_trial(assignment, outcome)
 
+    def _create(self, number: int, template: FrozenTrial) -> None:
+        self._ids[number] = self._at.create_new_trial(self._study._study_id, template)
+
     def _set_end(self, number: int, end: Mapping[str, Any]) -> None:
-        optuna.trial.Trial(self._study, self._ids[number]).set_user_attr("end", end)
+        self._at.set_trial_user_attr(self._ids[number], "end", end)
 
     def _tell(self, number: int, outcome: Outcome) -> None:
-        if self._study._storage.get_trial(self._ids[number]).state.is_finished():
-            return  # an attempt has failed after it was written
-        trial = optuna.trial.Trial(self._study, self._ids[number])
-        with _quiet():
-            if outcome.score is None:
-                self._study.tell(trial, state=OptunaState.FAIL)
-            elif outcome.pruned:
-                trial.report(outcome.score, step=0)  # Optuna's value of a pruned trial is what it reported last
-                self._study.tell(trial, state=OptunaState.PRUNED)
-            else:
-                self._study.tell(trial, outcome.score)
+        if outcome.score is None:
+            self._at.set_trial_state_values(self._ids[number], OptunaState.FAIL)
+            return
+        if outcome.pruned:  # dashboards show what such a trial reported last
+            self._at.set_trial_intermediate_value(self._ids[number], 0, outcome.score)
+        state = OptunaState.PRUNED if outcome.pruned else OptunaState.COMPLETE
+        self._at.set_trial_state_values(self._ids[number], state, [outcome.score])
 
-    def _last(self) -> int | None:
-        """The number of the newest entry, whose place in the storage is noted."""
-        entries = self._study.get_trials(deepcopy=False)
-        if not entries:
-            return None
-        number = int(entries[-1].user_attrs["number"])
-        self._ids[number] = entries[-1]._trial_id
-        return number
+    def _holds(self, assignment: Assignment) -> bool:
+        """Whether the newest entry is that of a proposal; then its place in the storage is noted."""
+        newest = self._study.get_trials(deepcopy=False)[-1:]
+        if not newest or newest[0].user_attrs["number"] != assignment.number:
+            return False
+        self._ids[assignment.number] = newest[0]._trial_id
+        return True
+
+    def _has_ended(self, number: int) -> bool:
+        return self._at.get_trial(self._ids[number]).state.is_finished()
+
+    @staticmethod
+    def _once(write: Callable[[], None], written: Callable[[], bool]) -> Callable[[], None]:
+        """A write that may be repeated: an attempt may have failed after it was written."""
+        attempts = itertools.count()
+
+        def attempt() -> None:
+            if next(attempts) == 0 or not written():
+                write()
+
+        return attempt
 
     def _patiently(self, write: Callable[[], None]) -> None:
         patiently(write, _NAME, _PASSING, note=self._note)
