@@ -1,6 +1,6 @@
 """Work that only sleeps, for `scaling.py`: an actor that stands for many workers, and trainables of Ray Tune.
 
-What runs in a worker here imports neither torch nor autoprune, so that as many processes as possible fit on a machine.
+What runs in a worker of Ray Tune here imports neither torch nor autoprune, so that many processes fit on a machine.
 Every nap leaves a line (begin and end, in seconds of the clock) in a folder.
 """
 
@@ -39,19 +39,19 @@ class Dormitory:
     """One process in which many workers of the actor lane sleep at the same time."""
 
     def __init__(self, folder: Path, seconds: float) -> None:
-        self._folder, self._seconds = folder, seconds
+        from autoprune.search.ledger import Outcome  # seconds of CPU, which must not be those of the first nap
+
+        self._folder, self._seconds, self._outcome = folder, seconds, Outcome
 
     async def start(self, packed: object, device: str) -> None:
         """A worker is ready."""
 
     async def evaluate(self, widths: tuple[int, ...], seed: int, full: bool) -> object:
         """Sleep, then score."""
-        from autoprune.search.ledger import Outcome
-
         begin = time.time()
         await asyncio.sleep(seconds_of(self._seconds, seed))
         note(self._folder, begin)
-        return Outcome(score_of(list(widths), seed), seconds=time.time() - begin)
+        return self._outcome(score_of(list(widths), seed), seconds=time.time() - begin)
 
 
 class Nap(tune.Trainable):  # type: ignore[misc]
