@@ -16,9 +16,10 @@ from optuna.storages.journal import JournalFileBackend
 from autoprune.errors import RunError
 from autoprune.search import patience
 from autoprune.search.engines import local
-from autoprune.search.ledger import Notebook, open_storage
+from autoprune.search.ledger import Assignment, Ledger, Notebook, Outcome, open_storage
 from autoprune.search.patience import patiently
 from autoprune.search.run_directory import RunDirectory, read_json
+from autoprune.testing.spaces import chain_space
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -151,3 +152,25 @@ def test_a_run_directory_waits_but_not_for_a_permission(tmp_path: Path, monkeypa
             directory.write_json("notes.json", {"a": 2})
         monkeypatch.undo()
         assert read_json(directory / "notes.json") == {"a": 1}
+
+
+@pytest.mark.parametrize("write", ["create_new_trial", "set_trial_state_values"])
+def test_a_database_that_does_not_confirm_a_write_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    book = Ledger(open_storage(f"sqlite:///{tmp_path}/t.db", tmp_path / "none"), "search", chain_space((8, 8)))
+    real, calls = getattr(book._at, write), []
+
+    def unconfirmed(*given: Any) -> Any:
+        calls.append(real(*given))
+        if len(calls) == 1:
+            raise OSError("no answer")
+        return calls[-1]
+
+    monkeypatch.setattr(book._at, write, unconfirmed)
+    proposal = Assignment(0, (4, 4), "controller", 1, 0, {})
+    book.start(proposal)
+    book.finish(proposal, Outcome(1.0))
+    again = Ledger(open_storage(f"sqlite:///{tmp_path}/t.db", tmp_path / "none"), "search", chain_space((8, 8)))
+    assert [trial.score for trial in again.trials()] == [1.0]
+    assert len(again._study.get_trials()) == 1
