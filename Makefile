@@ -14,7 +14,7 @@ demo: .venv/test.stamp  ## search widths for ResNet-20 on digits; prints the ver
 	$(BIN)/autoprune search configs/digits_resnet20.yaml
 
 test: .venv/test.stamp  ## run the tests, two at a time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/dev.stamp  ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check .

@@ -15,7 +15,6 @@ from autoprune.config import (
     SpaceOptions,
     TrainingOptions,
     VerdictOptions,
-    validated,
 )
 from autoprune.controllers.base import Trial
 from autoprune.cost.device_profile import DeviceProfile
@@ -38,6 +37,7 @@ from autoprune.traced import Space, space_options, trace
 from autoprune.training.callable_task import CallableTask
 from autoprune.training.loop import Recipe
 from autoprune.training.task import ClassificationTask, Task
+from autoprune.validation import validated
 from autoprune.verdict.record import Arm, RunRecord, Verdict
 
 __all__ = ["SearchResult", "Space", "resume", "search", "trace"]

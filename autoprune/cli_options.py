@@ -91,8 +91,8 @@ def chosen_engine(own: EngineOptions, name: str | None, address: str | None, wor
     Raises:
         ConfigError: an unknown engine, or one without such options.
     """
-    from autoprune.config import validated
     from autoprune.engine_options import EngineOptions
+    from autoprune.validation import validated
 
     given = {key: value for key, value in (("address", address), ("workers", workers)) if value is not None}
     name = name or ("ray" if given else own.name)

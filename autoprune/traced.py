@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 from torch import nn
 
-from autoprune.config import SpaceOptions, load_space_options, validated
+from autoprune.config import SpaceOptions, load_space_options
 from autoprune.cost.polynomial import CostFunction
 from autoprune.cost.pricing import MetricSettings, price
 from autoprune.importance.members import rank_channels
@@ -22,6 +22,7 @@ from autoprune.space.slicing import slice_model
 from autoprune.space.trace import trace as trace_graph
 from autoprune.space.verify import unverified
 from autoprune.space.verify import verify as verify_space
+from autoprune.validation import validated
 
 
 @final

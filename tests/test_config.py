@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from tiny import JOB, write_job
 
-from autoprune.config import Job, SpaceOptions, load_job, load_space_options, validated
+from autoprune.config import Job, SpaceOptions, load_job, load_space_options
 from autoprune.errors import ConfigError
+from autoprune.validation import validated
 
 ROOT = Path(__file__).parent.parent
 JOBS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -2,19 +2,21 @@
 
 The largest sum, over the operator calls, of what is held during a call: inputs (all along, by the caller), results that
 are still needed, and all parameters and buffers. Views and results written in place take no memory of their own. Of
-what kernels take for themselves only the copies of convolutions on a CPU are counted (`cpu_convolution.py`), neither
-cuDNN's workspaces nor what recurrent layers and fused attention set aside.
+what kernels take for themselves only the copies of convolutions and matrix products on a CPU are counted
+(`cpu_convolution.py`, `cpu_products.py`), neither cuDNN's workspaces nor what recurrent layers and fused attention set
+aside.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import final
+from collections.abc import Sequence
+from typing import TypeAlias, final
 
 import numpy as np
 
 from autoprune.cost.cpu_convolution import ConvolutionCopies
+from autoprune.cost.cpu_products import ProductCopies
 from autoprune.cost.dtypes import MEGABYTE, bytes_of
 from autoprune.cost.held import Held
 from autoprune.cost.polynomial import CostFunction, Polynomial, WidthMatrix
@@ -25,6 +27,7 @@ from autoprune.space.groups import FloatArray, SearchSpace
 from autoprune.space.sizes import Activation, AffineSize
 
 _CELLS = 4_000_000  # entries of the matrix (widths, values) that is held at once
+_Copies: TypeAlias = ConvolutionCopies | ProductCopies
 
 
 def peak_memory_mb(
@@ -41,7 +44,8 @@ def peak_memory_mb(
         space: with the calls of its graph.
         batch: how many inputs at once; None: as many as in the example.
         dtype: of all floating point tensors, for example "float16"; None: as they are.
-        device: "cpu" adds the copies that PyTorch's convolutions make there; "any" counts what the graph holds alone.
+        device: "cpu" adds the copies that PyTorch's convolutions and matrix products make there; "any" counts what the
+            graph holds alone.
         threads: of PyTorch on a CPU; which convolutions make copies depends on it.
 
     Raises:
@@ -60,23 +64,26 @@ def peak_memory_mb(
         raise ConfigError(f"peak_memory_mb: device {device!r} is unknown; choose cpu or any")
     traced = _traced_batch(space.activations)
     at_once = traced if batch is None else batch
-    copies = ConvolutionCopies(space, at_once, threads, bytes_of("float32", dtype)) if device == "cpu" else None
-    return _PeakMemory(space, at_once / traced, dtype, copies)
+    growth = at_once / traced
+    copies: tuple[_Copies, ...] = ()
+    if device == "cpu":
+        convolutions = ConvolutionCopies(space, at_once, threads, bytes_of("float32", dtype))
+        copies = convolutions, ProductCopies(space, growth, dtype)
+    return _PeakMemory(space, growth, dtype, copies)
 
 
 @final
 class _PeakMemory:
     """Bytes of every value that has memory of its own, and during which calls it is held."""
 
-    def __init__(self, space: SearchSpace, growth: float, dtype: str | None, copies: ConvolutionCopies | None) -> None:
+    def __init__(self, space: SearchSpace, growth: float, dtype: str | None, copies: Sequence[_Copies]) -> None:
         owners = [index for index, a in enumerate(space.activations) if a.storage == index]
         per_element = [
             (growth if a.batched else 1.0) * (a.bytes if dtype is None else bytes_of(a.dtype, dtype))
             for a in (space.activations[index] for index in owners)
         ]
-        matter: Iterable[int] = () if copies is None else copies.calls.tolist()
         self._weights, self._copies = size_mb(space, dtype=dtype), copies
-        self._held = Held(space, owners, matter)
+        self._held = Held(space, owners, [call for some in copies for call in some.calls.tolist()])
         sizes = [space.activations[index].sizes for index in owners]
         self._bytes = _Bytes(sizes, per_element, self._held.switches, len(space.groups))
 
@@ -89,7 +96,9 @@ class _PeakMemory:
         return peak / MEGABYTE + self._weights(w)
 
     def _peak(self, w: FloatArray) -> FloatArray:
-        copied = {} if self._copies is None else dict(zip(self._copies.calls.tolist(), self._copies(w).T, strict=True))
+        copied: dict[int, FloatArray] = {}
+        for copies in self._copies:
+            copied.update(zip(copies.calls.tolist(), copies(w).T, strict=True))
         peak: FloatArray = self._held.sums(self._bytes(w), copied, w).max(axis=1)
         return peak
 

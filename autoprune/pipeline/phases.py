@@ -5,27 +5,25 @@ Each phase leaves what it did on disk, and a resumed run does only what is left.
 
 from __future__ import annotations
 
-import copy
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TypeVar, final
 
 import yaml
-from torch import nn
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import EvaluationError, RunError
 from autoprune.evaluators.base import Workbench
 from autoprune.export.architecture import write_architecture
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
+from autoprune.pipeline.base_network import base_network
 from autoprune.pipeline.equal_latency import FOLDER, by_flops, shared_by_both, with_flops_search
 from autoprune.pipeline.family import Family, Memo
 from autoprune.pipeline.full_scores import Shown, score_fully
 from autoprune.pipeline.measured import measure_compared, measured_winner
-from autoprune.pipeline.prepare import Prepared, weights_fingerprint
+from autoprune.pipeline.prepare import Prepared
 from autoprune.pipeline.provenance import changes, now, provenance
 from autoprune.pipeline.staff import Staff
 from autoprune.pipeline.winners import write_winners
@@ -41,7 +39,7 @@ from autoprune.search.session import SearchSession
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
 from autoprune.verdict.baselines import UNIFORM, arms, curve_budgets
-from autoprune.verdict.finals import FinalPlan, save_weights, train_finals
+from autoprune.verdict.finals import FinalPlan, train_finals
 from autoprune.verdict.record import Arm, CurvePoint, FinalTraining, RunRecord, Verdict, read_record, write_record
 from autoprune.verdict.statistics import judge
 from autoprune.zoo import load_weights
@@ -113,7 +111,9 @@ class _Run:
 
     def finish(self) -> RunRecord:
         """Do what is left and return the record."""
-        base = self._timed("base network", self._base)
+        base = self._timed(
+            "base network", lambda: base_network(self._prepared, self._directory, self._progress, self._family)
+        )
         scores = self._prepared.scores(base)
         bench = self._prepared.bench(base, scores)
         self._staff.equip(bench)
@@ -146,44 +146,6 @@ class _Run:
     def _study(self, part: str) -> str:
         """The name of a study: an external storage may hold those of many runs."""
         return f"{self._directory.recorded('id')}/{part}"
-
-    def _base(self) -> nn.Module:
-        """The trained base network on the task's device, always as read from disk: a resumed run sees the same."""
-        path = self._directory / "base.safetensors"
-        if not path.is_file() and self._family is not None:
-            self._family.copy_base(self._directory)
-        if not path.is_file():
-            self._train_base(path)
-        base = copy.deepcopy(self._prepared.network)
-        load_weights(base, path)
-        if weights_fingerprint(base) != read_json(self._directory / "base.json")["weights"]:
-            raise RunError(f"{path} is not the base network that the run trained; start a new run")
-        return base.to(self._task.device).eval()
-
-    def _train_base(self, path: Path) -> None:
-        given = self._prepared.ingredients
-        base = copy.deepcopy(self._prepared.network)
-        epochs = 0 if given.trained else self._job.training.epochs
-        started = time.perf_counter()
-        if epochs:
-            self._progress.phase("base network", epochs)
-            self._task.train(
-                base,
-                epochs=epochs,
-                seed=self._job.seed,
-                progress=lambda done, total, loss: self._progress.advance(f"loss {loss:.3f}"),
-            )
-        base = base.to(self._task.device).eval()
-        self._directory.write_json(
-            "base.json",
-            {
-                "validation": self._task.score(base),
-                "epochs": epochs,
-                "seconds": time.perf_counter() - started,
-                "weights": weights_fingerprint(base),
-            },
-        )
-        save_weights(base, path)
 
     def _search(self, scores: Sequence[FloatArray]) -> tuple[Trial, ...]:
         """All trials, in the order in which they were proposed, given the importance of all channels."""

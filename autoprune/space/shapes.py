@@ -139,6 +139,7 @@ class _Walk:
                 tuple(self._sizes(weight.name, weight.meta["val"]) for weight in weights),
                 _settings(node, arguments),
                 next((self._switch[path] for path in modules if path in self._switch), -1),
+                tuple(_splits(node, [leaf for leaf in in_order if self._read(leaf)])),
             )
         )
 
@@ -220,6 +221,20 @@ def _viewed(node: fx.Node) -> fx.Node | None:
 def _copies(made: Tensor, given: Tensor) -> bool:
     """True where a result that could be a view cannot be one."""
     return made.dtype != given.dtype or not (given.is_contiguous() or made.stride() == given.stride())
+
+
+def _splits(node: fx.Node, operands: Sequence[fx.Node]) -> Iterator[tuple[int, int]]:
+    """`KernelCall.splits`: as eager PyTorch lays the values out, which the traced ones tell."""
+    name, made = operator_name(node), node.meta["val"]
+    if name not in ("matmul", "linear"):
+        return
+    leading = made.ndim - (1 if name == "linear" else 2)
+    values = [operand.meta["val"] for operand in operands]
+    if any(value.ndim < 2 for value in values) or max((v.ndim for v in values), default=0) < made.ndim:
+        return  # a product with a vector
+    for at, value in enumerate(values):
+        stride = value.expand(*made.shape[:-2], *value.shape[-2:]).stride()
+        yield from ((at, dim) for dim in range(leading - 1) if stride[dim] != stride[dim + 1] * made.shape[dim + 1])
 
 
 def _dtype(value: Tensor) -> str:

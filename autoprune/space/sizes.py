@@ -75,6 +75,8 @@ class KernelCall:
         settings: the other arguments by name, defaults included, as traced (`groups` of a depthwise convolution is the
             full number); plain numbers, texts and tuples of them.
         switch: index of the block group that switches it off; -1: always there.
+        splits: of a matrix product, pairs (position among `inputs`, dimension of the result): this leading dimension
+            of the input and the next one do not lie one after another in memory.
     """
 
     operator: str
@@ -84,3 +86,4 @@ class KernelCall:
     weights: tuple[tuple[AffineSize, ...], ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
     switch: int = -1
+    splits: tuple[tuple[int, int], ...] = ()

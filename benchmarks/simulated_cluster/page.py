@@ -126,7 +126,7 @@ One driver proposes, writes down, sends and tells each trial, one after the othe
 w workers stay busy as long as an evaluation lasts longer than w × t: 10,000 workers at 10 ms need evaluations of 100 s
 and more, at 1 ms of 10 s. In the order in which they become tight:
 
-1. **The ledger.** Its journal waits for the disk four times per trial (start, two notes, end). Then: all of an end
+1. **The ledger.** Its journal waits for the disk three times per trial (start, note, end). Then: all of an end
    in one write, a storage that takes writes of many trials at once (PostgreSQL), or, for evaluations so short that
    repeating one costs less than a write, one write for what ended since the last one.
 2. **The controller.** The surrogate already proposes in batches that grow with the number of scores. At 10,000 pending

@@ -50,6 +50,37 @@ class SmallViT(nn.Module):
         return out
 
 
+class WrittenOut(nn.Module):
+    """Two attentions of plain products, one projection for queries, keys and values or three."""
+
+    def __init__(self, width: int = 48, heads: int = 4, *, fused: bool = False) -> None:
+        super().__init__()
+        self.heads, self.fused = heads, fused
+        self.embed, self.head = nn.Linear(24, width), nn.Linear(width, 10)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        parts = 1 if fused else 3
+        self.inner = nn.ModuleList(nn.Linear(width, 3 * width // parts) for _ in range(2 * parts))
+        self.out = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+
+    def split(self, x: Tensor, layer: int) -> tuple[Tensor, ...]:
+        b, n, c = x.shape
+        if self.fused:
+            q, k, v = self.inner[layer](x).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4).unbind()
+            return q, k, v
+        parts = self.inner[3 * layer : 3 * layer + 3]
+        return tuple(part(x).view(b, n, self.heads, c // self.heads).transpose(1, 2) for part in parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for layer, (norm, out) in enumerate(zip(self.norms, self.out, strict=True)):
+            q, k, v = self.split(norm(x), layer)
+            scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
+            mixed = scores.softmax(-1) @ v
+            x = x + out(mixed.transpose(1, 2).flatten(2))
+        result: Tensor = self.head(x.mean(1))
+        return result
+
+
 @cache
 def network(name: str, *, blocks: bool = False) -> tuple[nn.Module, SearchSpace]:
     with torch.random.fork_rng(devices=[]):
@@ -105,6 +136,27 @@ def test_blocks_that_are_off_take_no_memory() -> None:
         built = slice_model(model, space, widths, random_ranking(space, rng)).eval()
         measured = allocated(built, torch.randn(8, 3, 32, 32)) / 1e6
         assert peak(np.array([widths]))[0] == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("traced", [1, 2])
+def test_products_of_transposed_heads_copy_them_in_a_batch(fused: bool, traced: int) -> None:
+    torch.manual_seed(0)
+    model = WrittenOut(fused=fused)
+    found = trace(model, torch.zeros(traced, 9, 24))
+    verified = verify(model, found)
+    space = with_shapes(verified.space, found.program, model)
+    smallest = tuple(group.choices[0] for group in space.groups)
+    assert any(group.kind == "heads" for group in space.groups)
+    for batch in (1, 3):
+        peak, ranking = peak_memory_mb(space, batch=batch), random_ranking(space, np.random.default_rng(0))
+        graph = peak_memory_mb(space, batch=batch, device="any")
+        for widths in (*members(space), smallest):
+            built = slice_model(verified.network, space, widths, ranking).eval()
+            measured = allocated(built, torch.randn(batch, 9, 24)) / 1e6
+            assert peak(np.array([widths]))[0] == pytest.approx(measured, rel=0.01)
+        rows = np.array([*members(space), smallest])
+        assert (peak(rows) > 1.03 * graph(rows)).any() == (batch > 1), "what the copies add"
 
 
 class Lines(nn.Module):

@@ -16,7 +16,7 @@ import autoprune
 from autoprune.config import Job, load_job
 from autoprune.errors import BudgetError, ConfigError, RunError
 from autoprune.evaluators.inherited import Inherited
-from autoprune.pipeline import driver, phases, prepare
+from autoprune.pipeline import base_network, driver, prepare
 from autoprune.space.groups import Widths
 from autoprune.verdict.record import RunRecord
 
@@ -57,8 +57,8 @@ def test_a_family_shares_trace_base_network_and_scores(
     for module, name in ((prepare, "trace"), (prepare, "verify")):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, _r=real, _n=name, **k: (calls.update([_n]), _r(*a, **k))[1])
-    trained = phases._Run._train_base
-    monkeypatch.setattr(phases._Run, "_train_base", lambda run, path: (calls.update(["base"]), trained(run, path))[1])
+    trained = base_network._train
+    monkeypatch.setattr(base_network, "_train", lambda *run: (calls.update(["base"]), trained(*run))[1])
     records = driver.run_all(job_of(tmp_path), tmp_path / "family", progress="silent")
     assert calls == {"trace": 1, "verify": 1, "base": 1}
     assert set(counted.values()) == {1}

@@ -12,11 +12,12 @@ from nets import Net, classify, conv
 from torch import nn
 
 import autoprune
-from autoprune.config import SpaceOptions, validated
+from autoprune.config import SpaceOptions
 from autoprune.errors import ConfigError, SpaceError
 from autoprune.space.choices import Allowed, apply_options, exclude, freeze_groups, kinds_of, width_choices
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.testing.spaces import chain_space
+from autoprune.validation import validated
 
 RULES = st.builds(
     Allowed,

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from autoprune.config import SpaceOptions, validated
+from autoprune.config import SpaceOptions
 from autoprune.space.choices import Allowed, apply_options, width_choices
 from autoprune.space.groups import SearchSpace
 from autoprune.space.ties import tie, tied_sets
 from autoprune.space.trace import trace
 from autoprune.testing.spaces import chain_space
+from autoprune.validation import validated
 from autoprune.zoo import build_model
 
 

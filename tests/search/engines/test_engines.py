@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 
 from autoprune.cli import app
 from autoprune.cli_options import chosen_engine
-from autoprune.config import Job, load_job, validated
+from autoprune.config import Job, load_job
 from autoprune.engine_options import EngineOptions
 from autoprune.errors import AutopruneError, ConfigError
 from autoprune.pipeline.prepare import job_fingerprint
 from autoprune.search.engines import local, make_engine
 from autoprune.search.engines.base import Scoring
 from autoprune.search.engines.local import LocalEngine
+from autoprune.validation import validated
 
 
 def job_of(folder: Path, engine: Any) -> Job:
