@@ -12,7 +12,8 @@ The claim is about the prediction as a user gets it: the profile as it was fitte
 that is faster or slower by now than when the profile was made adds to that error, and no profile can know. So the speed
 is told by some of the profile's own networks, measured again among the others, and the error at equal speed is printed
 beside the plain one; where the speed changed by more than 3 %, the claim is judged at equal speed and the row says so.
-Where measuring twice differs by more than 2 % or the speed changed, the networks are measured again, at most five
+Before each profile, some networks are measured until twice gives nearly the same, for at most five minutes. In the
+test, where measuring twice differs by more than 2 % or the speed changed, the networks are measured again, at most five
 times; the measurement that differs least from its repetition counts, whatever the prediction says, and the row tells
 how many there were.
 
@@ -28,16 +29,16 @@ import importlib.util
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from predicted_latency.page import ANCHORS, ATTEMPTS, NETWORKS, QUIET, Result, line_of, page, steady
 from torch import nn
 
 import autoprune
-from autoprune.cost.device_profile import Conditions, DeviceProfile, HeldOut, write_profile
+from autoprune.cost.device_profile import Conditions, DeviceProfile, write_profile
 from autoprune.cost.flops import flops
 from autoprune.cost.latency_ms import latency_ms
 from autoprune.latency.fit import compare
@@ -47,64 +48,7 @@ from autoprune.space.groups import FloatArray, IntArray
 from autoprune.traced import Space
 from autoprune.zoo import build_model
 
-NETWORKS = {"resnet20": 32, "mobilenet_v2": 96, "resnet18": 96}
-"""Name -> height and width of its images."""
-
 TORCHVISION = ("mobilenet_v2", "resnet18")
-ANCHORS = 12
-ERROR, RANK = 0.05, 0.97
-"""The claim: median absolute error at most, Spearman's rank correlation at least."""
-
-QUIET, ATTEMPTS = 0.02, 5
-"""So much may measuring twice differ before all is measured again, and how often at most."""
-
-STEADY = 0.03
-"""So much may the machine's speed change between profile and test for milliseconds to be compared as they are."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """One network on one backend.
-
-    Attributes:
-        network: its name.
-        profile: what predicted.
-        seconds: what making the profile took.
-        ours: error of the prediction: what is claimed on a steady machine.
-        line: error of a line fitted on FLOPs.
-        level: error of the prediction at the speed that the machine had when the profile was made.
-        speed: of the machine in the test, 1 when the profile was made.
-        span: smallest and largest measured milliseconds.
-        rate: predictions per second.
-        attempts: how often the networks were measured, until the machine was quiet.
-    """
-
-    network: str
-    profile: DeviceProfile
-    seconds: float
-    ours: HeldOut
-    line: HeldOut
-    level: HeldOut
-    speed: float
-    span: tuple[float, float]
-    rate: float
-    attempts: int
-
-    @property
-    def holds(self) -> bool:
-        """Whether the claim does."""
-        judged = self.ours if self.steady else self.level
-        return judged.median <= ERROR and judged.spearman >= RANK
-
-    @property
-    def steady(self) -> bool:
-        """Whether the machine was as fast in the test as for the profile."""
-        return steady(self.speed)
-
-
-def steady(speed: float) -> bool:
-    """Whether a machine of this speed, 1 when the profile was made, is as fast as then."""
-    return abs(speed - 1.0) <= STEADY
 
 
 def main() -> int:
@@ -116,6 +60,7 @@ def main() -> int:
     parser.add_argument("--fit", type=int, default=64, help="networks that the profile is fitted on")
     parser.add_argument("--repeats", type=int, default=60, help="timed runs of each network in each of two rounds")
     parser.add_argument("--pin", type=int, help="run on this processor only")
+    parser.add_argument("--patience", type=float, default=300.0, help="seconds to wait for a quiet machine, each row")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder for the profiles")
     parser.add_argument("--write", type=Path, help="a markdown file for the results")
@@ -138,7 +83,7 @@ def main() -> int:
             results.append(result)
             print(line_of(result), flush=True)
     if options.write is not None:
-        options.write.write_text(page(results, options))
+        options.write.write_text(page(results, test=options.test, repeats=options.repeats))
     return 0 if all(result.holds for result in results) else 1
 
 
@@ -148,6 +93,7 @@ def examine(name: str, conditions: Conditions, options: argparse.Namespace) -> R
     model, example = load(name), torch.randn(1, 3, NETWORKS[name], NETWORKS[name])
     space = autoprune.trace(model, example)
     inner = space.search_space
+    await_quiet(model, space, example, conditions, options)
     started = time.perf_counter()
     profile = build_profile(
         inner,
@@ -179,6 +125,21 @@ def examine(name: str, conditions: Conditions, options: argparse.Namespace) -> R
     )
     span = (float(measured.min()), float(measured.max()))
     return Result(name, profile, seconds, ours, line, level, speed, span, rate(space, profile), len(attempts))
+
+
+def await_quiet(
+    model: nn.Module, space: Space, example: torch.Tensor, conditions: Conditions, options: argparse.Namespace
+) -> None:
+    """Wait, at most `--patience` seconds, until measuring some networks twice gives nearly the same."""
+    rows = random_widths(space.search_space, 8, np.random.default_rng([options.seed, 2]))
+    networks = [space.slice(model, tuple(row)) for row in rows.tolist()]
+    until = time.monotonic() + options.patience
+    while time.monotonic() < until:
+        both = measure_twice(networks, example, conditions, repeats=options.repeats)
+        first, second = (np.array([latency.quiet for latency in one]) for one in both)
+        if np.median(np.abs(second / first - 1)) <= QUIET / 2:
+            return
+        time.sleep(5)
 
 
 def load(name: str) -> nn.Module:
@@ -247,70 +208,6 @@ def rate(space: Space, profile: DeviceProfile) -> float:
     started = time.thread_time()
     predict(rows)
     return 10_000 / (time.thread_time() - started)
-
-
-def line_of(result: Result) -> str:
-    """One result as text."""
-    low, high = result.span
-    profile = result.profile
-    return (
-        f"{result.network} on {profile.conditions.backend}: {low:.3g} to {high:.3g} ms; error {told(result.ours)}; "
-        f"line on FLOPs {told(result.line)}; measured twice {result.ours.noise:.1%}, the quietest of "
-        f"{result.attempts}; speed {result.speed:.2f}, at the profile's {told(result.level)}; "
-        f"{result.rate:,.0f} predictions/s; profile of {len(profile.tables)} kernels and "
-        f"{len(profile.networks)} networks in {result.seconds:.0f} s: {profile.error}; "
-        f"{'holds' if result.holds else 'DOES NOT HOLD'}{'' if result.steady else ', judged at equal speed'}"
-    )
-
-
-def told(error: HeldOut) -> str:
-    """Median, 90th percentile and rank correlation."""
-    return f"{error.median:.1%} (90 % within {error.p90:.1%}), Spearman {error.spearman:.3f}"
-
-
-def page(results: list[Result], options: argparse.Namespace) -> str:
-    """All results as a markdown page."""
-    head = (
-        "| network | backend | measured ms | median error | 90 % within | Spearman | line on FLOPs: error | Spearman |"
-        " measured twice | the quietest of | speed | error at the profile's | predictions/s |"
-    )
-    rows = [
-        f"| {r.network} at {NETWORKS[r.network]} | {r.profile.conditions.backend} | {r.span[0]:.2f} to {r.span[1]:.2f} "
-        f"| {r.ours.median:.1%} | {r.ours.p90:.1%} | {r.ours.spearman:.3f} | {r.line.median:.1%} "
-        f"| {r.line.spearman:.3f} | {r.ours.noise:.1%} | {r.attempts} | {r.speed:.2f} | {r.level.median:.1%} "
-        f"| {r.rate:,.0f} |"
-        for r in results
-    ]
-    first = results[0].profile
-    versions = ", ".join(sorted({f"{n} {v}" for r in results for n, v in r.profile.versions.items()}))
-    return "\n".join(
-        [
-            "# Latency: predicted beside measured",
-            "",
-            f"{datetime.now(UTC):%Y-%m-%d}, {first.machine}, {first.conditions.threads} thread, batch "
-            f"{first.conditions.batch}, {first.conditions.dtype}; {versions}. Made by `benchmarks/latency.py`.",
-            "",
-            f"Each row: {options.test} networks of random widths that the profile had not seen, each around a size of "
-            f"its own, measured twice in turns, {options.repeats} repeats each time, of which the lower quartile "
-            "counts; a single thread is timed by its processor time. *Line on FLOPs* is fitted to the same networks as "
-            "the profile. *Measured twice* is the median difference of the two measurements: no prediction can be "
-            f"expected to do much better. Where it is above {QUIET:.0%}, or the speed changed, the networks of a row "
-            f"were measured again, at most {ATTEMPTS} times, and the measurement with the smallest difference counts. "
-            "The claimed error is that of the profile as it was fitted against the measurements as they are. *Speed* "
-            f"is that of the machine in the test, 1 when the profile was made, told by {ANCHORS} networks of the "
-            "profile that are measured again among the others; the last column but one is the error once that is "
-            f"taken out, and is judged where the speed changed by more than {STEADY:.0%}: "
-            "how busy a machine is that day no profile can know.",
-            "",
-            head,
-            "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"Claim: median error at most {ERROR:.0%} and Spearman at least {RANK}. "
-            + ("It holds in every row." if all(r.holds for r in results) else "It does not hold in every row."),
-            "",
-        ]
-    )
 
 
 if __name__ == "__main__":

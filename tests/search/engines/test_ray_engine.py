@@ -67,6 +67,7 @@ def test_a_run_from_python_is_the_same_and_is_resumed_on_another_engine(
     assert outcome(again) == outcome(here)
 
 
+@pytest.mark.slow
 def test_a_family_from_a_job_file_is_the_same_on_two_workers_but_for_the_order(instance: None, tmp_path: Path) -> None:
     changes = {"constraints.flops": ["60%", "40%"], "search.trials": 4, "verdict.seeds": 0}
     file = write_job(tmp_path / "job.yaml", changes)
@@ -81,6 +82,7 @@ def test_a_family_from_a_job_file_is_the_same_on_two_workers_but_for_the_order(i
     assert told(tmp_path / "there" / "2-flops-40")["name"] == "ray"
 
 
+@pytest.mark.slow
 def test_trainings_go_the_other_way_and_are_the_same(instance: None, tmp_path: Path) -> None:
     data = {"train": pictures(64, 0), "validation": pictures(32, 1)}
     given: dict[str, Any] = {

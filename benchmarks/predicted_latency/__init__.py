@@ -1,0 +1,1 @@
+"""Predicted beside measured latency: what `latency.py` found."""
