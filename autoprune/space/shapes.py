@@ -127,19 +127,19 @@ class _Walk:
         for index in reads:
             self._hold(index, self._frames.held(self._made_by[index], number) if self._frames else number)
         arguments = named_arguments(node, node.args, node.kwargs) if hasattr(node.target, "_schema") else {}
-        in_order = list(_nodes(arguments.values() or node.args))
+        in_order = [(leaf, self._read(leaf)) for leaf in _nodes(arguments.values() or node.args)]
         made = self._made(node, reads, number)
-        weights = [leaf for leaf in in_order if leaf in self._fixed]
+        weights = [leaf for leaf, _ in in_order if leaf in self._fixed]
         self._calls.append(
             KernelCall(
                 operator_name(node),
                 self._layer(weights) or next(reversed(modules), ""),
-                tuple(index for leaf in in_order for index in self._read(leaf)),
+                tuple(index for _, read in in_order for index in read),
                 made,
                 tuple(self._sizes(weight.name, weight.meta["val"]) for weight in weights),
                 _settings(node, arguments),
                 next((self._switch[path] for path in modules if path in self._switch), -1),
-                tuple(_splits(node, [leaf for leaf in in_order if self._read(leaf)])),
+                tuple(_splits(node, [leaf for leaf, read in in_order if read])),
             )
         )
 
