@@ -53,18 +53,22 @@ class Surrogate(Controller):
         domain: the space under its budget.
         seed: of every random choice.
         startup: widths asked for or told before the model is used; None takes one per group, as many as the model has
-            slopes, but at least 10, more than the eight scalars it fits, and at most 30, so that a large network's
-            search is more than a random one.
+            slopes, but at least 10, more than the eight scalars it fits, and at most 30 or a third of `trials`, so that
+            a large network's search, or a short one, is more than a random one.
+        trials: how many proposals the search will make, where that is known.
 
     Raises:
         ConfigError: `startup` is below 1.
     """
 
-    def __init__(self, domain: BudgetedSpace, *, seed: int, startup: int | None = None) -> None:
+    def __init__(
+        self, domain: BudgetedSpace, *, seed: int, startup: int | None = None, trials: int | None = None
+    ) -> None:
         if startup is not None and startup < 1:
             raise ConfigError(f"surrogate: startup must be at least 1, got {startup}")
         self._domain = domain
-        self._startup = startup or min(30, max(10, len(domain.space.groups)))
+        most = 30 if trials is None else max(1, min(30, trials // 3))
+        self._startup = startup or min(most, max(10, len(domain.space.groups)))
         self._rng = np.random.default_rng(seed)
         self._model = ScoreModel(domain)
         self._fitted, self._fitted_afresh = 0, 0  # scores that the kernel's parameters were fitted to
