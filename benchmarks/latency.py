@@ -34,7 +34,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from predicted_latency.page import ANCHORS, ATTEMPTS, NETWORKS, QUIET, Result, line_of, page, steady
+from predicted_latency.page import (
+    ANCHORS,
+    ATTEMPTS,
+    NETWORKS,
+    QUIET,
+    Result,
+    kept_rows,
+    line_of,
+    page,
+    steady,
+    write_row,
+)
 from torch import nn
 
 import autoprune
@@ -62,7 +73,7 @@ def main() -> int:
     parser.add_argument("--pin", type=int, help="run on this processor only")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds to wait for a quiet machine, each row")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="a folder for the profiles")
+    parser.add_argument("--keep", type=Path, help="a folder for profiles and rows; those there stay on the page")
     parser.add_argument("--write", type=Path, help="a markdown file for the results")
     options = parser.parse_args()
     if options.pin is not None:
@@ -82,6 +93,11 @@ def main() -> int:
             result = examine(network, Conditions(backend=backend), options)
             results.append(result)
             print(line_of(result), flush=True)
+            if options.keep is not None:
+                write_profile(result.profile, options.keep / f"{network}_{backend}.json")
+                write_row(result, options.keep)
+    if options.keep is not None:
+        results = kept_rows(options.keep)
     if options.write is not None:
         options.write.write_text(page(results, test=options.test, repeats=options.repeats))
     return 0 if all(result.holds for result in results) else 1
@@ -106,8 +122,6 @@ def examine(name: str, conditions: Conditions, options: argparse.Namespace) -> R
         seed=options.seed,
     )
     seconds = time.perf_counter() - started
-    if options.keep is not None:
-        write_profile(profile, options.keep / f"{name}_{conditions.backend}.json")
     rows = unseen(space, profile, options)
     attempts: list[tuple[float, FloatArray, float]] = []
     while len(attempts) < ATTEMPTS and not (attempts and attempts[-1][0] <= QUIET and steady(attempts[-1][2])):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
-from autoprune.cost.device_profile import DeviceProfile, HeldOut
+from autoprune.cost.device_profile import DeviceProfile, HeldOut, read_profile
 
 NETWORKS = {"resnet20": 32, "mobilenet_v2": 96, "resnet18": 96}
 """Name -> height and width of its images."""
@@ -66,6 +68,23 @@ class Result:
 def steady(speed: float) -> bool:
     """Whether a machine of this speed, 1 when the profile was made, is as fast as then."""
     return abs(speed - 1.0) <= STEADY
+
+
+def write_row(result: Result, folder: Path) -> None:
+    """Keep a row beside its profile."""
+    row = {name: getattr(result, name) for name in result.__dataclass_fields__ if name != "profile"}
+    row |= {name: asdict(row[name]) for name in ("ours", "line", "level")}
+    (folder / f"{result.network}_{result.profile.conditions.backend}.row").write_text(json.dumps(row))
+
+
+def kept_rows(folder: Path) -> list[Result]:
+    """All rows that were kept, by backend and network."""
+    found = []
+    for path in folder.glob("*.row"):
+        row = json.loads(path.read_text())
+        row |= {name: HeldOut(**row[name]) for name in ("ours", "line", "level")}
+        found.append(Result(profile=read_profile(path.with_suffix(".json")), **{**row, "span": tuple(row["span"])}))
+    return sorted(found, key=lambda r: (r.profile.conditions.backend != "torch", list(NETWORKS).index(r.network)))
 
 
 def line_of(result: Result) -> str:
