@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from search_problems.channel_table import Table, TableProblem
-from search_problems.page import OURS, beaten, claims, picture, table
+from search_problems.page import OURS, beaten, claims, picture, table, without_luck
 from search_problems.problem import Problem
 from search_problems.replay import Replay, replay
 from search_problems.synthetic import FAMILIES, SyntheticProblem
@@ -145,6 +145,13 @@ def _page(problems: Sequence[Problem], results: dict[str, dict[str, list[Replay]
             )
         parts.append(table(problem, results[problem.name], options.evaluations))
         parts.append("\n".join(claims(results[problem.name], options.evaluations)))
+        if isinstance(problem, TableProblem):
+            parts.append(
+                "The same answers by the quadratic model of all rows, uniform's included. A row has few trainings, and "
+                "searches with different noise answer with the same rows: what a lucky row adds above is in no "
+                "standard error, and is averaged out here."
+            )
+            parts.append(without_luck(results[problem.name], options.evaluations))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -157,6 +164,7 @@ def _as_json(problems: Sequence[Problem], results: dict[str, dict[str, list[Repl
                 name: {
                     "highest_score": {n: [r.best[n] for r in runs] for n in runs[0].best},
                     "posterior_mean": {n: [r.modelled[n] for r in runs] for n in runs[0].modelled},
+                    "without_luck": {n: [r.expected[n] for r in runs] for n in runs[0].expected},
                     "milliseconds_per_trial": [r.milliseconds for r in runs],
                 }
                 for name, runs in results[problem.name].items()

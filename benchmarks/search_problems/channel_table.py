@@ -88,10 +88,11 @@ class TableProblem(Problem):
         accuracies, row = self._table.accuracies, self._table.row
         shown = np.random.default_rng(seed).integers(accuracies.shape[1], size=len(accuracies))
         unseen = np.array([np.delete(values, column).mean() for values, column in zip(accuracies, shown, strict=True)])
-        reference = unseen[row[self._uniform]]
+        reference, smoothed = unseen[row[self._uniform]], self._table.smoothed
         return Experiment(
             score=lambda widths: float(accuracies[row[widths], shown[row[widths]]]),
             gain=lambda widths: float(unseen[row[widths]] - reference),
+            expected=lambda widths: float(smoothed[row[widths]] - smoothed[row[self._uniform]]),
         )
 
     @cached_property

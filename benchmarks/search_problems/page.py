@@ -27,6 +27,18 @@ def table(problem: Problem, replays: Mapping[str, Sequence[Replay]], evaluations
     return "\n".join([f"Ceiling: {problem.ceiling:+.3f} {problem.unit}.", "", *lines])
 
 
+def without_luck(replays: Mapping[str, Sequence[Replay]], evaluations: Sequence[int]) -> str:
+    """A Markdown table: the same answers by the model of all rows, mean ± standard error."""
+    head = ["controller", *(f"{n}: highest score" for n in evaluations), *(f"{n}: posterior mean" for n in evaluations)]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for name, runs in replays.items():
+        cells = [
+            _mean(r.expected[n][i] for r in runs) if n in runs[0].best else "" for i in (0, 1) for n in evaluations
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def claims(replays: Mapping[str, Sequence[Replay]], evaluations: Sequence[int]) -> list[str]:
     """How far the default controller's answer lies above every other's, with standard errors of the difference."""
     lines = []

@@ -17,10 +17,12 @@ class Experiment:
     Attributes:
         score: what an evaluation of these widths returns; the same widths always return the same.
         gain: of these widths over uniform pruning, on data that `score` has not shown.
+        expected: the same without the luck of single rows, where gains have one.
     """
 
     score: Callable[[Widths], float]
     gain: Callable[[Widths], float]
+    expected: Callable[[Widths], float]
 
 
 class Problem(ABC):

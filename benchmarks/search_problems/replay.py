@@ -22,11 +22,13 @@ class Replay:
     Attributes:
         best: evaluations -> gain of the widths with the highest score.
         modelled: evaluations -> gain of those with the highest posterior mean, which is how `autoprune search` picks.
+        expected: evaluations -> the two without the luck of single rows (`Experiment.expected`).
         milliseconds: per ask and tell.
     """
 
     best: dict[int, float]
     modelled: dict[int, float]
+    expected: dict[int, tuple[float, float]]
     milliseconds: float
 
 
@@ -43,12 +45,14 @@ def replay(problem: Problem, controller: str, evaluations: Sequence[int], seed: 
     proposer = make_controller(controller, problem.domain, seed=seed, settings={}, trials=max(evaluations))
     proposals, scores = [problem.uniform], [experiment.score(problem.uniform)]
     proposer.tell([_trial(0, proposals[0], scores[0])])
-    best, modelled, spent = {}, {}, 0.0
+    best, modelled, expected, spent = {}, {}, {}, 0.0
     for number in range(1, max(evaluations) + 1):
         if number in evaluations:
             answers = _answers(problem, proposals)
-            best[number] = experiment.gain(proposals[int(np.argmax(np.where(answers, scores, -np.inf)))])
-            modelled[number] = experiment.gain(most_probable(problem, proposals, scores))
+            luckiest = proposals[int(np.argmax(np.where(answers, scores, -np.inf)))]
+            probable = most_probable(problem, proposals, scores)
+            best[number], modelled[number] = experiment.gain(luckiest), experiment.gain(probable)
+            expected[number] = experiment.expected(luckiest), experiment.expected(probable)
         started = time.process_time()
         (widths,) = proposer.ask()
         score = experiment.score(widths)
@@ -56,7 +60,7 @@ def replay(problem: Problem, controller: str, evaluations: Sequence[int], seed: 
         spent += time.process_time() - started
         proposals.append(widths)
         scores.append(score)
-    return Replay(best, modelled, 1000 * spent / max(evaluations))
+    return Replay(best, modelled, expected, 1000 * spent / max(evaluations))
 
 
 def most_probable(problem: Problem, proposals: Sequence[Widths], scores: Sequence[float]) -> Widths:

@@ -62,7 +62,7 @@ class SyntheticProblem(Problem):
             noise = np.random.default_rng([seed, *widths]).standard_normal()
             return self._value(widths) + NOISE * float(noise)
 
-        return Experiment(score=score, gain=self._value)
+        return Experiment(score=score, gain=self._value, expected=self._value)
 
     @cached_property
     def ceiling(self) -> float:
