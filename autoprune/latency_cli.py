@@ -204,14 +204,16 @@ def _measured_table(named: Mapping[str, Latency]) -> list[Any]:
 
     largest = max(latency.ms for latency in named.values())
     table = Table(title="Measured latency", title_justify="left")
-    for header in ("widths", "median ms", "quartiles", ""):  # predictions are about the lower quartile
+    for header in ("widths", "undisturbed ms", "median ms", "quartiles", ""):
         table.add_column(header, justify="left" if header in ("widths", "") else "right")
     for name, latency in named.items():
         low, high = latency.quartiles
-        table.add_row(name, f"{latency.ms:.4g}", f"{low:.4g} to {high:.4g}", Bar(largest, 0, latency.ms, width=24))
+        bar = Bar(largest, 0, latency.ms, width=24)
+        table.add_row(name, f"{latency.quiet:.4g}", f"{latency.ms:.4g}", f"{low:.4g} to {high:.4g}", bar)
     one = next(iter(named.values()))
     versions = ", ".join(f"{name} {number}" for name, number in one.versions.items())
-    return [table, f"{one.repeats} repeats in turns; {one.conditions}; {one.machine}; {versions}."]
+    told = f"{one.repeats} repeats in turns; {one.conditions}; {one.machine}; {versions}."
+    return [table, f"{told} Undisturbed is the 5th percentile, which predictions and limits are about."]
 
 
 def _profile_facts(profile: DeviceProfile, path: Path) -> dict[str, Any]:

@@ -109,8 +109,8 @@ def searched(profile: Path, directory: Path, options: argparse.Namespace) -> Run
 def share_of_limit(record: RunRecord) -> float:
     """The winner's measured latency over its limit."""
     assert record.latency is not None
-    low: float = record.latency["compared"]["winner"]["latency"]["quartiles"][0]
-    return low / float(record.latency["limit"])
+    quiet: float = record.latency["compared"]["winner"]["latency"]["quiet"]
+    return quiet / float(record.latency["limit"])
 
 
 def page(record: RunRecord, profile: DeviceProfile, options: argparse.Namespace, seconds: float) -> str:

@@ -169,7 +169,7 @@ class DeviceProfile:
         tables: name of a kernel -> its times; None where it cannot be timed alone.
         features: what whole networks are fitted on; see `latency_ms.FEATURES`.
         coefficients: one for each feature.
-        networks: measured networks: model, widths, values of the features, milliseconds (lower quartile) of each of two
+        networks: measured networks: model, widths, values of the features, undisturbed milliseconds of each of two
             measurements, and their mean.
         error: on networks held out; None before there are any.
     """

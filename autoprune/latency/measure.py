@@ -1,4 +1,4 @@
-"""Measuring how long networks take: warm-up, many repeats in turns, median and quartiles, all conditions stated."""
+"""Measuring how long networks take: warm-up, many repeats in turns, percentiles, all conditions stated."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ LEAST_REPEATS = 50
 _BURST = 5
 """Timed runs in one turn of a network; one more comes before them, so that its weights are in the caches."""
 
+_QUIET = 5
+"""The percentile of the runs that counts as undisturbed."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,9 @@ class Latency:
 
     Attributes:
         ms: median milliseconds.
+        quiet: their 5th percentile: what a run takes where nothing disturbs it. Predictions and limits are about this
+            number. On a quiet machine it is the median within a few percent; what else runs there, or beside it on the
+            same host, only ever adds.
         quartiles: lower and upper quartile of the milliseconds.
         repeats: timed runs.
         conditions: backend, threads, batch, dtype, memory format, device.
@@ -43,24 +49,18 @@ class Latency:
     """
 
     ms: float
+    quiet: float
     quartiles: tuple[float, float]
     repeats: int
     conditions: Conditions
     machine: str
     versions: Mapping[str, str]
 
-    @property
-    def quiet(self) -> float:
-        """The lower quartile: what a run takes where little disturbs it. Predictions and limits are about this number.
-
-        On a quiet machine it is the median within a percent or so; what else runs there only ever adds.
-        """
-        return self.quartiles[0]
-
     def __str__(self) -> str:
         low, high = self.quartiles
         return (
-            f"{self.ms:.4g} ms (quartiles {low:.4g} to {high:.4g}, {self.repeats} repeats; {self.conditions}; "
+            f"{self.ms:.4g} ms (undisturbed {self.quiet:.4g}, quartiles {low:.4g} to {high:.4g}, "
+            f"{self.repeats} repeats; {self.conditions}; "
             f"{self.machine}; {', '.join(f'{name} {number}' for name, number in self.versions.items())})"
         )
 
@@ -171,9 +171,10 @@ def _turns(
 def _summaries(ms: FloatArray, conditions: Conditions) -> list[Latency]:
     machine, versions = machine_name(conditions.device), backend_versions(make_backend(conditions))
     flat = ms.reshape(len(ms), -1)
+    percentiles = np.percentile(flat, [50, _QUIET, 25, 75], axis=1).T.tolist()
     return [
-        Latency(float(np.median(row)), (float(low), float(high)), len(row), conditions, machine, versions)
-        for row, low, high in zip(flat, *np.percentile(flat, [25, 75], axis=1), strict=True)
+        Latency(median, quiet, (low, high), flat.shape[1], conditions, machine, versions)
+        for median, quiet, low, high in percentiles
     ]
 
 

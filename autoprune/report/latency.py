@@ -48,14 +48,14 @@ def _row(record: RunRecord, name: str, facts: Mapping[str, Any]) -> tuple[str, .
     final = facts["compared"][name]
     arm = next((arm for arm in record.arms if arm.name == name), None)
     costs = record.full_costs if arm is None else arm.costs
-    low, high = final["latency"]["quartiles"]
+    quiet, (low, high) = final["latency"]["quiet"], final["latency"]["quartiles"]
     return (
         _NAMES.get(name, name),
         _score(record, name),
         quantity(costs["flops"]) if "flops" in costs else "–",
         exact(final["predicted"]),
-        exact(low),
-        percent(low, facts["limit"]),
+        exact(quiet),
+        percent(quiet, facts["limit"]),
         f"{exact(final['latency']['ms'])} ({exact(low)} to {exact(high)})",
     )
 
@@ -82,8 +82,8 @@ def _measured_how(facts: Mapping[str, Any]) -> str:
     on += [f"{package} {number}" for package, number in versions.items()]
     return (
         f"Measured on {latency['machine']} ({conditions['device']}; {', '.join(on)}): all networks in turns, "
-        f"{compared['repeats']} repeats each. The measured latency is the lower quartile, which other programs on the "
-        f"machine disturb least; the distance of the quartiles tells how much they did."
+        f"{compared['repeats']} repeats each. The measured latency is the 5th percentile, what a run takes where "
+        f"nothing disturbs it; how far the median is above it tells how much other programs and guests of the host did."
     )
 
 
@@ -93,7 +93,7 @@ def _limit(record: RunRecord, facts: Mapping[str, Any]) -> str:
     if limit is not None:
         share = f" ({percent(limit['upper'], limit['full'])} of what is predicted for the unpruned network)"
         least = f", at least {exact(lower_end(limit))} ms" if lower_end(limit) else ""
-    chosen = facts["winner"]["latency"]["quartiles"][0]
+    chosen = facts["winner"]["latency"]["quiet"]
     return (
         f"Limit: {exact(facts['limit'])} ms{share}{least}. The winner was chosen as the best of "
         f"{len(facts['measured'])} measured networks that keeps it, with {exact(chosen)} ms "

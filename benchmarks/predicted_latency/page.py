@@ -129,7 +129,7 @@ def page(results: list[Result], *, test: int, repeats: int) -> str:
             f"{first.conditions.batch}, {first.conditions.dtype}; {versions}. Made by `benchmarks/latency.py`.",
             "",
             f"Each row: {test} networks of random widths that the profile had not seen, each around a size of "
-            f"its own, measured twice in turns, {repeats} repeats each time, of which the lower quartile "
+            f"its own, measured twice in turns, {repeats} repeats each time, of which the 5th percentile "
             "counts; a single thread is timed by its processor time. *Line on FLOPs* is fitted to the same networks as "
             "the profile. *Measured twice* is the median difference of the two measurements: no prediction can be "
             f"expected to do much better. Where it is above {QUIET:.0%}, or the speed changed, the networks of a row "

@@ -59,7 +59,7 @@ def choose(domain: Domain, ranked: Sequence[Widths], factor: Callable[[Widths], 
     def measured(networks: Sequence[nn.Module], *_: Any, **__: Any) -> list[Latency]:
         found = [widths_of[id(network)] for network in networks]
         ms = [float(space.budget.metrics["latency_ms"](np.array([w]))[0]) * factor(w) for w in found]
-        return [Latency(m, (m, m), 100, Conditions(), "here", {}) for m in ms]
+        return [Latency(m, m, (m, m), 100, Conditions(), "here", {}) for m in ms]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finals, "measure_many", measured)

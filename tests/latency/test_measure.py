@@ -11,7 +11,7 @@ from autoprune.cost.device_profile import Conditions, cpu_name
 from autoprune.errors import ConfigError, EvaluationError, RegistryError
 from autoprune.latency import clock as timing
 from autoprune.latency import measure as measuring
-from autoprune.latency.measure import measure, measure_many, measure_twice, with_batch
+from autoprune.latency.measure import Latency, measure, measure_many, measure_twice, with_batch
 from autoprune.randomness import seeded
 
 X = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
@@ -42,7 +42,7 @@ class Products(nn.Module):
 
 def test_more_work_takes_longer_and_everything_is_stated() -> None:
     small, large = measure_many([Products(1), Products(60)], X)
-    assert small.quartiles[0] <= small.ms <= small.quartiles[1]
+    assert small.quiet <= small.quartiles[0] <= small.ms <= small.quartiles[1]
     assert large.ms > 3 * small.ms
     assert small.repeats >= 50
     assert small.machine == cpu_name()
@@ -77,6 +77,18 @@ def test_two_measurements_meet_the_same_machine(monkeypatch: pytest.MonkeyPatch)
         assert one.quiet == pytest.approx(other.quiet, rel=0.02)  # by the end it is a fifth slower
     with pytest.raises(ConfigError, match="repeats must be at least 50"):
         measure_twice([Products(1)], X, repeats=10)
+
+
+def test_what_disturbs_most_runs_leaves_the_undisturbed_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(10_000))
+
+    def mostly_disturbed(run: Any, repeats: int, conditions: Conditions) -> float:
+        return 1.4 if next(times) % 10 else 1.0
+
+    monkeypatch.setattr(measuring, "clock", mostly_disturbed)
+    latency = measure(Products(1), X)
+    assert (latency.quiet, latency.ms) == (1.0, 1.4)
+    assert Latency.from_json(latency.to_json()) == latency
 
 
 def test_the_caller_notices_nothing() -> None:
