@@ -12,10 +12,8 @@ The claim is about the prediction as a user gets it: the profile as it was fitte
 that is faster or slower by now than when the profile was made adds to that error, and no profile can know. So the speed
 is told by some of the profile's own networks, measured again among the others, and the error at equal speed is printed
 beside the plain one; where the speed changed by more than 3 %, the claim is judged at equal speed and the row says so.
-Before each profile, some networks are measured until twice gives nearly the same, for at most five minutes. In the
-test, where measuring twice differs by more than 2 % or the speed changed, the networks are measured again, at most five
-times; the measurement that differs least from its repetition counts, whatever the prediction says, and the row tells
-how many there were.
+Where measuring twice differs by more than 2 %, both are made up to five times as long, as for a profile, whatever the
+prediction says; the row tells how many repeats there were.
 
 mobilenet_v2 and resnet18 are torchvision's (pip install torchvision), onnxruntime needs pip install 'autoprune[onnx]'.
 One thread is timed by its processor time, so other programs disturb little but caches and memory: the noise of
@@ -36,14 +34,11 @@ import numpy as np
 import torch
 from predicted_latency.page import (
     ANCHORS,
-    ATTEMPTS,
     NETWORKS,
-    QUIET,
     Result,
     kept_rows,
     line_of,
     page,
-    steady,
     write_row,
 )
 from torch import nn
@@ -54,7 +49,7 @@ from autoprune.cost.flops import flops
 from autoprune.cost.latency_ms import latency_ms
 from autoprune.latency.fit import compare
 from autoprune.latency.measure import measure_twice
-from autoprune.latency.profile import build_profile, random_widths
+from autoprune.latency.profile import AGREED, build_profile, random_widths
 from autoprune.space.groups import FloatArray, IntArray
 from autoprune.traced import Space
 from autoprune.zoo import build_model
@@ -71,7 +66,6 @@ def main() -> int:
     parser.add_argument("--fit", type=int, default=64, help="networks that the profile is fitted on")
     parser.add_argument("--repeats", type=int, default=60, help="timed runs of each network in each of two rounds")
     parser.add_argument("--pin", type=int, help="run on this processor only")
-    parser.add_argument("--patience", type=float, default=300.0, help="seconds to wait for a quiet machine, each row")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder for profiles and rows; those there stay on the page")
     parser.add_argument("--write", type=Path, help="a markdown file for the results")
@@ -109,7 +103,6 @@ def examine(name: str, conditions: Conditions, options: argparse.Namespace) -> R
     model, example = load(name), torch.randn(1, 3, NETWORKS[name], NETWORKS[name])
     space = autoprune.trace(model, example)
     inner = space.search_space
-    await_quiet(model, space, example, conditions, options)
     started = time.perf_counter()
     profile = build_profile(
         inner,
@@ -123,11 +116,8 @@ def examine(name: str, conditions: Conditions, options: argparse.Namespace) -> R
     )
     seconds = time.perf_counter() - started
     rows = unseen(space, profile, options)
-    attempts: list[tuple[float, FloatArray, float]] = []
-    while len(attempts) < ATTEMPTS and not (attempts and attempts[-1][0] <= QUIET and steady(attempts[-1][2])):
-        first, second, now = twice(model, space, rows, profile, example, options.repeats)
-        attempts.append((float(np.median(np.abs(second / first - 1))), (first + second) / 2, now))
-    noise, measured, speed = min(attempts, key=lambda attempt: attempt[0])
+    first, second, speed, repeats = twice(model, space, rows, profile, example, options.repeats)
+    measured, noise = (first + second) / 2, float(np.median(np.abs(second / first - 1)))
     predicted = latency_ms(inner, profile=profile)(rows)
     ours, line, level = (
         replace(compare(values, truth, truth), noise=noise)
@@ -138,22 +128,7 @@ def examine(name: str, conditions: Conditions, options: argparse.Namespace) -> R
         )
     )
     span = (float(measured.min()), float(measured.max()))
-    return Result(name, profile, seconds, ours, line, level, speed, span, rate(space, profile), len(attempts))
-
-
-def await_quiet(
-    model: nn.Module, space: Space, example: torch.Tensor, conditions: Conditions, options: argparse.Namespace
-) -> None:
-    """Wait, at most `--patience` seconds, until measuring some networks twice gives nearly the same."""
-    rows = random_widths(space.search_space, 8, np.random.default_rng([options.seed, 2]))
-    networks = [space.slice(model, tuple(row)) for row in rows.tolist()]
-    until = time.monotonic() + options.patience
-    while time.monotonic() < until:
-        both = measure_twice(networks, example, conditions, repeats=options.repeats)
-        first, second = (np.array([latency.quiet for latency in one]) for one in both)
-        if np.median(np.abs(second / first - 1)) <= QUIET / 2:
-            return
-        time.sleep(5)
+    return Result(name, profile, seconds, ours, line, level, speed, span, rate(space, profile), repeats)
 
 
 def load(name: str) -> nn.Module:
@@ -186,8 +161,8 @@ def unseen(space: Space, profile: DeviceProfile, options: argparse.Namespace) ->
 
 def twice(
     model: nn.Module, space: Space, rows: IntArray, profile: DeviceProfile, example: torch.Tensor, repeats: int
-) -> tuple[FloatArray, FloatArray, float]:
-    """(N,) milliseconds of each of two measurements of the networks, and the speed of the machine meanwhile.
+) -> tuple[FloatArray, FloatArray, float, int]:
+    """(N,) milliseconds of two measurements of the networks, the speed of the machine meanwhile, and the repeats.
 
     Neighbours on the same host make a machine slower and faster as a whole; some of the profile's own networks are
     measured among the others to tell.
@@ -196,10 +171,10 @@ def twice(
     then = np.array([network["ms"] for network in known])
     widths = [*(tuple(network["widths"]) for network in known), *(tuple(row) for row in rows.tolist())]
     networks = [space.slice(model, row) for row in widths]
-    both = measure_twice(networks, example, profile.conditions, repeats=repeats)
+    both = measure_twice(networks, example, profile.conditions, repeats=repeats, agree=AGREED)
     first, second = (np.array([latency.quiet for latency in one]) for one in both)
     now = (first + second)[: len(known)] / 2
-    return first[len(known) :], second[len(known) :], float(np.median(then / now))
+    return first[len(known) :], second[len(known) :], float(np.median(then / now)), both[0][0].repeats
 
 
 def flops_line(space: Space, profile: DeviceProfile, rows: IntArray) -> FloatArray:

@@ -30,6 +30,9 @@ _BURST = 5
 _QUIET = 5
 """The percentile of the runs that counts as undisturbed."""
 
+_MOST_TIMES = 5
+"""So many times the turns that were asked for, where the machine is so busy that two measurements do not agree."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -125,16 +128,23 @@ def measure_twice(
     *,
     repeats: int = LEAST_REPEATS,
     warmup: int = 5,
+    agree: float | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Latency], list[Latency]]:
     """Two measurements of each network, one from every other turn: what the machine is like meets both alike.
 
-    How far they are apart is the noise of measuring. For the arguments and errors see `measure_many`; each of the two
-    has as many repeats as asked for.
+    How far they are apart is the noise of measuring. Each of the two has as many repeats as asked for. Given `agree`,
+    both go on until their undisturbed times differ by no more than this share in the median network, for five times the
+    repeats at most: the longer it takes, the likelier is a quiet moment. For all else see `measure_many`.
     """
     chosen = conditions or Conditions()
     _check(repeats=repeats, warmup=warmup)
-    ms = _turns(networks, example, chosen, 2 * -(-repeats // _BURST), warmup, progress)
+
+    def agreed(ms: FloatArray) -> bool:
+        first, second = (_percentiles(ms[:, start::2])[:, 0] for start in (0, 1))
+        return agree is None or float(np.median(np.abs(second / first - 1.0))) <= agree
+
+    ms = _turns(networks, example, chosen, 2 * -(-repeats // _BURST), warmup, progress, agreed)
     return _summaries(ms[:, ::2], chosen), _summaries(ms[:, 1::2], chosen)
 
 
@@ -151,31 +161,40 @@ def _turns(
     turns: int,
     warmup: int,
     progress: Callable[[int, int], None],
+    enough: Callable[[FloatArray], bool] = lambda ms: True,
 ) -> FloatArray:
-    """(networks, turns, runs) milliseconds."""
+    """(networks, turns, runs) milliseconds: as many turns as asked for, and as many again until they are enough."""
     backend, rng = make_backend(conditions), np.random.default_rng(0)
     with running(conditions):
         runs = [ready(backend, network, example, conditions) for network in networks]
         for run in runs:
             with blame(EvaluationError, "the network that is to be measured does not run"):
                 clock(run, warmup, conditions)
-        ms = np.empty((len(runs), turns, _BURST))
-        for turn in range(turns):
-            for number in rng.permutation(len(runs)):
-                runs[number]()
-                ms[number, turn] = [clock(runs[number], 1, conditions) for _ in range(_BURST)]
-            progress(turn + 1, turns)
+        ms = np.empty((len(runs), 0, _BURST))
+        for _ in range(_MOST_TIMES):
+            more = np.empty((len(runs), turns, _BURST))
+            for turn in range(turns):
+                for number in rng.permutation(len(runs)):
+                    runs[number]()
+                    more[number, turn] = [clock(runs[number], 1, conditions) for _ in range(_BURST)]
+                progress(turn + 1, turns)
+            ms = np.concatenate([ms, more], axis=1)
+            if enough(ms):
+                break
     return ms
 
 
 def _summaries(ms: FloatArray, conditions: Conditions) -> list[Latency]:
     machine, versions = machine_name(conditions.device), backend_versions(make_backend(conditions))
-    flat = ms.reshape(len(ms), -1)
-    percentiles = np.percentile(flat, [50, _QUIET, 25, 75], axis=1).T.tolist()
     return [
-        Latency(median, quiet, (low, high), flat.shape[1], conditions, machine, versions)
-        for median, quiet, low, high in percentiles
+        Latency(median, quiet, (low, high), ms[0].size, conditions, machine, versions)
+        for quiet, low, median, high in _percentiles(ms).tolist()
     ]
+
+
+def _percentiles(ms: FloatArray) -> FloatArray:
+    """(networks, 4) undisturbed time, lower quartile, median and upper quartile."""
+    return np.percentile(ms.reshape(len(ms), -1), [_QUIET, 25, 50, 75], axis=1).T
 
 
 def make_backend(conditions: Conditions) -> Backend:

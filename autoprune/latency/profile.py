@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,7 +32,12 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 NETWORKS = 48
 LEAST_NETWORKS = 10
-_PASSES = 3
+_LEAST_PASSES, _MOST_PASSES = 2, 8
+_SETTLED = 0.05
+"""The last pass over the kernels is the one in which no more than this share of them became faster."""
+
+AGREED = 0.02
+"""Two measurements of the networks differ by no more, in the median, or are made five times as long."""
 
 
 def build_profile(
@@ -58,7 +62,7 @@ def build_profile(
         conditions: under which everything is measured; those of `add_to` where it is given.
         label: name of the model in the profile.
         networks: how many whole networks are measured, at least 10, or 0 for kernels alone.
-        repeats: timed runs of each network, at least 50; it is measured twice.
+        repeats: timed runs of each network, at least 50; it is measured twice, five times as long on a busy machine.
         seed: of the random widths.
         add_to: a profile of this machine that gets the kernels and networks that it lacks.
         progress: told after each kernel and each turn.
@@ -134,14 +138,9 @@ def _new_tables(profile: DeviceProfile, space: SearchSpace, progress: Progress) 
     """Tables of the kernels that the profile lacks, or holds for fewer channels only."""
     backend, timers = make_backend(profile.conditions), dict[str, KernelTimer]()
     missing = missing_kernels(profile.tables, space, calls_of(space))
-    steps = itertools.count(1)
-
-    def step() -> None:
-        progress("kernels", next(steps), (_PASSES + 1) * len(missing))
-
     with running(profile.conditions):
         nothing = backend.idle(profile.conditions)
-        idle = min(time_kernel(nothing, profile.conditions) for _ in range(_PASSES))
+        idle = min(time_kernel(nothing, profile.conditions) for _ in range(3))
         for name, (kernel, calls) in missing.items():
             rows = np.array([[size(space.full) for size in call.sizes] for call in calls]).reshape(len(calls), -1)
             full = tuple(int(n) for n in rows.max(axis=0))
@@ -149,12 +148,21 @@ def _new_tables(profile: DeviceProfile, space: SearchSpace, progress: Progress) 
             if known is not None and kernel.table_axes == kernel.axes:  # too narrow, but perhaps not along both axes
                 full = tuple(max(n, int(m)) for n, m in zip(full, known.largest, strict=True))
             timers[name] = KernelTimer(backend, kernel, full, profile.conditions, idle)
-            step()
-        for _ in range(_PASSES):
-            for timer in timers.values():
-                timer.time()
-                step()
+            progress("sizes", len(timers), len(missing))
+        _time(list(timers.values()), progress)
     return {name: timer.table() for name, timer in timers.items()}
+
+
+def _time(timers: Sequence[KernelTimer], progress: Progress) -> None:
+    """Pass over all kernels until hardly any becomes faster: a busy machine needs more passes than a quiet one."""
+    for number in range(1, _MOST_PASSES + 1):
+        faster, sizes = 0, 0
+        for done, timer in enumerate(timers, 1):
+            found = timer.time()
+            faster, sizes = faster + found[0], sizes + found[1]
+            progress(f"kernels, pass {number}", done, len(timers))
+        if number >= _LEAST_PASSES and faster <= _SETTLED * sizes:
+            return
 
 
 def _measured(
@@ -179,6 +187,7 @@ def _measured(
         example,
         profile.conditions,
         repeats=repeats,
+        agree=AGREED,
         progress=lambda done, total: progress("networks", done, total),
     )
     first, second = (np.array([latency.quiet for latency in one]) for one in rounds)

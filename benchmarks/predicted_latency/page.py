@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autoprune.cost.device_profile import DeviceProfile, HeldOut, read_profile
+from autoprune.latency.profile import AGREED
 
 NETWORKS = {"resnet20": 32, "mobilenet_v2": 96, "resnet18": 96}
 """Name -> height and width of its images."""
@@ -17,9 +18,6 @@ ANCHORS = 12
 
 ERROR, RANK = 0.05, 0.97
 """The claim: median absolute error at most, Spearman's rank correlation at least."""
-
-QUIET, ATTEMPTS = 0.02, 5
-"""So much may measuring twice differ before all is measured again, and how often at most."""
 
 STEADY = 0.03
 """So much may the machine's speed change between profile and test for milliseconds to be compared as they are."""
@@ -39,7 +37,7 @@ class Result:
         speed: of the machine in the test, 1 when the profile was made.
         span: smallest and largest measured milliseconds.
         rate: predictions per second.
-        attempts: how often the networks were measured, until the machine was quiet.
+        repeats: timed runs of each network in each of two measurements.
     """
 
     network: str
@@ -51,7 +49,7 @@ class Result:
     speed: float
     span: tuple[float, float]
     rate: float
-    attempts: int
+    repeats: int
 
     @property
     def holds(self) -> bool:
@@ -62,12 +60,7 @@ class Result:
     @property
     def steady(self) -> bool:
         """Whether the machine was as fast in the test as for the profile."""
-        return steady(self.speed)
-
-
-def steady(speed: float) -> bool:
-    """Whether a machine of this speed, 1 when the profile was made, is as fast as then."""
-    return abs(speed - 1.0) <= STEADY
+        return abs(self.speed - 1.0) <= STEADY
 
 
 def write_row(result: Result, folder: Path) -> None:
@@ -93,8 +86,8 @@ def line_of(result: Result) -> str:
     profile = result.profile
     return (
         f"{result.network} on {profile.conditions.backend}: {low:.3g} to {high:.3g} ms; error {told(result.ours)}; "
-        f"line on FLOPs {told(result.line)}; measured twice {result.ours.noise:.1%}, the quietest of "
-        f"{result.attempts}; speed {result.speed:.2f}, at the profile's {told(result.level)}; "
+        f"line on FLOPs {told(result.line)}; measured twice {result.ours.noise:.1%}, "
+        f"{result.repeats} repeats; speed {result.speed:.2f}, at the profile's {told(result.level)}; "
         f"{result.rate:,.0f} predictions/s; profile of {len(profile.tables)} kernels and "
         f"{len(profile.networks)} networks in {result.seconds:.0f} s: {profile.error}; "
         f"{'holds' if result.holds else 'DOES NOT HOLD'}{'' if result.steady else ', judged at equal speed'}"
@@ -110,12 +103,12 @@ def page(results: list[Result], *, test: int, repeats: int) -> str:
     """All results as a markdown page."""
     head = (
         "| network | backend | measured ms | median error | 90 % within | Spearman | line on FLOPs: error | Spearman |"
-        " measured twice | the quietest of | speed | error at the profile's | predictions/s |"
+        " measured twice | repeats | speed | error at the profile's | predictions/s |"
     )
     rows = [
         f"| {r.network} at {NETWORKS[r.network]} | {r.profile.conditions.backend} | {r.span[0]:.2f} to {r.span[1]:.2f} "
         f"| {r.ours.median:.1%} | {r.ours.p90:.1%} | {r.ours.spearman:.3f} | {r.line.median:.1%} "
-        f"| {r.line.spearman:.3f} | {r.ours.noise:.1%} | {r.attempts} | {r.speed:.2f} | {r.level.median:.1%} "
+        f"| {r.line.spearman:.3f} | {r.ours.noise:.1%} | {r.repeats} | {r.speed:.2f} | {r.level.median:.1%} "
         f"| {r.rate:,.0f} |"
         for r in results
     ]
@@ -128,12 +121,11 @@ def page(results: list[Result], *, test: int, repeats: int) -> str:
             f"{datetime.now(UTC):%Y-%m-%d}, {first.machine}, {first.conditions.threads} thread, batch "
             f"{first.conditions.batch}, {first.conditions.dtype}; {versions}. Made by `benchmarks/latency.py`.",
             "",
-            f"Each row: {test} networks of random widths that the profile had not seen, each around a size of "
-            f"its own, measured twice in turns, {repeats} repeats each time, of which the 5th percentile "
-            "counts; a single thread is timed by its processor time. *Line on FLOPs* is fitted to the same networks as "
-            "the profile. *Measured twice* is the median difference of the two measurements: no prediction can be "
-            f"expected to do much better. Where it is above {QUIET:.0%}, or the speed changed, the networks of a row "
-            f"were measured again, at most {ATTEMPTS} times, and the measurement with the smallest difference counts. "
+            f"Each row: {test} networks of random widths that the profile had not seen, each around a size of its own, "
+            f"measured twice in turns; of at least {repeats} repeats each, the 5th percentile counts: what a run takes "
+            "undisturbed. A single thread is timed by its processor time. *Line on FLOPs* is fitted to the same "
+            "networks as the profile. *Measured twice* is the median difference of the two measurements: no prediction "
+            f"can do much better. Where it is above {AGREED:.0%}, both are made up to five times longer. "
             "The claimed error is that of the profile as it was fitted against the measurements as they are. *Speed* "
             f"is that of the machine in the test, 1 when the profile was made, told by {ANCHORS} networks of the "
             "profile that are measured again among the others; the last column but one is the error once that is "

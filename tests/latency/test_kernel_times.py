@@ -107,6 +107,21 @@ def test_the_best_of_several_passes_counts(known_times: None, monkeypatch: pytes
     assert table([np.array([16.0]), np.array([16.0])])[0] == pytest.approx(16 * 16 * 9e-6)
 
 
+def test_a_pass_tells_how_many_sizes_became_faster(known_times: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    timer = KernelTimer(KnownTimes(), CONVOLUTION, (16, 16), Conditions(), 0.0)
+    faster, sizes = timer.time()
+    assert faster == sizes > 8  # nothing was known before
+    assert timer.time() == (0, sizes)
+    plain = KnownTimes.kernel
+
+    def faster_by_a_tenth(self: KnownTimes, *given: Any) -> Runner | None:
+        run = plain(self, *given)
+        return run and (lambda: 0.9 * run())
+
+    monkeypatch.setattr(KnownTimes, "kernel", faster_by_a_tenth)
+    assert timer.time() == (sizes, sizes)
+
+
 def test_what_running_nothing_takes_is_taken_off(known_times: None) -> None:
     timer = KernelTimer(KnownTimes(), CONVOLUTION, (16, 16), Conditions(), 1e-3)
     timer.time()

@@ -79,6 +79,29 @@ def test_two_measurements_meet_the_same_machine(monkeypatch: pytest.MonkeyPatch)
         measure_twice([Products(1)], X, repeats=10)
 
 
+@pytest.mark.parametrize(
+    ("busy_turns", "agree", "repeats"), [(20, 0.02, 100), (20, None, 50), (20, 0.5, 50), (1000, 0.02, 250)]
+)
+def test_measurements_that_disagree_go_on(
+    monkeypatch: pytest.MonkeyPatch, busy_turns: int, agree: float | None, repeats: int
+) -> None:
+    turn, told = 0, list[tuple[int, int]]()
+
+    def every_other_turn_is_slower(run: Any, times: int, conditions: Conditions) -> float:
+        return 1.5 if turn % 2 and turn < busy_turns else 1.0
+
+    def progress(done: int, turns: int) -> None:
+        nonlocal turn
+        turn += 1
+        told.append((done, turns))
+
+    monkeypatch.setattr(measuring, "clock", every_other_turn_is_slower)
+    first, second = measure_twice([Products(1)], X, repeats=50, agree=agree, progress=progress)
+    assert [one.repeats for one in (*first, *second)] == [repeats, repeats]
+    assert told == [(done, 20) for done in range(1, 21)] * (repeats // 50)
+    assert second[0].quiet == (1.0 if repeats == 100 else 1.5)
+
+
 def test_what_disturbs_most_runs_leaves_the_undisturbed_time(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter(range(10_000))
 

@@ -13,6 +13,7 @@ from autoprune.cost.device_profile import Conditions, DeviceProfile, cpu_name
 from autoprune.cost.latency_ms import FEATURES, latency_ms
 from autoprune.errors import ConfigError
 from autoprune.latency import profile as profiling
+from autoprune.latency.kernel_times import KernelTimer
 from autoprune.latency.measure import Latency, measure_many
 from autoprune.latency.profile import build_profile, random_widths
 from autoprune.traced import Space
@@ -81,9 +82,29 @@ def test_kernels_alone_predict_their_sum(known_times: None, traced: tuple[nn.Mod
 def test_progress_ends(known_times: None, traced: tuple[nn.Module, Space]) -> None:
     told: list[tuple[str, int, int]] = []
     make(traced, progress=lambda *step: told.append(step))
-    for what in ("kernels", "networks"):
+    for what in ("sizes", "kernels, pass 1", "kernels, pass 2", "networks"):
         steps = [(done, total) for name, done, total in told if name == what]
         assert [done for done, _ in steps] == list(range(1, steps[0][1] + 1))
+
+
+@pytest.mark.parametrize(("quiet_from", "passes"), [(1, 2), (4, 4), (100, 8)])
+def test_kernels_are_timed_until_they_become_no_faster(
+    known_times: None,
+    traced: tuple[nn.Module, Space],
+    monkeypatch: pytest.MonkeyPatch,
+    quiet_from: int,
+    passes: int,
+) -> None:
+    real, done = KernelTimer.time, dict[int, int]()
+
+    def ever_faster(timer: KernelTimer) -> tuple[int, int]:
+        done[id(timer)] = done.get(id(timer), 0) + 1
+        faster, sizes = real(timer)
+        return (faster, sizes) if done[id(timer)] >= quiet_from else (sizes, sizes)
+
+    monkeypatch.setattr(KernelTimer, "time", ever_faster)
+    make(traced, networks=0)
+    assert set(done.values()) == {passes}
 
 
 def test_the_noise_of_a_profile_is_what_two_measurements_differ_by(
