@@ -79,7 +79,8 @@ class ScoreModel:
         """Learn from scores; what was learnt before is forgotten.
 
         Args:
-            widths: (N, G), repeats allowed.
+            widths: (N, G), repeats allowed. The same score of the same widths counts once: it was remembered, or
+                computed from the same data again, and would otherwise pass for a score without noise.
             scores: (N,) higher is better; rows that are not finite teach nothing.
             noise_scale: (N,) factors on the standard deviation of the noise, 1 where None; a score averaged over four
                 times the data has 0.5.
@@ -175,8 +176,10 @@ class ScoreModel:
             )
         if not (s > 0).all():
             raise EvaluationError(f"noise scales must be above 0, got {s.min()}")
-        finite = np.isfinite(y)
-        return w[finite], y[finite], s[finite]
+        rows = np.column_stack([w, y, s])
+        distinct = np.sort(np.unique(rows, axis=0, return_index=True)[1])
+        chosen = distinct[np.isfinite(y[distinct])]
+        return w[chosen], y[chosen], s[chosen]
 
 
 def most_probable_kernel(

@@ -23,8 +23,6 @@ Posterior = dict[Widths, tuple[float, float]]
 def smooth(domain: BudgetedSpace, trials: Sequence[Trial], rescored: Mapping[Widths, float] | None = None) -> Posterior:
     """Fit the score model to all complete trials and re-scores, and return it at every width vector scored.
 
-    The same score of the same widths counts once: it was remembered, or computed from the same data again.
-
     Raises:
         EvaluationError: no trial has a score.
     """
@@ -52,7 +50,7 @@ def _fitted(
     complete = [(t.widths, t.score) for t in trials if t.state is TrialState.COMPLETE and t.score is not None]
     if not complete:
         raise EvaluationError("no candidate has a score; the tracebacks of the failed trials are in the ledger")
-    observed = list(dict.fromkeys([*complete, *rescored.items()]))
+    observed = [*complete, *rescored.items()]
     model = ScoreModel(domain).fit(np.array([w for w, _ in observed]), np.array([s for _, s in observed]))
     return model, list(dict.fromkeys(widths for widths, _ in observed))
 

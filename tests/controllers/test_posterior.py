@@ -159,6 +159,18 @@ def test_noise_is_found(domain: BudgetedSpace) -> None:
     assert np.sqrt(model.kernel.noise) * scores.std() == pytest.approx(0.3, rel=0.25)
 
 
+def test_a_remembered_score_says_nothing_about_the_noise(domain: BudgetedSpace) -> None:
+    widths = domain.sample(20, np.random.default_rng(0))
+    scores = np.random.default_rng(1).standard_normal(20)
+    again = np.array([3, 3, 7, 12, 12])
+    once = ScoreModel(domain).fit(widths, scores)
+    twice = ScoreModel(domain).fit(np.concatenate([widths, widths[again]]), np.concatenate([scores, scores[again]]))
+    assert twice.kernel == once.kernel
+    np.testing.assert_array_equal(twice.mean(widths), once.mean(widths))
+    measured = ScoreModel(domain).fit(np.concatenate([widths, widths[again]]), np.concatenate([scores, -scores[again]]))
+    assert measured.kernel.noise > once.kernel.noise
+
+
 def test_a_score_with_less_noise_is_followed_more_closely(domain: BudgetedSpace) -> None:
     widths, scores = data(domain, 20)
     scores[0] += 2.0
