@@ -48,8 +48,8 @@ from autoprune.cost.device_profile import Conditions, DeviceProfile, write_profi
 from autoprune.cost.flops import flops
 from autoprune.cost.latency_ms import latency_ms
 from autoprune.latency.fit import compare
-from autoprune.latency.measure import measure_twice
-from autoprune.latency.profile import AGREED, build_profile, random_widths
+from autoprune.latency.measure import AGREED, measure_twice
+from autoprune.latency.profile import build_profile, random_widths
 from autoprune.space.groups import FloatArray, IntArray
 from autoprune.traced import Space
 from autoprune.zoo import build_model

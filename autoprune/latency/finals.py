@@ -12,7 +12,7 @@ from torch import nn
 from autoprune.cost.device_profile import Conditions, read_profile
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError
-from autoprune.latency.measure import LEAST_REPEATS, Latency, machine_name, measure_many
+from autoprune.latency.measure import AGREED, LEAST_REPEATS, Latency, machine_name, measure_many
 from autoprune.space.groups import Widths
 from autoprune.space.program import Example
 
@@ -20,6 +20,9 @@ METRIC = "latency_ms"
 _ROUNDS = 6
 _MARGIN = 0.995
 """A limit that is tightened because a network was measured above it goes a little below what it must."""
+
+_CLOSE = 0.97
+"""A network that was made smaller to keep the limit uses at least so much of it, or a larger one is tried, too."""
 
 
 @final
@@ -91,7 +94,8 @@ def choose_by_latency(
     """Measure candidates under the conditions of the profile and take the best one that keeps the latency limit.
 
     Where all are measured above the limit, the best one is put onto a limit that is tighter by as much as it was
-    measured above, and measured again, a few times.
+    measured above, a few times. All are then measured again in the same turns, and the fastest measurement of each
+    counts: a machine that was busy for a while does not make the winner smaller than it must be.
 
     Args:
         domain: space and budget.
@@ -114,26 +118,35 @@ def choose_by_latency(
     conditions = profile_conditions(settings["profile"])
     predict = domain.budget.metrics[METRIC]
 
-    def measured(rows: Sequence[Widths], *, scored: bool) -> list[MeasuredFinal]:
-        found = measure_many([build(row) for row in rows], example, conditions, repeats=repeats)
-        times = predict(np.array(rows))
-        return [MeasuredFinal(w, float(p), t, scored) for w, p, t in zip(rows, times, found, strict=True)]
+    finals: dict[Widths, MeasuredFinal] = {}
 
-    finals = measured(list(ranked), scored=True)
-    kept = next((f for f in finals if f.latency.quiet <= limit), None)
-    tightened, best = limit, finals[0]
+    def measure_all(rows: Sequence[Widths]) -> None:
+        found = measure_many([build(row) for row in rows], example, conditions, repeats=repeats, agree=AGREED)
+        for widths, ms, latency in zip(rows, predict(np.array(rows)), found, strict=True):
+            before = finals.get(widths)
+            if before is None or latency.quiet < before.latency.quiet:
+                finals[widths] = MeasuredFinal(widths, float(ms), latency, widths in ranked)
+
+    measure_all(ranked)
     for _ in range(_ROUNDS):
-        if kept is not None:
+        kept = _kept(list(finals.values()), limit)
+        if kept is not None and (kept.scored or kept.latency.quiet >= _CLOSE * limit):
             break
-        tightened *= _MARGIN * limit / best.latency.quiet
-        smaller = _onto(domain, ranked[0], tightened)
-        if smaller is None or smaller == best.widths:
+        near = kept or min(finals.values(), key=lambda f: f.predicted)
+        made = _onto(domain, ranked[0], _MARGIN * limit * near.predicted / near.latency.quiet)
+        if made is None or made in finals:
             break
-        best = measured([smaller], scored=False)[0]
-        finals.append(best)
-        kept = best if best.latency.quiet <= limit else None
-    winner = kept or min(finals, key=lambda f: f.latency.quiet)
-    return LatencyChoice(winner, tuple(finals), limit, kept is not None)
+        measure_all([*finals, made])
+    kept = _kept(list(finals.values()), limit)
+    winner = kept or min(finals.values(), key=lambda f: f.latency.quiet)
+    return LatencyChoice(winner, tuple(finals.values()), limit, kept is not None)
+
+
+def _kept(finals: Sequence[MeasuredFinal], limit: float) -> MeasuredFinal | None:
+    """The best one that keeps the limit: the first that has a score, else the largest of those made smaller."""
+    inside = [final for final in finals if final.latency.quiet <= limit]
+    scored = next((final for final in inside if final.scored), None)
+    return scored or max(inside, key=lambda final: final.predicted, default=None)
 
 
 def profile_conditions(source: Any) -> Conditions:

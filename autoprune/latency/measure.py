@@ -30,6 +30,9 @@ _BURST = 5
 _QUIET = 5
 """The percentile of the runs that counts as undisturbed."""
 
+AGREED = 0.02
+"""What predictions and limits are about is measured until two halves of it differ by no more, in the median network."""
+
 _MOST_TIMES = 5
 """So many times the turns that were asked for, where the machine is so busy that two measurements do not agree."""
 
@@ -98,6 +101,7 @@ def measure_many(
     *,
     repeats: int = LEAST_REPEATS,
     warmup: int = 5,
+    agree: float | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Latency]:
     """Measure several networks in turns, so that whatever else the machine does meets all of them alike.
@@ -110,6 +114,9 @@ def measure_many(
         conditions: backend, threads, batch, dtype, memory format and device; the defaults of `Conditions`.
         repeats: timed runs of each network, at least 50.
         warmup: runs of each network before.
+        agree: go on, for five times the repeats at most, until what every other turn says and what the others say
+            differ by no more than this share in the median network: the longer it takes, the likelier is a quiet
+            moment. None never goes on.
         progress: called with (turns done, turns) after each turn.
 
     Raises:
@@ -118,7 +125,7 @@ def measure_many(
     """
     chosen = conditions or Conditions()
     _check(repeats=repeats, warmup=warmup)
-    return _summaries(_turns(networks, example, chosen, -(-repeats // _BURST), warmup, progress), chosen)
+    return _summaries(_turns(networks, example, chosen, -(-repeats // _BURST), warmup, agree, progress), chosen)
 
 
 def measure_twice(
@@ -133,18 +140,12 @@ def measure_twice(
 ) -> tuple[list[Latency], list[Latency]]:
     """Two measurements of each network, one from every other turn: what the machine is like meets both alike.
 
-    How far they are apart is the noise of measuring. Each of the two has as many repeats as asked for. Given `agree`,
-    both go on until their undisturbed times differ by no more than this share in the median network, for five times the
-    repeats at most: the longer it takes, the likelier is a quiet moment. For all else see `measure_many`.
+    How far they are apart is the noise of measuring. For the arguments and errors see `measure_many`; each of the two
+    has as many repeats as asked for.
     """
     chosen = conditions or Conditions()
     _check(repeats=repeats, warmup=warmup)
-
-    def agreed(ms: FloatArray) -> bool:
-        first, second = (_percentiles(ms[:, start::2])[:, 0] for start in (0, 1))
-        return agree is None or float(np.median(np.abs(second / first - 1.0))) <= agree
-
-    ms = _turns(networks, example, chosen, 2 * -(-repeats // _BURST), warmup, progress, agreed)
+    ms = _turns(networks, example, chosen, 2 * -(-repeats // _BURST), warmup, agree, progress)
     return _summaries(ms[:, ::2], chosen), _summaries(ms[:, 1::2], chosen)
 
 
@@ -160,10 +161,10 @@ def _turns(
     conditions: Conditions,
     turns: int,
     warmup: int,
+    agree: float | None,
     progress: Callable[[int, int], None],
-    enough: Callable[[FloatArray], bool] = lambda ms: True,
 ) -> FloatArray:
-    """(networks, turns, runs) milliseconds: as many turns as asked for, and as many again until they are enough."""
+    """(networks, turns, runs) milliseconds: as many turns as asked for, and as many again until they agree."""
     backend, rng = make_backend(conditions), np.random.default_rng(0)
     with running(conditions):
         runs = [ready(backend, network, example, conditions) for network in networks]
@@ -179,9 +180,15 @@ def _turns(
                     more[number, turn] = [clock(runs[number], 1, conditions) for _ in range(_BURST)]
                 progress(turn + 1, turns)
             ms = np.concatenate([ms, more], axis=1)
-            if enough(ms):
+            if agree is None or _difference(ms) <= agree:
                 break
     return ms
+
+
+def _difference(ms: FloatArray) -> float:
+    """Between the undisturbed times of every other turn, in the median network."""
+    first, second = (_percentiles(ms[:, start::2])[:, 0] for start in (0, 1))
+    return float(np.median(np.abs(second / first - 1.0)))
 
 
 def _summaries(ms: FloatArray, conditions: Conditions) -> list[Latency]:

@@ -17,6 +17,7 @@ from autoprune.errors import ConfigError
 from autoprune.latency.fit import fit, held_out
 from autoprune.latency.kernel_times import KernelTimer, time_kernel
 from autoprune.latency.measure import (
+    AGREED,
     LEAST_REPEATS,
     backend_versions,
     machine_name,
@@ -35,9 +36,6 @@ LEAST_NETWORKS = 10
 _LEAST_PASSES, _MOST_PASSES = 2, 8
 _SETTLED = 0.05
 """The last pass over the kernels is the one in which no more than this share of them became faster."""
-
-AGREED = 0.02
-"""Two measurements of the networks differ by no more, in the median, or are made five times as long."""
 
 
 def build_profile(

@@ -12,7 +12,7 @@ from autoprune.cost.device_profile import read_profile
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.evaluators.base import Workbench
 from autoprune.latency.finals import METRIC, LatencyChoice, MeasuredFinal, choose_by_latency
-from autoprune.latency.measure import measure_many
+from autoprune.latency.measure import AGREED, measure_many
 from autoprune.search.progress import Progress
 from autoprune.search.run_directory import RunDirectory, read_json
 from autoprune.space.groups import Widths
@@ -87,7 +87,8 @@ def measure_compared(
     if "compared" not in facts:
         conditions = LatencyChoice.from_json(facts).winner.latency.conditions
         rows = [*named.values(), domain.space.full]
-        found = measure_many([bench.candidate(row) for row in rows], example, conditions, repeats=_REPEATS)
+        built = [bench.candidate(row) for row in rows]
+        found = measure_many(built, example, conditions, repeats=_REPEATS, agree=AGREED)
         predicted = domain.budget.metrics[METRIC](np.array(rows))
         facts["compared"] = {
             name: MeasuredFinal(widths, float(ms), latency, name != "unpruned").to_json()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autoprune.cost.device_profile import DeviceProfile, HeldOut, read_profile
-from autoprune.latency.profile import AGREED
+from autoprune.latency.measure import AGREED
 
 NETWORKS = {"resnet20": 32, "mobilenet_v2": 96, "resnet18": 96}
 """Name -> height and width of its images."""

@@ -95,6 +95,34 @@ def test_the_limit_is_tightened_where_all_are_measured_above(domain: Domain) -> 
     assert bool(space.feasible(np.array([choice.winner.widths]))[0])  # the limit on FLOPs holds, too
 
 
+def test_a_machine_that_was_busy_for_a_while_makes_no_network_smaller(domain: Domain) -> None:
+    ranked, turns = rows(domain[0], 3), dict[Widths, int]()
+
+    def busy_at_first(widths: Widths) -> float:
+        turns[ranked[0]] = turns.get(ranked[0], 0) + (widths == ranked[0])
+        return 1.5 if turns[ranked[0]] < 2 else 0.99
+
+    choice = choose(domain, ranked, busy_at_first)
+    assert choice.kept
+    assert choice.winner.widths == ranked[0]
+    assert len(choice.measured) > 3
+    assert choice.winner.latency.ms == pytest.approx(0.99 * choice.winner.predicted)
+
+
+def test_a_network_that_was_made_too_small_gives_way_to_a_larger_one(domain: Domain) -> None:
+    ranked, turns = rows(domain[0], 3), dict[Widths, int]()
+
+    def busy_at_first(widths: Widths) -> float:
+        turns[ranked[0]] = turns.get(ranked[0], 0) + (widths == ranked[0])
+        return 1.8 if turns[ranked[0]] < 2 else 1.2
+
+    choice = choose(domain, ranked, busy_at_first)
+    small = [final for final in choice.measured if final.latency.quiet < 0.9 * choice.limit]
+    assert small
+    assert not choice.winner.scored
+    assert 0.95 * choice.limit < choice.winner.latency.quiet <= choice.limit
+
+
 def test_the_fastest_one_is_given_where_nothing_keeps_the_limit(domain: Domain) -> None:
     ranked = rows(domain[0], 3)
     choice = choose(domain, ranked, lambda widths: 100.0)
