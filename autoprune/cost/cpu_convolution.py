@@ -17,7 +17,9 @@ import numpy as np
 from autoprune.space.groups import FloatArray, IntArray, SearchSpace
 from autoprune.space.sizes import AffineSize, KernelCall
 
-_OPERATORS = frozenset(["conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d"])
+_OPERATORS = frozenset(
+    ["conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+)
 _BLOCK = 16
 _SMALL_INPUT = 20_480  # elements; a single image below this is not worth oneDNN to PyTorch
 
@@ -31,11 +33,13 @@ class _Convolution:
     channels_in: AffineSize
     channels_out: AffineSize
     positions_in: int
+    counted_in: int  # positions that PyTorch counts to tell a small input: without the last dimension of three
     positions_out: int
     taps: int
     kind: str  # "dense", "depthwise", "grouped" or "transposed"
     pointwise: bool  # 1 x 1, neither strided nor dilated
-    wide: bool  # a kernel above 3 in every dimension
+    flat: bool  # the same, but of three dimensions only the last two count
+    wide: bool  # a kernel above 3 in both of its last dimensions
 
 
 @final
@@ -59,11 +63,13 @@ class ConvolutionCopies:
         self._out = _Channels([c.channels_out for c in found], len(space.groups))
         self._unit_in = np.array([float(batch * c.positions_in) for c in found])
         self._unit_out = np.array([float(batch * c.positions_out) for c in found])
+        self._counted = np.array([float(batch * c.counted_in) for c in found])
         self._taps = np.array([float(c.taps) for c in found])
         self._kinds = {k: np.array([c.kind == k for c in found], dtype=np.bool_) for k in ("depthwise", "transposed")}
         self._blocked = np.array([c.kind != "grouped" for c in found], dtype=np.bool_)
         self._pointwise = np.array([c.pointwise for c in found], dtype=np.bool_)
-        self._never = self._pointwise & (threads < 2 and batch < _BLOCK)
+        flat = np.array([c.flat for c in found], dtype=np.bool_)
+        self._never = flat & (threads < 2 and batch < _BLOCK)
         self._always = np.array(
             [c.kind in ("depthwise", "grouped") or c.wide or batch > 1 for c in found], dtype=np.bool_
         )
@@ -72,7 +78,7 @@ class ConvolutionCopies:
     def __call__(self, w: FloatArray) -> FloatArray:
         """Return (N, K) bytes at the (N, G) widths."""
         given, made = self._in(w), self._out(w)
-        one = ~self._never & (self._always | (given * self._unit_in > _SMALL_INPUT))
+        one = ~self._never & (self._always | (given * self._counted > _SMALL_INPUT))
         taken: FloatArray = self._element * np.where(one, self._copies(given, made), self._patches(given, made))
         return taken
 
@@ -132,9 +138,10 @@ def _convolution(space: SearchSpace, number: int, call: KernelCall) -> _Convolut
     steps = [*_listed(settings.get("stride", 1)), *_listed(settings.get("dilation", 1))]
     area_in, area_out = (math.prod(size.constant for size in sizes[2:]) for sizes in (given, made))
     pointwise = set(kernel) == {1} and set(steps) == {1}
-    wide = min(kernel) > 3 and len(kernel) > 1
-    taps = math.prod(kernel)
-    return _Convolution(number, given[1], made[1], area_in, area_out, taps, kind, pointwise, wide)
+    flat = set(kernel[-2:]) == {1} and set(steps) == {1}
+    wide = min(kernel[-2:]) > 3 and len(kernel) > 1
+    taps, counted = math.prod(kernel), math.prod(size.constant for size in given[2:4])
+    return _Convolution(number, given[1], made[1], area_in, counted, area_out, taps, kind, pointwise, flat, wide)
 
 
 def _listed(value: object) -> Sequence[int]:
