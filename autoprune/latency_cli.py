@@ -43,6 +43,7 @@ RepeatsOption = Annotated[int, typer.Option(help="timed runs of each network, at
 
 @app.command("profile")
 def make_profile(
+    context: typer.Context,
     model: ModelArgument,
     arg: ArgOption = None,
     input_shape: InputOption = "1,3,32,32",
@@ -68,20 +69,29 @@ def make_profile(
     assert target is not None
     if not target.absolute().parent.is_dir():
         raise ConfigError(f"{target}: there is no folder {target.absolute().parent}; make it first")
+    if target.is_dir():
+        raise ConfigError(f"{target} is a folder; name a file in it")
     network, example = model_and_example(model, arg, input_shape)
 
+    from dataclasses import asdict, replace
+
     from autoprune.api import trace
-    from autoprune.cost.device_profile import Conditions, read_profile, write_profile
+    from autoprune.cost.device_profile import Conditions
+    from autoprune.cost.profile_files import read_profile, write_profile
     from autoprune.latency.profile import build_profile
 
     chosen = Conditions(backend, threads, batch, dtype, channels_last, device, fold_batch_norm)
     known = None if add_to is None else read_profile(add_to)
+    if known is not None:  # what is not said is as in the profile; what is said must be, too
+        sources = {name: context.get_parameter_source(name) for name in asdict(chosen)}
+        said = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        chosen = replace(known.conditions, **{name: getattr(chosen, name) for name in said})
     traced = trace(network, example, options=space_file)
     profile = build_profile(
         traced.search_space,
         lambda widths: traced.slice(network, widths),
         example,
-        None if known else chosen,
+        chosen,
         label=model,
         networks=networks,
         repeats=repeats,
@@ -122,7 +132,7 @@ def measure_network(
     traced = trace(network, example, options=space_file)
     rows = list(dict.fromkeys([parse_widths(widths, traced), traced.full]))
     found = measure_many([traced.slice(network, row) for row in rows], example, chosen, repeats=repeats)
-    named = dict(zip([widths, "full"], found, strict=False))
+    named = {widths: found[0], "full": found[-1]}
     show({name: latency.to_json() for name, latency in named.items()} if as_json else _measured_table(named))
 
 
@@ -141,7 +151,7 @@ def predict_network(
     network, example = model_and_example(model, arg, input_shape)
 
     from autoprune.api import trace
-    from autoprune.cost.device_profile import read_profile
+    from autoprune.cost.profile_files import read_profile
     from autoprune.tables import parse_widths
 
     found = read_profile(profile)

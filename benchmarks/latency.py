@@ -44,9 +44,10 @@ from predicted_latency.page import (
 from torch import nn
 
 import autoprune
-from autoprune.cost.device_profile import Conditions, DeviceProfile, write_profile
+from autoprune.cost.device_profile import Conditions, DeviceProfile
 from autoprune.cost.flops import flops
 from autoprune.cost.latency_ms import latency_ms
+from autoprune.cost.profile_files import write_profile
 from autoprune.latency.fit import compare
 from autoprune.latency.measure import AGREED, measure_twice
 from autoprune.latency.profile import build_profile, random_widths

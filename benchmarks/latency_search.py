@@ -25,7 +25,8 @@ import torch
 
 import autoprune
 from autoprune.config import Job
-from autoprune.cost.device_profile import Conditions, DeviceProfile, write_profile
+from autoprune.cost.device_profile import Conditions, DeviceProfile
+from autoprune.cost.profile_files import write_profile
 from autoprune.latency.profile import build_profile
 from autoprune.pipeline.driver import run_job
 from autoprune.report.latency import latency_notes, latency_table

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -55,7 +54,7 @@ class Conditions:
         if self.dtype not in DTYPES:
             hint = suggest(str(self.dtype), DTYPES)
             raise ConfigError(f"latency: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.{hint}")
-        if self.device.partition(":")[0] not in ("cpu", "cuda"):
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)):
             raise ConfigError(f"latency: device must be cpu, cuda or cuda:N, got {self.device!r}")
 
     def __str__(self) -> str:
@@ -203,54 +202,6 @@ class DeviceProfile:
         return replace(self, tables={**self.tables, **tables})
 
 
-def read_profile(source: Path | str | Mapping[str, Any] | DeviceProfile) -> DeviceProfile:
-    """A profile given as itself, as a mapping, or as a file.
-
-    Raises:
-        ConfigError: there is no such file, or it holds something else.
-    """
-    if isinstance(source, DeviceProfile):
-        return source
-    name = "the device profile" if isinstance(source, Mapping) else str(source)
-    make = "make one with: autoprune latency profile MODEL --out FILE"
-    try:
-        data = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
-    except OSError as error:
-        raise ConfigError(f"device profile {name} cannot be read ({error.strerror}); {make}") from error
-    except ValueError as error:
-        raise ConfigError(f"device profile {name} is no JSON file ({error}); {make}") from error
-    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-        given = data.get("format") if isinstance(data, Mapping) else type(data).__name__
-        raise ConfigError(f"{name} is no device profile of format {FORMAT} (found {given!r}); {make}")
-    try:
-        return _from_json(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"device profile {name} is incomplete or damaged ({what}); {make}") from error
-
-
-def profile_fingerprint(source: Any) -> str:
-    """A hash of all that a profile says, however it is given; raises what `read_profile` raises."""
-    plain = json.dumps(read_profile(source).to_json(), sort_keys=True)
-    return hashlib.sha256(plain.encode()).hexdigest()[:16]
-
-
-def write_profile(profile: DeviceProfile, path: Path) -> None:
-    """Write the file, in one step.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(json.dumps(profile.to_json(), indent=1))
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written ({error.strerror}); give a file in a folder that exists"
-        ) from error
-
-
 def cpu_name() -> str:
     """The processor of this machine."""
     try:
@@ -259,28 +210,6 @@ def cpu_name() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def _from_json(data: Mapping[str, Any]) -> DeviceProfile:
-    def table(plain: Mapping[str, Any] | None) -> Table | None:
-        if plain is None:
-            return None
-        grids = (
-            Grid(tuple(np.array(a, dtype=float) for a in g["axes"]), np.array(g["ms"], dtype=float))
-            for g in plain["grids"]
-        )
-        return Table(int(plain["alignment"]), tuple(grids))
-
-    known = {f.name: data[f.name] for f in fields(DeviceProfile)}
-    known |= {
-        "conditions": Conditions(**data["conditions"]),
-        "tables": {n: table(t) for n, t in data["tables"].items()},
-    }
-    known |= {"features": tuple(data["features"]), "coefficients": tuple(map(float, data["coefficients"]))}
-    error = data["error"]
-    return DeviceProfile(
-        **{**known, "networks": tuple(data["networks"]), "error": None if error is None else HeldOut(**error)}
-    )
 
 
 def _numbers(axis: FloatArray) -> list[int | float]:

@@ -13,9 +13,10 @@ from typing import Any, final
 
 import numpy as np
 
-from autoprune.cost.device_profile import Conditions, DeviceProfile, HeldOut, Table, cpu_name, read_profile
+from autoprune.cost.device_profile import Conditions, DeviceProfile, HeldOut, Table, cpu_name
 from autoprune.cost.kernels import FUSED, Kernel, TimedCall, distinct_kernels, timed_calls
 from autoprune.cost.polynomial import CostFunction, Polynomial, WidthMatrix
+from autoprune.cost.profile_files import read_profile
 from autoprune.cost.unpriced import UnpricedError
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.space.groups import FloatArray, SearchSpace
@@ -68,9 +69,15 @@ class LatencyPrediction:
 
     Raises:
         BudgetError: it does not; names the missing ones.
+        ConfigError: it is fitted on other features.
     """
 
     def __init__(self, space: SearchSpace, profile: DeviceProfile) -> None:
+        if profile.features not in ((), FEATURES):
+            raise ConfigError(
+                f"the device profile of {profile.machine} is fitted on {', '.join(profile.features)}, not on "
+                f"{', '.join(FEATURES)}: it was made by another version of autoprune; make it anew"
+            )
         calls = calls_of(space)
         check_covers(profile, space, calls)
         self._profile = profile

@@ -9,7 +9,8 @@ from typing import Any, final
 import numpy as np
 from torch import nn
 
-from autoprune.cost.device_profile import Conditions, read_profile
+from autoprune.cost.device_profile import Conditions
+from autoprune.cost.profile_files import read_profile
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.latency.measure import AGREED, LEAST_REPEATS, Latency, machine_name, measure_many
@@ -128,15 +129,18 @@ def choose_by_latency(
                 finals[widths] = MeasuredFinal(widths, float(ms), latency, widths in ranked)
 
     measure_all(ranked)
+    again = False  # whether the last round had nothing new to measure
     for _ in range(_ROUNDS):
         kept = _kept(list(finals.values()), limit)
         if kept is not None and (kept.scored or kept.latency.quiet >= _CLOSE * limit):
             break
         near = kept or min(finals.values(), key=lambda f: f.predicted)
         made = _onto(domain, ranked[0], _MARGIN * limit * near.predicted / near.latency.quiet)
-        if made is None or made in finals:
+        new = [] if made is None or made in finals else [made]
+        if not new and (kept is not None or again):
             break
-        measure_all([*finals, made])
+        again = not new
+        measure_all([*finals, *new])
     kept = _kept(list(finals.values()), limit)
     winner = kept or min(finals.values(), key=lambda f: f.latency.quiet)
     return LatencyChoice(winner, tuple(finals.values()), limit, kept is not None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.cost.device_profile import read_profile
+from autoprune.cost.profile_files import read_profile
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.evaluators.base import Workbench
 from autoprune.latency.finals import METRIC, LatencyChoice, MeasuredFinal, choose_by_latency

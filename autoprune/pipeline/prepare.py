@@ -19,7 +19,7 @@ from autoprune.allocation import ALLOCATIONS
 from autoprune.config import Job
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
-from autoprune.cost.device_profile import profile_fingerprint
+from autoprune.cost.profile_files import profile_fingerprint
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError, blame
 from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator

@@ -32,8 +32,6 @@ def latency_notes(record: RunRecord) -> Iterable[str]:
     yield _limit(record, facts)
     if facts.get("profile"):
         yield _predicted_how(facts["profile"])
-    if not facts["kept"]:
-        yield "No network was measured below the limit; the fastest of those measured is the winner."
     rival = next((arm for arm in record.arms if arm.name == RIVAL), None)
     if rival is not None:
         yield (
@@ -93,11 +91,13 @@ def _limit(record: RunRecord, facts: Mapping[str, Any]) -> str:
     if limit is not None:
         share = f" ({percent(limit['upper'], limit['full'])} of what is predicted for the unpruned network)"
         least = f", at least {exact(lower_end(limit))} ms" if lower_end(limit) else ""
-    chosen = facts["winner"]["latency"]["quiet"]
+    chosen, n = facts["winner"]["latency"]["quiet"], len(facts["measured"])
+    used = f"with {exact(chosen)} ms ({percent(chosen, facts['limit'])} of the limit)"
+    how = f"The winner was chosen as the best of {n} measured networks that keeps it, {used}"
+    if not facts["kept"]:
+        how = f"None of {n} measured networks kept it; the winner is the fastest of them, {used}"
     return (
-        f"Limit: {exact(facts['limit'])} ms{share}{least}. The winner was chosen as the best of "
-        f"{len(facts['measured'])} measured networks that keeps it, with {exact(chosen)} ms "
-        f"({percent(chosen, facts['limit'])} of the limit); the table holds a measurement made after that choice."
+        f"Limit: {exact(facts['limit'])} ms{share}{least}. {how}; the table holds a measurement made after that choice."
     )
 
 

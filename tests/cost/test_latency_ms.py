@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import autoprune
-from autoprune.cost.device_profile import (
-    Conditions,
-    DeviceProfile,
-    Grid,
-    Table,
-    cpu_name,
-    read_profile,
-    write_profile,
-)
+from autoprune.cost.device_profile import Conditions, DeviceProfile, Grid, Table, cpu_name
 from autoprune.cost.kernels import distinct_kernels, timed_calls
 from autoprune.cost.latency_ms import FEATURES, KINDS, LatencyPrediction, latency_ms
+from autoprune.cost.profile_files import read_profile, write_profile
 from autoprune.cost.unpriced import UnpricedError
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.space.groups import SearchSpace
@@ -153,6 +148,44 @@ def test_a_profile_that_is_none(space: SearchSpace, tmp_path: Path) -> None:
         latency_ms(space, profile=tmp_path / "missing.json")
     with pytest.raises(ConfigError, match="give a file in a folder that exists"):
         write_profile(made_up_profile(space), tmp_path / "no" / "p.json")
+
+
+def _changed(plain: dict[str, Any], path: Sequence[Any], value: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(plain))
+    inner: Any = found
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        (["coefficients"], [1.0], "coefficients are expected, 1 found"),
+        (["coefficients"], [0.0] * len(FEATURES), "all coefficients are 0"),
+        (["coefficients", 2], float("nan"), "coefficients must be 0 or more"),
+        (["coefficients", 2], -1.0, "coefficients must be 0 or more"),
+        (["tables", "first", "grids", 0, "ms"], [1.0], "a grid of .* sizes has 1 times"),
+        (["tables", "first", "grids", 0, "ms", 0], float("inf"), "times of a grid must be 0 or more"),
+        (["tables", "first", "grids", 0, "axes", 0, 0], 1e9, "do not ascend"),
+        (["networks", 0, "rounds"], [1.0], "3 times of a network are expected, 2 found"),
+        (["networks", 0, "ms"], "fast", "TypeError"),
+        (["networks", 0], {"model": "resnet20"}, "KeyError: 'features'"),
+        (["conditions", "device"], "cuda:x", "device must be cpu, cuda or cuda:N, got 'cuda:x'"),
+        (["conditions", "device"], "cpu:7", "device must be cpu, cuda or cuda:N"),
+        (["features"], list(reversed(FEATURES)), "made by another version of autoprune; make it anew"),
+    ],
+)
+def test_a_damaged_profile_is_refused(space: SearchSpace, path: list[Any], value: Any, told: str) -> None:
+    profile = made_up_profile(space)
+    values = [0.1] * len(FEATURES)
+    network = {"model": "a", "widths": list(space.full), "features": values, "ms": 1.0, "rounds": [1.0, 1.0]}
+    plain = replace(profile, features=FEATURES, coefficients=tuple(values), networks=(network,)).to_json()
+    assert (latency_ms(space, profile=plain)(random_rows(space, 2)) > 0).all()
+    first = next(name for name, table in profile.tables.items() if table and len(table.grids[0].axes) == 1)
+    with pytest.raises(ConfigError, match=told):
+        latency_ms(space, profile=_changed(plain, [first if key == "first" else key for key in path], value))
 
 
 def test_a_profile_of_another_machine_names_both(space: SearchSpace) -> None:

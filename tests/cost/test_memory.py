@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +113,39 @@ def allocated(model: nn.Module, inputs: Tensor) -> int:
             highest = max(highest, held)
     tensors = (inputs, *model.parameters(), *model.buffers())
     return highest + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def volumes(**inner: Any) -> nn.Module:
+    """Convolutions over three dimensions, the middle one as given."""
+    layer = (nn.ConvTranspose3d if inner.pop("transposed", False) else nn.Conv3d)(64, 48, **inner)
+    ends = nn.Conv3d(2, 64, 3, padding=1), nn.Conv3d(48, 8, 1)
+    return nn.Sequential(ends[0], nn.ReLU(), layer, nn.ReLU(), ends[1])
+
+
+@BLOCKED
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 3, "stride": 2},
+        {"kernel_size": (3, 1, 1), "padding": (1, 0, 0)},
+        {"kernel_size": (1, 3, 3), "padding": (0, 1, 1)},
+        {"kernel_size": 1},
+        {"kernel_size": 5, "padding": 2},
+        {"kernel_size": 2, "stride": 2, "transposed": True},
+    ],
+)
+def test_peak_memory_of_convolutions_over_three_dimensions(inner: dict[str, Any], batch: int) -> None:
+    """PyTorch leaves the last dimension out where it tells small inputs, which get a matrix of patches."""
+    model, inputs = volumes(**inner), torch.randn(batch, 2, 6, 16, 20)
+    traced = trace(model, inputs)
+    space = with_shapes(traced.space, traced.program, model)
+    peak, ranking = peak_memory_mb(space, batch=batch), random_ranking(space, np.random.default_rng(0))
+    for widths in (space.full, space.uniform(0.75), space.uniform(0.4)):
+        built = slice_model(model, space, widths, ranking).eval()
+        measured = allocated(built, inputs) / 1e6
+        assert peak(np.array([widths]))[0] == pytest.approx(measured, rel=0.03)
 
 
 @BLOCKED

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from autoprune.cost.device_profile import read_profile
+from autoprune.cost.profile_files import read_profile
 from autoprune.errors import AutopruneError, ConfigError
 from autoprune.latency_cli import app
 
@@ -49,6 +50,8 @@ def test_a_measurement_states_its_conditions() -> None:
     told = json.loads(run("measure", *MODEL, "--widths", "uniform:0.5", "--threads", "1", "--json"))
     assert told.keys() == {"uniform:0.5", "full"}
     assert told["full"]["ms"] > 0
+    everything = json.loads(run("measure", *MODEL, "--widths", "uniform:1.0", "--json"))
+    assert everything["uniform:1.0"] == everything["full"]
     assert told["full"]["conditions"]["backend"] == "torch"
     table = run("measure", *MODEL).replace("\n", " ")
     assert "repeats in turns" in table
@@ -66,6 +69,9 @@ def test_a_profile_is_extended_in_place(profile: Path) -> None:
     assert len(after.tables) == len(before.tables) + 1
     assert after.networks == before.networks
     assert "ms" in run("predict", *wide, "--profile", str(profile))
+    told = re.escape("cannot be added to: its conditions are torch, cpu, 1 thread")
+    with pytest.raises(ConfigError, match=f"{told}.* here torch, cpu, 2 threads"):
+        run("profile", *wide, "--add-to", str(profile), "--threads", "2")
 
 
 @pytest.mark.parametrize("given", [[], ["--out", "a.json", "--add-to", "b.json"]])
@@ -77,6 +83,8 @@ def test_one_file_is_written(given: list[str]) -> None:
 def test_where_nothing_can_be_written_nothing_is_measured(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no folder .*; make it first"):
         run("profile", *MODEL, "--out", str(tmp_path / "no" / "p.json"))
+    with pytest.raises(ConfigError, match=r"is a folder; name a file in it"):
+        run("profile", *MODEL, "--out", str(tmp_path))
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -17,8 +17,9 @@ from fake_hardware import known_times
 from tiny import Convolutions, perceptron, regression, write_job
 
 import autoprune
-from autoprune.cost.device_profile import Conditions, DeviceProfile, write_profile
+from autoprune.cost.device_profile import Conditions, DeviceProfile
 from autoprune.cost.flops import flops
+from autoprune.cost.profile_files import write_profile
 from autoprune.errors import ConfigError, RunError
 from autoprune.evaluators.inherited import Inherited
 from autoprune.latency.profile import build_profile
