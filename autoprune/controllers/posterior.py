@@ -52,6 +52,10 @@ _EQUAL = 1e-12
 """Scores that differ by less, relatively, are equal up to rounding: they say that no widths are better than others."""
 
 
+_COLLAPSED = 5.0
+"""Scores lie no further below the median than so many times their lower decile, 6.4 deviations of normal ones."""
+
+
 @final
 class ScoreModel:
     """The posterior over the noise-free score as a function of the widths.
@@ -94,6 +98,7 @@ class ScoreModel:
             EvaluationError: the arrays do not fit together, or a noise scale is not positive.
         """
         w, y, s = self._checked(widths, scores, noise_scale)
+        y = _without_collapses(y)
         self._mean, self._scale = (float(y.mean()), float(y.std())) if len(y) > 1 else (float(y.sum()), 1.0)
         self._scale = max(self._scale, _EQUAL * max(1.0, abs(self._mean)))
         self._inputs = self._map(w)
@@ -180,6 +185,18 @@ class ScoreModel:
         distinct = np.sort(np.unique(rows, axis=0, return_index=True)[1])
         chosen = distinct[np.isfinite(y[distinct])]
         return w[chosen], y[chosen], s[chosen]
+
+
+def _without_collapses(y: FloatArray) -> FloatArray:
+    """(N,) scores, those far below all others raised to the lowest that counts.
+
+    A network that did not train at all says that its widths are bad, not how bad: one score at chance level would set
+    the scale, and make all good networks look equal.
+    """
+    if not len(y):
+        return y
+    median, low = np.percentile(y, [50, 10])
+    return np.maximum(y, median - _COLLAPSED * (median - low)) if low < median else y
 
 
 def most_probable_kernel(

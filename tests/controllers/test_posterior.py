@@ -171,6 +171,23 @@ def test_a_remembered_score_says_nothing_about_the_noise(domain: BudgetedSpace) 
     assert measured.kernel.noise > once.kernel.noise
 
 
+@pytest.mark.parametrize("collapsed", [-3.0, -1e6])
+def test_a_collapsed_network_does_not_make_the_others_look_equal(domain: BudgetedSpace, collapsed: float) -> None:
+    widths, scores = data(domain, 40)
+    given = np.array([scores.min() + collapsed, *scores[1:]])
+    mean = ScoreModel(domain).fit(widths, given).mean(widths)
+    assert mean[0] < np.median(mean)
+    assert np.corrcoef(mean[1:], truth(widths)[1:])[0, 1] > 0.8
+
+
+def test_half_a_search_that_collapsed_is_taken_as_it_is(domain: BudgetedSpace) -> None:
+    widths, scores = data(domain, 40)
+    narrow = widths[:, 0] < np.median(widths[:, 0])
+    scores[narrow] = 10.0
+    mean = ScoreModel(domain).fit(widths, scores).mean(widths)
+    assert mean[~narrow].mean() > mean[narrow].mean() + 30.0
+
+
 def test_a_score_with_less_noise_is_followed_more_closely(domain: BudgetedSpace) -> None:
     widths, scores = data(domain, 20)
     scores[0] += 2.0
