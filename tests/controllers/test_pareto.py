@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from smooth import FULL, half_of, loss, search
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.controllers.pareto import Pareto, crowding_distances, nondominated_ranks
+from autoprune.controllers.posterior import ScoreModel
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.testing.spaces import chain_space
@@ -90,6 +92,39 @@ def test_without_scores_there_is_no_front() -> None:
     controller.tell([Trial(0, FULL, TrialState.FAILED, None)])
     assert controller.front() == {}
     assert controller.winners() == {}
+
+
+def test_a_trial_that_was_stopped_early_is_neither_a_winner_nor_in_the_front() -> None:
+    domain = half_of()
+    controller = Pareto(domain, seed=0)
+    members = [tuple(map(int, row)) for row in domain.sample(12, np.random.default_rng(0))]
+    stopped = members.pop()
+    controller.tell([Trial(0, stopped, TrialState.PRUNED, 0.95)])
+    assert controller.front() == {}
+    assert controller.winners() == {}
+    controller.tell([Trial(1 + i, w, TrialState.COMPLETE, 0.80 + 0.001 * i) for i, w in enumerate(members)])
+    assert members[-1] in controller.front()
+    assert stopped not in controller.front()
+    assert controller.winners()[1.0] in members
+
+
+def test_the_score_of_a_trial_that_was_stopped_early_counts_a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise: list[list[float]] = []
+    fit = ScoreModel.fit
+
+    def recorded(model: ScoreModel, *data: Any, **kernel: Any) -> ScoreModel:
+        noise.extend([list(data[2])] if len(data) > 2 else [])
+        return fit(model, *data, **kernel)
+
+    domain = half_of()
+    controller = Pareto(domain, seed=0)
+    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE]
+    rows = domain.sample(3, np.random.default_rng(0))
+    told = zip(rows, states, strict=True)
+    controller.tell([Trial(i, tuple(map(int, row)), state, 0.1 * i) for i, (row, state) in enumerate(told)])
+    monkeypatch.setattr(ScoreModel, "fit", recorded)
+    controller.winners()
+    assert noise == [[1.0, 2.0, 1.0]]
 
 
 @pytest.mark.parametrize(
