@@ -61,9 +61,11 @@ class Controller(ABC):
     Attributes:
         keeps_budget: every proposal is inside the budget. False: it also scores larger networks on its way into the
             budget; such a trial is never a winner.
+        one_budget: proposals aim at the whole budget. False: at smaller ones, too, and there is a winner of each.
     """
 
     keeps_budget: bool = True
+    one_budget: bool = True
 
     @abstractmethod
     def ask(self, n: int = 1) -> list[Widths]:

@@ -44,7 +44,8 @@ class Pareto(Controller):
         domain: the space under the largest of the budgets.
         seed: of every random choice.
         trials: how many proposals the search will make, where that is known.
-        budgets: shares of the domain's limits, beside the whole; None: 0.75 and 0.5 where they can be reached.
+        budgets: shares of the domain's limits, beside the whole; None: 0.75 and 0.5 where they can be reached; []:
+            the whole alone.
         metrics: costs to trade against; None: those that the job limits.
         population: survivors; None: see the module.
 
@@ -67,6 +68,7 @@ class Pareto(Controller):
         self._metrics = _checked_metrics(domain, metrics)
         self.domains = {1.0: domain, **_shares_of(domain, budgets)}
         self._levels = list(self.domains.values())
+        self.one_budget = len(self._levels) == 1
         self._rng = np.random.default_rng(seed)
         self._history = History(domain)
         affordable = max(_LEAST_POPULATION, trials // 4) if trials else _UNKNOWN_LENGTH

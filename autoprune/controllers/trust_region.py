@@ -8,6 +8,9 @@ least size it starts anew at its first size, around the same best (which is the 
 A proposal outside is moved to the border of the box, repaired, and handed out in place of the controller's own; the
 controller learns its score as it learns others' trials. As repair scales all ratios alike, the handed-out widths may
 lie outside by that factor.
+
+Of a search for several budgets the best score is near the largest one, and the region would leave the others without
+proposals; so it is refused there.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ class TrustRegion(Controller):
         distance: first half width of the box, a difference of log ratios.
 
     Raises:
-        ConfigError: the distance is not positive, or the controller scores networks above the budget.
+        ConfigError: the distance is not positive, or the controller scores networks above the budget or searches for
+            several budgets.
     """
 
     def __init__(self, domain: BudgetedSpace, inner: Controller, *, seed: int, distance: float) -> None:
@@ -53,6 +57,12 @@ class TrustRegion(Controller):
             raise ConfigError(
                 f"{type(inner).__name__} walks from the full network to the budget and cannot be held near the best "
                 f"trial; leave trust_region out, or choose another controller"
+            )
+        if not inner.one_budget:
+            raise ConfigError(
+                f"{type(inner).__name__} searches for several budgets and trust_region {distance:g} would hold it near "
+                f"the best trial, which is near the largest of them; leave trust_region out, search for one budget "
+                f"(pareto: set budgets to []), or choose another controller"
             )
         self._domain, self._inner = domain, inner
         self._rng = np.random.default_rng([seed, 2])

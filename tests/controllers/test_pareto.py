@@ -127,11 +127,26 @@ def test_the_score_of_a_trial_that_was_stopped_early_counts_a_quarter(monkeypatc
     assert noise == [[1.0, 2.0, 1.0]]
 
 
+def test_a_search_for_one_budget_can_stay_near_the_best_trial() -> None:
+    settings = {"budgets": [], "trust_region": 0.5}
+    controller = make_controller("pareto", half_of(), seed=0, settings=settings, trials=20)
+    search(controller, lambda w: -loss(w, 1), 20)
+    assert list(controller.winners()) == [1.0]
+
+
+def test_several_budgets_of_fewer_groups_are_still_several() -> None:
+    settings = {"per": "block"}
+    assert not make_controller("pareto", half_of(), seed=0, settings=settings).one_budget
+    assert make_controller("pareto", half_of(), seed=0, settings={**settings, "budgets": []}).one_budget
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
         ({"budgets": [1.5]}, ConfigError, "shares of the job's budget"),
         ({"budgets": [1e-6]}, BudgetError, "1e-06 times the budget cannot be used"),
+        ({"trust_region": 0.5}, ConfigError, "Pareto searches for several budgets and trust_region 0.5"),
+        ({"trust_region": 0.5, "per": "block"}, ConfigError, r"set budgets to \[\]"),
         ({"metrics": ["flop"]}, ConfigError, "Did you mean 'flops'"),
         ({"metrics": []}, ConfigError, "at least one"),
         ({"population": 1}, ConfigError, "population must be at least 2"),
