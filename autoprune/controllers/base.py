@@ -82,6 +82,14 @@ class Controller(ABC):
         Failed trials and scores that are not finite teach nothing. The order inside one call does not matter.
         """
 
+    def exchange(self, proposed: Widths, handed_out: Widths) -> None:
+        """Note that other widths are evaluated in place of a pending proposal.
+
+        By default the proposal failed and the score of the others is learned as those of others' trials are. A
+        controller that learns from its own proposals in another way has to override it.
+        """
+        self.tell([Trial(0, proposed, TrialState.FAILED, None, origin="exchange")])
+
     def winners(self) -> Mapping[float, Widths]:
         """Of a search for several budgets: share of the budget -> the best network inside it. Empty for one budget."""
         return {}

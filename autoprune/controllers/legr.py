@@ -80,6 +80,12 @@ class LeGR(Controller):
             if trial.widths in self._maps:
                 self._population.append((self._maps[trial.widths], score))
 
+    def exchange(self, proposed: Widths, handed_out: Widths) -> None:
+        """Let the map of a proposal have the score of what is evaluated in its place."""
+        self._history.exchange(proposed, handed_out)
+        if (scale_and_shift := self._maps.pop(proposed, None)) is not None:
+            self._maps[handed_out] = scale_and_shift
+
     def _propose(self) -> Widths:
         self._made += 1
         for attempt in range(_TRIES):
