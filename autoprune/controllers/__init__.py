@@ -53,7 +53,8 @@ def make_controller(
         domain: the space under its budget.
         seed: of everything the controller draws.
         settings: keywords of the controller; of the sampler where it is Optuna's. `per` (see `Coarse`) and
-            `trust_region` (the distance of `TrustRegion`) hold for every controller.
+            `trust_region` (the distance of `TrustRegion`) hold for every controller, the latter only for those that
+            stay inside one budget.
         trials: how many proposals the search will make; schedules are laid out by it.
         importance: per group the (width,) importances of its channels.
 

@@ -96,6 +96,10 @@ class Amc(Controller):
             if trial.widths in own and len(self._episodes) >= self._warmup:
                 self._agent.learn(self._episodes, self._rng, steps=len(actions))
 
+    def exchange(self, proposed: Widths, handed_out: Widths) -> None:
+        """Count what is evaluated in place of a proposal as an own episode."""
+        self._history.exchange(proposed, handed_out)
+
     def _propose(self) -> Widths:
         widths = self._episode(max(0, len(self._history.seen) - self._warmup))
         if widths in self._history.seen:

@@ -61,9 +61,11 @@ class Controller(ABC):
     Attributes:
         keeps_budget: every proposal is inside the budget. False: it also scores larger networks on its way into the
             budget; such a trial is never a winner.
+        one_budget: proposals aim at the whole budget. False: at smaller ones, too, and there is a winner of each.
     """
 
     keeps_budget: bool = True
+    one_budget: bool = True
 
     @abstractmethod
     def ask(self, n: int = 1) -> list[Widths]:
@@ -79,6 +81,14 @@ class Controller(ABC):
 
         Failed trials and scores that are not finite teach nothing. The order inside one call does not matter.
         """
+
+    def exchange(self, proposed: Widths, handed_out: Widths) -> None:
+        """Note that other widths are evaluated in place of a pending proposal.
+
+        By default the proposal failed and the score of the others is learned as those of others' trials are. A
+        controller that learns from its own proposals in another way has to override it.
+        """
+        self.tell([Trial(0, proposed, TrialState.FAILED, None, origin="exchange")])
 
     def winners(self) -> Mapping[float, Widths]:
         """Of a search for several budgets: share of the budget -> the best network inside it. Empty for one budget."""

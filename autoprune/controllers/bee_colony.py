@@ -74,6 +74,12 @@ class BeeColony(Controller):
         for trial in trials:
             self._looks.pop(trial.widths, None)
 
+    def exchange(self, proposed: Widths, handed_out: Widths) -> None:
+        """Let what is evaluated in place of a look be a look at the same source."""
+        self._history.exchange(proposed, handed_out)
+        if (source := self._looks.pop(proposed, None)) is not None:
+            self._looks[handed_out] = source
+
     def _propose(self) -> Widths:
         missing = self._number - len(self._sources)
         scouting = len(self._history.pending) - len(self._looks)

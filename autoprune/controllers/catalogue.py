@@ -92,9 +92,9 @@ _WRAPPERS = (
 )
 SHARED_SETTINGS = {
     "per": "stage, block or model: groups that share one ratio; fewer dimensions for short searches",
-    "trust_region": "a distance of log ratios, such as 0.5: proposals stay that near to the best trial",
+    "trust_region": "a distance of log ratios, such as 0.5: proposals stay that near the best trial; for one budget",
 }
-"""Settings that every controller takes, and what they do."""
+"""Settings that every controller takes, and what they do; `trust_region` where all proposals aim at one budget."""
 
 
 def entries() -> list[Entry]:

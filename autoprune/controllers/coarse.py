@@ -63,7 +63,7 @@ class Coarse(Controller):
         for new, members in enumerate(self._members):
             self._owner[list(members)] = new
         self._inner = inner(self._coarse, None if importance is None else self._merged(importance))
-        self.keeps_budget = self._inner.keeps_budget
+        self.keeps_budget, self.one_budget = self._inner.keeps_budget, self._inner.one_budget
         self._asked: dict[Widths, list[Widths]] = defaultdict(list)
 
     def ask(self, n: int = 1) -> list[Widths]:

@@ -39,6 +39,12 @@ class History:
         self.pending.add(widths)
         return widths
 
+    def exchange(self, proposed: Widths, handed_out: Widths) -> None:
+        """Note that other widths are handed out in place of a pending proposal, as if it had never been made."""
+        self.seen.discard(proposed)
+        self.pending.discard(proposed)
+        self.mark(handed_out)
+
     def tell(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """Take in ended trials and return those with a score, in the order of their numbers."""
         told = {trial.widths for trial in trials}

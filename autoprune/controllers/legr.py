@@ -10,7 +10,8 @@ and kappa with that of the group's importances, as in the authors' code.
 Departures: where a search is shorter than 400 trials, the population is a quarter of it at most, and tournaments a
 quarter of that; the map that changes nothing is the first member, not the last one of the start. Where no importances
 are given (a search over a table, say), those of a group fall linearly with the rank: alpha and kappa then say how a
-group's width follows one threshold. What others proposed has no map and teaches nothing.
+group's width follows one threshold. What others proposed has no map and teaches nothing, unless it is what the first
+map gives: then that map is a member with the score that is known.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class LeGR(Controller):
         self._domain = domain
         self._importance = _checked(domain, importance) if importance is not None else _by_rank(domain)
         self._spread = np.array([float(np.std(of_group)) for of_group in self._importance])
+        self._unchanged = np.stack([np.ones(len(self._spread)), np.zeros(len(self._spread))])
         self._rng = np.random.default_rng(seed)
         self._history = History(domain)
         self._generations = trials or _GENERATIONS
@@ -78,24 +80,31 @@ class LeGR(Controller):
             if trial.widths in self._maps:
                 self._population.append((self._maps[trial.widths], score))
 
+    def exchange(self, proposed: Widths, handed_out: Widths) -> None:
+        """Let the map of a proposal have the score of what is evaluated in its place."""
+        self._history.exchange(proposed, handed_out)
+        if (scale_and_shift := self._maps.pop(proposed, None)) is not None:
+            self._maps[handed_out] = scale_and_shift
+
     def _propose(self) -> Widths:
         self._made += 1
-        for _ in range(_TRIES):
-            scale_and_shift = self._new_map()
+        for attempt in range(_TRIES):
+            first = self._made == 1 and attempt == 0
+            scale_and_shift = self._unchanged if first else self._new_map()
             widths = cut_by_ranking(self._domain, self._importance, scale_and_shift)
-            if widths not in self._history.seen:
+            if first or widths not in self._history.seen:
                 self._maps[widths] = scale_and_shift
+            if widths not in self._history.seen:
                 return widths
+            if first and widths in self._history.scores:  # others had it scored, as uniform widths are
+                self._population.append((scale_and_shift, self._history.scores[widths]))
         return unseen_member(self._domain, self._history.seen, self._rng)
 
     def _new_map(self) -> FloatArray:
-        """(2, G) alpha and kappa: none, then random ones, then mutants of tournament winners."""
+        """(2, G) alpha and kappa: random ones, then mutants of tournament winners."""
         n = len(self._spread)
-        unchanged = np.stack([np.ones(n), np.zeros(n)])
-        if not self._maps:
-            return unchanged
         if len(self._population) < 2 or self._made <= self._size:
-            return self._mutated(unchanged, np.ones(n, dtype=np.bool_), 1.0)
+            return self._mutated(self._unchanged, np.ones(n, dtype=np.bool_), 1.0)
         entrants = self._rng.integers(len(self._population), size=self._sample)
         parent = max((self._population[i] for i in entrants), key=lambda member: member[1])[0]
         chosen = np.zeros(n, dtype=np.bool_)

@@ -1,7 +1,8 @@
 """NSGA-II: Deb et al. 2002, https://doi.org/10.1109/4235.996017, over the score and one or several metrics.
 
 One search for a family of budgets: proposals meet the job's budget or a share of it, and survive if no other trial has
-a higher score at lower costs. `front` gives the trials that none beats, `winners` the best network of every budget.
+a higher score at lower costs. `front` gives the trials that none beats, `winners` the best network of every budget;
+both are chosen from complete trials.
 
 Fast non-dominated sorting, crowding distance, and binary tournaments by both (section III); crossover with probability
 0.9, a mutation in one group on average (section VI). Departures: the population is 100 as in the paper, but at most a
@@ -16,7 +17,7 @@ from typing import final
 
 import numpy as np
 
-from autoprune.controllers.base import Controller, Trial
+from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.history import History
 from autoprune.controllers.posterior import ScoreModel
 from autoprune.controllers.proposals import as_widths, cross, mutate
@@ -31,6 +32,8 @@ _SIBLINGS = 8
 """Children, or random members, of which the first unseen one is proposed."""
 _MIGRATION = 0.1
 """Probability that a child changes to a budget drawn at random."""
+_PRUNED_NOISE = 2.0
+"""Of a pruned trial's score, as in `surrogate`: it is of a lower fidelity."""
 
 
 @final
@@ -41,7 +44,8 @@ class Pareto(Controller):
         domain: the space under the largest of the budgets.
         seed: of every random choice.
         trials: how many proposals the search will make, where that is known.
-        budgets: shares of the domain's limits, beside the whole; None: 0.75 and 0.5 where they can be reached.
+        budgets: shares of the domain's limits, beside the whole; None: 0.75 and 0.5 where they can be reached; []:
+            the whole alone.
         metrics: costs to trade against; None: those that the job limits.
         population: survivors; None: see the module.
 
@@ -64,6 +68,7 @@ class Pareto(Controller):
         self._metrics = _checked_metrics(domain, metrics)
         self.domains = {1.0: domain, **_shares_of(domain, budgets)}
         self._levels = list(self.domains.values())
+        self.one_budget = len(self._levels) == 1
         self._rng = np.random.default_rng(seed)
         self._history = History(domain)
         affordable = max(_LEAST_POPULATION, trials // 4) if trials else _UNKNOWN_LENGTH
@@ -71,6 +76,7 @@ class Pareto(Controller):
         if self._size < 2:
             raise ConfigError(f"pareto: population must be at least 2, got {population}")
         self._level: dict[Widths, int] = {}  # whose budget a proposal was repaired onto
+        self._complete: set[Widths] = set()
         self._population: list[Widths] = []
 
     def ask(self, n: int = 1) -> list[Widths]:
@@ -79,7 +85,9 @@ class Pareto(Controller):
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Let the scored trials inside the largest budget compete with the population."""
-        told = [trial.widths for trial, _ in self._history.tell(trials)]
+        scored = [trial for trial, _ in self._history.tell(trials)]
+        self._complete |= {trial.widths for trial in scored if trial.state is TrialState.COMPLETE}
+        told = [trial.widths for trial in scored]
         fresh = [widths for widths in dict.fromkeys(told) if widths not in self._population]
         if fresh:
             inside = self._domain.feasible(np.array(fresh))
@@ -90,8 +98,9 @@ class Pareto(Controller):
             self._population = [self._population[i] for i in sorted(order[: self._size])]
 
     def front(self) -> dict[Widths, float]:
-        """The mean scores of all widths that no others beat in score and costs at once, the costliest first."""
-        known = [widths for widths in self._history.scores if self._domain.feasible(np.array([widths]))[0]]
+        """The mean scores of complete widths that no others beat in score and costs at once, the costliest first."""
+        complete = [widths for widths in self._history.scores if widths in self._complete]
+        known = [widths for widths in complete if self._domain.feasible(np.array([widths]))[0]]
         if not known:
             return {}
         ranks, _ = self._ranked(known)
@@ -100,15 +109,17 @@ class Pareto(Controller):
         return {best[i]: self._history.scores[best[i]] for i in np.argsort(-costs, kind="stable")}
 
     def winners(self) -> dict[float, Widths]:
-        """For each budget, as a share, the network inside it with the highest posterior mean over all trials."""
+        """For each budget, as a share, the complete network inside it with the highest posterior mean."""
         widths = np.array(list(self._history.scores))
         scores = np.array(list(self._history.scores.values()))
         if not len(widths):
             return {}
-        mean, _ = ScoreModel(self._domain).fit(widths, scores).predict(widths)
+        complete = np.array([known in self._complete for known in self._history.scores])
+        noise = np.where(complete, 1.0, _PRUNED_NOISE)
+        mean, _ = ScoreModel(self._domain).fit(widths, scores, noise).predict(widths)
         found = {}
         for share, domain in self.domains.items():
-            inside = np.flatnonzero(domain.feasible(widths))
+            inside = np.flatnonzero(complete & domain.feasible(widths))
             if len(inside):
                 found[share] = as_widths(widths[inside[np.argmax(mean[inside])]])
         return found

@@ -5,9 +5,13 @@ after as many failures as there are groups (at least 4), between 2^-7 / 0.8 and 
 (Eriksson et al. 2019, https://arxiv.org/abs/1910.01739, section 2, and its supplement for the constants). Below the
 least size it starts anew at its first size, around the same best (which is the luckiest one, where scores are noisy).
 
-A proposal outside is moved to the border of the box, repaired, and handed out in place of the controller's own; the
-controller learns its score as it learns others' trials. As repair scales all ratios alike, the handed-out widths may
-lie outside by that factor.
+A proposal outside is moved to the border of the box, repaired, and handed out in place of the controller's own. Its
+score counts for the widths that were evaluated: controllers learn it as they learn others' trials, and those that
+learn otherwise from their own proposals take it for one (`Controller.exchange`). As repair scales all ratios alike,
+the handed-out widths may lie outside by that factor.
+
+Of a search for several budgets the best score is near the largest one, and the region would leave the others without
+proposals; so it is refused there.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import final
 
 import numpy as np
 
-from autoprune.controllers.base import Controller, Trial, TrialState
+from autoprune.controllers.base import Controller, Trial
 from autoprune.controllers.history import History
 from autoprune.controllers.proposals import TRIES, as_widths, mutate, unseen_variation
 from autoprune.controllers.ratios import from_log_ratios, log_ratios
@@ -43,7 +47,8 @@ class TrustRegion(Controller):
         distance: first half width of the box, a difference of log ratios.
 
     Raises:
-        ConfigError: the distance is not positive, or the controller scores networks above the budget.
+        ConfigError: the distance is not positive, or the controller scores networks above the budget or searches for
+            several budgets.
     """
 
     def __init__(self, domain: BudgetedSpace, inner: Controller, *, seed: int, distance: float) -> None:
@@ -53,6 +58,12 @@ class TrustRegion(Controller):
             raise ConfigError(
                 f"{type(inner).__name__} walks from the full network to the budget and cannot be held near the best "
                 f"trial; leave trust_region out, or choose another controller"
+            )
+        if not inner.one_budget:
+            raise ConfigError(
+                f"{type(inner).__name__} searches for several budgets and trust_region {distance:g} would hold it near "
+                f"the best trial, which is near the largest of them; leave trust_region out, search for one budget "
+                f"(pareto: set budgets to []), or choose another controller"
             )
         self._domain, self._inner = domain, inner
         self._rng = np.random.default_rng([seed, 2])
@@ -93,7 +104,7 @@ class TrustRegion(Controller):
             near = mutate(self._domain, np.repeat([held], TRIES, axis=0), 1 / len(held), self._rng)
             held = unseen_variation(self._domain, near, self._history.seen, self._rng)
         if held != proposed and proposed not in self._history.seen:  # it is not going to be scored
-            self._inner.tell([_withdrawn(proposed)])
+            self._inner.exchange(proposed, held)
         return held
 
     def _resize(self, *, improved: bool) -> None:
@@ -105,7 +116,3 @@ class TrustRegion(Controller):
             self.distance, self._failures = self.distance / 2, 0
         if self.distance < _SMALLEST * self._first:
             self.distance = self._first
-
-
-def _withdrawn(widths: Widths) -> Trial:
-    return Trial(0, widths, TrialState.FAILED, None, origin="trust_region")

@@ -43,8 +43,9 @@ def test_every_setting_is_explained(name: str) -> None:
 def test_shared_settings_hold_for_every_controller(setting: str) -> None:
     value: Any = {"per": "layer", "trust_region": 0.5}[setting]
     for name in CONTROLLERS.names():
-        if setting == "trust_region" and not CONTROLLERS.get(name).keeps_budget:
-            with pytest.raises(ConfigError, match="cannot be held near"):
+        plain = make_controller(name, half_of(), seed=0, settings={})
+        if setting == "trust_region" and not (plain.keeps_budget and plain.one_budget):
+            with pytest.raises(ConfigError, match=r"leave trust_region out.* or choose another controller"):
                 make_controller(name, half_of(), seed=0, settings={setting: value})
         else:
             assert make_controller(name, half_of(), seed=0, settings={setting: value}).ask(2)

@@ -8,6 +8,7 @@ from smooth import FULL, half_of, loss, search
 
 from autoprune.allocation.global_threshold import global_threshold
 from autoprune.controllers import make_controller
+from autoprune.controllers.base import Trial, TrialState
 from autoprune.controllers.legr import LeGR, cut_by_ranking
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import ConfigError
@@ -62,6 +63,30 @@ def test_children_come_from_good_maps() -> None:
     found = search(LeGR(half_of(), seed=0, trials=160), lambda w: -loss(w, 0), 160)
     losses = [-score for _, score in found]
     assert np.mean(losses[-40:]) < 0.6 * np.mean(losses[:40])
+
+
+def test_it_learns_where_its_first_widths_are_known_already() -> None:
+    """Without importances these are the uniform ones of this space, which every search is told first."""
+    domain = half_of()
+    assert LeGR(domain, seed=0).ask() == [domain.uniform()]
+    controller = LeGR(domain, seed=0, trials=160)
+    controller.tell([Trial(-1, domain.uniform(), TrialState.COMPLETE, -loss(domain.uniform(), 0))])
+    losses = [-score for _, score in search(controller, lambda w: -loss(w, 0), 160)]
+    assert np.mean(losses[-40:]) < 0.6 * np.mean(losses[:40])
+
+
+@pytest.mark.parametrize(("state", "score"), [(TrialState.COMPLETE, 1.0), (TrialState.FAILED, None)])
+def test_the_first_map_is_a_member_where_others_had_it_scored(state: TrialState, score: float | None) -> None:
+    domain = half_of()
+    controller = LeGR(domain, seed=0)
+    controller.tell([Trial(0, domain.uniform(), state, score)])
+    assert controller.ask() != [domain.uniform()]
+    assert [known for _, known in controller._population] == ([] if score is None else [score])
+    controller.tell([Trial(1, domain.uniform(), TrialState.COMPLETE, 3.0)])
+    (scale, shift), latest = controller._population[-1]
+    assert (scale == 1).all()
+    assert (shift == 0).all()
+    assert latest == 3.0
 
 
 @pytest.mark.parametrize(

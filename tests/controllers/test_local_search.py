@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from smooth import FULL, half_of, loss, search
@@ -155,6 +158,41 @@ def test_the_controller_learns_what_was_handed_out_in_its_place() -> None:
     assert not {trial.widths for trial in withdrawn} & set(asked)
     controller.tell([Trial(1 + i, w, TrialState.COMPLETE, 0.0) for i, w in enumerate(asked)])
     assert [trial.widths for trial in told[-6:]] == asked
+
+
+def held(name: str, score: Callable[[Widths], float] = lambda _: 0.0) -> tuple[Any, list[Widths], list[Widths]]:
+    """The controller in a narrow region, after a random start there: what it asked for, and what was handed out."""
+    domain = fine()
+    inner: Any = make_controller(name, domain, seed=0, settings={}, trials=40)
+    asked: list[Widths] = []
+    propose = inner.ask
+    inner.ask = lambda n=1: asked.extend(widths := propose(n)) or widths  # type: ignore[func-returns-value]
+    controller = TrustRegion(domain, inner, seed=0, distance=0.05)
+    controller.tell([Trial(-1, domain.uniform(), TrialState.COMPLETE, 1.0)])
+    found = search(controller, score, 20)
+    return inner, asked, [widths for widths, _ in found]
+
+
+def test_legr_learns_maps_by_what_was_handed_out_in_place_of_their_widths() -> None:
+    inner, asked, found = held("legr", lambda w: float(w[0]))
+    assert len(set(asked) & set(found)) < 3
+    assert [score for _, score in inner._population][-10:] == [float(w[0]) for w in found][-10:]
+    assert all(widths in inner._maps for widths in found)
+
+
+def test_amc_trains_on_the_ratios_that_were_handed_out() -> None:
+    inner, asked, found = held("amc")
+    assert len(set(asked) & set(found)) < 3
+    assert [tuple(np.rint(actions * 512)) for _, actions, _ in inner._episodes[-20:]] == found
+    assert inner._agent._average is not None  # of the rewards it was trained on
+    assert len(inner._history.seen) == 21  # proposals that were not evaluated do not let the noise fade
+
+
+def test_a_look_that_was_moved_counts_as_a_failure_of_its_source() -> None:
+    inner, asked, found = held("abc")
+    assert len(set(asked) & set(found)) < 3
+    assert sum(source.failures for source in inner._sources) > 3
+    assert inner._looks == {}
 
 
 @pytest.mark.parametrize("distance", [0, -1.0, float("inf"), True])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from smooth import FULL, half_of, loss, search
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.controllers.pareto import Pareto, crowding_distances, nondominated_ranks
+from autoprune.controllers.posterior import ScoreModel
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.testing.spaces import chain_space
@@ -92,11 +94,59 @@ def test_without_scores_there_is_no_front() -> None:
     assert controller.winners() == {}
 
 
+def test_a_trial_that_was_stopped_early_is_neither_a_winner_nor_in_the_front() -> None:
+    domain = half_of()
+    controller = Pareto(domain, seed=0)
+    members = [tuple(map(int, row)) for row in domain.sample(12, np.random.default_rng(0))]
+    stopped = members.pop()
+    controller.tell([Trial(0, stopped, TrialState.PRUNED, 0.95)])
+    assert controller.front() == {}
+    assert controller.winners() == {}
+    controller.tell([Trial(1 + i, w, TrialState.COMPLETE, 0.80 + 0.001 * i) for i, w in enumerate(members)])
+    assert members[-1] in controller.front()
+    assert stopped not in controller.front()
+    assert controller.winners()[1.0] in members
+
+
+def test_the_score_of_a_trial_that_was_stopped_early_counts_a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise: list[list[float]] = []
+    fit = ScoreModel.fit
+
+    def recorded(model: ScoreModel, *data: Any, **kernel: Any) -> ScoreModel:
+        noise.extend([list(data[2])] if len(data) > 2 else [])
+        return fit(model, *data, **kernel)
+
+    domain = half_of()
+    controller = Pareto(domain, seed=0)
+    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE]
+    rows = domain.sample(3, np.random.default_rng(0))
+    told = zip(rows, states, strict=True)
+    controller.tell([Trial(i, tuple(map(int, row)), state, 0.1 * i) for i, (row, state) in enumerate(told)])
+    monkeypatch.setattr(ScoreModel, "fit", recorded)
+    controller.winners()
+    assert noise == [[1.0, 2.0, 1.0]]
+
+
+def test_a_search_for_one_budget_can_stay_near_the_best_trial() -> None:
+    settings = {"budgets": [], "trust_region": 0.5}
+    controller = make_controller("pareto", half_of(), seed=0, settings=settings, trials=20)
+    search(controller, lambda w: -loss(w, 1), 20)
+    assert list(controller.winners()) == [1.0]
+
+
+def test_several_budgets_of_fewer_groups_are_still_several() -> None:
+    settings = {"per": "block"}
+    assert not make_controller("pareto", half_of(), seed=0, settings=settings).one_budget
+    assert make_controller("pareto", half_of(), seed=0, settings={**settings, "budgets": []}).one_budget
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
         ({"budgets": [1.5]}, ConfigError, "shares of the job's budget"),
         ({"budgets": [1e-6]}, BudgetError, "1e-06 times the budget cannot be used"),
+        ({"trust_region": 0.5}, ConfigError, "Pareto searches for several budgets and trust_region 0.5"),
+        ({"trust_region": 0.5, "per": "block"}, ConfigError, r"set budgets to \[\]"),
         ({"metrics": ["flop"]}, ConfigError, "Did you mean 'flops'"),
         ({"metrics": []}, ConfigError, "at least one"),
         ({"population": 1}, ConfigError, "population must be at least 2"),

@@ -14,7 +14,7 @@ from autoprune.report.markdown import write_markdown
 from autoprune.verdict.record import read_record
 
 
-@pytest.mark.parametrize("more", [{}, {"per": "block"}, {"trust_region": 1.0}])
+@pytest.mark.parametrize("more", [{}, {"per": "block"}, {"trust_region": 1.0, "budgets": []}])
 def test_the_winners_of_a_pareto_search_are_reported_and_saved(tmp_path: Path, more: dict[str, object]) -> None:
     search = {"trials": 8, "controller": {"name": "pareto", "settings": {"budgets": [0.8], **more}}}
     record = run_job(
