@@ -38,8 +38,8 @@ def test_annealing_begins_at_uniform_and_its_moves_shrink() -> None:
     assert np.mean(moves[-20:]) < 0.4 * np.mean(moves[:20])
 
 
-def accepted(stop: float) -> float:
-    """Share of clearly worse trials that become the current point."""
+def accepted(stop: float, *, collapse: float = 1.0) -> float:
+    """Share of clearly worse trials that become the current point; the fourth one loses as much as `collapse`."""
     domain = fine()
     controller = Annealing(domain, seed=1, trials=20, start=1.0, stop=stop)
     members = [tuple(map(int, row)) for row in domain.sample(400, np.random.default_rng(0))]
@@ -47,7 +47,8 @@ def accepted(stop: float) -> float:
     controller.tell([Trial(0, members[0], TrialState.COMPLETE, 0.0)])
     for number, widths in enumerate(members[1:], start=1):
         before = controller._current
-        controller.tell([Trial(number, widths, TrialState.COMPLETE, 0.0 if number % 2 else -1.0)])
+        score = 0.0 if number % 2 else -collapse if number == 8 else -1.0
+        controller.tell([Trial(number, widths, TrialState.COMPLETE, score)])
         worse += number % 2 == 0 and controller._current != before
     return worse / 200
 
@@ -55,6 +56,10 @@ def accepted(stop: float) -> float:
 def test_annealing_accepts_worse_trials_while_it_is_hot_only() -> None:
     assert accepted(stop=1.0) == pytest.approx(np.exp(-1), abs=0.12)
     assert accepted(stop=0.02) < 0.1
+
+
+def test_one_network_that_collapses_does_not_heat_the_rest_of_the_search() -> None:
+    assert accepted(stop=0.02, collapse=1e3) == accepted(stop=0.02)
 
 
 def test_a_bee_changes_two_groups_of_a_source() -> None:
