@@ -85,6 +85,28 @@ def test_a_source_without_improvement_is_left_for_a_random_one() -> None:
     assert {widths for widths, _ in found} == known
 
 
+def test_widths_that_are_told_twice_are_one_source() -> None:
+    """Uniform pruning with and without residual groups, where there are none."""
+    domain = half_of()
+    controller = BeeColony(domain, seed=0, sources=4)
+    members = [tuple(map(int, row)) for row in domain.sample(5, np.random.default_rng(0))]
+    told = [members[0], members[0], *members[:4], members[3], members[4]]
+    controller.tell([Trial(i, widths, TrialState.COMPLETE, float(i)) for i, widths in enumerate(told)])
+    assert {source.widths for source in controller._sources} == set(members[1:])
+    assert len(controller._sources) == 4
+
+
+def test_a_look_that_ends_at_another_source_has_failed() -> None:
+    """In a space that has been used up, looks are repeats."""
+    controller = BeeColony(half_of(), seed=0, sources=2, limit=9)
+    search(controller, lambda w: float(w[0]), 2)
+    worse, better = sorted(controller._sources, key=lambda source: source.score)
+    controller._looks[better.widths] = worse
+    controller.tell([Trial(2, better.widths, TrialState.COMPLETE, better.score + 1.0)])
+    assert worse.widths != better.widths
+    assert worse.failures == 1
+
+
 @pytest.mark.parametrize("settings", [{"sources": 1}, {"limit": 0}, {"changed": 0}])
 def test_settings_of_the_colony_out_of_range_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=f"abc: {next(iter(settings))} must be at least"):
