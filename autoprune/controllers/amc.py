@@ -82,6 +82,7 @@ class Amc(Controller):
         self._static = _describe(domain)
         self._agent = _Agent(self._static.shape[1], self._rng)
         self._episodes: list[Episode] = []
+        self._scored = 0  # the buffer forgets
 
     def ask(self, n: int = 1) -> list[Widths]:
         """Return the ends of `n` episodes: random ones at first, then the actor's with fading noise."""
@@ -93,7 +94,8 @@ class Amc(Controller):
         for trial, score in self._history.tell(trials):
             states, actions = self._trajectory(trial.widths)
             self._episodes = [*self._episodes[1 - _EPISODES_KEPT :], (states, actions, score)]
-            if trial.widths in own and len(self._episodes) >= self._warmup:
+            self._scored += 1
+            if trial.widths in own and self._scored >= self._warmup:
                 self._agent.learn(self._episodes, self._rng, steps=len(actions))
 
     def exchange(self, proposed: Widths, handed_out: Widths) -> None:
@@ -113,7 +115,7 @@ class Amc(Controller):
         last = 1.0
         for group in range(len(widths)):
             state = self._state(group, widths, last)
-            if len(self._episodes) < self._warmup:
+            if self._scored < self._warmup:
                 action = self._rng.uniform(self._least[group], 1.0)
             else:
                 noise = _NOISE * _NOISE_DECAY**age

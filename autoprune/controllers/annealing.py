@@ -4,8 +4,8 @@ As in AutoCompress (Liu et al. 2020, https://arxiv.org/abs/1907.03141, section 4
 less as the temperature falls, and a worse one is accepted with probability exp(-loss / temperature).
 
 Departures: the first point is uniform pruning; proposals are repaired onto the budget; the unit of temperature is the
-mean loss of the moves so far, as scores have any scale; several moves from one point may be pending, and each is
-accepted or not when its score arrives.
+median loss of the moves so far, as scores have any scale and a network may collapse; several moves from one point may
+be pending, and each is accepted or not when its score arrives.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Annealing(Controller):
         domain: the space under its budget.
         seed: of moves and acceptances.
         trials: the temperature falls to `stop` over this many scored trials, and stays there; 100 where unknown.
-        start: first temperature, in mean losses of a move.
+        start: first temperature, in median losses of a move.
         stop: last temperature.
         step: largest change of a ratio's logarithm at the first temperature.
         least_step: and at the last.
@@ -102,7 +102,7 @@ class Annealing(Controller):
         if loss <= 0:
             return True
         self._losses.append(loss)
-        unit = float(np.mean(self._losses))
+        unit = float(np.median(self._losses))
         return draw < math.exp(-loss / (unit * self._between(self._temperatures)))
 
     def _between(self, ends: tuple[float, float]) -> float:

@@ -115,9 +115,11 @@ class BeeColony(Controller):
 
     def _learn(self, widths: Widths, score: float) -> None:
         source = self._looks.pop(widths, None)
+        settled = any(widths == other.widths for other in self._sources)  # told again
         if source is None or source not in self._sources:
-            self._settle(_Source(widths, score))
-        elif score > source.score:
+            if not settled:
+                self._settle(_Source(widths, score))
+        elif score > source.score and not settled:
             source.widths, source.score, source.failures = widths, score, 0
         else:
             source.failures += 1

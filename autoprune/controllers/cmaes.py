@@ -126,7 +126,7 @@ class _Distribution:
             whiten @ y_w
         )  # eq. 43
         length = float(np.linalg.norm(self._p_s))
-        faded = 1 - (1 - self._c_s) ** (2 * (self._generations + 1))
+        faded = 1 - (1 - self._c_s) ** (2 * self._generations)  # the tutorial's g + 1
         h_s = float(length / math.sqrt(faded) < (1.4 + 2 / (self._n + 1)) * self._chi_n)
         self._p_c = (1 - self._c_c) * self._p_c + h_s * math.sqrt(
             self._c_c * (2 - self._c_c) * self._mu_eff

@@ -64,14 +64,14 @@ class Coarse(Controller):
             self._owner[list(members)] = new
         self._inner = inner(self._coarse, None if importance is None else self._merged(importance))
         self.keeps_budget, self.one_budget = self._inner.keeps_budget, self._inner.one_budget
-        self._asked: dict[Widths, list[Widths]] = defaultdict(list)
+        self._asked: dict[Widths, dict[Widths, None]] = defaultdict(dict)  # distinct, in the order of asking
 
     def ask(self, n: int = 1) -> list[Widths]:
         """Return `n` proposals of the controller, written out for all groups."""
         proposals = []
         for coarse in self._inner.ask(n):
             proposals.append(self._written_out(coarse))
-            self._asked[proposals[-1]].append(coarse)
+            self._asked[proposals[-1]][coarse] = None
         return proposals
 
     def tell(self, trials: Sequence[Trial]) -> None:

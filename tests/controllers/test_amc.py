@@ -78,6 +78,20 @@ def test_others_trials_fill_the_buffer() -> None:
     assert len(controller._episodes) == 100
 
 
+def test_a_random_start_may_be_longer_than_the_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = Amc(half_of(), seed=0, warmup=120)
+    rows = half_of().sample(118, np.random.default_rng(0))
+    controller.tell([Trial(i, tuple(map(int, w)), TrialState.COMPLETE, float(w[0])) for i, w in enumerate(rows)])
+    trained: list[int] = []
+    monkeypatch.setattr(controller._agent, "learn", lambda *_, steps: trained.append(steps))
+    after = []
+    for number in range(118, 122):
+        (widths,) = controller.ask()
+        controller.tell([Trial(number, widths, TrialState.COMPLETE, 0.0)])
+        after.append(len(trained))
+    assert after == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("settings", [{"least": 0.0}, {"least": 1.0}, {"warmup": 0}])
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"amc: {next(iter(settings))} must be"):

@@ -50,6 +50,21 @@ def test_a_point_from_afar_moves_the_mean_by_a_bounded_step() -> None:
     assert np.linalg.norm(distribution._m) <= longest + 1e-9
 
 
+@pytest.mark.parametrize(("length", "stalled"), [(0.98, False), (1.02, True)])
+def test_the_first_step_stalls_the_path_of_c_where_the_tutorial_says(length: float, stalled: bool) -> None:
+    """In the first generation both p_s and what h_s divides it by hold sqrt(c_s (2 - c_s)): sqrt(mu_eff) |y_w| counts.
+
+    The cmaes package counts one generation more than the tutorial and pycma.
+    """
+    distribution = _Distribution(np.zeros(N), 0.1, LAMBDA)
+    weights = np.log((LAMBDA + 1) / 2) - np.log(np.arange(1, LAMBDA // 2 + 1))
+    mu_eff = weights.sum() ** 2 / (weights**2).sum()
+    expected = np.sqrt(N) * (1 - 1 / (4 * N) + 1 / (21 * N**2))
+    step = length * (1.4 + 2 / (N + 1)) * expected / np.sqrt(mu_eff)
+    distribution.update(np.tile(0.1 * step * np.eye(N)[0], (LAMBDA, 1)))
+    assert (np.linalg.norm(distribution._p_c) == 0.0) == stalled
+
+
 def test_the_distribution_closes_in_on_the_best_widths() -> None:
     found = search(CmaEs(half_of(), seed=0), lambda w: -loss(w, 2), 150)
     losses = [-score for _, score in found]

@@ -92,6 +92,19 @@ def test_the_controller_learns_its_own_proposals_and_what_has_equal_ratios() -> 
     assert all(len(trial.widths) == 3 for trial in recorder.told)
 
 
+def test_a_repeated_proposal_is_told_once() -> None:
+    domain = BudgetedSpace(chain_space((32, 64, 64, 128)), {"flops": "50%"})  # one ratio leaves one candidate
+    recorders: list[Recorder] = []
+
+    def inner(coarse: BudgetedSpace, importance: object) -> Controller:
+        recorders.append(Recorder(make_controller("random", coarse, seed=0, settings={})))
+        return recorders[-1]
+
+    found = search(Coarse(domain, per="model", inner=inner), lambda w: float(w[0]), 12, batch=3)
+    assert len(set(found)) < 12
+    assert [trial.number for trial in recorders[0].told] == list(range(12))
+
+
 def test_importances_are_merged_unit_by_unit() -> None:
     """A unit of a tied group is worth the channels that come with it, the best ones first."""
     seen: list[list[FloatArray]] = []

@@ -31,7 +31,7 @@ def greedy_path(domain: BudgetedSpace, seed: int, removed: float) -> list[Widths
         for index, group in enumerate(domain.space.groups):
             for width in reversed([w for w in group.choices if w < at[index]]):
                 option = (*at[:index], width, *at[index + 1 :])
-                if used(option) <= target or width == group.choices[0]:
+                if used(option) <= target:
                     options.append(option)
                     break
         kept.append(min(options, key=lambda widths: loss(widths, seed)))
@@ -46,6 +46,36 @@ def test_netadapt_keeps_the_networks_of_algorithm_1() -> None:
     found = [widths for widths, _ in search(controller, lambda widths: -loss(widths, 3), 90)]
     assert len(expected) > 6
     assert set(expected[:-1]) <= set(found)  # the last one is filled up
+
+
+@pytest.mark.parametrize("trials", [None, 120])
+def test_netadapt_keeps_no_option_that_saves_less_than_its_step(trials: int | None) -> None:
+    """Where a score falls with every channel, a group of four is the cheapest cut, and next to nothing is saved."""
+    domain = BudgetedSpace(chain_space((4, 4, 64, 64, 64), levels=None), {"flops": "40%"})
+    full = domain.space.full
+    controller = NetAdapt(domain, seed=0, trials=trials, reduction=0.05, decay=1.0)
+    walk, used = controller._walk, [float(domain.budget.usage(np.array([full]))[0])]
+    while used[-1] > 1.0:
+        ends = walk._now
+        search(controller, lambda widths: float(sum(widths)), 1)
+        walk._advance()
+        if walk._now != ends:
+            used.append(float(domain.budget.usage(np.array([walk._now.at]))[0]))
+    saved = -np.diff(used)[:-1]
+    assert len(saved) > 6
+    assert saved.min() >= 0.05 * used[0] - 1e-9
+
+
+def test_a_step_that_no_group_can_save_is_half_of_what_one_can() -> None:
+    full = (4, 64, 64, 64, 64, 64, 64)
+    domain = BudgetedSpace(chain_space(full, levels=None), {"flops": "40%"})
+    alone = [(*full[:i], 1, *full[i + 1 :]) for i in range(len(full))]
+    whole, *lowest = domain.budget.usage(np.array([full, *alone]))
+    assert min(lowest) > 1.0
+    options = NetAdapt(domain, seed=0, reduction=1.0)._cuts(full, 0, None)
+    saved = whole - domain.budget.usage(options)
+    assert saved[0] == 0.0
+    assert saved[2:-1] == pytest.approx(np.full(4, (whole - min(lowest)) / 2), rel=0.05)
 
 
 def test_netadapts_steps_fade_as_in_the_paper() -> None:

@@ -41,8 +41,8 @@ def test_annealing_begins_at_uniform_and_its_moves_shrink() -> None:
     assert np.mean(moves[-20:]) < 0.4 * np.mean(moves[:20])
 
 
-def accepted(stop: float) -> float:
-    """Share of clearly worse trials that become the current point."""
+def accepted(stop: float, *, collapse: float = 1.0) -> float:
+    """Share of clearly worse trials that become the current point; the fourth one loses as much as `collapse`."""
     domain = fine()
     controller = Annealing(domain, seed=1, trials=20, start=1.0, stop=stop)
     members = [tuple(map(int, row)) for row in domain.sample(400, np.random.default_rng(0))]
@@ -50,7 +50,8 @@ def accepted(stop: float) -> float:
     controller.tell([Trial(0, members[0], TrialState.COMPLETE, 0.0)])
     for number, widths in enumerate(members[1:], start=1):
         before = controller._current
-        controller.tell([Trial(number, widths, TrialState.COMPLETE, 0.0 if number % 2 else -1.0)])
+        score = 0.0 if number % 2 else -collapse if number == 8 else -1.0
+        controller.tell([Trial(number, widths, TrialState.COMPLETE, score)])
         worse += number % 2 == 0 and controller._current != before
     return worse / 200
 
@@ -58,6 +59,10 @@ def accepted(stop: float) -> float:
 def test_annealing_accepts_worse_trials_while_it_is_hot_only() -> None:
     assert accepted(stop=1.0) == pytest.approx(np.exp(-1), abs=0.12)
     assert accepted(stop=0.02) < 0.1
+
+
+def test_one_network_that_collapses_does_not_heat_the_rest_of_the_search() -> None:
+    assert accepted(stop=0.02, collapse=1e3) == accepted(stop=0.02)
 
 
 def test_a_bee_changes_two_groups_of_a_source() -> None:
@@ -81,6 +86,28 @@ def test_a_source_without_improvement_is_left_for_a_random_one() -> None:
     search(controller, lambda _: 0.0, 40)  # nothing is better than what the sources have
     assert not known & {source.widths for source in controller._sources if source.score == 1.0}
     assert {widths for widths, _ in found} == known
+
+
+def test_widths_that_are_told_twice_are_one_source() -> None:
+    """Uniform pruning with and without residual groups, where there are none."""
+    domain = half_of()
+    controller = BeeColony(domain, seed=0, sources=4)
+    members = [tuple(map(int, row)) for row in domain.sample(5, np.random.default_rng(0))]
+    told = [members[0], members[0], *members[:4], members[3], members[4]]
+    controller.tell([Trial(i, widths, TrialState.COMPLETE, float(i)) for i, widths in enumerate(told)])
+    assert {source.widths for source in controller._sources} == set(members[1:])
+    assert len(controller._sources) == 4
+
+
+def test_a_look_that_ends_at_another_source_has_failed() -> None:
+    """In a space that has been used up, looks are repeats."""
+    controller = BeeColony(half_of(), seed=0, sources=2, limit=9)
+    search(controller, lambda w: float(w[0]), 2)
+    worse, better = sorted(controller._sources, key=lambda source: source.score)
+    controller._looks[better.widths] = worse
+    controller.tell([Trial(2, better.widths, TrialState.COMPLETE, better.score + 1.0)])
+    assert worse.widths != better.widths
+    assert worse.failures == 1
 
 
 @pytest.mark.parametrize("settings", [{"sources": 1}, {"limit": 0}, {"changed": 0}])
