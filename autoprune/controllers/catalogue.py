@@ -50,7 +50,7 @@ _OURS = (
     Entry(
         "legr",
         "LeGR: Chin et al. 2020",
-        "Importances that can be trusted within a layer, and several budgets from one search.",
+        "Importances that can be trusted within a layer, but not between layers.",
     ),
     Entry(
         "netadapt",
