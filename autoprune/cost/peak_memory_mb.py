@@ -3,8 +3,9 @@
 The largest sum, over the operator calls, of what is held during a call: inputs (all along, by the caller), results that
 are still needed, and all parameters and buffers. Views and results written in place take no memory of their own. Of
 what kernels take for themselves only the copies of convolutions and matrix products on a CPU are counted
-(`cpu_convolution.py`, `cpu_products.py`), neither cuDNN's workspaces nor what recurrent layers and fused attention set
-aside.
+(`cpu_convolution.py`, `cpu_products.py`), neither cuDNN's workspaces nor what recurrent layers, fused attention and
+strided transposed convolutions set aside. Nor are values that `forward` keeps in local variables after their last use,
+such as both halves of a chunk: write such a gate without names for them, or expect its peak to be higher by one.
 """
 
 from __future__ import annotations
