@@ -118,7 +118,6 @@ def choose_by_latency(
         return None
     conditions = profile_conditions(settings["profile"])
     predict = domain.budget.metrics[METRIC]
-
     finals: dict[Widths, MeasuredFinal] = {}
 
     def measure_all(rows: Sequence[Widths]) -> None:
