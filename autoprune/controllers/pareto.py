@@ -19,7 +19,7 @@ import numpy as np
 
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.history import History
-from autoprune.controllers.posterior import ScoreModel
+from autoprune.controllers.posterior import PRUNED_NOISE, ScoreModel
 from autoprune.controllers.proposals import as_widths, cross, mutate
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError, suggest
@@ -32,8 +32,6 @@ _SIBLINGS = 8
 """Children, or random members, of which the first unseen one is proposed."""
 _MIGRATION = 0.1
 """Probability that a child changes to a budget drawn at random."""
-_PRUNED_NOISE = 2.0
-"""Of a pruned trial's score, as in `surrogate`: it is of a lower fidelity."""
 
 
 @final
@@ -115,7 +113,7 @@ class Pareto(Controller):
         if not len(widths):
             return {}
         complete = np.array([known in self._complete for known in self._history.scores])
-        noise = np.where(complete, 1.0, _PRUNED_NOISE)
+        noise = np.where(complete, 1.0, PRUNED_NOISE)
         mean, _ = ScoreModel(self._domain).fit(widths, scores, noise).predict(widths)
         found = {}
         for share, domain in self.domains.items():

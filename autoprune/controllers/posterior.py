@@ -52,6 +52,9 @@ _EQUAL = 1e-12
 """Scores that differ by less, relatively, are equal up to rounding: they say that no widths are better than others."""
 
 
+PRUNED_NOISE = 2.0
+"""Noise scale of a pruned trial: its score is of a lower fidelity and counts a quarter of a complete one."""
+
 _COLLAPSED = 5.0
 """Scores lie no further below the median than so many times their lower decile, 6.4 deviations of normal ones."""
 
