@@ -10,15 +10,18 @@ import json
 from functools import cached_property
 from itertools import combinations_with_replacement
 from pathlib import Path
+from typing import final
 
 import numpy as np
 
+from autoprune.cost.budget import BAND
 from autoprune.cost.repair import BudgetedSpace
-from autoprune.space.groups import FloatArray, IntArray, SearchSpace, WidthGroup, Widths
+from autoprune.space.groups import BoolArray, FloatArray, IntArray, SearchSpace, WidthGroup, Widths
 from autoprune.space.sizes import AffineSize, Operation
 from search_problems.problem import Experiment, Problem
 
 
+@final
 class Table:
     """The rows of a table file.
 
@@ -27,6 +30,7 @@ class Table:
         accuracies: (N, S), one column per training; their order says nothing.
         flops: (N,) multiply-adds.
         space: one group per digit; its FLOPs are the quadratic form that gives those of the table exactly.
+        smoothed: (N,) accuracies by a quadratic model in log widths, fitted to all trainings of all rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,6 +53,30 @@ class Table:
         coefficients = np.linalg.lstsq(pairs, self.accuracies.mean(axis=1), rcond=None)[0]
         self.smoothed: FloatArray = pairs @ coefficients
 
+    def budget_of(self, digit: int) -> tuple[BudgetedSpace, Widths]:
+        """The space under the FLOPs of a uniform row, and that row."""
+        uniform = (digit,) * self.widths.shape[1]
+        if uniform not in self.row:
+            raise SystemExit(f"the table has no uniform row of width {digit}")
+        return BudgetedSpace(self.space, {"flops": float(self.flops[self.row[uniform]])}), uniform
+
+    def highest_inside(self, domain: BudgetedSpace) -> float:
+        """Highest accuracy by the model of the rows inside the budget."""
+        return float(self.smoothed[domain.feasible(self.widths)].max())
+
+    def noise(self, domain: BudgetedSpace) -> float:
+        """Standard deviation of one training, over the rows that a search at this budget may propose."""
+        return float(np.sqrt(self.accuracies[self._at(domain)].var(axis=1, ddof=1).mean()))
+
+    def residual(self, domain: BudgetedSpace) -> float:
+        """Standard deviation of those rows' mean accuracies around the model."""
+        at = self._at(domain)
+        return float(np.sqrt(((self.accuracies[at].mean(axis=1) - self.smoothed[at]) ** 2).mean()))
+
+    def _at(self, domain: BudgetedSpace) -> BoolArray:
+        usage = domain.budget.usage(self.widths)
+        return (usage >= BAND) & (usage <= 1.0)
+
     def _space(self, path: Path) -> SearchSpace:
         groups = tuple(
             WidthGroup(f"g{index}", int(column.max()), tuple(map(int, np.unique(column))), (f"g{index}",))
@@ -64,18 +92,15 @@ class Table:
         return SearchSpace(groups, (), tuple(operations))
 
 
+@final
 class TableProblem(Problem):
     """Search at the FLOPs of one uniform row, with the accuracy of one random seed per row; the others judge."""
 
     unit = "points"
 
     def __init__(self, table: Table, digit: int) -> None:
-        self._table = table
-        self._uniform = (digit,) * table.widths.shape[1]
-        if self._uniform not in table.row:
-            raise SystemExit(f"the table has no uniform row of width {digit}")
-        limit = float(table.flops[table.row[self._uniform]])
-        self.domain = BudgetedSpace(table.space, {"flops": limit})
+        self.table = table
+        self.domain, self._uniform = table.budget_of(digit)
         self.name = f"table, uniform {digit / table.widths.max():g}"
 
     @property
@@ -85,10 +110,10 @@ class TableProblem(Problem):
 
     def experiment(self, seed: int) -> Experiment:
         """Draw the seed that is shown of every row."""
-        accuracies, row = self._table.accuracies, self._table.row
+        accuracies, row = self.table.accuracies, self.table.row
         shown = np.random.default_rng(seed).integers(accuracies.shape[1], size=len(accuracies))
         unseen = np.array([np.delete(values, column).mean() for values, column in zip(accuracies, shown, strict=True)])
-        reference, smoothed = unseen[row[self._uniform]], self._table.smoothed
+        reference, smoothed = unseen[row[self._uniform]], self.table.smoothed
         return Experiment(
             score=lambda widths: float(accuracies[row[widths], shown[row[widths]]]),
             gain=lambda widths: float(unseen[row[widths]] - reference),
@@ -98,15 +123,55 @@ class TableProblem(Problem):
     @cached_property
     def ceiling(self) -> float:
         """Best member by a quadratic model of all trainings of all rows, less uniform's own mean accuracy."""
-        inside = self._table.flops <= self._table.flops[self._table.row[self._uniform]]
-        uniform = self._table.accuracies[self._table.row[self._uniform]].mean()
-        return float(self._table.smoothed[inside].max() - uniform)
+        uniform = self.table.accuracies[self.table.row[self._uniform]].mean()
+        return float(self.table.highest_inside(self.domain) - uniform)
 
     @cached_property
     def luck(self) -> float:
         """How much lower uniform's own trainings came out than the model of all rows says: part of every gain."""
-        index = self._table.row[self._uniform]
-        return float(self._table.smoothed[index] - self._table.accuracies[index].mean())
+        index = self.table.row[self._uniform]
+        return float(self.table.smoothed[index] - self.table.accuracies[index].mean())
+
+    @cached_property
+    def row_luck(self) -> float:
+        """Standard deviation of what luck the mean of a row's trainings has."""
+        return self.table.noise(self.domain) / float(np.sqrt(self.table.accuracies.shape[1]))
+
+
+@final
+class RedrawnProblem(Problem):
+    """The same search on trainings that are drawn anew in every repetition, so that no row is lucky in all of them.
+
+    The accuracy of a row is what the quadratic model of the whole table says, plus the noise of one training. As the
+    truth is known, it judges the answers.
+    """
+
+    unit = "points"
+
+    def __init__(self, table: Table, digit: int) -> None:
+        self._table = table
+        self.domain, self._uniform = table.budget_of(digit)
+        self.name = f"table, uniform {digit / table.widths.max():g}, trained anew"
+
+    @property
+    def uniform(self) -> Widths:
+        """The row of equal digits whose FLOPs are the budget."""
+        return self._uniform
+
+    def experiment(self, seed: int) -> Experiment:
+        """Train every row once more."""
+        truth, row = self._table.smoothed, self._table.row
+        noise = np.random.default_rng(seed).normal(scale=self._table.noise(self.domain), size=len(truth))
+
+        def gain(widths: Widths) -> float:
+            return float(truth[row[widths]] - truth[row[self._uniform]])
+
+        return Experiment(score=lambda widths: float(truth[row[widths]] + noise[row[widths]]), gain=gain, expected=gain)
+
+    @cached_property
+    def ceiling(self) -> float:
+        """Gain of the best member."""
+        return self._table.highest_inside(self.domain) - float(self._table.smoothed[self._table.row[self._uniform]])
 
 
 def _pairs(columns: FloatArray) -> FloatArray:

@@ -1,68 +1,45 @@
-"""The results as tables, claims and a picture."""
+"""The results as a page and a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from search_problems.channel_table import RedrawnProblem, TableProblem
+from search_problems.comparison import difference
 from search_problems.problem import Problem
-from search_problems.replay import Replay
+from search_problems.replay import HIGHEST, PROBABLE, Replay
 
 OURS = "surrogate"
-Results: TypeAlias = Mapping[str, Mapping[str, Sequence[Replay]]]
-"""Problem -> controller -> one replay per repetition."""
+Replays: TypeAlias = Mapping[str, Sequence[Replay]]
+"""Controller -> one replay per repetition."""
 
 
-def table(problem: Problem, replays: Mapping[str, Sequence[Replay]], evaluations: Sequence[int]) -> str:
-    """A Markdown table: gain over uniform by controller and number of evaluations, mean ± standard error."""
-    head = ["controller", *(f"{n}: highest score" for n in evaluations), *(f"{n}: posterior mean" for n in evaluations)]
-    lines = [f"| {' | '.join([*head, 'ms per trial'])} |", f"|{'---|' * (len(head) + 1)}"]
-    for name, runs in replays.items():
-        cells = [_mean(r.best[n] for r in runs) if n in runs[0].best else "" for n in evaluations]
-        cells += [_mean(r.modelled[n] for r in runs) if n in runs[0].best else "" for n in evaluations]
-        lines.append(f"| {name} | {' | '.join(cells)} | {np.mean([r.milliseconds for r in runs]):.1f} |")
-    return "\n".join([f"Ceiling: {problem.ceiling:+.3f} {problem.unit}.", "", *lines])
+def section(problem: Problem, replays: Replays, evaluations: Sequence[int]) -> list[str]:
+    """The paragraphs about one problem."""
+    repeats = len(next(iter(replays.values())))
+    parts = [
+        f"## {problem.name[0].upper()}{problem.name[1:]}",
+        f"Ceiling: {problem.ceiling:+.3f} {problem.unit}. {repeats} repetitions.",
+        *_about(problem),
+        _gains(replays, evaluations),
+    ]
+    if OURS in replays and len(replays) > 1:
+        parts += [_explained(problem), _differences(problem, replays, evaluations)]
+    if isinstance(problem, TableProblem):
+        parts += ["The same answers by the quadratic model of all rows, uniform's included:", _expected(replays)]
+    return parts
 
 
-def without_luck(replays: Mapping[str, Sequence[Replay]], evaluations: Sequence[int]) -> str:
-    """A Markdown table: the same answers by the model of all rows, mean ± standard error."""
-    head = ["controller", *(f"{n}: highest score" for n in evaluations), *(f"{n}: posterior mean" for n in evaluations)]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for name, runs in replays.items():
-        cells = [
-            _mean(r.expected[n][i] for r in runs) if n in runs[0].best else "" for i in (0, 1) for n in evaluations
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def row_luck(problem: Problem) -> float:
+    """Standard deviation of the luck that a row keeps over all repetitions; 0 where noise is drawn anew."""
+    return problem.row_luck if isinstance(problem, TableProblem) else 0.0
 
 
-def claims(replays: Mapping[str, Sequence[Replay]], evaluations: Sequence[int]) -> list[str]:
-    """How far the default controller's answer lies above every other's, with standard errors of the difference."""
-    lines = []
-    for name, runs in replays.items():
-        for n in evaluations if name != OURS and OURS in replays else ():
-            if n not in runs[0].best:
-                continue
-            pairs = list(zip(replays[OURS], runs, strict=False))  # the same noise in both
-            against = {
-                "its highest score": np.array([a.modelled[n] - b.best[n] for a, b in pairs]),
-                "the posterior mean of its trials": np.array([a.modelled[n] - b.modelled[n] for a, b in pairs]),
-            }
-            told = "; ".join(f"{d.mean():+.3f} against {what} ({_errors(d):+.1f} SE)" for what, d in against.items())
-            lines.append(f"- {n} evaluations, {OURS} − {name}: {told}")
-    return lines
-
-
-def beaten(replays: Mapping[str, Sequence[Replay]], name: str, n: int) -> float:
-    """Standard errors by which the default controller's answer is better than the other controller's own."""
-    pairs = zip(replays[OURS], replays[name], strict=False)
-    return _errors(np.array([a.modelled[n] - b.best[n] for a, b in pairs]))
-
-
-def picture(results: Results, problems: Mapping[str, Problem], path: Path) -> None:
+def picture(results: Mapping[str, Replays], problems: Mapping[str, Problem], path: Path) -> None:
     """Regret (ceiling less gain) over evaluations, one panel per problem."""
     import matplotlib
 
@@ -74,14 +51,23 @@ def picture(results: Results, problems: Mapping[str, Problem], path: Path) -> No
     figure, axes = plt.subplots(rows, columns, figsize=(5.2 * columns, 3.8 * rows), squeeze=False, layout="constrained")
     for axis in axes.flat[len(results) :]:
         axis.set_axis_off()
+    colours, lines = plt.get_cmap("tab10").colors, ("-", "--", ":")  # type: ignore[attr-defined]
     for axis, (name, replays) in zip(axes.flat, results.items(), strict=False):
-        for controller, runs in replays.items():
-            at = sorted(runs[0].modelled)
-            chosen = [[(r.modelled if controller == OURS else r.best)[n] for r in runs] for n in at]
-            regret = problems[name].ceiling - np.mean(chosen, axis=1)
-            error = np.std(chosen, axis=1, ddof=1) / np.sqrt(len(runs)) if len(runs) > 1 else 0.0
+        for index, (controller, runs) in enumerate(replays.items()):
+            at = sorted(runs[0].answers)
             ours = controller == OURS
-            axis.errorbar(at, regret, yerr=error, label=controller, lw=2.4 if ours else 1.0, zorder=3 if ours else 2)
+            chosen = np.array([[r.answers[n][PROBABLE if ours else HIGHEST].gain for r in runs] for n in at])
+            error = chosen.std(axis=1, ddof=1) / np.sqrt(len(runs)) if len(runs) > 1 else None
+            axis.errorbar(
+                at,
+                problems[name].ceiling - chosen.mean(axis=1),
+                yerr=error,
+                label=controller,
+                color=colours[index % len(colours)],
+                linestyle=lines[index // len(colours) % len(lines)],
+                lw=2.6 if ours else 1.1,
+                zorder=3 if ours else 2,
+            )
         axis.set(title=name, xlabel="evaluations", ylabel=f"regret ({problems[name].unit})", xscale="log")
         axis.set_xticks(at, [str(n) for n in at])
         axis.minorticks_off()
@@ -92,12 +78,72 @@ def picture(results: Results, problems: Mapping[str, Problem], path: Path) -> No
     plt.close(figure)
 
 
-def _mean(values: Sequence[float] | object) -> str:
-    array = np.array(list(values))  # type: ignore[call-overload]
+def _about(problem: Problem) -> list[str]:
+    """What is to be known of a table before its numbers are read."""
+    if isinstance(problem, RedrawnProblem):
+        return ["Every repetition trains all rows anew; the model of the table is the truth and judges the answers."]
+    if not isinstance(problem, TableProblem):
+        return []
+    return [
+        f"Uniform's own trainings came out {problem.luck:.3f} points below what a quadratic model of all rows says of "
+        f"it; every gain, and the ceiling, has this much of luck in it. One training of a row in the budget has a "
+        f"standard deviation of {problem.table.noise(problem.domain):.3f}, so the mean of a row's trainings one of "
+        f"{problem.row_luck:.3f}; the rows' means lie {problem.table.residual(problem.domain):.3f} around the model: "
+        f"what the model does not say of a row is luck."
+    ]
+
+
+def _gains(replays: Replays, evaluations: Sequence[int]) -> str:
+    head = [f"{n}: {answer}" for answer in (HIGHEST, PROBABLE) for n in evaluations]
+    rows = {
+        name: [
+            *(_mean(r.answers[n][answer].gain for r in runs) for answer in (HIGHEST, PROBABLE) for n in evaluations),
+            f"{np.mean([r.milliseconds for r in runs]):.1f}",
+        ]
+        for name, runs in replays.items()
+    }
+    return _table(["controller", *head, "ms per trial"], rows)
+
+
+def _expected(replays: Replays) -> str:
+    evaluations = sorted(next(iter(replays.values()))[0].answers)
+    columns = [(answer, n) for answer in (HIGHEST, PROBABLE) for n in evaluations]
+    rows = {
+        name: [_mean(r.answers[n][answer].expected for r in runs) for answer, n in columns]
+        for name, runs in replays.items()
+    }
+    return _table(["controller", *(f"{n}: {answer}" for answer, n in columns)], rows)
+
+
+def _explained(problem: Problem) -> str:
+    text = f"What `{OURS}` finds above the others: difference, and in brackets how many standard errors it has"
+    if row_luck(problem):
+        text += (
+            ", first those over the repetitions, then those that count the luck of rows, too. Repetitions share the "
+            "table: where two controllers often answer with the same few rows, a lucky one among them decides"
+        )
+    return f"{text}."
+
+
+def _differences(problem: Problem, replays: Replays, evaluations: Sequence[int]) -> str:
+    luck = row_luck(problem)
+    columns = [(answer, n) for answer in (HIGHEST, PROBABLE) for n in evaluations]
+    rows = {}
+    for name in (name for name in replays if name != OURS):
+        cells = []
+        for answer, n in columns:
+            d = difference(replays[OURS], replays[name], n, answer, luck)
+            cells.append(f"{d.mean:+.3f} ({d.errors:+.1f}{f', {d.errors_with_luck:+.1f}' if luck else ''})")
+        rows[name] = cells
+    return _table([f"{OURS} less", *(f"{n}: its {answer}" for answer, n in columns)], rows)
+
+
+def _table(head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
+
+
+def _mean(values: Iterable[float]) -> str:
+    array = np.array(list(values))
     error = array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else np.nan
     return f"{array.mean():+.3f} ± {error:.3f}"
-
-
-def _errors(differences: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    spread = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else np.nan
-    return float(differences.mean() / spread) if spread else 0.0

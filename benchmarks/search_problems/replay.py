@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,7 +13,29 @@ from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.controllers.posterior import ScoreModel
 from autoprune.space.groups import BoolArray, Widths
-from search_problems.problem import Problem
+from search_problems.problem import Experiment, Problem
+
+HIGHEST, PROBABLE = "highest score", "posterior mean"
+"""The two answers of a search: the usual one, and how `autoprune search` picks its own."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Widths that a search answers with.
+
+    Attributes:
+        widths: never those of uniform pruning, unless nothing else was evaluated.
+        gain: over uniform pruning.
+        expected: the same without the luck of single rows (`Experiment.expected`).
+    """
+
+    widths: Widths
+    gain: float
+    expected: float
+
+
+Answers: TypeAlias = dict[int, dict[str, Answer]]
+"""Evaluations -> `HIGHEST` and `PROBABLE` -> answer."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +43,11 @@ class Replay:
     """What one search found.
 
     Attributes:
-        best: evaluations -> gain of the widths with the highest score.
-        modelled: evaluations -> gain of those with the highest posterior mean, which is how `autoprune search` picks.
-        expected: evaluations -> the two without the luck of single rows (`Experiment.expected`).
-        milliseconds: per ask and tell.
+        answers: after so many evaluations.
+        milliseconds: of processor time per ask and tell.
     """
 
-    best: dict[int, float]
-    modelled: dict[int, float]
-    expected: dict[int, tuple[float, float]]
+    answers: Answers
     milliseconds: float
 
 
@@ -45,32 +64,35 @@ def replay(problem: Problem, controller: str, evaluations: Sequence[int], seed: 
     proposer = make_controller(controller, problem.domain, seed=seed, settings={}, trials=max(evaluations))
     proposals, scores = [problem.uniform], [experiment.score(problem.uniform)]
     proposer.tell([_trial(0, proposals[0], scores[0])])
-    best, modelled, expected, spent = {}, {}, {}, 0.0
-    for number in range(1, max(evaluations) + 1):
-        if number in evaluations:
-            answers = _answers(problem, proposals)
-            luckiest = proposals[int(np.argmax(np.where(answers, scores, -np.inf)))]
-            probable = most_probable(problem, proposals, scores)
-            best[number], modelled[number] = experiment.gain(luckiest), experiment.gain(probable)
-            expected[number] = experiment.expected(luckiest), experiment.expected(probable)
+    answers, spent = dict[int, dict[str, Answer]](), 0.0
+    while True:
+        if len(scores) in evaluations:
+            answers[len(scores)] = _answers(problem, experiment, proposals, scores)
+        if len(scores) == max(evaluations):
+            return Replay(answers, 1000 * spent / max(1, len(scores) - 1))
         started = time.process_time()
         (widths,) = proposer.ask()
         score = experiment.score(widths)
-        proposer.tell([_trial(number, widths, score)])
+        proposer.tell([_trial(len(scores), widths, score)])
         spent += time.process_time() - started
         proposals.append(widths)
         scores.append(score)
-    return Replay(best, modelled, expected, 1000 * spent / max(evaluations))
 
 
-def most_probable(problem: Problem, proposals: Sequence[Widths], scores: Sequence[float]) -> Widths:
-    """The answer with the highest posterior mean."""
+def _answers(
+    problem: Problem, experiment: Experiment, proposals: Sequence[Widths], scores: Sequence[float]
+) -> dict[str, Answer]:
+    eligible = _eligible(problem, proposals)
     widths = np.array(proposals)
     mean = ScoreModel(problem.domain).fit(widths, np.array(scores)).mean(widths)
-    return proposals[int(np.argmax(np.where(_answers(problem, proposals), mean, -np.inf)))]
+    found = {}
+    for name, values in ((HIGHEST, scores), (PROBABLE, mean)):
+        best = proposals[int(np.argmax(np.where(eligible, values, -np.inf)))]
+        found[name] = Answer(best, experiment.gain(best), experiment.expected(best))
+    return found
 
 
-def _answers(problem: Problem, proposals: Sequence[Widths]) -> BoolArray:
+def _eligible(problem: Problem, proposals: Sequence[Widths]) -> BoolArray:
     """Which of the evaluated widths a search may answer with: those inside the budget, but not uniform ones.
 
     Some controllers walk from the full network to the budget. Uniform widths are what every answer is compared with.
