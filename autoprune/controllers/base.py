@@ -29,6 +29,7 @@ class Trial:
         widths: member of the space.
         state: how it ended.
         score: higher is better; None if and only if it failed.
+        fidelity: share of the whole training after which the score was taken; below 1 only where it was stopped early.
         costs: metric name -> cost of the widths.
         origin: who proposed it: a controller's name, an allocation's name, or "random_baseline".
         seed: the seed the evaluator was given.
@@ -47,6 +48,7 @@ class Trial:
     seconds: float = 0.0
     told: int = 0
     error: str | None = None
+    fidelity: float = 1.0
 
 
 class Controller(ABC):

@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 from scipy.stats import norm
 
 from autoprune.controllers.kernel import Gram, InputMap, Inputs, Kernel
+from autoprune.controllers.score_noise import ScoreNoise
 from autoprune.cost.polynomial import WidthMatrix
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import EvaluationError
@@ -53,7 +54,7 @@ _EQUAL = 1e-12
 
 
 PRUNED_NOISE = 2.0
-"""Noise scale of a pruned trial: its score is of a lower fidelity and counts a quarter of a complete one."""
+"""Noise scale of a pruned trial: beyond what its fidelity lacks, its score counts a quarter of a complete one."""
 
 _COLLAPSED = 5.0
 """Scores lie no further below the median than so many times their lower decile, 6.4 deviations of normal ones."""
@@ -79,6 +80,7 @@ class ScoreModel:
         widths: WidthMatrix,
         scores: FloatArray,
         noise_scale: FloatArray | None = None,
+        fidelity: FloatArray | None = None,
         *,
         kernel: Kernel | None = None,
         near: Kernel | None = None,
@@ -91,6 +93,8 @@ class ScoreModel:
             scores: (N,) higher is better; rows that are not finite teach nothing.
             noise_scale: (N,) factors on the standard deviation of the noise, 1 where None; a score averaged over four
                 times the data has 0.5.
+            fidelity: (N,) shares of the whole training after which the scores were taken, 1 where None. What is
+                predicted are scores of whole trainings.
             kernel: keep these parameters; None finds the most probable ones given the scores.
             near: look for them from these on, such as those of fewer scores, which takes a fraction of the time.
 
@@ -98,19 +102,17 @@ class ScoreModel:
             The model itself.
 
         Raises:
-            EvaluationError: the arrays do not fit together, or a noise scale is not positive.
+            EvaluationError: the arrays do not fit together, a noise scale is not positive, or a fidelity not in (0, 1].
         """
-        w, y, s = self._checked(widths, scores, noise_scale)
-        y = _without_collapses(y)
-        self._mean, self._scale = (float(y.mean()), float(y.std())) if len(y) > 1 else (float(y.sum()), 1.0)
-        self._scale = max(self._scale, _EQUAL * max(1.0, abs(self._mean)))
+        w, y, self._noise = self._checked(widths, scores, noise_scale, fidelity)
+        whole = self._noise.complete if self._noise.complete.any() else np.ones(len(y), dtype=np.bool_)
+        y[whole] = _without_collapses(y[whole])
+        self._mean, self._scale = _level_and_spread(y[whole])
         self._inputs = self._map(w)
         self._y = (y - self._mean) / self._scale
-        self.kernel = kernel or most_probable_kernel(self._inputs, self._y, s, near=near)
-        self._noise = self.kernel.noise * s**2
-        self._cholesky = np.linalg.cholesky(
-            self.kernel.between(self._inputs, self._inputs) + np.diag(self._noise + _JITTER)
-        )
+        self.kernel = kernel or most_probable_kernel(self._inputs, self._y, self._noise, near=near)
+        prior = self.kernel.between(self._inputs, self._inputs)
+        self._cholesky = np.linalg.cholesky(prior + _regular(self._noise.covariance(self.kernel.noise)))
         self._weights = self._solve(self._y - self.kernel.mean(self._inputs))
         return self
 
@@ -156,7 +158,7 @@ class ScoreModel:
             (N, G) widths -> (N, 1 + n) values, the mean first.
         """
         prior = self.kernel.draw(n, self._inputs, rng)
-        noise = np.sqrt(self._noise)[:, None] * rng.standard_normal((len(self._y), n))
+        noise = self._noise.draw(self.kernel.noise, n, rng)
         weights = np.column_stack([self._weights, self._solve(self._y[:, None] - prior(self._inputs) - noise)])
 
         def functions(widths: WidthMatrix) -> FloatArray:
@@ -174,20 +176,35 @@ class ScoreModel:
         return solved
 
     def _checked(
-        self, widths: WidthMatrix, scores: FloatArray, noise_scale: FloatArray | None
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        self,
+        widths: WidthMatrix,
+        scores: FloatArray,
+        noise_scale: FloatArray | None,
+        fidelity: FloatArray | None,
+    ) -> tuple[FloatArray, FloatArray, ScoreNoise]:
         w, y = np.asarray(widths, dtype=np.float64).reshape(-1, self._groups), np.asarray(scores, dtype=np.float64)
-        s = np.ones(y.shape) if noise_scale is None else np.asarray(noise_scale, dtype=np.float64)
-        if y.shape != (len(w),) or s.shape != y.shape:
+        s, f = (np.ones(y.shape) if x is None else np.asarray(x, dtype=np.float64) for x in (noise_scale, fidelity))
+        if y.shape != (len(w),) or s.shape != y.shape or f.shape != y.shape:
             raise EvaluationError(
-                f"{len(w)} width vectors need as many scores and noise scales, got shapes {y.shape} and {s.shape}"
+                f"{len(w)} width vectors need as many scores, noise scales and fidelities, got shapes {y.shape}, "
+                f"{s.shape} and {f.shape}"
             )
-        if not (s > 0).all():
-            raise EvaluationError(f"noise scales must be above 0, got {s.min()}")
-        rows = np.column_stack([w, y, s])
+        noise = ScoreNoise(s, f)
+        rows = np.column_stack([w, y, s, f])
         distinct = np.sort(np.unique(rows, axis=0, return_index=True)[1])
         chosen = distinct[np.isfinite(y[distinct])]
-        return w[chosen], y[chosen], s[chosen]
+        return w[chosen], y[chosen], noise[chosen]
+
+
+def _regular(noise: FloatArray) -> FloatArray:
+    """(N, N) covariance of noise, with what keeps a matrix invertible."""
+    return noise + _JITTER * np.eye(len(noise))
+
+
+def _level_and_spread(y: FloatArray) -> tuple[float, float]:
+    """Mean and standard deviation of scores; 1 for the latter where there is one score or none."""
+    mean, spread = (float(y.mean()), float(y.std())) if len(y) > 1 else (float(y.sum()), 1.0)
+    return mean, max(spread, _EQUAL * max(1.0, abs(mean)))
 
 
 def _without_collapses(y: FloatArray) -> FloatArray:
@@ -202,22 +219,20 @@ def _without_collapses(y: FloatArray) -> FloatArray:
     return np.maximum(y, median - _COLLAPSED * (median - low)) if low < median else y
 
 
-def most_probable_kernel(
-    inputs: Inputs, y: FloatArray, noise_scale: FloatArray, *, near: Kernel | None = None
-) -> Kernel:
+def most_probable_kernel(inputs: Inputs, y: FloatArray, noise: ScoreNoise, *, near: Kernel | None = None) -> Kernel:
     """Return the kernel parameters of largest posterior density given standardised scores, by L-BFGS.
 
     Args:
         inputs: of N width vectors; an even selection of them where they are many.
         y: (N,) standardised scores.
-        noise_scale: (N,) factors on the standard deviation of the noise.
+        noise: of the N scores.
         near: where to begin; None tries two starts.
     """
     if len(y) < 2:
         return Kernel()
     rows = np.unique(np.linspace(0, len(y) - 1, _MOST_ROWS).astype(np.int64))
     chosen = inputs[rows]
-    arguments = (chosen, Gram.between(chosen, chosen), y[rows], noise_scale[rows])
+    arguments = (chosen, Gram.between(chosen, chosen), y[rows], noise[rows])
     quiet = _PRIOR_MEDIANS.copy()
     quiet[-1] -= 3.0  # the evidence may have two modes: all noise, or hardly any
     bounds = list(zip(_PRIOR_MEDIANS - _FARTHEST, _PRIOR_MEDIANS + _FARTHEST, strict=True))
@@ -229,7 +244,7 @@ def most_probable_kernel(
 
 
 def negative_log_density(
-    logarithms: FloatArray, inputs: Inputs, gram: Gram, y: FloatArray, noise_scale: FloatArray
+    logarithms: FloatArray, inputs: Inputs, gram: Gram, y: FloatArray, noise: ScoreNoise
 ) -> tuple[float, FloatArray]:
     """Return minus the log of evidence times prior, and its gradient (Rasmussen and Williams, equations 5.8 and 5.9).
 
@@ -238,14 +253,13 @@ def negative_log_density(
         inputs: of N width vectors.
         gram: of the inputs with themselves.
         y: (N,) standardised scores.
-        noise_scale: (N,) factors on the standard deviation of the noise.
+        noise: of the N scores.
 
     Returns:
         The value, without the constants, and its (8,) gradient.
     """
     kernel = Kernel.from_log(logarithms)
-    noise = kernel.noise * noise_scale**2
-    cholesky = np.linalg.cholesky(kernel(gram) + np.diag(noise + _JITTER))
+    cholesky = np.linalg.cholesky(kernel(gram) + _regular(noise.covariance(kernel.noise)))
     inverse = cho_solve((cholesky, True), np.eye(len(y)))
     expected = kernel.mean(inputs)
     deviations = y - expected
@@ -255,6 +269,6 @@ def negative_log_density(
     value = 0.5 * deviations @ weights + np.log(np.diag(cholesky)).sum() + 0.5 * deviation @ pull
     slope = inverse - np.outer(weights, weights)
     by_kernel = [0.5 * np.vdot(slope, derivative) for derivative in kernel.gradient(gram)]
-    by_noise = 0.5 * np.diag(slope) @ noise
+    by_noise = 0.5 * np.diag(slope) @ noise.variance(kernel.noise)
     by_trend = -0.5 * expected @ weights
     return float(value), np.array([by_trend, *by_kernel, by_noise]) + pull

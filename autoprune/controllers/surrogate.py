@@ -69,7 +69,7 @@ class Surrogate(Controller):
         self._rng = np.random.default_rng(seed)
         self._model = ScoreModel(domain)
         self._fitted, self._fitted_afresh = 0, 0  # scores that the kernel's parameters were fitted to
-        self._told: list[tuple[Widths, float, float]] = []  # widths, score, noise scale
+        self._told: list[tuple[Widths, float, float, float]] = []  # widths, score, noise scale, fidelity
         self._seen: set[Widths] = set()  # asked for or told; those in the queue, too
         self._ended: set[Widths] = set()
         self._draws_next = False
@@ -95,7 +95,8 @@ class Surrogate(Controller):
         self._ended |= told
         self._queue = [widths for widths in self._queue if widths not in told]  # others may have had them scored
         for trial, score in teachable(trials):
-            self._told.append((trial.widths, score, PRUNED_NOISE if trial.state is TrialState.PRUNED else 1.0))
+            noise = PRUNED_NOISE if trial.state is TrialState.PRUNED else 1.0
+            self._told.append((trial.widths, score, noise, trial.fidelity))
 
     @property
     def _pending(self) -> int:
@@ -121,7 +122,7 @@ class Surrogate(Controller):
         """Members inside the budget to begin with: the pool, and what was told since."""
         if not len(self._pool):
             self._pool = self._domain.sample(_POOL // 4, self._rng)
-        told = np.array([widths for widths, _, _ in self._told[self._pooled :]], dtype=np.int64)
+        told = np.array([widths for widths, *_ in self._told[self._pooled :]], dtype=np.int64)
         self._pooled = len(self._told)
         return np.concatenate([self._pool, self._domain.repair(told)]) if len(told) else self._pool
 
@@ -158,11 +159,11 @@ class Surrogate(Controller):
         """Fit the model to all scores; its parameters when there are more, afresh when there are twice as many."""
         n = len(self._told)
         widths = np.array([told[0] for told in self._told])
-        scores, noise = (np.array([told[i] for told in self._told]) for i in (1, 2))
+        known_scores = [np.array([told[i] for told in self._told]) for i in (1, 2, 3)]
         known = self._model.kernel
         if n < _GROWTH * self._fitted:
-            self._model.fit(widths, scores, noise, kernel=known)
+            self._model.fit(widths, *known_scores, kernel=known)
             return
         afresh = n >= 2 * self._fitted_afresh
-        self._model.fit(widths, scores, noise, near=None if afresh else known)
+        self._model.fit(widths, *known_scores, near=None if afresh else known)
         self._fitted, self._fitted_afresh = n, n if afresh else self._fitted_afresh

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -23,10 +21,11 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.errors import EvaluationError, RunError
+from autoprune.errors import RunError
+from autoprune.search.assignment import Assignment, Outcome, finished_trial
 from autoprune.search.journal import Journal, mend
 from autoprune.search.patience import patiently
-from autoprune.space.groups import SearchSpace, WidthGroup, Widths
+from autoprune.space.groups import SearchSpace, WidthGroup
 
 _STATES = {
     OptunaState.COMPLETE: TrialState.COMPLETE,
@@ -38,55 +37,6 @@ _STATES = {
 _NAME = "the ledger"
 _PASSING = (OSError, StorageInternalError)
 """What a storage raises that is full, away or locked."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A proposal that is to be evaluated.
-
-    Attributes:
-        number: position in the order of proposals, from 0.
-        widths: member of the space.
-        origin: who proposed it.
-        seed: for the evaluator.
-        told: how many trials had been told when it was proposed.
-        costs: metric -> cost.
-    """
-
-    number: int
-    widths: Widths
-    origin: str
-    seed: int
-    told: int
-    costs: Mapping[str, float]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an evaluation ended: a finite score, or an error's traceback.
-
-    Attributes:
-        score: higher is better; None if and only if it failed.
-        error: traceback of a failed one.
-        seconds: wall time.
-        pruned: it was stopped early; the score is of a lower fidelity.
-
-    Raises:
-        EvaluationError: the score is not a finite number, or there is neither a score nor an error.
-    """
-
-    score: float | None
-    error: str | None = None
-    seconds: float = 0.0
-    pruned: bool = False
-
-    def __post_init__(self) -> None:
-        if self.score is None and not self.error:
-            raise EvaluationError("an outcome without a score needs the error that explains it")
-        if self.score is not None and not math.isfinite(self.score):
-            raise EvaluationError(f"the score is {self.score}, not a finite number")
 
 
 def open_storage(url: str | None, journal: Path) -> BaseStorage:
@@ -166,6 +116,8 @@ class Ledger:
         """Write down how the evaluation ended."""
         number = assignment.number
         end = {"order": self._finished, "seconds": outcome.seconds, "error": outcome.error}
+        if outcome.pruned:
+            end["fidelity"] = outcome.fidelity
         self._patiently(partial(self._set_end, number, end))  # one entry: each waits for the disk
         self._patiently(self._once(partial(self._tell, number, outcome), partial(self._has_ended, number)))
         self._finished += 1
@@ -251,23 +203,6 @@ class Notebook:
         return {str(t.user_attrs["key"]): {**t.user_attrs, "score": t.value} for t in trials}
 
 
-def finished_trial(assignment: Assignment, outcome: Outcome) -> Trial:
-    """The trial that an assignment became."""
-    ended = TrialState.PRUNED if outcome.pruned else TrialState.COMPLETE
-    return Trial(
-        assignment.number,
-        assignment.widths,
-        TrialState.FAILED if outcome.score is None else ended,
-        outcome.score,
-        assignment.costs,
-        assignment.origin,
-        assignment.seed,
-        outcome.seconds,
-        assignment.told,
-        outcome.error,
-    )
-
-
 def _assignment(entry: FrozenTrial) -> Assignment:
     note = entry.user_attrs
     widths = tuple(int(w) for w in note["widths"])
@@ -278,7 +213,8 @@ def _trial(entry: FrozenTrial) -> Trial:
     assignment = _assignment(entry)
     end, state = entry.user_attrs["end"], _STATES[entry.state]
     score = None if state is TrialState.FAILED else entry.value
-    return finished_trial(assignment, Outcome(score, end["error"], end["seconds"], state is TrialState.PRUNED))
+    pruned, fidelity = state is TrialState.PRUNED, end.get("fidelity", 1.0)
+    return finished_trial(assignment, Outcome(score, end["error"], end["seconds"], pruned, fidelity))
 
 
 def _distribution(group: WidthGroup) -> BaseDistribution:

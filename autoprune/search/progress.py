@@ -238,5 +238,6 @@ def result(trial: Trial, unit: str) -> str:
     """What came of a trial, in a few words."""
     if trial.score is None:
         return f"failed: {last_line(trial.error)}".removesuffix(": ")
-    stopped = " (stopped early)" if trial.state is TrialState.PRUNED else ""
+    share = f" at {trial.fidelity:.0%} of its training" if trial.fidelity < 1 else " early"
+    stopped = f" (stopped{share})" if trial.state is TrialState.PRUNED else ""
     return score_text(trial.score, unit) + stopped

@@ -15,7 +15,8 @@ import numpy as np
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import EvaluationError, RunError
-from autoprune.search.ledger import Assignment, Ledger, Outcome
+from autoprune.search.assignment import Assignment, Outcome
+from autoprune.search.ledger import Ledger
 from autoprune.search.progress import last_line
 from autoprune.space.groups import Widths
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial
 from autoprune.cost.repair import BudgetedSpace
-from autoprune.search.ledger import Assignment, Ledger, Outcome, open_storage
+from autoprune.search.assignment import Assignment, Outcome
+from autoprune.search.ledger import Ledger, open_storage
 from autoprune.search.session import SearchSession
 from autoprune.testing.spaces import chain_space
 

@@ -16,12 +16,12 @@ from simulated_cluster.clock import DOMAIN, Clock, Row, TimedSession
 from simulated_cluster.work import Dormitory, Nap
 
 from autoprune.engine_options import EngineOptions
+from autoprune.search.assignment import Assignment, Outcome
 from autoprune.search.engines import ray_tune
 from autoprune.search.engines.ray_actors import ActorLane
 from autoprune.search.engines.ray_cluster import Cluster
 from autoprune.search.engines.ray_tune_feed import Desk, Feed, Source, Warden
 from autoprune.search.engines.ray_tune_worker import Ending, Piece
-from autoprune.search.ledger import Assignment, Outcome
 
 PROCESSES = 8
 """In which the workers of the lane of short evaluations sleep."""

@@ -11,6 +11,7 @@ from sklearn.gaussian_process.kernels import Kernel as SklearnKernel
 
 from autoprune.controllers.kernel import Gram, InputMap, Inputs, Kernel
 from autoprune.controllers.posterior import ScoreModel, most_probable_kernel, negative_log_density
+from autoprune.controllers.score_noise import ScoreNoise
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import EvaluationError
 from autoprune.space.groups import FloatArray, IntArray
@@ -41,8 +42,9 @@ def truth(widths: IntArray) -> FloatArray:
 def test_the_gradient_is_that_of_finite_differences(domain: BudgetedSpace, seed: int) -> None:
     widths, scores = data(domain, 25, seed)
     inputs = InputMap(domain)(widths)
-    y, noise_scale = (scores - scores.mean()) / scores.std(), np.random.default_rng(seed).uniform(0.5, 2.0, 25)
-    arguments = (inputs, Gram.between(inputs, inputs), y, noise_scale)
+    y, rng = (scores - scores.mean()) / scores.std(), np.random.default_rng(seed)
+    noise = ScoreNoise(rng.uniform(0.5, 2.0, 25), rng.choice([0.1, 0.3, 1.0], 25))
+    arguments = (inputs, Gram.between(inputs, inputs), y, noise)
     point = Kernel().log() + np.random.default_rng(seed).normal(size=8)
     error = check_grad(
         lambda p: negative_log_density(p, *arguments)[0], lambda p: negative_log_density(p, *arguments)[1], point
@@ -231,7 +233,7 @@ def test_without_scores_to_compare_uniform_is_expected_to_be_the_best(scores: li
 def test_the_kernel_is_a_maximum_that_does_not_depend_on_chance(domain: BudgetedSpace) -> None:
     widths, scores = data(domain, 30)
     inputs = InputMap(domain)(widths)
-    y, ones = (scores - scores.mean()) / scores.std(), np.ones(30)
+    y, ones = (scores - scores.mean()) / scores.std(), ScoreNoise(np.ones(30), np.ones(30))
     best = most_probable_kernel(inputs, y, ones).log()
     gram = Gram.between(inputs, inputs)
     steps = 0.3 * np.vstack([np.eye(8), -np.eye(8)])
@@ -252,3 +254,5 @@ def test_misfitting_arrays_are_refused(domain: BudgetedSpace) -> None:
         ScoreModel(domain).fit(widths, scores[:4])
     with pytest.raises(EvaluationError, match="above 0"):
         ScoreModel(domain).fit(widths, scores, np.zeros(5))
+    with pytest.raises(EvaluationError, match=r"above 0 and at most 1, got 1\.5"):
+        ScoreModel(domain).fit(widths, scores, fidelity=np.array([1.0, 0.5, 1.5, 1.0, 1.0]))

@@ -9,9 +9,10 @@ import pytest
 from fake_search import ROOMY, Fake, gist, noisy, session
 
 from autoprune.controllers.base import TrialState
-from autoprune.errors import RunError
+from autoprune.errors import EvaluationError, RunError
+from autoprune.search.assignment import Assignment, Outcome
 from autoprune.search.engines import local
-from autoprune.search.ledger import Assignment, Ledger, Notebook, Outcome, open_storage
+from autoprune.search.ledger import Ledger, Notebook, open_storage
 from autoprune.space.groups import SearchSpace, WidthGroup
 
 SPACE = ROOMY.space
@@ -40,6 +41,20 @@ def test_trials_survive_in_any_storage(tmp_path: Path, url: str | None) -> None:
     assert again.proposals() == [(assignment(0), True), (assignment(1), False), (assignment(2), True)]
     assert told[1].state is TrialState.FAILED
     assert told[1].error == "Traceback …\nValueError: nö"
+
+
+@pytest.mark.parametrize("fidelity", [0.0, 1.01, float("nan")])
+def test_an_outcome_of_no_share_of_a_training_is_refused(fidelity: float) -> None:
+    with pytest.raises(EvaluationError, match="share of a training above 0"):
+        Outcome(0.5, pruned=True, fidelity=fidelity)
+
+
+def test_a_trial_that_was_stopped_early_keeps_the_share_of_its_training(tmp_path: Path) -> None:
+    first = ledger(tmp_path)
+    first.start(assignment(0))
+    told = first.finish(assignment(0), Outcome(0.5, pruned=True, fidelity=0.25))
+    assert (told.state, told.fidelity) == (TrialState.PRUNED, 0.25)
+    assert ledger(tmp_path).trials() == [told]
 
 
 def test_a_search_resumes_from_a_database(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from optuna.storages.journal import JournalFileBackend
 
 from autoprune.errors import RunError
 from autoprune.search import patience
+from autoprune.search.assignment import Assignment, Outcome
 from autoprune.search.engines import local
-from autoprune.search.ledger import Assignment, Ledger, Notebook, Outcome, open_storage
+from autoprune.search.ledger import Ledger, Notebook, open_storage
 from autoprune.search.patience import patiently
 from autoprune.search.run_directory import RunDirectory, read_json
 from autoprune.testing.spaces import chain_space

@@ -11,8 +11,9 @@ from fake_search import PLAN, ROOMY, Fake, gist, noisy, one_choice, session
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import EvaluationError, RunError
+from autoprune.search.assignment import Assignment, Outcome
 from autoprune.search.engines import local
-from autoprune.search.ledger import Assignment, Ledger, Outcome
+from autoprune.search.ledger import Ledger
 from autoprune.search.session import HOPELESS, SearchSession
 from autoprune.space.groups import Widths
 from autoprune.testing.spaces import chain_space

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
 from autoprune.evaluators.base import Evaluator, Kind, Workbench
-from autoprune.search.ledger import Outcome
+from autoprune.search.assignment import Outcome
 from autoprune.search.session import SearchSession
 from autoprune.space.groups import Widths
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar, final
 
 from autoprune.evaluators.base import Evaluator
+from autoprune.search.assignment import Outcome
 from autoprune.search.engines.base import Engine, Failure, Scoring, Workplace
-from autoprune.search.ledger import Outcome
 from autoprune.search.session import SearchSession
 from autoprune.space.groups import Widths
 

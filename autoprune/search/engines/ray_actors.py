@@ -18,11 +18,11 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from autoprune.errors import EvaluationError, RunError
+from autoprune.search.assignment import Outcome
 from autoprune.search.engines.base import Scoring
 from autoprune.search.engines.local import evaluate
 from autoprune.search.engines.ray_cluster import Cluster, own_memory, short_reason
 from autoprune.search.engines.ray_packing import Buffer, unpack_workplace
-from autoprune.search.ledger import Outcome
 from autoprune.search.session import SearchSession
 from autoprune.space.groups import Widths
 

@@ -9,12 +9,12 @@ import numpy as np
 import ray
 
 from autoprune.engine_options import EngineOptions
+from autoprune.search.assignment import Outcome
 from autoprune.search.engines.base import Engine, Failure, Scoring, Workplace
 from autoprune.search.engines.ray_actors import ActorLane
 from autoprune.search.engines.ray_cluster import Cluster
 from autoprune.search.engines.ray_packing import pack_workplace
 from autoprune.search.engines.ray_tune import TuneLane
-from autoprune.search.ledger import Outcome
 from autoprune.search.session import SearchSession
 
 P = TypeVar("P")

@@ -27,13 +27,13 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from autoprune.errors import ConfigError
 from autoprune.randomness import untouched
+from autoprune.search.assignment import Assignment, Outcome
 from autoprune.search.engines.base import Failure, Scoring, Workplace
 from autoprune.search.engines.ray_cluster import Cluster
 from autoprune.search.engines.ray_packing import pack
 from autoprune.search.engines.ray_tune_feed import Desk, Feed, Source, Warden
 from autoprune.search.engines.ray_tune_states import States
 from autoprune.search.engines.ray_tune_worker import Ending, Evaluations, Job, Piece, Training, Trainings
-from autoprune.search.ledger import Assignment, Outcome
 from autoprune.search.run_directory import read_json
 from autoprune.search.session import SearchSession
 
@@ -214,7 +214,8 @@ class _Session(Source):
 
     def end(self, piece: Piece, ending: Ending) -> None:
         """See `Source.end`."""
-        outcome = Outcome(ending.result, ending.error, ending.seconds, pruned=ending.pruned)
+        fidelity = ending.share / 100
+        outcome = Outcome(ending.result, ending.error, ending.seconds, pruned=ending.pruned, fidelity=fidelity)
         self._session.tell(self._assignments.pop(piece.key), outcome)
         _forget(self._states, piece.key)
 

@@ -181,7 +181,8 @@ class Feed(Searcher):  # type: ignore[misc]  # ray has no types
         """A trial has ended by itself, or the scheduler has stopped it early; errors go to `Warden`."""
         if error or result is None:
             return
-        stopped = Ending(result.get("score"), seconds=result.get("seconds", 0.0), pruned=True)
+        seconds, share = result.get("seconds", 0.0), result.get("share", 100.0)
+        stopped = Ending(result.get("score"), seconds=seconds, pruned=True, share=share)
         try:
             self._desk.ended(trial_id, result.get("ending", stopped))
         except BaseException as failure:  # noqa: BLE001 - raised again by the lane, not through Tune

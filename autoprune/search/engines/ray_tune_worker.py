@@ -14,11 +14,11 @@ from typing import Any, TypeAlias, final
 import ray
 from ray import tune
 
+from autoprune.search.assignment import Assignment, Outcome
 from autoprune.search.engines.base import Scoring, Workplace
 from autoprune.search.engines.ray_cluster import own_memory
 from autoprune.search.engines.ray_packing import unpack, unpack_workplace, use_threads
 from autoprune.search.engines.ray_tune_states import States
-from autoprune.search.ledger import Assignment, Outcome
 from autoprune.training.watch import State, Stopped, Watch
 
 Job: TypeAlias = Callable[[Any, Watch], Any]
@@ -56,6 +56,7 @@ class Ending:
         epochs: trained in this attempt.
         unsaved: how many states could not be written in this attempt.
         pruned: whether it was stopped early; then the result is its last score.
+        share: of the training that was done, in percent.
     """
 
     result: Any
@@ -64,6 +65,7 @@ class Ending:
     epochs: int = 0
     unsaved: int = 0
     pruned: bool = False
+    share: float = 100.0
 
 
 @final

@@ -166,6 +166,9 @@ def test_asha_stops_some_early_but_no_baseline(nodes: Any, tmp_path: Path) -> No
     assert all(trial.score is not None and trial.origin == "controller" for trial in pruned)
     trained = epochs(tmp_path)
     assert all(not trained[trial.widths, EPOCHS] for trial in pruned)
+    done = [max(epoch for widths, epoch in trained if widths == trial.widths) for trial in pruned]
+    assert [trial.fidelity for trial in pruned] == pytest.approx([epoch / EPOCHS for epoch in done])
+    assert all(trial.fidelity == 1 for trial in search.trials if trial.state is TrialState.COMPLETE)
     assert session(tmp_path / "run", trials=12).trials == search.trials
     lane.tune.close()
     assert not (tmp_path / "states").exists()

@@ -13,8 +13,8 @@ from fake_trainings import EPOCHS, epochs, plain, workplace
 
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import Evaluator, Kind, Workbench, make_evaluator
+from autoprune.search.assignment import Assignment
 from autoprune.search.engines.base import Scoring, Workplace
-from autoprune.search.ledger import Assignment
 from autoprune.space.groups import Widths
 from autoprune.testing.evaluators import EvaluatorContract, Make
 from autoprune.training.watch import Stopped, Watch
