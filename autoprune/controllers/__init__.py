@@ -43,6 +43,7 @@ def make_controller(
     settings: Mapping[str, Any],
     trials: int | None = None,
     importance: Sequence[FloatArray] | None = None,
+    learned: Any = None,
 ) -> Controller:
     """Build a controller by name.
 
@@ -57,6 +58,7 @@ def make_controller(
             stay inside one budget.
         trials: how many proposals the search will make; schedules are laid out by it.
         importance: per group the (width,) importances of its channels.
+        learned: what a search by the same controller for another budget has left (`Controller.learned`).
 
     Raises:
         RegistryError: no controller or sampler has this name.
@@ -67,7 +69,7 @@ def make_controller(
     per, distance = given.pop("per", "layer"), given.pop("trust_region", None)
 
     def build(domain: BudgetedSpace, importance: Sequence[FloatArray] | None) -> Controller:
-        controller = _one(name, domain, seed, given, {"trials": trials, "importance": importance})
+        controller = _one(name, domain, seed, given, {"trials": trials, "importance": importance, "learned": learned})
         if distance is None:
             return controller
         from autoprune.controllers.trust_region import TrustRegion
@@ -93,7 +95,7 @@ def _one(
         kind, _, sampler = name.partition(":")
         return OptunaSampler(domain, seed=seed, sampler=sampler, settings=settings, hub=f"{kind}:" == _HUB)
     factory = CONTROLLERS.get(name)
-    check_settings(factory, settings, what=f"controller {name!r}", reserved={"domain", "seed", "importance"})
+    check_settings(factory, settings, what=f"controller {name!r}", reserved={"domain", "seed", "importance", "learned"})
     takes = inspect.signature(factory).parameters
     taken = {key: fact for key, fact in facts.items() if key in takes and key not in settings}
     controller: Controller = factory(domain, seed=seed, **taken, **settings)

@@ -6,7 +6,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 from autoprune.space.groups import Widths
 
@@ -56,8 +56,8 @@ class Controller(ABC):
 
     A controller is built as `Factory(domain, seed=..., **settings)` where `domain` is a
     `autoprune.cost.budget.BudgetedSpace`: the space, its closed-form costs, and `repair`.
-    A factory that also takes `trials` (how many proposals the search will make) or `importance` (per group the
-    (width,) importances of its channels) is given what is known of them.
+    A factory that also takes `trials` (how many proposals the search will make), `importance` (per group the
+    (width,) importances of its channels) or `learned` (see the method of that name) is given what is known of them.
     Same seed and same calls in the same order give the same proposals: a run resumes by replaying its ledger.
 
     Attributes:
@@ -95,3 +95,10 @@ class Controller(ABC):
     def winners(self) -> Mapping[float, Widths]:
         """Of a search for several budgets: share of the budget -> the best network inside it. Empty for one budget."""
         return {}
+
+    def learned(self) -> Any:
+        """What a search of the same space for another budget is to begin with, of JSON's types; None for nothing.
+
+        In a family of budgets the next search's controller is made with it.
+        """
+        return None

@@ -50,7 +50,7 @@ _OURS = (
     Entry(
         "legr",
         "LeGR: Chin et al. 2020",
-        "Importances that can be trusted within a layer, but not between layers.",
+        "Importances that can be trusted within a layer, not between layers; a family of budgets shares its ranking.",
     ),
     Entry(
         "netadapt",

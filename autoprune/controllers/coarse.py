@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias, final, get_args
+from typing import Any, Literal, TypeAlias, final, get_args
 
 import numpy as np
 
@@ -85,6 +85,10 @@ class Coarse(Controller):
     def winners(self) -> Mapping[float, Widths]:
         """Return those of the controller, written out for all groups."""
         return {share: self._written_out(coarse) for share, coarse in self._inner.winners().items()}
+
+    def learned(self) -> Any:
+        """Return what the controller has learned of the coarse space."""
+        return self._inner.learned()
 
     def _written_out(self, coarse: Widths) -> Widths:
         fine = self._raw(coarse)

@@ -2,10 +2,13 @@
 
 One affine map per group makes the importances of all groups comparable: channel i of group l ranks at
 alpha_l * I_i + kappa_l, and the lowest-ranked channels of the whole network go until the budget is met. Regularised
-evolution learns the pairs (alpha, kappa). A ranking serves every budget: `cut_by_ranking` takes another domain.
+evolution learns the pairs (alpha, kappa). A ranking serves every budget.
 
 Population 64, tournaments of 16, 400 generations, a tenth of the groups mutated, log alpha with standard deviation 1
 and kappa with that of the group's importances, as in the authors' code.
+
+A search in a family of budgets begins with the best map of the one before, and evolves it on instead of drawing maps at
+random: the paper's one ranking, scored and refined at every budget.
 
 Departures: where a search is shorter than 400 trials, the population is a quarter of it at most, and tournaments a
 quarter of that; the map that changes nothing is the first member, not the last one of the start. Where no importances
@@ -44,9 +47,10 @@ class LeGR(Controller):
         seed: of every random choice.
         trials: how many proposals the search will make, where that is known.
         importance: per group the (width,) importances of its channels in any order; None: see the module.
+        learned: (2, G) alpha and kappa that a search for another budget has found; None: there was none.
 
     Raises:
-        ConfigError: importances that do not fit the groups.
+        ConfigError: importances, or a map, that do not fit the groups.
     """
 
     def __init__(
@@ -56,11 +60,13 @@ class LeGR(Controller):
         seed: int,
         trials: int | None = None,
         importance: Sequence[FloatArray] | None = None,
+        learned: Sequence[Sequence[float]] | None = None,
     ) -> None:
         self._domain = domain
         self._importance = _checked(domain, importance) if importance is not None else _by_rank(domain)
         self._spread = np.array([float(np.std(of_group)) for of_group in self._importance])
         self._unchanged = np.stack([np.ones(len(self._spread)), np.zeros(len(self._spread))])
+        self._learned = None if learned is None else _checked_map(domain, learned)
         self._rng = np.random.default_rng(seed)
         self._history = History(domain)
         self._generations = trials or _GENERATIONS
@@ -68,6 +74,7 @@ class LeGR(Controller):
         self._size, self._sample = size, max(1, size * _SAMPLE // _POPULATION)
         self._maps: dict[Widths, FloatArray] = {}
         self._population: deque[tuple[FloatArray, float]] = deque(maxlen=size)
+        self._best: tuple[FloatArray, float] | None = None
         self._made = 0
 
     def ask(self, n: int = 1) -> list[Widths]:
@@ -78,7 +85,7 @@ class LeGR(Controller):
         """Append the maps whose widths have scores to the population."""
         for trial, score in self._history.tell(trials):
             if trial.widths in self._maps:
-                self._population.append((self._maps[trial.widths], score))
+                self._join(self._maps[trial.widths], score)
 
     def exchange(self, proposed: Widths, handed_out: Widths) -> None:
         """Let the map of a proposal have the score of what is evaluated in its place."""
@@ -86,27 +93,40 @@ class LeGR(Controller):
         if (scale_and_shift := self._maps.pop(proposed, None)) is not None:
             self._maps[handed_out] = scale_and_shift
 
+    def learned(self) -> list[list[float]] | None:
+        """Return alpha and kappa of the map with the highest score, None before there is one."""
+        return None if self._best is None else [list(map(float, row)) for row in self._best[0]]
+
+    def _join(self, scale_and_shift: FloatArray, score: float) -> None:
+        self._population.append((scale_and_shift, score))
+        if self._best is None or score > self._best[1]:
+            self._best = scale_and_shift, score
+
     def _propose(self) -> Widths:
         self._made += 1
+        given = [self._unchanged] if self._learned is None else [self._learned, self._unchanged]
         for attempt in range(_TRIES):
-            first = self._made == 1 and attempt == 0
-            scale_and_shift = self._unchanged if first else self._new_map()
+            first = self._made <= len(given) and attempt == 0
+            scale_and_shift = given[self._made - 1] if first else self._new_map()
             widths = cut_by_ranking(self._domain, self._importance, scale_and_shift)
             if first or widths not in self._history.seen:
                 self._maps[widths] = scale_and_shift
             if widths not in self._history.seen:
                 return widths
             if first and widths in self._history.scores:  # others had it scored, as uniform widths are
-                self._population.append((scale_and_shift, self._history.scores[widths]))
+                self._join(scale_and_shift, self._history.scores[widths])
         return unseen_member(self._domain, self._history.seen, self._rng)
 
     def _new_map(self) -> FloatArray:
         """(2, G) alpha and kappa: random ones, then mutants of tournament winners."""
         n = len(self._spread)
-        if len(self._population) < 2 or self._made <= self._size:
+        if self._learned is None and (len(self._population) < 2 or self._made <= self._size):
             return self._mutated(self._unchanged, np.ones(n, dtype=np.bool_), 1.0)
-        entrants = self._rng.integers(len(self._population), size=self._sample)
-        parent = max((self._population[i] for i in entrants), key=lambda member: member[1])[0]
+        if self._population:
+            entrants = self._rng.integers(len(self._population), size=self._sample)
+            parent = max((self._population[i] for i in entrants), key=lambda member: member[1])[0]
+        else:
+            parent = self._learned if self._learned is not None else self._unchanged
         chosen = np.zeros(n, dtype=np.bool_)
         chosen[self._rng.integers(n, size=max(1, int(_MUTATED * n)))] = True
         step = 1 - min(1.0, self._made / self._generations) / 1.25
@@ -157,3 +177,13 @@ def _checked(domain: BudgetedSpace, importance: Sequence[FloatArray]) -> list[Fl
                 f"legr: group {group.name!r} needs {group.width} finite importances, got shape {of_group.shape}"
             )
     return checked
+
+
+def _checked_map(domain: BudgetedSpace, learned: Sequence[Sequence[float]]) -> FloatArray:
+    scale_and_shift, groups = np.asarray(learned, dtype=np.float64), len(domain.space.groups)
+    if scale_and_shift.shape != (2, groups) or not np.isfinite(scale_and_shift).all():
+        raise ConfigError(
+            f"legr: a learned map has alpha and kappa for each of {groups} groups, finite numbers, got shape "
+            f"{scale_and_shift.shape}; it belongs to a search of another space"
+        )
+    return scale_and_shift

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -89,6 +89,10 @@ class TrustRegion(Controller):
     def winners(self) -> Mapping[float, Widths]:
         """Return those of the controller."""
         return self._inner.winners()
+
+    def learned(self) -> Any:
+        """Return what the controller has learned."""
+        return self._inner.learned()
 
     def _held(self, proposed: Widths) -> Widths:
         if self._history.best is None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from autoprune.search.ledger import Notebook
-from autoprune.search.run_directory import RunDirectory
+from autoprune.search.run_directory import RunDirectory, read_json
 from autoprune.space.groups import Widths
+
+_LEARNED, _BEGUN_WITH = "learned.json", "begun_with.json"
+"""What a run's controller has learned that serves other budgets, and what it began with of the run before."""
 
 
 @final
@@ -20,16 +23,35 @@ class Family:
     Attributes:
         base: directory of the run that trains the base network, the first one.
         scores: every score of every run so far.
+        before: directory of the run before this one; None for the first.
     """
 
     base: Path
     scores: Memo
+    before: Path | None = None
 
     def copy_base(self, directory: RunDirectory) -> None:
         """Copy the base network to another run, if it is there; its weights last, as they mark it as trained."""
         if directory.path != self.base and (self.base / "base.safetensors").is_file():
             for name in ("base.json", "base.safetensors"):
                 shutil.copyfile(self.base / name, directory / name)
+
+    def hand_on(self, directory: RunDirectory) -> None:
+        """Copy what the controller of the run before has learned to one that begins: it must not change later."""
+        if self.before is not None and (self.before / _LEARNED).is_file():
+            shutil.copyfile(self.before / _LEARNED, directory / _BEGUN_WITH)
+
+
+def begun_with(directory: RunDirectory) -> Any:
+    """What the controller of another budget had learned when this run began; None for nothing."""
+    path = directory / _BEGUN_WITH
+    return read_json(path)["learned"] if path.is_file() else None
+
+
+def leave_learned(learned: Any, directory: RunDirectory) -> None:
+    """Write down what a controller has learned, for the next budget."""
+    if learned is not None:
+        directory.write_json(_LEARNED, {"learned": learned})
 
 
 @final

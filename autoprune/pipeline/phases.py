@@ -20,7 +20,7 @@ from autoprune.export.architecture import write_architecture
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.pipeline.base_network import base_network
 from autoprune.pipeline.equal_latency import FOLDER, by_flops, shared_by_both, with_flops_search
-from autoprune.pipeline.family import Family, Memo
+from autoprune.pipeline.family import Family, Memo, begun_with, leave_learned
 from autoprune.pipeline.full_scores import Shown, score_fully
 from autoprune.pipeline.measured import measure_compared, measured_winner
 from autoprune.pipeline.prepare import Prepared
@@ -55,6 +55,8 @@ def start(
     job = prepared.ingredients.job
     directory.write_text("job.yaml", job.text)
     directory.write_json("space.json", to_json(prepared.space, origin=prepared.origin))
+    if family is not None:
+        family.hand_on(directory)
     directory.update_run(
         id=f"{directory.path.name}-{secrets.token_hex(4)}",
         **provenance(),
@@ -158,7 +160,7 @@ class _Run:
             self._progress.trial(trial, session.best, session.uniform, done, session.total, busy)
             events.trial(trial, session.best, session.uniform, done, busy)
 
-        controller = self._prepared.controller(scores)
+        controller = self._prepared.controller(scores, learned=begun_with(self._directory))
         session = SearchSession(
             self._domain,
             controller,
@@ -172,6 +174,7 @@ class _Run:
         self._progress.start(session.total, self._task.unit, engine.workers)
         with Events(self._directory / "tensorboard") as events:
             engine.search(session)
+        leave_learned(controller.learned(), self._directory)
         self._winners = write_winners(controller.winners(), self._space, self._directory)
         return tuple(sorted(session.trials, key=lambda trial: trial.number))
 

@@ -79,8 +79,13 @@ class Prepared:
     domain: BudgetedSpace
     fingerprints: Mapping[str, str]
 
-    def controller(self, scores: Sequence[FloatArray]) -> Controller:
-        """A new controller of the job, given the importance of the base network's channels."""
+    def controller(self, scores: Sequence[FloatArray], *, learned: Any = None) -> Controller:
+        """A new controller of the job, given the importance of the base network's channels.
+
+        Args:
+            scores: the importances.
+            learned: what the controller of another budget has learned.
+        """
         chosen, job = self.ingredients.job.search.controller, self.ingredients.job
         return make_controller(
             chosen.name,
@@ -89,6 +94,7 @@ class Prepared:
             settings=chosen.settings,
             trials=job.search.trials,
             importance=unit_scores(self.space, scores),
+            learned=learned,
         )
 
     def plan(self, scores: Sequence[FloatArray]) -> list[tuple[str, Widths]]:

@@ -91,7 +91,7 @@ def _finish(
     places = parts_of(directory.path)
     url = job["search"]["storage"]
     notebook = Notebook(open_storage(url, directory / "scores.log"), f"{directory.recorded('id')}/scores")
-    shared = Family(places[0], Memo(notebook))
+    scores = Memo(notebook)
     records: list[RunRecord] = []
     for number, (prepared, place) in enumerate(zip(family, places, strict=True), start=1):
         with make_progress(progress) as shown:
@@ -100,6 +100,7 @@ def _finish(
                 f"`autoprune resume {shlex.quote(str(directory.path))}` goes on"
             )
             opened, work = _opened(place)
+            shared = Family(places[0], scores, before=places[number - 2] if number > 1 else None)
             with opened as run:
                 records.append(work(prepared, run, shown, engine, shared))
         write_overview(records, directory.path, budgets=len(places))

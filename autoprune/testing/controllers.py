@@ -9,6 +9,7 @@ class TestMine(ControllerContract):
 # ruff: noqa: D102 - the name of a test is its law
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -175,6 +176,12 @@ class ControllerContract:
         controller = make(roomy_domain(), 6)
         asked = drive(controller) + controller.ask(_BATCH) + controller.ask(_BATCH)
         assert len(set(asked)) == len(asked)
+
+    def test_what_it_has_learned_for_other_budgets_can_be_written_down(self, make: Make) -> None:
+        controller = make(roomy_domain(), 4)
+        drive(controller)
+        learned = controller.learned()
+        assert json.loads(json.dumps(learned, allow_nan=False)) == learned
 
     def test_hundreds_of_trials_of_others_are_learned_from(self, make: Make) -> None:
         domain = roomy_domain()

@@ -39,6 +39,40 @@ def test_scaling_and_shifting_a_group_up_keeps_more_of_it() -> None:
     assert at[2] > at[0]
 
 
+def test_a_search_for_another_budget_begins_with_the_best_map_so_far() -> None:
+    first = LeGR(half_of(), seed=0, trials=60, importance=importances())
+    assert first.learned() is None
+    search(first, lambda widths: -loss(widths, 0), 60)
+    quarter = BudgetedSpace(chain_space(FULL), {"flops": "25%"})
+    learned = first.learned()
+    assert learned is not None
+    second = LeGR(quarter, seed=0, trials=60, importance=importances(), learned=learned)
+    proposals = second.ask(2)
+    assert proposals[0] == cut_by_ranking(quarter, importances(), np.array(learned))
+    plain = np.stack([np.ones(8), np.zeros(8)])
+    assert proposals[1] == cut_by_ranking(quarter, importances(), plain)
+    assert loss(proposals[0], 0) < loss(proposals[1], 0), "what was learned at half of the FLOPs is worth something"
+
+
+def test_what_was_learned_is_refined_not_drawn_anew() -> None:
+    learned = np.stack([np.exp(np.random.default_rng(1).standard_normal(8)), np.zeros(8)])
+    given = np.log(cut_by_ranking(half_of(), importances(), learned))
+
+    def distance(begun_with: list[list[float]] | None) -> float:
+        """Median distance of the next proposals from the map's widths, after the first two are told."""
+        controller = LeGR(half_of(), seed=0, trials=60, importance=importances(), learned=begun_with)
+        trials = [Trial(i, widths, TrialState.COMPLETE, -float(i)) for i, widths in enumerate(controller.ask(2))]
+        controller.tell(trials)
+        return float(np.median([np.abs(np.log(widths) - given).mean() for widths in controller.ask(10)]))
+
+    assert distance(learned.tolist()) < 0.4 * distance(None)
+
+
+def test_a_map_of_another_space_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"8 groups, finite numbers, got shape \(2, 3\)"):
+        LeGR(half_of(), seed=0, learned=[[1.0] * 3, [0.0] * 3])
+
+
 def test_one_ranking_serves_every_budget() -> None:
     """A smaller budget takes channels away and never gives a group more (but for rounding)."""
     maps = np.stack([np.exp(np.random.default_rng(1).standard_normal(8)), np.zeros(8)])

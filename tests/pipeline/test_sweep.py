@@ -80,6 +80,27 @@ def test_the_same_budget_again_scores_nothing_anew(tmp_path: Path, counted: Coun
     assert [t.score for t in first.trials] == [t.score for t in second.trials]
 
 
+@pytest.mark.parametrize("settings", [{}, {"trust_region": 1.0}])
+def test_one_learned_ranking_serves_every_budget(settings: dict[str, Any], tmp_path: Path) -> None:
+    """The second search of `legr` begins with the best map of the first, also when it is resumed."""
+    changes = {
+        "search.controller": {"name": "legr", "settings": settings},
+        "constraints": {"flops": ["70%", "50%"]},
+        "search.trials": 8,
+    }
+    first, second = driver.run_all(job_of(tmp_path, **changes), tmp_path / "family", progress="silent")
+    assert not (first.directory / "begun_with.json").exists()
+    learned = json.loads((first.directory / "learned.json").read_text())
+    assert json.loads((second.directory / "begun_with.json").read_text()) == learned
+    alone = job_of(tmp_path, **{**changes, "constraints": {"flops": "50%"}})
+    (fresh,) = driver.run_all(alone, tmp_path / "alone", progress="silent")
+    proposed = [[t.widths for t in run.trials if t.origin == "controller"] for run in (second, fresh)]
+    assert proposed[0] != proposed[1]
+    (second.directory / "result.json").unlink()
+    *_, again = driver.resume_all(tmp_path / "family", progress="silent")
+    assert [t.widths for t in again.trials] == [t.widths for t in second.trials]
+
+
 def test_the_overview_has_a_row_for_each_budget(tmp_path: Path) -> None:
     driver.run_all(job_of(tmp_path), tmp_path / "family", progress="silent")
     text = (tmp_path / "family" / "overview.md").read_text()
