@@ -81,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--synthetic", type=numbers, default=[], help="numbers of groups of the synthetic problems")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--json", action="store_true", help="print JSON instead of the page")
-    parser.add_argument("--keep", type=Path, help="a file for every replay; those it has are not run again")
+    parser.add_argument("--keep", type=Path, help="a file of replays, of one table and state of the code; adds to it")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write, without suffix")
     options = parser.parse_args()
     options.controllers.sort(key=lambda name: name != OURS)
@@ -143,7 +143,7 @@ def _checks(
         for name in (name for name in MUST_BEAT if name in found):
             gap = difference(found[OURS], found[name], n, HIGHEST, row_luck(first))
             told = f"{OURS} beats {name} at {n} evaluations by {gap.errors:.1f} standard errors"
-            told += f" ({gap.errors_with_luck:.1f} with the luck of rows)" if gap.shared else ""
+            told += f" ({gap.errors_with_luck:.1f} with the luck of rows)" if row_luck(first) else ""
             checks.append((told, gap.errors > 2.0))
     if 100 in evaluations:
         share = float(np.mean([r.answers[100][PROBABLE].gain for r in found[OURS]])) / first.ceiling

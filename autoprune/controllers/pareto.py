@@ -19,7 +19,7 @@ import numpy as np
 
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.history import History
-from autoprune.controllers.posterior import PRUNED_NOISE, ScoreModel
+from autoprune.controllers.posterior import ScoreModel
 from autoprune.controllers.proposals import as_widths, cross, mutate
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError, suggest
@@ -108,16 +108,14 @@ class Pareto(Controller):
 
     def winners(self) -> dict[float, Widths]:
         """For each budget, as a share, the complete network inside it with the highest posterior mean."""
-        widths = np.array(list(self._history.scores))
-        scores = np.array(list(self._history.scores.values()))
-        if not len(widths):
+        complete = [known for known in self._history.scores if known in self._complete]
+        if not complete:
             return {}
-        complete = np.array([known in self._complete for known in self._history.scores])
-        noise = np.where(complete, 1.0, PRUNED_NOISE)
-        mean, _ = ScoreModel(self._domain).fit(widths, scores, noise).predict(widths)
+        widths, scores = np.array(complete), np.array([self._history.scores[known] for known in complete])
+        mean = ScoreModel(self._domain).fit(widths, scores).mean(widths)
         found = {}
         for share, domain in self.domains.items():
-            inside = np.flatnonzero(complete & domain.feasible(widths))
+            inside = np.flatnonzero(domain.feasible(widths))
             if len(inside):
                 found[share] = as_widths(widths[inside[np.argmax(mean[inside])]])
         return found

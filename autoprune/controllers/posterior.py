@@ -52,10 +52,6 @@ _JITTER = 1e-8
 _EQUAL = 1e-12
 """Scores that differ by less, relatively, are equal up to rounding: they say that no widths are better than others."""
 
-
-PRUNED_NOISE = 2.0
-"""Noise scale of a pruned trial: beyond what its fidelity lacks, its score counts a quarter of a complete one."""
-
 _COLLAPSED = 5.0
 """Scores lie no further below the median than so many times their lower decile, 6.4 deviations of normal ones."""
 
@@ -105,9 +101,8 @@ class ScoreModel:
             EvaluationError: the arrays do not fit together, a noise scale is not positive, or a fidelity not in (0, 1].
         """
         w, y, self._noise = self._checked(widths, scores, noise_scale, fidelity)
-        whole = self._noise.complete if self._noise.complete.any() else np.ones(len(y), dtype=np.bool_)
-        y[whole] = _without_collapses(y[whole])
-        self._mean, self._scale = _level_and_spread(y[whole])
+        y = _without_collapses(y, self._noise.fidelity)
+        self._mean, self._scale = _level_and_spread(y, self._noise.fidelity)
         self._inputs = self._map(w)
         self._y = (y - self._mean) / self._scale
         self.kernel = kernel or most_probable_kernel(self._inputs, self._y, self._noise, near=near)
@@ -201,22 +196,32 @@ def _regular(noise: FloatArray) -> FloatArray:
     return noise + _JITTER * np.eye(len(noise))
 
 
-def _level_and_spread(y: FloatArray) -> tuple[float, float]:
-    """Mean and standard deviation of scores; 1 for the latter where there is one score or none."""
-    mean, spread = (float(y.mean()), float(y.std())) if len(y) > 1 else (float(y.sum()), 1.0)
-    return mean, max(spread, _EQUAL * max(1.0, abs(mean)))
+def _level_and_spread(y: FloatArray, fidelity: FloatArray) -> tuple[float, float]:
+    """Mean of the scores of the highest fidelity, and the standard deviation of all around those of their own.
+
+    The latter is 1 where there is one score or none.
+    """
+    if len(y) < 2:
+        return float(y.sum()), max(1.0, _EQUAL * abs(float(y.sum())))
+    level, raised = float(y[fidelity == fidelity.max()].mean()), y.copy()
+    for lower in np.unique(fidelity)[:-1]:
+        raised[fidelity == lower] += level - y[fidelity == lower].mean()
+    return level, max(float(raised.std()), _EQUAL * max(1.0, abs(level)))
 
 
-def _without_collapses(y: FloatArray) -> FloatArray:
-    """(N,) scores, those far below all others raised to the lowest that counts.
+def _without_collapses(y: FloatArray, fidelity: FloatArray) -> FloatArray:
+    """(N,) scores, those far below all others of their fidelity raised to the lowest that counts.
 
     A network that did not train at all says that its widths are bad, not how bad: one score at chance level would set
     the scale, and make all good networks look equal.
     """
-    if not len(y):
-        return y
-    median, low = np.percentile(y, [50, 10])
-    return np.maximum(y, median - _COLLAPSED * (median - low)) if low < median else y
+    clipped = y.copy()
+    for level in np.unique(fidelity):
+        at = fidelity == level
+        median, low = np.percentile(y[at], [50, 10])
+        if low < median:
+            clipped[at] = np.maximum(y[at], median - _COLLAPSED * (median - low))
+    return clipped
 
 
 def most_probable_kernel(inputs: Inputs, y: FloatArray, noise: ScoreNoise, *, near: Kernel | None = None) -> Kernel:

@@ -15,8 +15,8 @@ from autoprune.errors import EvaluationError
 from autoprune.space.groups import BoolArray, FloatArray, IntArray
 
 _DRIFT = 100.0
-"""Variance, in units of the complete scores', of what a fidelity of 1 / e lacks. Early scores lie many standard
-deviations below complete ones, and nobody knows how many."""
+"""Variance, in units of the scores' own at one fidelity, of what a fidelity of 1 / e lacks. Early scores lie many
+standard deviations below complete ones, and nobody knows how many."""
 
 
 @final

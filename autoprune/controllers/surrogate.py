@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 
 from autoprune.controllers.base import Controller, Trial, TrialState
-from autoprune.controllers.posterior import PRUNED_NOISE, ScoreFunctions, ScoreModel
+from autoprune.controllers.posterior import ScoreFunctions, ScoreModel
 from autoprune.controllers.proposals import as_widths, cross, mutate, teachable, unseen_member
 from autoprune.cost.repair import BudgetedSpace
 from autoprune.errors import ConfigError
@@ -37,6 +37,9 @@ _SCORES_PER_PROPOSAL = 16
 
 _PENDING_PER_PROPOSAL = 4
 """Of a batch, likewise: where so many times more proposals are being evaluated, its data are old by then anyway."""
+
+_PRUNED_NOISE = 2.0
+"""Noise scale of a pruned trial: beyond what its fidelity lacks, its score counts a quarter of a complete one."""
 
 _GROWTH = 1.15
 """The kernel's parameters are fitted again when there are 15 % more scores."""
@@ -95,7 +98,7 @@ class Surrogate(Controller):
         self._ended |= told
         self._queue = [widths for widths in self._queue if widths not in told]  # others may have had them scored
         for trial, score in teachable(trials):
-            noise = PRUNED_NOISE if trial.state is TrialState.PRUNED else 1.0
+            noise = _PRUNED_NOISE if trial.state is TrialState.PRUNED else 1.0
             self._told.append((trial.widths, score, noise, trial.fidelity))
 
     @property

@@ -64,6 +64,11 @@ def shared_by_both(directory: RunDirectory, storage: str | None) -> Family:
     return Family(directory.path, Memo(notebook))
 
 
+def by_flops_too(family: Family) -> Family:
+    """What the searches by FLOPs of a family of budgets share: each begins with what the last of them has learned."""
+    return family if family.before is None else replace(family, before=family.before / FOLDER)
+
+
 def with_flops_search(compared: tuple[Arm, ...], found: RunRecord | None, domain: BudgetedSpace) -> tuple[Arm, ...]:
     """The architectures of the final comparison, and the winner of the search by FLOPs where there was one."""
     if found is None:

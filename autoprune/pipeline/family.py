@@ -11,9 +11,6 @@ from autoprune.search.ledger import Notebook
 from autoprune.search.run_directory import RunDirectory, read_json
 from autoprune.space.groups import Widths
 
-_LEARNED, _BEGUN_WITH = "learned.json", "begun_with.json"
-"""What a run's controller has learned that serves other budgets, and what it began with of the run before."""
-
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -36,22 +33,10 @@ class Family:
             for name in ("base.json", "base.safetensors"):
                 shutil.copyfile(self.base / name, directory / name)
 
-    def hand_on(self, directory: RunDirectory) -> None:
-        """Copy what the controller of the run before has learned to one that begins: it must not change later."""
-        if self.before is not None and (self.before / _LEARNED).is_file():
-            shutil.copyfile(self.before / _LEARNED, directory / _BEGUN_WITH)
-
-
-def begun_with(directory: RunDirectory) -> Any:
-    """What the controller of another budget had learned when this run began; None for nothing."""
-    path = directory / _BEGUN_WITH
-    return read_json(path)["learned"] if path.is_file() else None
-
-
-def leave_learned(learned: Any, directory: RunDirectory) -> None:
-    """Write down what a controller has learned, for the next budget."""
-    if learned is not None:
-        directory.write_json(_LEARNED, {"learned": learned})
+    @property
+    def handed_on(self) -> Any:
+        """What the controller of the run before has learned that serves other budgets; None for nothing."""
+        return None if self.before is None else read_json(self.before / "run.json").get("learned")
 
 
 @final

@@ -19,8 +19,8 @@ from autoprune.evaluators.base import Workbench
 from autoprune.export.architecture import write_architecture
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.pipeline.base_network import base_network
-from autoprune.pipeline.equal_latency import FOLDER, by_flops, shared_by_both, with_flops_search
-from autoprune.pipeline.family import Family, Memo, begun_with, leave_learned
+from autoprune.pipeline.equal_latency import FOLDER, by_flops, by_flops_too, shared_by_both, with_flops_search
+from autoprune.pipeline.family import Family, Memo
 from autoprune.pipeline.full_scores import Shown, score_fully
 from autoprune.pipeline.measured import measure_compared, measured_winner
 from autoprune.pipeline.prepare import Prepared
@@ -55,14 +55,13 @@ def start(
     job = prepared.ingredients.job
     directory.write_text("job.yaml", job.text)
     directory.write_json("space.json", to_json(prepared.space, origin=prepared.origin))
-    if family is not None:
-        family.hand_on(directory)
     directory.update_run(
         id=f"{directory.path.name}-{secrets.token_hex(4)}",
         **provenance(),
         seed=job.seed,
         device=str(prepared.ingredients.task.device),
         fingerprints=dict(prepared.fingerprints),
+        begun_with=None if family is None else family.handed_on,
         seconds={},
     )
     return _Run(prepared, directory, progress, engine, family).finish()
@@ -160,7 +159,8 @@ class _Run:
             self._progress.trial(trial, session.best, session.uniform, done, session.total, busy)
             events.trial(trial, session.best, session.uniform, done, busy)
 
-        controller = self._prepared.controller(scores, learned=begun_with(self._directory))
+        begun_with = read_json(self._directory / "run.json").get("begun_with")
+        controller = self._prepared.controller(scores, learned=begun_with)
         session = SearchSession(
             self._domain,
             controller,
@@ -174,7 +174,7 @@ class _Run:
         self._progress.start(session.total, self._task.unit, engine.workers)
         with Events(self._directory / "tensorboard") as events:
             engine.search(session)
-        leave_learned(controller.learned(), self._directory)
+        self._directory.update_run(learned=controller.learned())
         self._winners = write_winners(controller.winners(), self._space, self._directory)
         return tuple(sorted(session.trials, key=lambda trial: trial.number))
 
@@ -201,7 +201,8 @@ class _Run:
         begun = (place / "run.json").is_file()
         self._progress.note(f"beside it, the search under the FLOPs of equal latency: {narrowed.domain.budget}")
         with RunDirectory.reopen(place) if begun else RunDirectory.create(place) as inside:
-            record = (resume if begun else start)(narrowed, inside, self._progress, engine, self._family)
+            inner = by_flops_too(self._family) if self._family is not None else None
+            record = (resume if begun else start)(narrowed, inside, self._progress, engine, inner)
         self._staff.equip(bench)  # that run had the engine
         return record
 

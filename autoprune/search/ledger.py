@@ -116,7 +116,7 @@ class Ledger:
         """Write down how the evaluation ended."""
         number = assignment.number
         end = {"order": self._finished, "seconds": outcome.seconds, "error": outcome.error}
-        if outcome.pruned:
+        if outcome.fidelity < 1:
             end["fidelity"] = outcome.fidelity
         self._patiently(partial(self._set_end, number, end))  # one entry: each waits for the disk
         self._patiently(self._once(partial(self._tell, number, outcome), partial(self._has_ended, number)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -16,6 +17,8 @@ Key: TypeAlias = tuple[str, str, tuple[int, ...], int]
 @final
 class KeptReplays:
     """Replays by what they are of; one JSON line each, written the moment they end.
+
+    A file is of one table and one state of the code: neither is written down.
 
     Args:
         path: of the file, made where it is missing; None keeps nothing on disk.
@@ -46,8 +49,10 @@ class KeptReplays:
                 for n, both in found.answers.items()
             },
         }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        with self._path.open("ab+") as file:
+            if file.tell() and file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
+                file.write(b"\n")  # after a line that was cut off
+            file.write(json.dumps(record).encode() + b"\n")
 
 
 def _record(line: str) -> dict[str, Any] | None:

@@ -84,12 +84,13 @@ def _about(problem: Problem) -> list[str]:
         return ["Every repetition trains all rows anew; the model of the table is the truth and judges the answers."]
     if not isinstance(problem, TableProblem):
         return []
+    noise, residual = problem.table.noise(problem.domain), problem.table.residual(problem.domain)
+    nothing_left = ": what the model does not say of a row is luck" if residual <= 1.1 * problem.row_luck else ""
     return [
         f"Uniform's own trainings came out {problem.luck:.3f} points below what a quadratic model of all rows says of "
         f"it; every gain, and the ceiling, has this much of luck in it. One training of a row in the budget has a "
-        f"standard deviation of {problem.table.noise(problem.domain):.3f}, so the mean of a row's trainings one of "
-        f"{problem.row_luck:.3f}; the rows' means lie {problem.table.residual(problem.domain):.3f} around the model: "
-        f"what the model does not say of a row is luck."
+        f"standard deviation of {noise:.3f}, so the mean of a row's trainings one of {problem.row_luck:.3f}; the rows' "
+        f"means lie {residual:.3f} around the model{nothing_left}."
     ]
 
 

@@ -42,7 +42,7 @@ def test_scaling_and_shifting_a_group_up_keeps_more_of_it() -> None:
 def test_a_search_for_another_budget_begins_with_the_best_map_so_far() -> None:
     first = LeGR(half_of(), seed=0, trials=60, importance=importances())
     assert first.learned() is None
-    search(first, lambda widths: -loss(widths, 0), 60)
+    found = search(first, lambda widths: -loss(widths, 0), 60)
     quarter = BudgetedSpace(chain_space(FULL), {"flops": "25%"})
     learned = first.learned()
     assert learned is not None
@@ -51,6 +51,8 @@ def test_a_search_for_another_budget_begins_with_the_best_map_so_far() -> None:
     assert proposals[0] == cut_by_ranking(quarter, importances(), np.array(learned))
     plain = np.stack([np.ones(8), np.zeros(8)])
     assert proposals[1] == cut_by_ranking(quarter, importances(), plain)
+    best = max(found, key=lambda pair: pair[1])[0]
+    assert cut_by_ranking(half_of(), importances(), np.array(learned)) == best
     assert loss(proposals[0], 0) < loss(proposals[1], 0), "what was learned at half of the FLOPs is worth something"
 
 

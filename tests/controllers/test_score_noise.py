@@ -51,6 +51,38 @@ def test_what_early_scores_lack_is_not_held_against_the_widths(domain: BudgetedS
     assert spearmanr(mean, truth(unseen)).statistic > 0.9
 
 
+@pytest.mark.parametrize("collapsed", [1.0, -1e4])
+@pytest.mark.parametrize("index", [30, 50])
+def test_one_early_score_of_a_collapsed_network_spoils_nothing(
+    domain: BudgetedSpace, index: int, collapsed: float
+) -> None:
+    widths, scores, fidelity = stopped_early(domain, 0)
+    scores[index] = collapsed
+    unseen = domain.sample(200, np.random.default_rng(99))
+    mean = ScoreModel(domain).fit(widths, scores, fidelity=fidelity).mean(unseen)
+    assert np.abs(mean - truth(unseen)).mean() < 1.5
+    assert spearmanr(mean, truth(unseen)).statistic > 0.8
+
+
+@pytest.mark.parametrize("complete", [0, 1, 2])
+@pytest.mark.parametrize("unit", [0.01, 1.0, 1000.0])
+def test_few_complete_scores_and_any_unit_are_enough(domain: BudgetedSpace, complete: int, unit: float) -> None:
+    widths, scores, fidelity = stopped_early(domain, 1)
+    rows = np.r_[0:complete, 20:60]
+    unseen = domain.sample(200, np.random.default_rng(99))
+    mean = ScoreModel(domain).fit(widths[rows], unit * scores[rows], fidelity=fidelity[rows]).mean(unseen)
+    assert spearmanr(mean, truth(unseen)).statistic > 0.85
+
+
+def test_equal_complete_scores_do_not_hide_what_early_ones_say(domain: BudgetedSpace) -> None:
+    widths, scores, fidelity = stopped_early(domain, 2)
+    scores[:20] = 78.0
+    unseen = domain.sample(200, np.random.default_rng(99))
+    mean, sd = ScoreModel(domain).fit(widths, scores, fidelity=fidelity).predict(unseen)
+    assert spearmanr(mean, truth(unseen)).statistic > 0.6
+    assert sd.min() > 0.01
+
+
 def test_noise_that_is_shared_has_the_covariance_of_a_brownian_motion() -> None:
     noise = ScoreNoise(np.array([1.0, 2.0, 2.0]), np.exp(-np.array([0.0, 0.5, 2.0])))
     covariance = noise.covariance(0.3)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,7 +18,8 @@ import autoprune
 from autoprune.config import Job, load_job
 from autoprune.errors import BudgetError, ConfigError, RunError
 from autoprune.evaluators.inherited import Inherited
-from autoprune.pipeline import base_network, driver, prepare
+from autoprune.pipeline import base_network, driver, phases, prepare, sweep
+from autoprune.search.run_directory import read_json
 from autoprune.space.groups import Widths
 from autoprune.verdict.record import RunRecord
 
@@ -80,25 +83,46 @@ def test_the_same_budget_again_scores_nothing_anew(tmp_path: Path, counted: Coun
     assert [t.score for t in first.trials] == [t.score for t in second.trials]
 
 
-@pytest.mark.parametrize("settings", [{}, {"trust_region": 1.0}])
+@pytest.mark.parametrize("settings", [{}, {"trust_region": 1.0}, {"per": "stage"}])
 def test_one_learned_ranking_serves_every_budget(settings: dict[str, Any], tmp_path: Path) -> None:
     """The second search of `legr` begins with the best map of the first, also when it is resumed."""
-    changes = {
-        "search.controller": {"name": "legr", "settings": settings},
-        "constraints": {"flops": ["70%", "50%"]},
-        "search.trials": 8,
-    }
-    first, second = driver.run_all(job_of(tmp_path, **changes), tmp_path / "family", progress="silent")
-    assert not (first.directory / "begun_with.json").exists()
-    learned = json.loads((first.directory / "learned.json").read_text())
-    assert json.loads((second.directory / "begun_with.json").read_text()) == learned
-    alone = job_of(tmp_path, **{**changes, "constraints": {"flops": "50%"}})
-    (fresh,) = driver.run_all(alone, tmp_path / "alone", progress="silent")
+    changes = {"search.controller": {"name": "legr", "settings": settings}, "search.trials": 8}
+    two, one = ({"constraints": {"flops": limits}} for limits in (["70%", "50%"], "50%"))
+    first, second = driver.run_all(job_of(tmp_path, **changes, **two), tmp_path / "family", progress="silent")
+    learned = read_json(first.directory / "run.json")["learned"]
+    assert read_json(first.directory / "run.json")["begun_with"] is None
+    assert learned == read_json(second.directory / "run.json")["begun_with"]
+    assert np.array(learned).shape[0] == 2
+    (fresh,) = driver.run_all(job_of(tmp_path, **changes, **one), tmp_path / "alone", progress="silent")
     proposed = [[t.widths for t in run.trials if t.origin == "controller"] for run in (second, fresh)]
     assert proposed[0] != proposed[1]
     (second.directory / "result.json").unlink()
     *_, again = driver.resume_all(tmp_path / "family", progress="silent")
     assert [t.widths for t in again.trials] == [t.widths for t in second.trials]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_family_that_was_killed_while_a_run_began_goes_on(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first time that versions are looked up is for the family, then for each run."""
+    changes = {"search.controller": {"name": "legr"}, "constraints": {"flops": ["70%", "50%"]}}
+    whole = driver.run_all(job_of(tmp_path, **changes), tmp_path / "whole", progress="silent")
+    real, calls = phases.provenance, list[int]()
+
+    def provenance() -> dict[str, Any]:
+        calls.append(len(calls))
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        return real()
+
+    for module in (phases, sweep):
+        monkeypatch.setattr(module, "provenance", provenance)
+    with pytest.raises(KeyboardInterrupt):
+        driver.run_all(job_of(tmp_path, **changes), tmp_path / "part", progress="silent")
+    again = driver.resume_all if after > 1 else partial(driver.run_all, job_of(tmp_path, **changes))
+    records = again(tmp_path / "part", progress="silent")
+    assert [[t.widths for t in run.trials] for run in records] == [[t.widths for t in run.trials] for run in whole]
 
 
 def test_the_overview_has_a_row_for_each_budget(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from autoprune.search.progress import (
     SilentProgress,
     last_line,
     make_progress,
+    result,
 )
 
 
@@ -143,6 +144,12 @@ def test_a_failure_without_a_traceback_is_still_shown(error: str | None) -> None
     PlainProgress(out).trial(failed(3, error), None, None, 1, 9)
     assert "failed" in out.getvalue()
     assert last_line(error) == ""
+
+
+def test_a_trial_that_was_stopped_early_says_when() -> None:
+    early = Trial(0, (1,), TrialState.PRUNED, 12.0, fidelity=1 / 9)
+    assert result(early, "%").endswith("(stopped at 11% of its training)")
+    assert result(Trial(0, (1,), TrialState.PRUNED, 12.0), "%").endswith("(stopped early)")
 
 
 def test_rich_is_imported_only_for_the_live_display() -> None:
