@@ -79,11 +79,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--digits", type=numbers, default=[2, 3], help="budgets: the FLOPs of these uniform rows")
     parser.add_argument("--redraw", action="store_true", help="train every row anew in each repetition")
     parser.add_argument("--synthetic", type=numbers, default=[], help="numbers of groups of the synthetic problems")
+    parser.add_argument("--families", type=lambda text: text.split(","), default=list(FAMILIES), help="of those")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--json", action="store_true", help="print JSON instead of the page")
     parser.add_argument("--keep", type=Path, help="a file of replays, of one table and state of the code; adds to it")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write, without suffix")
     options = parser.parse_args()
+    if unknown := set(options.families) - set(FAMILIES):
+        parser.error(f"unknown families {', '.join(sorted(unknown))}; there are {', '.join(FAMILIES)}")
     options.controllers.sort(key=lambda name: name != OURS)
     return options
 
@@ -104,7 +107,7 @@ def _problems(options: argparse.Namespace) -> list[Problem]:
         rows = Table(options.table)
         kind = RedrawnProblem if options.redraw else TableProblem
         problems += [kind(rows, digit) for digit in options.digits]
-    problems += [SyntheticProblem(family, n) for n in options.synthetic for family in FAMILIES]
+    problems += [SyntheticProblem(family, n) for n in options.synthetic for family in options.families]
     if not problems:
         raise SystemExit("give a TABLE.json, or --synthetic 20,60,200")
     return problems

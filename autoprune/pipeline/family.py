@@ -36,7 +36,9 @@ class Family:
     @property
     def handed_on(self) -> Any:
         """What the controller of the run before has learned that serves other budgets; None for nothing."""
-        return None if self.before is None else read_json(self.before / "run.json").get("learned")
+        if self.before is None or not (mark := self.before / "run.json").is_file():
+            return None
+        return read_json(mark).get("learned")
 
 
 @final

@@ -24,6 +24,9 @@ from autoprune.errors import ConfigError, RunError
 from autoprune.evaluators.inherited import Inherited
 from autoprune.latency.profile import build_profile
 from autoprune.pipeline import driver
+from autoprune.pipeline.equal_latency import FOLDER, by_flops_too
+from autoprune.pipeline.family import Family, Memo
+from autoprune.search.ledger import Notebook, open_storage
 from autoprune.space.groups import Widths
 from autoprune.verdict.record import read_record
 
@@ -172,3 +175,17 @@ def test_a_profile_is_found_beside_the_job_file(
     (folder / "cpu.json").unlink()
     with pytest.raises(ConfigError, match=r"device profile .*cpu\.json cannot be read"):
         driver.resume_job(tmp_path / "run", progress="silent")
+
+
+def test_searches_by_flops_hand_on_what_they_learned_among_themselves(tmp_path: Path) -> None:
+    """The comparison is to do without a profile: a search by latency hands nothing to it."""
+    memo = Memo(Notebook(open_storage(None, tmp_path / "scores.log"), "scores"))
+    family = Family(tmp_path / "1", memo, before=tmp_path / "1")
+    for place, learned in ((tmp_path / "1", [1.0]), (tmp_path / "1" / FOLDER, [2.0])):
+        place.mkdir()
+        assert by_flops_too(family).handed_on is None, "there may have been no such search"
+        (place / "run.json").write_text(json.dumps({"learned": learned}))
+    assert family.handed_on == [1.0]
+    assert by_flops_too(family).handed_on == [2.0]
+    assert by_flops_too(family).scores is memo
+    assert by_flops_too(Family(tmp_path / "1", memo)).handed_on is None
