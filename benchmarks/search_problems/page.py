@@ -30,7 +30,8 @@ def section(problem: Problem, replays: Replays, evaluations: Sequence[int]) -> l
     if OURS in replays and len(replays) > 1:
         parts += [_explained(problem), _differences(problem, replays, evaluations)]
     if isinstance(problem, TableProblem):
-        parts += ["The same answers by the quadratic model of all rows, uniform's included:", _expected(replays)]
+        parts.append("The same answers by the quadratic model of all rows, uniform's included:")
+        parts.append(_expected(replays, evaluations))
     return parts
 
 
@@ -73,7 +74,7 @@ def picture(results: Mapping[str, Replays], problems: Mapping[str, Problem], pat
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, 2 * columns), frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -95,22 +96,21 @@ def _about(problem: Problem) -> list[str]:
 
 
 def _gains(replays: Replays, evaluations: Sequence[int]) -> str:
-    head = [f"{n}: {answer}" for answer in (HIGHEST, PROBABLE) for n in evaluations]
+    columns = _columns(evaluations)
     rows = {
         name: [
-            *(_mean(r.answers[n][answer].gain for r in runs) for answer in (HIGHEST, PROBABLE) for n in evaluations),
+            *(_mean(r.answers[n][answer].gain for r in runs if n in r.answers) for answer, n in columns),
             f"{np.mean([r.milliseconds for r in runs]):.1f}",
         ]
         for name, runs in replays.items()
     }
-    return _table(["controller", *head, "ms per trial"], rows)
+    return _table(["controller", *(f"{n}: {answer}" for answer, n in columns), "ms per trial"], rows)
 
 
-def _expected(replays: Replays) -> str:
-    evaluations = sorted(next(iter(replays.values()))[0].answers)
-    columns = [(answer, n) for answer in (HIGHEST, PROBABLE) for n in evaluations]
+def _expected(replays: Replays, evaluations: Sequence[int]) -> str:
+    columns = _columns(evaluations)
     rows = {
-        name: [_mean(r.answers[n][answer].expected for r in runs) for answer, n in columns]
+        name: [_mean(r.answers[n][answer].expected for r in runs if n in r.answers) for answer, n in columns]
         for name, runs in replays.items()
     }
     return _table(["controller", *(f"{n}: {answer}" for answer, n in columns)], rows)
@@ -128,15 +128,22 @@ def _explained(problem: Problem) -> str:
 
 def _differences(problem: Problem, replays: Replays, evaluations: Sequence[int]) -> str:
     luck = row_luck(problem)
-    columns = [(answer, n) for answer in (HIGHEST, PROBABLE) for n in evaluations]
+    columns = _columns(evaluations)
     rows = {}
     for name in (name for name in replays if name != OURS):
         cells = []
         for answer, n in columns:
+            if n not in replays[name][0].answers:
+                cells.append("")
+                continue
             d = difference(replays[OURS], replays[name], n, answer, luck)
             cells.append(f"{d.mean:+.3f} ({d.errors:+.1f}{f', {d.errors_with_luck:+.1f}' if luck else ''})")
         rows[name] = cells
     return _table([f"{OURS} less", *(f"{n}: its {answer}" for answer, n in columns)], rows)
+
+
+def _columns(evaluations: Sequence[int]) -> list[tuple[str, int]]:
+    return [(answer, n) for answer in (HIGHEST, PROBABLE) for n in evaluations]
 
 
 def _table(head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
@@ -146,5 +153,7 @@ def _table(head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
 
 def _mean(values: Iterable[float]) -> str:
     array = np.array(list(values))
+    if not len(array):
+        return ""
     error = array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else np.nan
     return f"{array.mean():+.3f} ± {error:.3f}"
