@@ -26,8 +26,8 @@ from autoprune.errors import ConfigError
 from autoprune.export.architecture import PYTHON_MODEL, load
 from autoprune.pipeline import driver
 from autoprune.pipeline.ingredients import check_outputs, pick_device
-from autoprune.pipeline.phases import write_reports
 from autoprune.pipeline.prepare import Ingredients
+from autoprune.report.pages import write_reports
 from autoprune.search.progress import Mode
 from autoprune.search.run_directory import free_directory, read_json
 from autoprune.space.groups import Widths

@@ -14,6 +14,7 @@ from autoprune.pipeline import phases, sweep
 from autoprune.pipeline.ingredients import cpu_threads, ingredients_of, job_of_run
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import Ingredients, prepare
+from autoprune.report.pages import write_reports
 from autoprune.search.engines import make_engine
 from autoprune.search.engines.base import Engine
 from autoprune.search.progress import make_progress
@@ -64,7 +65,7 @@ def write_all_reports(path: Path) -> tuple[RunRecord, ...]:
     """Write the reports of a finished run or family anew; raises what `records_of` raises."""
     records = records_of(path)
     for record in records:
-        phases.write_reports(record)
+        write_reports(record)
     if sweep.parts_of(path):
         write_overview(records, path, budgets=len(records))
     return records

@@ -27,8 +27,7 @@ from autoprune.pipeline.prepare import Prepared
 from autoprune.pipeline.provenance import changes, now, provenance
 from autoprune.pipeline.staff import Staff
 from autoprune.pipeline.winners import write_winners
-from autoprune.report.html import write_html
-from autoprune.report.markdown import write_markdown
+from autoprune.report.pages import write_reports
 from autoprune.search.engines.base import Engine
 from autoprune.search.events import Events
 from autoprune.search.ledger import Ledger, Notebook, open_storage
@@ -299,9 +298,3 @@ class _Run:
             seconds: Mapping[str, float] = self._directory.recorded("seconds")
             spent = seconds.get(phase, 0.0) + time.perf_counter() - started
             self._directory.update_run(seconds={**seconds, phase: round(spent, 3)}, engine=self._staff.record())
-
-
-def write_reports(record: RunRecord) -> None:
-    """Write report.html and report.md beside the run's data."""
-    write_html(record, record.directory / "report.html")
-    write_markdown(record, record.directory / "report.md")
