@@ -42,7 +42,7 @@ from threadpoolctl import threadpool_limits
 from autoprune.controllers import CONTROLLERS
 
 PEERS = ("optuna:TPESampler", "optuna:CmaEsSampler", "optuna:GPSampler", "optuna:NSGAIISampler")
-SLOW = {"optuna:GPSampler": 100}
+SLOW = {"optuna:GPSampler": 50}
 """Most evaluations that a controller is asked for: a search of twice as many takes it four times as long."""
 MUST_BEAT = ("random", "evolution", "optuna:TPESampler", "optuna:CmaEsSampler", "optuna:NSGAIISampler")
 OUT = Path(__file__).parent.parent / "docs" / "results" / "channel_bench"
