@@ -82,7 +82,10 @@ def picture(results: Mapping[str, Replays], problems: Mapping[str, Problem], pat
 def _about(problem: Problem) -> list[str]:
     """What is to be known of a table before its numbers are read."""
     if isinstance(problem, RedrawnProblem):
-        return ["Every repetition trains all rows anew; the model of the table is the truth and judges the answers."]
+        return [
+            f"Every repetition trains all rows anew; the model of the table is the truth and judges the answers. It is "
+            f"quadratic in log widths, a term that `{OURS}`'s own model has, too."
+        ]
     if not isinstance(problem, TableProblem):
         return []
     noise, residual = problem.table.noise(problem.domain), problem.table.residual(problem.domain)
