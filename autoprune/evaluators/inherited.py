@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import final
 
+from torch import nn
+
 from autoprune.evaluators.base import Evaluator, Workbench, check_counts
-from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
+from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
 from autoprune.space.groups import Widths
 from autoprune.training.watch import Watch
 
@@ -20,7 +22,9 @@ class Inherited(Evaluator):
         validation_limit: score on this many validation examples (None: all of them).
     """
 
-    def __init__(self, bench: Workbench, *, calibration_batches: int = 10, validation_limit: int | None = None) -> None:
+    def __init__(
+        self, bench: Workbench, *, calibration_batches: int = CALIBRATION_BATCHES, validation_limit: int | None = None
+    ) -> None:
         check_counts("inherited", least=0, calibration_batches=calibration_batches)
         check_counts("inherited", least=1, validation_limit=validation_limit)
         self._bench = bench
@@ -29,6 +33,10 @@ class Inherited(Evaluator):
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         """See `Evaluator.evaluate`; the seed changes nothing, as nothing is random."""
+        return self._bench.task.score(self.network(widths), limit=None if full else self._limit)
+
+    def network(self, widths: Widths) -> nn.Module:
+        """The network that is scored."""
         network = self._bench.candidate(widths)
         recalibrate_batch_norm(network, self._inputs, device=self._bench.task.device)
-        return self._bench.task.score(network, limit=None if full else self._limit)
+        return network

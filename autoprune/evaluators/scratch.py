@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import final
 
+from torch import nn
+
 from autoprune.evaluators.base import Evaluator, Workbench, check_counts
+from autoprune.evaluators.trained import train_and_score
 from autoprune.space.groups import Widths
 from autoprune.training.protocols import reinitialise
 from autoprune.training.watch import Watch
@@ -32,9 +35,9 @@ class Scratch(Evaluator):
         """See `Evaluator.evaluate`."""
         network, task = self._bench.candidate(widths), self._bench.task
 
-        def score() -> float:
-            return task.score(network, limit=None if full else self._limit)
+        def score(trained: nn.Module) -> float:
+            return task.score(trained, limit=None if full else self._limit)
 
         reinitialise(network, seed=seed)
-        task.train(network, epochs=self._epochs, seed=seed, watch=watch, score=score)
-        return score()
+        trained = train_and_score(task, network, score, epochs=self._epochs, seed=seed, watch=watch, scores_epochs=True)
+        return trained.score

@@ -8,6 +8,7 @@ import time
 from torch import nn
 
 from autoprune.errors import RunError
+from autoprune.evaluators.trained import TrainedScore, train_and_score
 from autoprune.pipeline.family import Family
 from autoprune.pipeline.prepare import Prepared, weights_fingerprint
 from autoprune.search.progress import Progress
@@ -44,14 +45,25 @@ def _train(prepared: Prepared, directory: RunDirectory, progress: Progress) -> N
     started = time.perf_counter()
     if epochs:
         progress.phase("base network", epochs)
-        task.train(
+        trained = train_and_score(
+            task,
             base,
+            task.score,
             epochs=epochs,
             seed=job.seed,
             progress=lambda done, total, loss: progress.advance(f"loss {loss:.3f}"),
+            compare=True,
         )
-    base = base.to(task.device).eval()
-    seconds = time.perf_counter() - started
-    about = {"validation": task.score(base), "epochs": epochs, "seconds": seconds, "weights": weights_fingerprint(base)}
+    else:
+        base = base.to(task.device).eval()
+        trained = TrainedScore(task.score(base), None)
+    about = {
+        "validation": trained.score,
+        "as_trained": trained.as_trained,
+        "noise": task.noise(trained.score),
+        "epochs": epochs,
+        "seconds": time.perf_counter() - started,
+        "weights": weights_fingerprint(base),
+    }
     directory.write_json("base.json", about)
     save_weights(base, directory / "base.safetensors")

@@ -17,9 +17,9 @@ from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import EvaluationError, RunError
 from autoprune.evaluators.base import Workbench
 from autoprune.export.architecture import write_architecture
-from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.pipeline.base_network import base_network
 from autoprune.pipeline.equal_latency import FOLDER, by_flops, by_flops_too, shared_by_both, with_flops_search
+from autoprune.pipeline.exported import exported_network
 from autoprune.pipeline.family import Family, Memo
 from autoprune.pipeline.full_scores import Shown, score_fully
 from autoprune.pipeline.measured import measure_compared, measured_winner
@@ -41,7 +41,6 @@ from autoprune.verdict.baselines import UNIFORM, arms, curve_budgets
 from autoprune.verdict.finals import FinalPlan, train_finals
 from autoprune.verdict.record import Arm, CurvePoint, FinalTraining, RunRecord, Verdict, read_record, write_record
 from autoprune.verdict.statistics import judge
-from autoprune.zoo import load_weights
 
 _FINAL_WEIGHTS = "winner.safetensors"
 T = TypeVar("T")
@@ -241,12 +240,8 @@ class _Run:
         latency: Mapping[str, Any] | None,
     ) -> RunRecord:
         """Judge, then write export, report and last result.json: it marks a run as ended."""
-        network = bench.candidate(compared[0].widths)
-        if finals:
-            load_weights(network, self._directory / _FINAL_WEIGHTS)
-        else:
-            inputs = self._task.calibration_inputs(10, seed=0)
-            recalibrate_batch_norm(network, inputs, device=self._task.device)
+        weights = self._directory / _FINAL_WEIGHTS if finals else None
+        network = exported_network(self._prepared, bench, compared[0].widths, weights)
         test = self._task.score(bench.model, split="test") if self._task.has_test else None
         base = {**read_json(self._directory / "base.json"), "test": test, "test_examples": self._task.test_examples}
         self._directory.update_run(finished=now())

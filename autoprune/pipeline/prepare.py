@@ -25,6 +25,7 @@ from autoprune.errors import BudgetError, ConfigError, blame
 from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
+from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.latency.finals import METRIC as LATENCY
 from autoprune.randomness import untouched
 from autoprune.search.ledger import open_storage
@@ -179,6 +180,8 @@ def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
         _rehearse(prepared)
     if verified.space.form == "graph":
         _check_batches(verified.network, task)
+    elif not isinstance(task, ClassificationTask):
+        _check_calibration(verified.network, task)
     return family
 
 
@@ -246,6 +249,16 @@ def _check_batches(network: nn.Module, task: Task) -> None:
                 f"forward take the batch size from its inputs (x.shape[0], or -1 in a view) and trace with an example "
                 f"like the data, or exclude the layers that need the graph (space option exclude)"
             ) from error
+
+
+def _check_calibration(network: nn.Module, task: Task) -> None:
+    """Recalibrate as after each training, so that no training is lost to data that the network cannot take."""
+    with blame(
+        ConfigError,
+        "the batch norms cannot be recalibrated on data: its batches do not run through the model",
+        then="Give batches that start with the model's input, or leave data out to go without recalibration.",
+    ):
+        recalibrate_batch_norm(copy.deepcopy(network), task.calibration_inputs(1, seed=0), device=task.device)
 
 
 def _built(kind: str, name: str, settings: Mapping[str, Any]) -> AbstractContextManager[None]:

@@ -13,6 +13,7 @@ import yaml
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.report.latency import latency_notes, latency_table
+from autoprune.report.recalibration import recalibration_notes
 from autoprune.report.words import (
     FLOPS,
     Table,
@@ -144,6 +145,7 @@ def _notes(record: RunRecord) -> Iterable[str]:
         yield "There is no test set: final scores come from what the search scored with, which flatters the winner."
     if not any(arm.name == "uniform_inner" for arm in record.arms):
         yield "uniform_inner is missing: the budget cannot be reached while groups that feed a residual sum stay full."
+    yield from recalibration_notes(record)
     examples = record.base.get("test_examples")
     if record.finals and examples and record.unit == "%":
         yield (

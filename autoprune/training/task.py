@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import islice
@@ -10,9 +11,11 @@ from typing import Literal, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
-from autoprune.data.base import DataSplits, digest
+from autoprune.data.base import DataSplits, Split, digest
 from autoprune.training.loop import Progress, Recipe, accuracy, train
 from autoprune.training.watch import Watch
+
+_CALIBRATION_BATCH = 64
 
 SplitName: TypeAlias = Literal["validation", "test"]
 
@@ -68,6 +71,10 @@ class Task(ABC):
     @abstractmethod
     def calibration_inputs(self, batches: int, *, seed: int) -> list[Tensor]:
         """Return up to `batches` batches of training inputs on the device; none where there are no data."""
+
+    def noise(self, score: float, *, split: SplitName = "validation") -> float | None:
+        """Standard error of a score: how far it may be off because examples are few. None if unknown."""
+        return None
 
     @property
     @abstractmethod
@@ -127,12 +134,23 @@ class ClassificationTask(Task):
 
     def score(self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None) -> float:
         """See `Task.score`."""
-        examples = self._data.test if split == "test" and self._data.test is not None else self._data.validation
-        return accuracy(model, examples, device=self.device, limit=limit)
+        return accuracy(model, self._examples(split), device=self.device, limit=limit)
+
+    def noise(self, score: float, *, split: SplitName = "validation") -> float | None:
+        """Binomial, with one right and one wrong answer more than there were: never 0."""
+        n = len(self._examples(split)) + 2
+        right = (score / 100 * (n - 2) + 1) / n
+        return 100 * math.sqrt(right * (1 - right) / n)
+
+    def _examples(self, split: SplitName) -> Split:
+        return self._data.test if split == "test" and self._data.test is not None else self._data.validation
 
     def calibration_inputs(self, batches: int, *, seed: int) -> list[Tensor]:
-        """See `Task.calibration_inputs`; not augmented, as scores are taken on images that are not."""
-        drawn = self._data.train.batches(self._recipe.batch_size, seed=seed)
+        """See `Task.calibration_inputs`; not augmented, as scores are taken on images that are not.
+
+        Batches are at least of 64: the statistics of a few examples, or of one, are those of no population.
+        """
+        drawn = self._data.train.batches(max(self._recipe.batch_size, _CALIBRATION_BATCH), seed=seed)
         return [inputs.to(self.device) for inputs, _ in islice(drawn, batches)]
 
     @property

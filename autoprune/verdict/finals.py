@@ -15,6 +15,7 @@ from torch import nn
 from autoprune.cost.flops import flops
 from autoprune.errors import EvaluationError
 from autoprune.evaluators.base import Workbench
+from autoprune.evaluators.trained import train_and_score
 from autoprune.search.engines.base import Engine, Failure
 from autoprune.search.ledger import Notebook
 from autoprune.search.progress import last_line
@@ -79,13 +80,17 @@ class Trained:
     """What came of a final training.
 
     Attributes:
-        score: on test data.
+        score: on test data, of the network whose weights these are.
+        as_trained: the score before its running statistics were recalibrated; None where they were not.
+        noise: standard error of the score; None if unknown.
         epochs: of the training.
         seconds: wall time.
         weights: as the bytes of a safetensors file, where they were wanted.
     """
 
     score: float
+    as_trained: float | None
+    noise: float | None
     epochs: int
     seconds: float
     weights: bytes | None
@@ -116,7 +121,7 @@ def train_finals(
         EvaluationError: a final training failed; the others are kept.
     """
     rows = [(arm, _piece(arm, protocol, seed, plan)) for protocol, seed in _pairs(plan) for arm in arms]
-    known = notebook.read()
+    known = {key: record for key, record in notebook.read().items() if "as_trained" in record}  # older: other scores
     for arm, piece in rows:
         if piece.key in known:
             on_final(_final(arm, piece, known[piece.key]))
@@ -133,7 +138,8 @@ def train_finals(
         if trained.weights is not None:
             write_whole(weights, trained.weights)
         served = [arm for arm, piece in rows if piece.key == done.key]
-        record = {"epochs": trained.epochs, "seconds": trained.seconds, "arm": served[0].name}
+        kept = ("epochs", "seconds", "as_trained", "noise")
+        record = {name: getattr(trained, name) for name in kept} | {"arm": served[0].name}
         notebook.write(done.key, trained.score, record | {"protocol": done.protocol, "seed": done.seed})
         known[done.key] = record | {"score": trained.score}
         for arm in served:
@@ -160,10 +166,19 @@ def train_final(bench: Workbench, piece: Piece, watch: Watch | None = None) -> T
     full, cut = flops(bench.space)(np.array([bench.space.full, piece.widths]))
     ratio = float(full / max(1.0, cut))
     epochs = protocol.epochs(bench.base_epochs, piece.fine_tune_epochs, ratio)
-    bench.task.train(network, epochs=epochs, seed=piece.seed, lr=protocol.lr(piece.base_lr), watch=watch)
-    score = bench.task.score(network, split="test")
+    trained = train_and_score(
+        bench.task,
+        network,
+        lambda network: bench.task.score(network, split="test"),
+        epochs=epochs,
+        seed=piece.seed,
+        lr=protocol.lr(piece.base_lr),
+        watch=watch,
+        compare=True,
+    )
+    noise = bench.task.noise(trained.score, split="test")
     weights = _bytes_of(network) if piece.keeps_weights else None
-    return Trained(score, epochs, time.perf_counter() - started, weights)
+    return Trained(trained.score, trained.as_trained, noise, epochs, time.perf_counter() - started, weights)
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -187,4 +202,5 @@ def _piece(arm: Arm, protocol: str, seed: int, plan: FinalPlan) -> Piece:
 
 def _final(arm: Arm, piece: Piece, known: Mapping[str, Any]) -> FinalTraining:
     seconds, score = float(known["seconds"]), float(known["score"])
-    return FinalTraining(arm.name, piece.protocol, piece.seed, known["epochs"], score, seconds)
+    about = (known["as_trained"], known["noise"])
+    return FinalTraining(arm.name, piece.protocol, piece.seed, known["epochs"], score, seconds, *about)

@@ -42,7 +42,14 @@ class Arm:
 @final
 @dataclass(frozen=True, slots=True)
 class FinalTraining:
-    """One final network: an arm, trained by a protocol with a seed, scored once on test."""
+    """One final network: an arm, trained by a protocol with a seed, scored on test.
+
+    Attributes:
+        arm, protocol, seed, epochs, seconds: which and how.
+        score: of the network as it is exported.
+        as_trained: its score before its running statistics were recalibrated; None where they were not.
+        noise: standard error of the score; None if unknown.
+    """
 
     arm: str
     protocol: str
@@ -50,6 +57,8 @@ class FinalTraining:
     epochs: int
     score: float
     seconds: float
+    as_trained: float | None = None
+    noise: float | None = None
 
 
 @final

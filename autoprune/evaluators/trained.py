@@ -1,0 +1,98 @@
+"""Trainings whose networks are scored with the statistics of the weights that they end with, wherever they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from torch import nn
+
+from autoprune.inherit.bn_recalibration import (
+    CALIBRATION_BATCHES,
+    Replaced,
+    buffers_of,
+    recalibrate_batch_norm,
+    restore,
+)
+from autoprune.training.loop import Progress
+from autoprune.training.task import Task
+from autoprune.training.watch import Watch
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TrainedScore:
+    """The score of a network after its training.
+
+    Attributes:
+        score: of the network as it is left.
+        as_trained: before its running statistics were recalibrated; None where they were not, or nobody asked.
+    """
+
+    score: float
+    as_trained: float | None
+
+
+def train_and_score(
+    task: Task,
+    network: nn.Module,
+    score: Callable[[nn.Module], float],
+    *,
+    epochs: int,
+    seed: int,
+    lr: float | None = None,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+    scores_epochs: bool = False,
+    compare: bool = False,
+) -> TrainedScore:
+    """Train `network` in place, recalibrate the norms that the training has moved, score it.
+
+    The moving averages of a short training are those of weights that it has left behind (measured in
+    docs/decisions.md). Statistics that the training did not move were frozen by whoever trained, and stay.
+
+    Args:
+        task: trains, and has the data to recalibrate on; without such data the statistics stay.
+        network: left on the device in eval mode, as it was scored.
+        score: of a network.
+        epochs: passes over the training data.
+        seed: of the training; recalibration sees the same data after each.
+        lr: another learning rate than the task's own.
+        progress: see `Progress`.
+        watch: see `Watch`.
+        scores_epochs: the watch may ask for scores on the way; they are of recalibrated statistics, too, and the
+            training does not notice.
+        compare: also score the network as trained.
+
+    Raises:
+        EvaluationError, ConfigError, Stopped: see `Task.train`.
+    """
+    before = buffers_of(network)
+
+    def recalibrate() -> Replaced:
+        inputs = task.calibration_inputs(CALIBRATION_BATCHES, seed=0) if before else []
+        return recalibrate_batch_norm(network, inputs, device=task.device, since=before)
+
+    def score_now() -> float:
+        replaced = recalibrate()
+        try:
+            return score(network)
+        finally:
+            restore(replaced)
+
+    task.train(
+        network,
+        epochs=epochs,
+        seed=seed,
+        lr=lr,
+        progress=progress,
+        watch=watch,
+        score=score_now if scores_epochs else None,
+    )
+    replaced, as_trained = recalibrate(), None
+    if replaced and compare:
+        recalibrated = restore(replaced)
+        as_trained = score(network)
+        restore(recalibrated)
+    return TrainedScore(score(network), as_trained)

@@ -1,0 +1,53 @@
+"""Where recalibrated batch norms change what a report says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
+
+from autoprune.search.progress import score_text
+from autoprune.verdict.record import FinalTraining, RunRecord
+
+
+def recalibration_notes(record: RunRecord) -> Iterable[str]:
+    """A warning that names each network, with both scores, whose score recalibration moves by more than its noise.
+
+    The noise is the standard error of the score; where nobody knows it, the spread over training seeds.
+    """
+    moved = [*_base(record), *_finals(record)]
+    if moved:
+        yield (
+            f"Warning: after training, recalibrating the batch norms moves scores by more than their noise, as running "
+            f"statistics lag behind the weights of a short training: {'; '.join(moved)}. All scores in this report are "
+            f"of recalibrated networks, and so is the exported one; longer trainings would bring both together."
+        )
+
+
+def _base(record: RunRecord) -> Iterable[str]:
+    before, after, noise = (record.base.get(key) for key in ("as_trained", "validation", "noise"))
+    if before is not None and after is not None and abs(after - before) > (noise or 0.0):
+        yield f"unpruned {_both(before, after, record.unit)} (validation)"
+
+
+def _finals(record: RunRecord) -> Iterable[str]:
+    groups: dict[tuple[str, str], list[FinalTraining]] = {}
+    for final in record.finals:
+        groups.setdefault((final.arm, final.protocol), []).append(final)
+    for (arm, protocol), finals in groups.items():
+        spread = stdev(final.score for final in finals) if len(finals) > 1 else 0.0
+        if any(_moves(final, spread) for final in finals):
+            before = fmean(f.score if f.as_trained is None else f.as_trained for f in finals)
+            yield f"{arm} {_both(before, fmean(f.score for f in finals), record.unit)} ({_how(protocol, finals)})"
+
+
+def _moves(final: FinalTraining, spread: float) -> bool:
+    noise = spread if final.noise is None else final.noise
+    return final.as_trained is not None and abs(final.score - final.as_trained) > noise
+
+
+def _both(before: float, after: float, unit: str) -> str:
+    return f"{score_text(before, unit)} as trained, {score_text(after, unit)} recalibrated"
+
+
+def _how(protocol: str, finals: Sequence[FinalTraining]) -> str:
+    return f"{protocol}, mean of {len(finals)} seeds" if len(finals) > 1 else protocol
