@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
@@ -12,7 +13,8 @@ from autoprune.verdict.record import FinalTraining, RunRecord
 def recalibration_notes(record: RunRecord) -> Iterable[str]:
     """A warning that names each network, with both scores, whose score recalibration moves by more than its noise.
 
-    The noise is the standard error of the score; where nobody knows it, the spread over training seeds.
+    A move is the root mean square over the seeds. The noise is the standard error of the score; where nobody knows it,
+    the spread over training seeds.
     """
     moved = [*_base(record), *_finals(record)]
     if moved:
@@ -35,14 +37,11 @@ def _finals(record: RunRecord) -> Iterable[str]:
         groups.setdefault((final.arm, final.protocol), []).append(final)
     for (arm, protocol), finals in groups.items():
         spread = stdev(final.score for final in finals) if len(finals) > 1 else 0.0
-        if any(_moves(final, spread) for final in finals):
+        noise = fmean(spread if final.noise is None else final.noise for final in finals)
+        moves = [final.score - final.as_trained for final in finals if final.as_trained is not None]
+        if moves and math.sqrt(fmean(move**2 for move in moves)) > noise:
             before = fmean(f.score if f.as_trained is None else f.as_trained for f in finals)
             yield f"{arm} {_both(before, fmean(f.score for f in finals), record.unit)} ({_how(protocol, finals)})"
-
-
-def _moves(final: FinalTraining, spread: float) -> bool:
-    noise = spread if final.noise is None else final.noise
-    return final.as_trained is not None and abs(final.score - final.as_trained) > noise
 
 
 def _both(before: float, after: float, unit: str) -> str:

@@ -15,8 +15,6 @@ from autoprune.data.base import DataSplits, Split, digest
 from autoprune.training.loop import Progress, Recipe, accuracy, train
 from autoprune.training.watch import Watch
 
-_CALIBRATION_BATCH = 64
-
 SplitName: TypeAlias = Literal["validation", "test"]
 
 
@@ -146,11 +144,8 @@ class ClassificationTask(Task):
         return self._data.test if split == "test" and self._data.test is not None else self._data.validation
 
     def calibration_inputs(self, batches: int, *, seed: int) -> list[Tensor]:
-        """See `Task.calibration_inputs`; not augmented, as scores are taken on images that are not.
-
-        Batches are at least of 64: the statistics of a few examples, or of one, are those of no population.
-        """
-        drawn = self._data.train.batches(max(self._recipe.batch_size, _CALIBRATION_BATCH), seed=seed)
+        """See `Task.calibration_inputs`; not augmented, as scores are taken on images that are not."""
+        drawn = self._data.train.batches(self._recipe.batch_size, seed=seed)
         return [inputs.to(self.device) for inputs, _ in islice(drawn, batches)]
 
     @property

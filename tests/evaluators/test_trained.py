@@ -113,7 +113,9 @@ def user_training(*, freeze: bool) -> Callable[[nn.Module, int, int], None]:
 
 
 @pytest.mark.parametrize("freeze", [False, True])
-def test_networks_of_a_users_own_training_are_recalibrated_but_for_what_it_froze(bench: Workbench, freeze: bool) -> None:
+def test_networks_of_a_users_own_training_are_recalibrated_but_for_what_it_froze(
+    bench: Workbench, freeze: bool
+) -> None:
     task = CallableTask(fingerprint, user_training(freeze=freeze), data=tiny_splits(), device=CPU)
     network = bench.candidate(bench.space.full)
     before = copy.deepcopy(network)

@@ -103,6 +103,17 @@ def test_trainings_stopped_by_a_kill_go_on(tmp_path: Path, monkeypatch: pytest.M
     assert len(trainings.seen) == 8 + 1, "only the training that was cut off is repeated"
 
 
+def test_finals_of_a_version_that_did_not_recalibrate_are_trained_anew(tmp_path: Path) -> None:
+    """A resumed run compares no network that was recalibrated with one that was not."""
+    notebook = Notebook(open_storage(None, tmp_path / "journal.log"), "finals")
+    notebook.write("fine_tune/5/8-6", -1e6, {"epochs": 3, "seconds": 1.0, "arm": "winner"})
+    finals = train_all(Trainings(), tmp_path)
+    assert min(final.score for final in finals) > -1e6
+    again = Trainings()
+    assert train_all(again, tmp_path) == finals
+    assert again.seen == []
+
+
 def test_the_winners_first_network_is_kept_with_its_weights(tmp_path: Path) -> None:
     trainings = Trainings()
     first = train_all(trainings, tmp_path)[0]
