@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor, fx
 
+from autoprune.space.functions import MARK
 from autoprune.space.rules.norms import whole_groups
 
 Arguments: TypeAlias = dict[str, Any]
@@ -64,6 +65,10 @@ def named_arguments(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any
     """Arguments by the names of the operator's schema."""
     names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
     return dict(zip(names, args, strict=False)) | dict(kwargs)
+
+
+NO_KERNEL = ("getitem", MARK)
+"""Operator names that stand for no computation."""
 
 
 def call_resized(call: Sized) -> Any:
