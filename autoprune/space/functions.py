@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from torch.autograd import Function
 from torch.autograd.function import _SingleLevelFunction
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
@@ -71,6 +72,16 @@ class _Seen:
         self.function, self.leaves, self.structure = function, leaves, structure
 
 
+@final
+class _DataIsDetached(TorchFunctionMode):
+    """Makes `tensor.data` a call that tracers see."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == Tensor.data.__get__:  # type: ignore[attr-defined]
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def watched() -> Iterator[None]:
     """Inside, tracers see which calls belong to which function, whoever holds its `apply`; checkpoints do nothing."""
@@ -91,7 +102,8 @@ def watched() -> Iterator[None]:
 
     _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[assignment, attr-defined]
     try:
-        yield
+        with _DataIsDetached():
+            yield
     finally:
         del _SingleLevelFunction.apply  # type: ignore[attr-defined]
 

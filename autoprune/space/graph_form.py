@@ -29,11 +29,11 @@ from autoprune.space.comparison import tensors
 from autoprune.space.cuts import with_all_blocks
 from autoprune.space.functions import FunctionCall
 from autoprune.space.groups import Block, SearchSpace, Widths, axis_size
-from autoprune.space.program import Example, Program, call_arguments, run_model
+from autoprune.space.program import Example, Prepare, Program, call_arguments, run_model
 from autoprune.space.resize import CARRIES_SIZES, Sized, call_resized, named_arguments, operator_name
 from autoprune.space.sizes import AffineSize
 from autoprune.space.slicing import random_ranking, slice_model, tensor_of
-from autoprune.space.training_form import Training, is_plain, training_form, without_batch_norms
+from autoprune.space.training_form import Training, is_plain, sizes_of_added, training_form, without_batch_norms
 
 
 @final
@@ -101,10 +101,12 @@ def graph_network(
         trained: find out how the graph takes other batch sizes and what training changes, which traces the model twice
             more.
     """
+    sizes = {step.name: tuple((dim, axis_size(axis, space.groups)) for dim, axis in step.axes) for step in space.steps}
     size, growing, counts = batch_behaviour(model, program, example) if trained else (None, {}, {})
     training = training_form(model, program, example) if trained else Training()
-    growing, counts = {**training.growing, **growing}, {**training.counts, **counts}
-    sizes = {step.name: tuple((dim, axis_size(axis, space.groups)) for dim, axis in step.axes) for step in space.steps}
+    if training.program is not None:
+        growing, counts = {**training.growing, **growing}, {**training.counts, **counts}
+        sizes |= sizes_of_added(training.program, program, sizes)
     signature = inspect.signature(model.forward)
     plan = Plan(program, example, size, growing, counts, sizes, signature, training, space.switches)
     network = GraphNetwork(copy.deepcopy(model), plan, space.full)
@@ -115,15 +117,25 @@ def graph_network(
     return GraphNetwork(network, replace(plan, training=training), space.full, kind=type(model).__name__)
 
 
-def _trains_when_cut(network: GraphNetwork, space: SearchSpace) -> bool:
-    """True where the graph of training runs at the smallest widths, forward and backward."""
+def step_of_cut(network: GraphNetwork, space: SearchSpace, prepare: Prepare) -> None:
+    """Run the network of the smallest widths forward and backward; raises whatever that raises.
+
+    Args:
+        network: the full network in graph form; only read.
+        space: its space.
+        prepare: brings the cut network into the mode that is tried.
+    """
     widths = with_all_blocks(space, space.smallest)
     cut = slice_model(network, space, widths, random_ranking(space, np.random.default_rng(0)))
-    without_batch_norms(cut)
+    prepare(cut)
+    with seeded(0), torch.enable_grad():
+        outputs = [o for o in tensors(run_model(cut, network.graph_plan.example)) if o.requires_grad]
+        torch.autograd.backward(outputs, [torch.ones_like(o) for o in outputs])
+
+
+def _trains_when_cut(network: GraphNetwork, space: SearchSpace) -> bool:
     try:
-        with seeded(0), torch.enable_grad():
-            outputs = [o for o in tensors(run_model(cut, network.graph_plan.example)) if o.requires_grad]
-            torch.autograd.backward(outputs, [torch.ones_like(o) for o in outputs])
+        step_of_cut(network, space, without_batch_norms)
     except Exception:  # noqa: BLE001 - sizes that do not fit, or code of the user's own, may fail in any way
         return False
     return True

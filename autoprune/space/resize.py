@@ -181,6 +181,7 @@ SPLITS = frozenset({"split", "split_with_sizes", "chunk", "tensor_split"})
 RESIZE: dict[str, Callable[[Sized], Arguments]] = {
     **dict.fromkeys(["view", "reshape", "_unsafe_view", "expand", "broadcast_to"], _size),
     **dict.fromkeys(["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"], _size),
+    **dict.fromkeys(["rand", "randn"], _size),
     **dict.fromkeys(["layer_norm", "rms_norm"], _normalized_shape),
     **dict.fromkeys(["conv1d", "conv2d", "conv3d", "convolution"], _depthwise),
     **dict.fromkeys(["lstm", "gru", "rnn_tanh", "rnn_relu"], _states),

@@ -13,8 +13,9 @@ from torch.utils import _pytree as pytree
 
 from autoprune.errors import SpaceError
 from autoprune.randomness import seeded
-from autoprune.space.comparison import TOLERANCE, in_double, relative, tensors
-from autoprune.space.graph_form import GraphNetwork
+from autoprune.space.comparison import TOLERANCE, first_line, in_double, relative, tensors
+from autoprune.space.functions import FunctionCall
+from autoprune.space.graph_form import GraphNetwork, step_of_cut
 from autoprune.space.groups import SearchSpace
 from autoprune.space.program import Example, run_model
 from autoprune.space.training_form import without_batch_norms
@@ -41,7 +42,11 @@ def check_training(space: SearchSpace, model: nn.Module, network: GraphNetwork, 
     """
     kind, plan = network.traced_class, network.graph_plan
     graph = GraphNetwork(copy.deepcopy(model), plan, space.full, kind=kind)
-    if differing := _differences(model, graph, example, nn.Module.eval):
+    try:
+        differing = _differences(model, graph, example, nn.Module.eval)
+    except _CannotRun:  # no gradient reaches anything, and the note below says so
+        differing = []
+    if differing:
         culprits = ", ".join(plan.program.lost)
         why = f"the backward of {culprits} is not kept, as its forward uses" if culprits else "its forward may use"
         raise SpaceError(
@@ -49,8 +54,25 @@ def check_training(space: SearchSpace, model: nn.Module, network: GraphNetwork, 
             f"{_listed(differing)} would differ. Most likely {why} tensors or layers that it is not given: pass all "
             f"tensors to apply, or exclude the layers that need the graph (space option exclude)"
         )
+    _check_backward(network, space)
     note = _in_training(model, graph, example)
     return replace(space, notes=(*space.notes, note)) if note else space
+
+
+def _check_backward(network: GraphNetwork, space: SearchSpace) -> None:
+    """Functions with a backward of their own may have sizes in it that only backward shows."""
+    program = network.graph_plan.program
+    functions = dict.fromkeys(repr(node.target) for node in program.nodes if isinstance(node.target, FunctionCall))
+    if not functions:
+        return
+    try:
+        step_of_cut(network, space, nn.Module.eval)
+    except Exception as error:
+        raise SpaceError(
+            f"the backward of a cut network does not run ({type(error).__name__}: {first_line(error)}); this model has "
+            f"functions with a backward of their own ({', '.join(functions)}): let it take all sizes from its tensors, "
+            f"or exclude the layers around them (space option exclude)"
+        ) from error
 
 
 def _in_training(model: nn.Module, graph: GraphNetwork, example: Example) -> str | None:
@@ -66,7 +88,7 @@ def _in_training(model: nn.Module, graph: GraphNetwork, example: Example) -> str
         if differing:
             return f"in training, the traced graph does not do all that the model does: {_listed(differing)} differ{why}"
         return None
-    return f"the model does not run in training mode on the example ({failed}), so its traced graph may train differently"
+    return f"the model cannot be trained on the example ({failed}), so its traced graph may train differently"
 
 
 class _CannotRun(Exception):
@@ -93,14 +115,14 @@ def _compared(
     try:
         expected = _step(model, example, prepare, seed)
     except Exception as error:
-        raise _CannotRun(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}") from error
+        raise _CannotRun(f"{type(error).__name__}: {first_line(error)}") from error
     try:
         found = _step(graph, example, prepare, seed)
     except Exception:  # noqa: BLE001 - what the model runs and the graph does not
         return ["its outputs"]
     tolerance = TOLERANCE.get(_dtype(model), 1e-4)
     if found.keys() != expected.keys():
-        return sorted(found.keys() ^ expected.keys())
+        return ["the number of outputs"]
     largest = max((float(t.abs().max()) for name, t in expected.items() if _is_gradient(name) and t.numel()), default=0)
     return [name for name in expected if _differ(name, found[name], expected[name], tolerance, largest * _FLOOR)]
 
@@ -119,10 +141,11 @@ def _step(network: nn.Module, example: Example, prepare: Callable[[nn.Module], o
     clone = copy.deepcopy(network)
     prepare(clone)
     clone.zero_grad(set_to_none=True)
-    leaves, structure = pytree.tree_flatten(example)
-    leaves = [_asking(leaf) for leaf in leaves]
+    given, structure = pytree.tree_flatten(example)
+    leaves = [_asking(leaf) for leaf in given]
+    copies = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]  # forward may write into them
     with seeded(seed), torch.enable_grad():
-        outputs = tensors(run_model(clone, pytree.tree_unflatten(leaves, structure)))
+        outputs = tensors(run_model(clone, pytree.tree_unflatten(copies, structure)))
         torch.manual_seed(seed)
         reached = [o for o in outputs if o.requires_grad]
         if reached:
@@ -134,12 +157,18 @@ def _named(network: nn.Module, inputs: list[Any], outputs: list[Tensor]) -> Iter
     for index, output in enumerate(outputs):
         yield f"output {index}" if len(outputs) > 1 else "the output", output.detach()
     for name, parameter in network.named_parameters():
-        yield f"the gradient of {name}", torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        yield f"the gradient of {name}", _gradient(parameter)
     for index, value in enumerate(inputs):
         if isinstance(value, Tensor) and value.requires_grad:
-            yield f"the gradient of input {index}", torch.zeros_like(value) if value.grad is None else value.grad
+            yield f"the gradient of input {index}", _gradient(value)
     for name, buffer in network.named_buffers():
         yield f"the buffer {name}", buffer.detach()
+
+
+def _gradient(tensor: Tensor) -> Tensor:
+    if tensor.grad is None:
+        return torch.zeros_like(tensor)
+    return tensor.grad.to_dense() if tensor.grad.is_sparse else tensor.grad
 
 
 def _asking(value: Any) -> Any:

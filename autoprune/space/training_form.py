@@ -20,10 +20,14 @@ from torch.utils import _pytree as pytree
 from autoprune.errors import TraceError
 from autoprune.space.batch import batch_behaviour
 from autoprune.space.program import Example, Program, record
-from autoprune.space.resize import operator_name
+from autoprune.space.resize import name_of, operator_name
+from autoprune.space.sizes import AffineSize
 
 Modes: TypeAlias = Mapping[str, Mapping[str, tuple[Any, Any]]]
 """Node name -> argument -> its values in evaluation and in training."""
+
+Sizes: TypeAlias = Mapping[str, tuple[tuple[int, AffineSize], ...]]
+"""Value name -> (dimension, size) of what follows the widths."""
 
 
 @final
@@ -110,6 +114,41 @@ def _usual(program: Program) -> Modes:
     """What random operators mostly do, where a model cannot be asked."""
     names = ((node.name, _SWITCHES.get(operator_name(node))) for node in program.nodes if node.op == "call_function")
     return {name: {argument: (False, True)} for name, argument in names if argument}
+
+
+def sizes_of_added(training: Program, program: Program, sizes: Sizes) -> Sizes:
+    """Sizes of random masks and the like that training makes: those of the value that they are combined with.
+
+    A guess by the traced sizes; the networks that follow from it are tried.
+
+    Args:
+        training: the graph of training, with the names of `training_form`.
+        program: that of evaluation.
+        sizes: value name -> (dimension, size) of what follows the widths in it.
+    """
+    known = {node.name for node in program.nodes}
+    found: dict[str, tuple[tuple[int, AffineSize], ...]] = {}
+    for node in training.nodes:
+        if node.op == "call_function" and node.name not in known:
+            beside = _combined_with(node, sizes)
+            if beside is not None:
+                shape, traced = node.meta["shapes"][0], beside.meta["shapes"][0]
+                same = {dim for dim, (n, m) in enumerate(zip(shape, traced, strict=True)) if n == m > 1}
+                found[node.name] = tuple((dim, size) for dim, size in sizes[name_of(beside)] if dim in same)
+    return found
+
+
+def _combined_with(node: fx.Node, sizes: Sizes) -> fx.Node | None:
+    """The first value of known sizes that meets this one, or what is made of it in its shape, in one call."""
+    shape, reached = node.meta["shapes"][0], [node]
+    for value in reached:
+        for user in value.users:
+            for other in user.all_input_nodes:
+                if other is not value and name_of(other) in sizes and len(other.meta["shapes"][0]) == len(shape):
+                    return other
+            if user.meta["shapes"][0] == shape and user not in reached:
+                reached.append(user)
+    return None
 
 
 def _twins(program: Program, other: Program) -> dict[fx.Node, fx.Node]:
