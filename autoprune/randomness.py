@@ -41,7 +41,7 @@ def python_draws() -> Callable[[], bool]:
     """Return a function that says whether Python's or numpy's generator has been used since now."""
 
     def states() -> tuple[object, ...]:
-        legacy = np.random.get_state(legacy=False)["state"]  # type: ignore[call-overload]
+        legacy = np.random.get_state(legacy=False)["state"]
         return random.getstate(), legacy["pos"], legacy["key"].tobytes()
 
     before = states()

@@ -59,11 +59,11 @@ def _inline(graph: fx.Graph, region: fx.Node) -> None:
     if grad is not None:
         for node in inner.graph.nodes:
             if node.op == "call_function":
-                mapping[node].meta["grad"] = grad  # type: ignore[union-attr]
+                mapping[node].meta["grad"] = grad
     outputs = result if isinstance(result, tuple | list) else (result,)
     for user in list(region.users):
         if user.target is operator.getitem:
-            user.replace_all_uses_with(outputs[user.args[1]])
+            user.replace_all_uses_with(outputs[user.args[1]])  # type: ignore[index]
             graph.erase_node(user)
     if region.users:
         region.replace_all_uses_with(outputs[0])

@@ -1,8 +1,8 @@
 """Functions with a backward of their own (`torch.autograd.Function`) in a traced graph.
 
 A graph holds what such a function's forward computes, and channels are followed through that; its backward is in no
-graph. So a node before these calls remembers the function and what it was given: a network that runs the graph calls the
-function there instead (straight-through estimators, gradient reversal).
+graph. So a node before these calls remembers the function and what it was given: a network that runs the graph calls
+the function there instead (straight-through estimators, gradient reversal).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, torch.dtype, torch.device,
 
 @final
 class FunctionCall:
-    """What a marking node calls: nothing in most uses of a graph, the function itself where the graph runs as a network.
+    """What a marking node calls: nothing in most uses of a graph; the function itself where it runs as a network.
 
     Attributes:
         function: the class.
@@ -47,7 +47,8 @@ class FunctionCall:
         """Call the function; return its flat outputs, then the leaves, some of which it may have written into."""
         given = [self.kept.get(i, leaf) for i, leaf in enumerate(leaves)]
         args, kwargs = pytree.tree_unflatten(given, self.structure)
-        return [*pytree.tree_leaves(self.function.apply(*args, **kwargs)), *leaves]
+        made = self.function.apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return [*pytree.tree_leaves(made), *leaves]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FunctionCall) and other.function is self.function
@@ -100,7 +101,7 @@ def watched() -> Iterator[None]:
         finally:
             running.pop()
 
-    _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[assignment, attr-defined]
+    _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[attr-defined]
     try:
         with _DataIsDetached():
             yield
@@ -139,7 +140,7 @@ def _after(node: fx.Node) -> list[fx.Node]:
 
 
 def _node_of(value: Any, tracer: Any) -> Any:
-    slot = get_proxy_slot(value, tracer, None) if isinstance(value, Tensor) else None
+    slot: Any = get_proxy_slot(value, tracer, None) if isinstance(value, Tensor) else None
     return slot.proxy.node if hasattr(slot, "proxy") else None
 
 
@@ -150,7 +151,7 @@ def mark(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if "inside" in node.meta:
             calls.setdefault(node.meta["inside"], []).append(node)
-        given |= {key: node for key in node.meta.get("given", ())}
+        given |= dict.fromkeys(node.meta.get("given", ()), node)
     for seen, inside in calls.items():
         args, kept = [], {}
         for index, leaf in enumerate(seen.leaves):

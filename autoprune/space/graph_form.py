@@ -9,83 +9,30 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.jit._trace import is_tracing
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import SpaceError
 from autoprune.randomness import seeded
 from autoprune.space.batch import batch_behaviour
-from autoprune.space.blocks import without
 from autoprune.space.comparison import tensors
 from autoprune.space.cuts import with_all_blocks
 from autoprune.space.functions import FunctionCall
-from autoprune.space.groups import Block, SearchSpace, Widths, axis_size
+from autoprune.space.graph_plan import Plan
+from autoprune.space.groups import SearchSpace, Widths, axis_size
 from autoprune.space.program import Example, Prepare, Program, call_arguments, run_model
 from autoprune.space.resize import CARRIES_SIZES, Sized, call_resized, named_arguments, operator_name
-from autoprune.space.sizes import AffineSize
 from autoprune.space.slicing import random_ranking, slice_model, tensor_of
 from autoprune.space.training_form import Training, is_plain, sizes_of_added, training_form, without_batch_norms
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What all networks of one space share; never copied.
-
-    Attributes:
-        program: the traced graph.
-        example: the inputs it was traced with.
-        batch: batch size of the example; None where the graph cannot take another one.
-        growing: value name -> dimensions that grow with the batch.
-        counts: node name -> positions among its flat arguments of integers that grow with the batch.
-        sizes: value name -> (dimension, size) of what follows the widths.
-        signature: of the model's forward.
-        training: how training differs from the graph.
-        switches: index of a width -> the block that is left out where it is 0.
-    """
-
-    program: Program
-    example: Example
-    batch: int | None
-    growing: Mapping[str, tuple[int, ...]]
-    counts: Mapping[str, tuple[int, ...]]
-    sizes: Mapping[str, tuple[tuple[int, AffineSize], ...]]
-    signature: inspect.Signature
-    training: Training
-    switches: Mapping[int, Block]
-
-    def at(self, widths: Widths) -> Plan:
-        """The plan without the blocks that these widths leave out."""
-        off = [block for index, block in self.switches.items() if not widths[index]]
-        if not off:
-            return self
-        training = self.training
-        if training.program is not None:
-            training = replace(training, program=without(training.program, off))
-        return replace(self, program=without(self.program, off), training=training)
-
-    @cached_property
-    def placed(self) -> frozenset[str]:
-        """Names of the nodes that say on which device they make something."""
-        programs = (self.program, *([self.training.program] if self.training.program else []))
-        calls = (node for program in programs for node in program.nodes if node.op == "call_function")
-        return frozenset(
-            node.name
-            for node in calls
-            if any(isinstance(leaf, torch.device) for leaf in pytree.tree_leaves((tuple(node.args), dict(node.kwargs))))
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
-        return self
 
 
 def graph_network(
@@ -232,7 +179,7 @@ class _Run:
         in_training = self.graph_plan.training.program if network.training else None
         self._program = in_training or self.graph_plan.program
         self._made: dict[str, list[Any]] = {}  # outputs of functions with a backward of their own
-        self._flat = torch.jit.is_tracing()  # which would not look into them
+        self._flat = is_tracing()  # type: ignore[no-untyped-call]  # which would not look into them
         self._shapes = network._shapes
         self._factor = factor
         self._device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), None)

@@ -161,11 +161,11 @@ def record(model: nn.Module, example: Example, *, prepare: Prepare = nn.Module.e
                 program = tracer(clone, example)
                 lost = flatten(program.graph, program.constants)
                 note_shapes(program.graph)
-                found = {"lost": lost, "draws": draws()}
+                program = replace(program, lost=lost, draws=draws())
         except Exception as error:  # noqa: BLE001 - any error of user code or a tracer becomes one clear message
             refusals.append(error)
         else:
-            return replace(program, seconds=time.process_time() - started, **found)
+            return replace(program, seconds=time.process_time() - started)
     raise TraceError(explain(model, call_arguments(example), refusals)) from refusals[-1]
 
 

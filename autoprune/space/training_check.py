@@ -1,4 +1,4 @@
-"""Whether a graph trains as its model does: outputs, gradients and buffers of one step, at full width, with one seed."""
+"""Whether a graph trains as its model does: outputs, gradients and buffers of a step, at full width, with one seed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_training(space: SearchSpace, model: nn.Module, network: GraphNetwork, 
     graph = GraphNetwork(copy.deepcopy(model), plan, space.full, kind=kind)
     try:
         differing = _differences(model, graph, example, nn.Module.eval)
-    except _CannotRun:  # no gradient reaches anything, and the note below says so
+    except _CannotRunError:  # no gradient reaches anything, and the note below says so
         differing = []
     if differing:
         culprits = ", ".join(plan.program.lost)
@@ -82,16 +82,17 @@ def _in_training(model: nn.Module, graph: GraphNetwork, example: Example) -> str
     for prepare in (nn.Module.train, without_batch_norms):
         try:
             differing = _differences(model, graph, example, prepare)
-        except _CannotRun as error:
+        except _CannotRunError as error:
             failed = error
             continue
         if differing:
-            return f"in training, the traced graph does not do all that the model does: {_listed(differing)} differ{why}"
+            what = "in training, the traced graph does not do all that the model does"
+            return f"{what}: {_listed(differing)} differ{why}"
         return None
     return f"the model cannot be trained on the example ({failed}), so its traced graph may train differently"
 
 
-class _CannotRun(Exception):
+class _CannotRunError(Exception):
     """The model itself fails."""
 
 
@@ -115,7 +116,7 @@ def _compared(
     try:
         expected = _step(model, example, prepare, seed)
     except Exception as error:
-        raise _CannotRun(f"{type(error).__name__}: {first_line(error)}") from error
+        raise _CannotRunError(f"{type(error).__name__}: {first_line(error)}") from error
     try:
         found = _step(graph, example, prepare, seed)
     except Exception:  # noqa: BLE001 - what the model runs and the graph does not

@@ -99,7 +99,9 @@ def test_what_training_changes_does_not_go_unseen(name: str, monkeypatch: pytest
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_lost_backward_does_not_go_unseen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flatten, "mark", lambda graph: None)
-    with pytest.raises(SpaceError, match=r"can only be cut as its traced graph, .* does not train like Net: .*gradient"):
+    with pytest.raises(
+        SpaceError, match=r"can only be cut as its traced graph, .* does not train like Net: .*gradient"
+    ):
         verified(name)
 
 
@@ -222,5 +224,7 @@ def test_blocks_are_left_out_of_the_graph_of_training_too() -> None:
 
 
 def test_a_batch_of_one_is_compared_without_batch_norms() -> None:
-    model = baked(lambda n, y: n.norm(y.mean((2, 3), keepdim=True)) + n.part(y), norm=nn.BatchNorm2d(16), part=Statistics(16))
+    model = baked(
+        lambda n, y: n.norm(y.mean((2, 3), keepdim=True)) + n.part(y), norm=nn.BatchNorm2d(16), part=Statistics(16)
+    )
     assert not verify(model, trace(model, image()[:1])).space.notes
