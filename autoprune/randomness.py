@@ -37,6 +37,17 @@ def untouched() -> Iterator[None]:
         restore()
 
 
+def python_draws() -> Callable[[], bool]:
+    """Return a function that says whether Python's or numpy's generator has been used since now."""
+
+    def states() -> tuple[object, ...]:
+        legacy = np.random.get_state(legacy=False)["state"]
+        return random.getstate(), legacy["pos"], legacy["key"].tobytes()
+
+    before = states()
+    return lambda: states() != before
+
+
 def isolated(items: Iterable[T], *generators: torch.Generator, seed: int) -> Iterator[T]:
     """Iterate `items` so that what it draws comes from `seed` and the loop around it notices nothing.
 

@@ -160,6 +160,7 @@ def _notes(record: RunRecord) -> Iterable[str]:
     if record.chances:
         chances = " and ".join(f"{100 * chance:.0f} % for {name}" for name, chance in record.chances.items())
         yield f"By that model, the winner scores higher before any final training with a probability of {chances}."
+    yield from (f"{note[:1].upper()}{note[1:]}." for note in record.space.notes)
     yield from _engine(record.provenance.get("engine"))
     if "flops" in record.full_costs:
         yield FLOPS

@@ -130,6 +130,8 @@ def without(program: Program, blocks: Sequence[Block]) -> Program:
     if not blocks:
         return program
     graph = copy.deepcopy(program.graph)
+    for node, copied in zip(program.nodes, graph.nodes, strict=True):
+        copied.name = node.name  # a copy gives what is called like a builtin (input) another name
     nodes = {node.name: node for node in graph.nodes}
     for block in reversed(blocks):  # a block's input may be the output of the block before
         nodes[block.output].replace_all_uses_with(nodes[block.input])

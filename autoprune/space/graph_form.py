@@ -9,71 +9,34 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.jit._trace import is_tracing
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from autoprune.errors import SpaceError, TraceError
-from autoprune.space.blocks import without
-from autoprune.space.groups import Block, SearchSpace, Widths, axis_size
-from autoprune.space.program import Example, Program, call_arguments, record
+from autoprune.errors import SpaceError
+from autoprune.randomness import seeded
+from autoprune.space.batch import batch_behaviour
+from autoprune.space.comparison import tensors
+from autoprune.space.cuts import with_all_blocks
+from autoprune.space.functions import FunctionCall
+from autoprune.space.graph_plan import Plan
+from autoprune.space.groups import SearchSpace, Widths, axis_size
+from autoprune.space.program import Example, Prepare, Program, call_arguments, run_model
 from autoprune.space.resize import CARRIES_SIZES, Sized, call_resized, named_arguments, operator_name
-from autoprune.space.sizes import AffineSize
-from autoprune.space.slicing import tensor_of
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What all networks of one space share; never copied.
-
-    Attributes:
-        program: the traced graph.
-        example: the inputs it was traced with.
-        batch: batch size of the example; None where the graph cannot take another one.
-        growing: value name -> dimensions that grow with the batch.
-        counts: node name -> positions among its flat arguments of integers that grow with the batch.
-        sizes: value name -> (dimension, size) of what follows the widths.
-        signature: of the model's forward.
-        switches: index of a width -> the block that is left out where it is 0.
-    """
-
-    program: Program
-    example: Example
-    batch: int | None
-    growing: Mapping[str, tuple[int, ...]]
-    counts: Mapping[str, tuple[int, ...]]
-    sizes: Mapping[str, tuple[tuple[int, AffineSize], ...]]
-    signature: inspect.Signature
-    switches: Mapping[int, Block]
-
-    def at(self, widths: Widths) -> Plan:
-        """The plan without the blocks that these widths leave out."""
-        off = [block for index, block in self.switches.items() if not widths[index]]
-        return replace(self, program=without(self.program, off)) if off else self
-
-    @cached_property
-    def placed(self) -> frozenset[str]:
-        """Names of the nodes that say on which device they make something."""
-        calls = (node for node in self.program.nodes if node.op == "call_function")
-        return frozenset(
-            node.name
-            for node in calls
-            if any(isinstance(leaf, torch.device) for leaf in pytree.tree_leaves((tuple(node.args), dict(node.kwargs))))
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
-        return self
+from autoprune.space.slicing import random_ranking, slice_model, tensor_of
+from autoprune.space.training_form import Training, is_plain, sizes_of_added, training_form, without_batch_norms
 
 
 def graph_network(
-    model: nn.Module, program: Program, space: SearchSpace, example: Example, *, batch: bool = True
+    model: nn.Module, program: Program, space: SearchSpace, example: Example, *, trained: bool = True
 ) -> GraphNetwork:
     """The full network in graph form, with copies of the model's tensors.
 
@@ -82,24 +45,59 @@ def graph_network(
         program: its graph.
         space: its space, with the layouts of all values.
         example: the inputs it was traced with.
-        batch: find out how the graph takes other batch sizes, which traces the model once more.
+        trained: find out how the graph takes other batch sizes and what training changes, which traces the model twice
+            more.
     """
-    size, growing, counts = _batch_behaviour(model, program, example) if batch else (None, {}, {})
     sizes = {step.name: tuple((dim, axis_size(axis, space.groups)) for dim, axis in step.axes) for step in space.steps}
-    plan = Plan(program, example, size, growing, counts, sizes, inspect.signature(model.forward), space.switches)
-    return GraphNetwork(copy.deepcopy(model), plan, space.full)
+    size, growing, counts = batch_behaviour(model, program, example) if trained else (None, {}, {})
+    training = training_form(model, program, example) if trained else Training()
+    if training.program is not None:
+        growing, counts = {**training.growing, **growing}, {**training.counts, **counts}
+        sizes |= sizes_of_added(training.program, program, sizes)
+    signature = inspect.signature(model.forward)
+    plan = Plan(program, example, size, growing, counts, sizes, signature, training, space.switches)
+    network = GraphNetwork(copy.deepcopy(model), plan, space.full)
+    if training.program is None or _trains_when_cut(network, space):
+        return network
+    problem = "forward does something in training that its graph does not follow to other widths"
+    training = replace(training, program=None, problem=problem)
+    return GraphNetwork(network, replace(plan, training=training), space.full, kind=type(model).__name__)
+
+
+def step_of_cut(network: GraphNetwork, space: SearchSpace, prepare: Prepare) -> None:
+    """Run the network of the smallest widths forward and backward; raises whatever that raises.
+
+    Args:
+        network: the full network in graph form; only read.
+        space: its space.
+        prepare: brings the cut network into the mode that is tried.
+    """
+    widths = with_all_blocks(space, space.smallest)
+    cut = slice_model(network, space, widths, random_ranking(space, np.random.default_rng(0)))
+    prepare(cut)
+    with seeded(0), torch.enable_grad():
+        outputs = [o for o in tensors(run_model(cut, network.graph_plan.example)) if o.requires_grad]
+        torch.autograd.backward(outputs, [torch.ones_like(o) for o in outputs])
+
+
+def _trains_when_cut(network: GraphNetwork, space: SearchSpace) -> bool:
+    try:
+        step_of_cut(network, space, without_batch_norms)
+    except Exception:  # noqa: BLE001 - sizes that do not fit, or code of the user's own, may fail in any way
+        return False
+    return True
 
 
 class GraphNetwork(nn.Module):
     """A network that runs as the graph it was traced to; see `graph_network`."""
 
-    def __init__(self, model: nn.Module, plan: Plan, widths: Widths) -> None:
+    def __init__(self, model: nn.Module, plan: Plan, widths: Widths, *, kind: str | None = None) -> None:
         super().__init__()
         self.training = model.training
         self._parameters, self._buffers, self._modules = model._parameters, model._buffers, model._modules
         self._non_persistent_buffers_set = model._non_persistent_buffers_set
         self.graph_plan = plan
-        self._traced_class = type(model).__name__
+        self._traced_class = kind or type(model).__name__
         self.follow_widths(widths)
 
     def follow_widths(self, widths: Widths) -> None:
@@ -142,6 +140,11 @@ class GraphNetwork(nn.Module):
             return args, kwargs
         return tuple(given[name] for name in names), {name: given[name] for name in traced_kwargs}
 
+    @property
+    def traced_class(self) -> str:
+        """Name of the class that was traced."""
+        return self._traced_class
+
     def extra_repr(self) -> str:
         """Name the class that was traced."""
         return f"graph of {self._traced_class}"
@@ -173,21 +176,34 @@ class _Run:
     def __init__(self, network: GraphNetwork, factor: tuple[int, int]) -> None:
         self._network = network
         self.graph_plan = network.graph_plan
+        in_training = self.graph_plan.training.program if network.training else None
+        self._program = in_training or self.graph_plan.program
+        self._made: dict[str, list[Any]] = {}  # outputs of functions with a backward of their own
+        self._flat = is_tracing()  # type: ignore[no-untyped-call]  # which would not look into them
         self._shapes = network._shapes
         self._factor = factor
         self._device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), None)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self.graph_plan.program.run(kwargs or args, self._place, self._call)
+        return self._program.run(kwargs or args, self._place, self._call)
 
     def _place(self, node: fx.Node, given: Any) -> Any:
-        if node.name in self.graph_plan.program.tensors:
-            return tensor_of(self._network, self.graph_plan.program.tensors[node.name][0])
-        if node.name in self.graph_plan.program.constants and self._device is not None:
+        if node.name in self._program.tensors:
+            return tensor_of(self._network, self._program.tensors[node.name][0])
+        if node.name in self._program.constants and self._device is not None:
             return given.to(self._device)
         return given
 
     def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        inside = None if self._flat else node.meta.get("function")
+        if inside:
+            marker, position = inside
+            return None if position is None else self._made[marker][position]
+        grad = node.meta.get("grad")
+        with nullcontext() if grad is None else torch.set_grad_enabled(grad):
+            return self._run(node, args, kwargs)
+
+    def _run(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         name = operator_name(node)
         if name == "getitem":
             return args[0][args[1]]
@@ -195,31 +211,38 @@ class _Run:
             args, kwargs = self._scaled(node, args, kwargs)
         if node.name in self.graph_plan.placed and self._device is not None:
             args, kwargs = pytree.tree_map_only(torch.device, lambda _: self._device, (args, kwargs))
+        if isinstance(node.target, FunctionCall):
+            self._made[node.name] = [] if self._flat else node.target.apply(args)
+            return None
+        modes = self.graph_plan.training.modes.get(node.name)
+        if modes:
+            trains = self._caller(node).training
+            chosen = {argument: pair[trains] for argument, pair in modes.items()}
+            args, kwargs = (), named_arguments(node, args, kwargs) | chosen
         if name in CARRIES_SIZES:
             shape, before = partial(self._shape, node), partial(self._before, node)
             return call_resized(Sized(node, named_arguments(node, args, kwargs), shape, before))
         if name == "batch_norm":
             return self._batch_norm(node, args, kwargs)
-        if name in ("dropout", "dropout_", "feature_dropout", "alpha_dropout"):
-            return self._dropout(node, args, kwargs)
         return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def _caller(self, node: fx.Node) -> nn.Module:
+        """The module whose forward makes this call; the whole network where the tracer does not say."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        return self._network.get_submodule(stack[-1][0]) if stack else self._network
 
     def _batch_norm(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        """As the module that owns the running statistics would: its training flag, momentum and counter."""
+        """As the module of torch that owns the running statistics would: its training flag, momentum and counter."""
+        given = named_arguments(node, args, kwargs)
         owner = self._owner_of(named_arguments(node, node.args, node.kwargs).get("running_mean"))
-        if isinstance(owner, _BatchNorm):
-            return _BatchNorm.forward(owner, args[0])  # a subclass may add an activation, which has a node of its own
+        if isinstance(owner, _BatchNorm) and is_plain(owner):
+            known = node.meta.get("nn_module_stack")
+            if self._caller(node) is owner if known else given.get("weight") is owner.weight:
+                return _BatchNorm.forward(owner, given["input"])
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
-    def _dropout(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        arguments = named_arguments(node, args, kwargs)
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        module = self._network.get_submodule(stack[-1][0]) if stack else self._network
-        arguments["train"] = arguments["train"] or module.training
-        return node.target(**arguments)  # type: ignore[operator]
-
     def _owner_of(self, tensor: Any) -> nn.Module | None:
-        known = self.graph_plan.program.tensors.get(getattr(tensor, "name", ""))
+        known = self._program.tensors.get(getattr(tensor, "name", ""))
         return self._network.get_submodule(known[0].rpartition(".")[0]) if known else None
 
     def _shape(self, node: fx.Node, index: int | None) -> tuple[int, ...]:
@@ -244,55 +267,3 @@ class _Run:
             leaves[i] = leaves[i] * self._factor[0] // self._factor[1]
         scaled: tuple[Any, Any] = pytree.tree_unflatten(leaves, structure)
         return scaled
-
-
-def _batch_behaviour(
-    model: nn.Module, program: Program, example: Example
-) -> tuple[int | None, dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """Find what grows with the batch by tracing once more with two batches; (None, {}, {}) where that fails."""
-    nothing: tuple[None, dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]] = (None, {}, {})
-    batch = next((v.shape[0] for v in pytree.tree_leaves(example) if isinstance(v, Tensor) and v.ndim), None)
-    if not batch:
-        return nothing
-
-    def twice(value: Any) -> Any:
-        return torch.cat([value, value]) if isinstance(value, Tensor) and value.ndim and len(value) == batch else value
-
-    try:
-        other = record(model, pytree.tree_map(twice, example))
-    except TraceError:
-        return nothing
-    if [n.target for n in program.nodes if n.op != "placeholder"] != [
-        n.target for n in other.nodes if n.op != "placeholder"
-    ]:
-        return nothing
-    pairs = zip(program.constants.values(), other.constants.values(), strict=False)
-    if any(one.shape != two.shape or not torch.equal(one, two) for one, two in pairs):
-        return nothing  # made from the batch size
-    growing: dict[str, tuple[int, ...]] = {}
-    counts: dict[str, tuple[int, ...]] = {}
-    for node, twin in zip(program.nodes, other.nodes, strict=True):
-        for name, shape, double in _shapes(node, twin):
-            if any(m not in (n, 2 * n) for n, m in zip(shape, double, strict=True)):
-                return nothing
-            growing[name] = tuple(d for d, (n, m) in enumerate(zip(shape, double, strict=True)) if m != n)
-        flat, flat_twin = (pytree.tree_leaves((tuple(n.args), dict(n.kwargs))) for n in (node, twin))
-        changed = [i for i, (a, b) in enumerate(zip(flat, flat_twin, strict=True)) if isinstance(a, int) and a != b]
-        if any(isinstance(x, float) and x != y for x, y in zip(flat, flat_twin, strict=True)):
-            return nothing
-        if node.op == "call_function" and changed:
-            if any(flat_twin[i] != 2 * flat[i] for i in changed):
-                return nothing
-            counts[node.name] = tuple(changed)
-    return batch, {name: dims for name, dims in growing.items() if dims}, counts
-
-
-def _shapes(node: fx.Node, twin: fx.Node) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-    """(name, shape, shape of the twin) of every tensor that two corresponding nodes make."""
-    made, other = node.meta.get("val"), twin.meta.get("val")
-    if isinstance(made, Tensor) and isinstance(other, Tensor):
-        return [(node.name, tuple(made.shape), tuple(other.shape))]
-    if isinstance(made, list | tuple) and isinstance(other, list | tuple):
-        pairs = enumerate(zip(made, other, strict=False))
-        return [(f"{node.name}.{i}", tuple(a.shape), tuple(b.shape)) for i, (a, b) in pairs if isinstance(a, Tensor)]
-    return []

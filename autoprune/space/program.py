@@ -6,7 +6,6 @@ import copy
 import hashlib
 import io
 import logging
-import operator
 import re
 import time
 import warnings
@@ -21,11 +20,16 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import TraceError
-from autoprune.randomness import untouched
+from autoprune.randomness import python_draws, untouched
+from autoprune.space.flatten import flatten, note_shapes
+from autoprune.space.functions import watched
 from autoprune.space.refusal import explain
 
 Example: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What a model is called with: one tensor, positional inputs, or keyword inputs."""
+
+Prepare: TypeAlias = Callable[[nn.Module], object]
+"""Brings a copy of a model into the mode in which it is traced."""
 
 
 def call_arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -55,6 +59,8 @@ class Program:
         tracer: who recorded it.
         seconds: CPU seconds that took.
         decides: forward reads values (`if`, `.item()`); the graph holds what it decided for the example only.
+        lost: functions with a backward of their own that the graph cannot keep.
+        draws: forward draws from the generators of Python or numpy; the graph holds what it drew.
     """
 
     graph: fx.Graph
@@ -65,6 +71,8 @@ class Program:
     tracer: Literal["torch.export", "make_fx"]
     seconds: float
     decides: bool = False
+    lost: tuple[str, ...] = ()
+    draws: bool = False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -121,10 +129,16 @@ class Program:
         raise AssertionError("a graph ends with its output")
 
 
-def record(model: nn.Module, example: Example) -> Program:
+def record(model: nn.Module, example: Example, *, prepare: Prepare = nn.Module.eval) -> Program:
     """Trace a copy of the model in evaluation mode; flags, weights and global random state stay as they are.
 
-    `torch.export` first; where it refuses, `make_fx` runs the example for real and records what happens.
+    `torch.export` first; where it refuses, `make_fx` runs the example for real and records what happens. Gradients are
+    switched on, so that the graph can say where forward switches them off; no tensor asks for one.
+
+    Args:
+        model: any module; only read.
+        example: what it is called with.
+        prepare: brings the copy into the mode that is traced.
 
     Raises:
         TraceError: both refuse; names the line of `forward` and what to change.
@@ -133,7 +147,8 @@ def record(model: nn.Module, example: Example) -> Program:
     refusals: list[Exception] = []
     tracers: tuple[Callable[[nn.Module, Example], Program], ...] = (_export, _make_fx)
     try:
-        clone = copy.deepcopy(model).eval()
+        clone = copy.deepcopy(model).requires_grad_(False)
+        prepare(clone)
     except Exception as error:
         raise TraceError(
             f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0][:160]}): it holds a tensor that is "
@@ -141,10 +156,12 @@ def record(model: nn.Module, example: Example) -> Program:
         ) from error
     for tracer in tracers:
         try:
-            with untouched(), _quiet(), torch.no_grad(), _plain_attention():
+            with untouched(), _quiet(), torch.enable_grad(), _plain_attention(), watched():
+                draws = python_draws()
                 program = tracer(clone, example)
-                _flatten(program.graph)
-                _note_shapes(program.graph)
+                lost = flatten(program.graph, program.constants)
+                note_shapes(program.graph)
+                program = replace(program, lost=lost, draws=draws())
         except Exception as error:  # noqa: BLE001 - any error of user code or a tracer becomes one clear message
             refusals.append(error)
         else:
@@ -214,53 +231,6 @@ def _make_fx(model: nn.Module, example: Example) -> Program:
         graph.erase_node(node)
     inputs = tuple(names[len(named) :])
     return Program(graph, tensors, constants, inputs, out_spec[-1], "make_fx", 0.0, decides)  # type: ignore[arg-type]
-
-
-def _flatten(graph: fx.Graph) -> None:
-    """Put the content of regions (autocast, no_grad) in their place, and drop what nobody reads."""
-    module = graph.owning_module
-    region = next((n for n in graph.nodes if isinstance(n.target, torch._ops.HigherOrderOperator)), None)
-    while region is not None:
-        body = next((a for a in region.args if isinstance(a, fx.Node) and a.op == "get_attr"), None)
-        if body is None or str(region.target) not in _REGIONS:
-            raise TraceError(f"{region.target} has no flat form")
-        inner = getattr(module, str(body.target))
-        operands = region.args[region.args.index(body) + 1 :]
-        mapping = dict(zip((n for n in inner.graph.nodes if n.op == "placeholder"), operands, strict=True))
-        with graph.inserting_before(region):
-            result = graph.graph_copy(inner.graph, mapping)
-        outputs = result if isinstance(result, tuple | list) else (result,)
-        for user in list(region.users):
-            if user.target is operator.getitem:
-                user.replace_all_uses_with(outputs[user.args[1]])
-                graph.erase_node(user)
-        if region.users:
-            region.replace_all_uses_with(outputs[0])
-        graph.erase_node(region)
-        region = next((n for n in graph.nodes if isinstance(n.target, torch._ops.HigherOrderOperator)), None)
-    for node in reversed(list(graph.nodes)):
-        pure = node.op == "get_attr" or (node.op == "call_function" and not _has_effect(node))
-        if pure and not node.users:
-            graph.erase_node(node)
-    if any(node.op == "get_attr" for node in graph.nodes):
-        raise NotImplementedError("forward makes objects that are no tensors (a random generator)")
-
-
-def _note_shapes(graph: fx.Graph) -> None:
-    """Keep traced shapes as plain numbers: torch.jit.trace, and with it fvcore, cannot read those of fake tensors."""
-    for node in graph.nodes:
-        made = node.meta.get("val")
-        parts = made if isinstance(made, list | tuple) else [made]
-        shapes = [tuple(int(n) for n in part.shape) if isinstance(part, Tensor) else () for part in parts]
-        node.meta["shapes"] = shapes
-
-
-_REGIONS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
-
-
-def _has_effect(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor, fx
 
+from autoprune.space.functions import MARK
 from autoprune.space.rules.norms import whole_groups
 
 Arguments: TypeAlias = dict[str, Any]
@@ -64,6 +65,10 @@ def named_arguments(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any
     """Arguments by the names of the operator's schema."""
     names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
     return dict(zip(names, args, strict=False)) | dict(kwargs)
+
+
+NO_KERNEL = ("getitem", MARK)
+"""Operator names that stand for no computation."""
 
 
 def call_resized(call: Sized) -> Any:
@@ -176,6 +181,7 @@ SPLITS = frozenset({"split", "split_with_sizes", "chunk", "tensor_split"})
 RESIZE: dict[str, Callable[[Sized], Arguments]] = {
     **dict.fromkeys(["view", "reshape", "_unsafe_view", "expand", "broadcast_to"], _size),
     **dict.fromkeys(["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"], _size),
+    **dict.fromkeys(["rand", "randn"], _size),
     **dict.fromkeys(["layer_norm", "rms_norm"], _normalized_shape),
     **dict.fromkeys(["conv1d", "conv2d", "conv3d", "convolution"], _depthwise),
     **dict.fromkeys(["lstm", "gru", "rnn_tanh", "rnn_relu"], _states),

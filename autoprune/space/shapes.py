@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from autoprune.space.activations import Frames, module_calls
 from autoprune.space.groups import AxisLayout, SearchSpace, TensorLayout, axis_size
 from autoprune.space.program import Program
-from autoprune.space.resize import named_arguments, operator_name
+from autoprune.space.resize import NO_KERNEL, named_arguments, operator_name
 from autoprune.space.sizes import Activation, AffineSize, KernelCall
 
 Sizes: TypeAlias = tuple[AffineSize, ...]
@@ -87,7 +87,7 @@ class _Walk:
         self._fixed: set[fx.Node] = set()  # parameters, buffers, constants
         self._last: dict[int, int] = {}  # activation that owns its memory -> last call that needs it
         self._made_by: dict[int, int | None] = {}  # activation -> the call that makes it
-        calls = [n for n in program.nodes if n.op == "call_function" and operator_name(n) != "getitem"]
+        calls = [n for n in program.nodes if n.op == "call_function" and operator_name(n) not in NO_KERNEL]
         self._frames = Frames(calls) if space.form == "module" else None
 
     def space(self) -> SearchSpace:
@@ -95,7 +95,7 @@ class _Walk:
         for node in self._program.nodes:
             if node.op == "placeholder":
                 self._place(node)
-            elif node.op == "call_function" and operator_name(node) != "getitem":
+            elif node.op == "call_function" and operator_name(node) not in NO_KERNEL:
                 self._call(node)
         for value in self._program.outputs:
             if isinstance(value, fx.Node):

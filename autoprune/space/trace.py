@@ -16,6 +16,7 @@ from autoprune.space.assemble import assemble
 from autoprune.space.blocks import find_blocks, offer_blocks, with_calls
 from autoprune.space.calls import Call, LabelGraph, Parameter, WeightLabels
 from autoprune.space.choices import apply_options, freeze_groups
+from autoprune.space.functions import FunctionCall
 from autoprune.space.groups import SearchSpace
 from autoprune.space.labels import FIXED, tighten, varies
 from autoprune.space.program import Example, Program, record
@@ -104,6 +105,8 @@ class _Labelling:
     def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         if node.target is operator.getitem:
             return args[0][args[1]]
+        if isinstance(node.target, FunctionCall):
+            return None
         call = _describe(node, args, kwargs)
         self._graph.node = node.name
         rule = pointwise if is_pointwise(node.target) and call.tensors else RULES.get(call.name, unknown)

@@ -24,7 +24,7 @@ from autoprune.space.choices import freeze_groups
 from autoprune.space.comparison import TOLERANCE, first_line, in_double, relative, tensors, varied
 from autoprune.space.cuts import common_widths, halves, with_all_blocks
 from autoprune.space.flop_check import counted_by_fvcore, multiply_adds
-from autoprune.space.graph_form import graph_network
+from autoprune.space.graph_form import GraphNetwork, graph_network
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.masked import run_masked
 from autoprune.space.program import Example, Program, run_model
@@ -32,6 +32,7 @@ from autoprune.space.scramble import runs_in_training, scrambled, telling
 from autoprune.space.shapes import with_shapes
 from autoprune.space.slicing import Ranking, random_ranking, slice_model
 from autoprune.space.trace import Traced
+from autoprune.space.training_check import check_training
 
 _RANDOM_CUTS = 3
 
@@ -75,7 +76,12 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
             _check_groups(space)
             space, worst = trial.run(space)
         trial.check_flops(space)
-    return _with_network(model, traced, space, worst)
+    verified = _with_network(model, traced, space, worst)
+    if not isinstance(verified.network, GraphNetwork):
+        return verified
+    with untouched():
+        checked = check_training(verified.space, trial._model, verified.network, trial._example)
+    return replace(verified, space=checked)
 
 
 def unverified(model: nn.Module, traced: Traced) -> Verified:
@@ -265,7 +271,7 @@ class _Trial:
         if space.form == "module":
             return slice_model(self._model, space, widths, ranking)
         if id(space) not in self._graphs:
-            self._graphs = {id(space): graph_network(self._model, self._program, space, self._example, batch=False)}
+            self._graphs = {id(space): graph_network(self._model, self._program, space, self._example, trained=False)}
         return slice_model(self._graphs[id(space)], space, widths, ranking)
 
     def _graph_works(self, space: SearchSpace) -> bool:
@@ -276,7 +282,7 @@ class _Trial:
         if self._program.tracer == "make_fx":
             examples += [tree_map(partial(varied, factor=factor), self._example) for factor in (-1.0, 3.0)]
         try:
-            graph = graph_network(self._model, self._program, space, self._example, batch=False)
+            graph = graph_network(self._model, self._program, space, self._example, trained=False)
             pairs = [
                 pair
                 for example in examples

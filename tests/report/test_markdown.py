@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ def test_names_from_users_break_no_table(tmp_path: Path) -> None:
     assert widths
     assert all(len({len(row) for row in rows(table)}) == 1 for table in tables)
     assert "<script>" not in text
+
+
+def test_notes_of_the_space_are_told(tmp_path: Path) -> None:
+    record = example_run()
+    noted = replace(record, space=replace(record.space, notes=("in training, the traced graph does less",)))
+    assert "- In training, the traced graph does less." in render(noted, tmp_path)
 
 
 def test_a_run_without_frozen_or_failed_parts_says_so(tmp_path: Path) -> None:

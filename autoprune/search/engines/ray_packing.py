@@ -131,6 +131,7 @@ def _flat(graph: fx.Graph) -> list[tuple[Any, ...]]:
         args, kwargs = cast("Any", fx.node.map_arg)((node.args, node.kwargs), position.__getitem__)
         stack = {key: (path, str(kind)) for key, (path, kind) in (node.meta.get("nn_module_stack") or {}).items()}
         notes = {"shapes": node.meta.get("shapes"), "nn_module_stack": stack}
+        notes |= {key: node.meta[key] for key in ("function", "grad") if key in node.meta}
         rows.append((node.op, node.target, node.name, _plain(args), _plain(kwargs), notes))
     return rows
 

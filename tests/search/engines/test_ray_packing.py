@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -129,6 +130,43 @@ def test_a_graph_trains_as_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         bench.task.train(network, epochs=1, seed=3)
         scores.append(network.state_dict())
     assert all(torch.equal(scores[0][name], scores[1][name]) for name in scores[0])
+
+
+class Negated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x * 1
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        return -grads[0]
+
+
+class Reversed(nn.Module):
+    """Gradients that are turned round, and some that are stopped, around a view with a channel count in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 6, 3), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = Negated.apply(self.first(x)).view(-1, 6, 36)
+        with torch.no_grad():
+            scale = y.abs().mean(2)
+        out: torch.Tensor = self.last(y.mean(2) * scale)
+        return out
+
+
+def test_gradients_of_a_graph_that_has_arrived_are_those_of_before() -> None:
+    torch.manual_seed(0)
+    network = autoprune.trace(Reversed(), IMAGES[:1])._in_form(model := Reversed())
+    assert type(network).__name__ == "GraphNetwork"
+    gradients = []
+    for one in (model, unpack(pack(network, "it"))):
+        one(IMAGES).sum().backward()
+        gradients.append(one.first.weight.grad)
+    assert gradients[0].abs().max() > 0
+    assert torch.allclose(gradients[0], gradients[1])
 
 
 def test_what_cannot_travel_is_named() -> None:
