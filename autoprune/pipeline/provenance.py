@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from autoprune.config import Job
-from autoprune.environment import variables
+from autoprune.environment import is_withheld, variables
 from autoprune.redaction import masked
 from autoprune.report.facts import flat
 from autoprune.search.run_directory import RunDirectory
@@ -44,8 +44,9 @@ def changes(directory: RunDirectory, job: Job) -> str:
         for key in before
         if after.get(key, before[key]) != before[key] and not key.startswith("engine.")
     ]
-    if not changed and (taken := variables(yaml.safe_load(job.text))):
-        return f" (its job.yaml is as it was, but takes values from the environment: {', '.join(taken)})"
+    taken = [name for name in variables(yaml.safe_load(texts[1])) if not is_withheld(name)]
+    if taken and not changed:
+        return f" (its job.yaml takes values from the environment: {', '.join(taken)})"
     return f" ({', '.join(changed)})" if changed else ""
 
 
