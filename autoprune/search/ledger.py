@@ -66,8 +66,8 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
         hidden = known and masked(str(error), known=known) != str(error)
         raise RunError(
             f"ledger {masked(url or str(journal))} cannot be opened: {reason}. Set search.storage to an Optuna "
-            f"storage URL such as sqlite:///trials.db in a folder that can be written, or leave it out for a journal in "
-            f"the run directory"
+            f"storage URL such as sqlite:///trials.db in a folder that can be written, or leave it out for a journal "
+            f"in the run directory"
         ) from (None if hidden else error)
 
 

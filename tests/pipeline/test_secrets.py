@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -70,7 +71,13 @@ class Telling:
 
 def test_no_file_of_a_run_from_python_holds_a_secret(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     url, model = url_of(tmp_path), perceptron()
-    given = {"trials": 6, "score_func": Telling(url), "train_func": None, "verdict": None, "storage": url}
+    given: dict[str, Any] = {
+        "trials": 6,
+        "score_func": Telling(url),
+        "train_func": None,
+        "verdict": None,
+        "storage": url,
+    }
     result = regression(tmp_path / "run", model, progress="plain", **given)
     (failed,) = [trial for trial in result.trials if trial.error]
     assert f"ConnectionError: could not connect to {url_of(tmp_path, '***')}" in (failed.error or "")
@@ -78,7 +85,8 @@ def test_no_file_of_a_run_from_python_holds_a_secret(tmp_path: Path, capfd: pyte
     assert SECRET not in "".join(capfd.readouterr())
     assert str(tmp_path / "trials.db") in (tmp_path / "run" / "report.md").read_text(), "the rest of the URL is shown"
     unfinish(tmp_path / "run")
-    resumed = regression(tmp_path / "run", model, resume=True, **given | {"storage": url_of(tmp_path, "hunter3")})
+    given |= {"storage": url_of(tmp_path, "hunter3"), "score_func": Telling(url)}
+    resumed = regression(tmp_path / "run", model, resume=True, **given)
     assert resumed.widths == result.widths, "another password is no other job"
     assert holding(tmp_path, "hunter3") == []
 
