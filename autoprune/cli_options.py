@@ -96,7 +96,7 @@ def chosen_engine(own: EngineOptions, name: str | None, address: str | None, wor
 
     given = {key: value for key, value in (("address", address), ("workers", workers)) if value is not None}
     name = name or ("ray" if given else own.name)
-    kept = own.model_dump(exclude_defaults=True) if name == own.name else {}
+    kept = own.model_dump(exclude_unset=True) if name == own.name else {}
     return validated(EngineOptions, {**kept, "name": name, **given}, "--engine")
 
 

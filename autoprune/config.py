@@ -14,12 +14,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from autoprune.engine_options import EngineOptions
+from autoprune.environment import Reference, expanded, written
 from autoprune.errors import suggest
 from autoprune.validation import read_mapping, validated
 
@@ -228,14 +230,16 @@ class Job(_Strict):
     search: SearchOptions = SearchOptions()
     verdict: VerdictOptions = VerdictOptions()
     engine: EngineOptions = Field(
-        EngineOptions(), exclude=True, description="not what a run depends on: it may be resumed on another one"
+        EngineOptions(), exclude=True, description="a run may be resumed on another one that does the same to trials"
     )
+    _references: dict[tuple[str | int, ...], Reference] = PrivateAttr(default_factory=dict)
 
     @property
     def text(self) -> str:
-        """The job as a file, its engine included; paths and defaults as they were found."""
+        """The job as a file, its engine included; paths and defaults as they were found, no secrets."""
         engine = {"name": self.engine.name, **self.engine.model_dump(mode="json", exclude_defaults=True)}
-        return yaml.safe_dump({**self.model_dump(mode="json"), "engine": engine}, sort_keys=False)
+        data = written({**self.model_dump(mode="json"), "engine": engine}, self._references)
+        return yaml.safe_dump(data, sort_keys=False)
 
     @property
     def family(self) -> tuple[Job, ...]:
@@ -275,12 +279,16 @@ class Job(_Strict):
 
 
 def load_job(path: Path) -> Job:
-    """Read a job file.
+    """Read a job file; `${NAME}` in any of its values is that of the environment.
 
     Raises:
+        UnsetVariableError: it refers to what is not set in the environment.
         ConfigError: the file is missing, not YAML, or has an unknown key or a value out of range; all are named.
     """
-    return validated(Job, read_mapping(path), str(path), folders=(path.parent, path.parent.parent))
+    data, references = expanded(read_mapping(path), str(path))
+    job = validated(Job, data, str(path), folders=(path.parent, path.parent.parent))
+    job._references = references
+    return job
 
 
 def load_space_options(path: Path) -> SpaceOptions:

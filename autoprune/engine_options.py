@@ -46,6 +46,11 @@ class EngineOptions(BaseModel):
     )
     dashboard: str = Field("127.0.0.1", description="host that ray's dashboard listens on, for an instance of its own")
 
+    @property
+    def of_trials(self) -> dict[str, Any]:
+        """The options that change how trials end; a run keeps those that it began with, on any engine."""
+        return {key: getattr(self, key) for key in ("scheduler", "time_limit", "memory_limit")}
+
     @model_validator(mode="before")
     @classmethod
     def _plain_name(cls, value: Any) -> Any:
@@ -53,11 +58,12 @@ class EngineOptions(BaseModel):
 
     @model_validator(mode="after")
     def _of_this_engine(self) -> EngineOptions:
-        given = [key for key in sorted(self.model_fields_set - {"name"}) if getattr(self, key) != _default(self, key)]
+        given = [key for key in sorted(self.model_fields_set - {"name"}) if getattr(self, key) != default_of(self, key)]
         if self.name == "local" and given:
             raise ValueError(f"the local engine has no {given[0]}; set name: ray, or leave it out")
         return self
 
 
-def _default(options: BaseModel, key: str) -> Any:
+def default_of(options: BaseModel, key: str) -> Any:
+    """What an option is where nothing is said."""
     return type(options).model_fields[key].get_default(call_default_factory=True)

@@ -9,15 +9,27 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from autoprune.redaction import masked
+
 _NOT_THE_USERS = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen ")
 
 
 class AutopruneError(Exception):
-    """Base of all errors a user can cause or meet; the command line prints it without a traceback, exit code 2."""
+    """Base of all errors a user can cause or meet; the command line prints it without a traceback, exit code 2.
+
+    What it says holds no secrets, whatever it quotes.
+    """
+
+    def __init__(self, *told: object) -> None:
+        super().__init__(*(masked(part) if isinstance(part, str) else part for part in told))
 
 
 class ConfigError(AutopruneError):
     """A job file, a setting or an argument is not usable."""
+
+
+class UnsetVariableError(ConfigError):
+    """A job file takes a value from the environment that is not set there."""
 
 
 class RegistryError(ConfigError):

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from autoprune.errors import ConfigError, suggest
+from autoprune.redaction import masked
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,11 +40,10 @@ def read_mapping(path: Path, empty: Any = None) -> Any:
         ConfigError: the file is missing, not YAML, or holds something else.
     """
     try:
-        text = path.read_text()
+        with path.open() as file:  # of a file the parser quotes no lines: they may hold a secret
+            data = yaml.safe_load(file)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; give the path of a YAML file") from error
-    try:
-        data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     data = empty if data is None else data
@@ -54,16 +54,17 @@ def read_mapping(path: Path, empty: Any = None) -> Any:
 
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     path = [str(part) for part in problem["loc"]]
-    where = ".".join(path)
+    where, given = ".".join(path), masked({path[-1] if path else "": problem["input"]})
+    shown = next(iter(given.values()))
     if problem["type"] == "extra_forbidden":
         allowed = _keys(model, path[:-1])
         return f"unknown key {where!r}.{suggest(path[-1], allowed)} Allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"key {where!r} is missing; it has no default"
     if problem["type"] == "model_type":
-        return f"{where}: must hold keys ({', '.join(_keys(model, path))}), got {problem['input']!r}"
+        return f"{where}: must hold keys ({', '.join(_keys(model, path))}), got {shown!r}"
     text = problem["msg"].removeprefix("Value error, ")
-    return f"{where}{': ' * bool(where)}{text[:1].lower()}{text[1:]}, got {problem['input']!r}"
+    return f"{where}{': ' * bool(where)}{text[:1].lower()}{text[1:]}, got {shown!r}"
 
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from torch import nn
 
+from autoprune.environment import expanded
 from autoprune.errors import RunError
 from autoprune.randomness import seeded
 from autoprune.space.groups import SearchSpace
@@ -126,6 +127,7 @@ def _full_model(description: Mapping[str, Any], folder: Path) -> nn.Module:
             f"the network in {folder} was searched from a model object: build that full model and call "
             f"autoprune.load({str(folder)!r}, model=full_model)"
         )
+    (factory, arguments), _ = expanded((factory, arguments), f"{folder}/architecture.yaml")
     with seeded(0):  # the initial weights are replaced; the global generators stay as they are
         return build_model(factory, arguments)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from autoprune.config import Job
 from autoprune.engine_options import EngineOptions
 from autoprune.errors import EvaluationError, RunError, blame
 from autoprune.pipeline import phases, sweep
-from autoprune.pipeline.ingredients import cpu_threads, ingredients_of, job_of_run
+from autoprune.pipeline.continuation import going_on
+from autoprune.pipeline.ingredients import cpu_threads, how_to_resume, ingredients_of, job_of_run
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import Ingredients, prepare
 from autoprune.report.pages import write_reports
@@ -95,6 +97,8 @@ def run(ingredients: Ingredients, path: Path | None, *, progress: str = "auto") 
         with RunDirectory.create(chosen) as directory:
             command = f"autoprune resume {shlex.quote(str(chosen))}"
             shown.note(f"run directory {chosen}; if it is stopped, `{command}` goes on")
+            for line in how_to_resume(ingredients.job):
+                shown.note(line)
             return phases.start(prepared, directory, shown, engine)
 
 
@@ -104,13 +108,12 @@ def resume(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> R
     Raises:
         RunError: there is no such run, another process works on it, or it was started with something else.
     """
-    with (
-        RunDirectory.reopen(path) as directory,
-        cpu_threads(directory.recorded("threads")),
-        engine_of(ingredients, path) as engine,
-        make_progress(progress) as shown,
-    ):
-        return phases.resume(prepare(ingredients), directory, shown, engine)
+    with RunDirectory.reopen(path) as directory, cpu_threads(directory.recorded("threads")):
+        ingredients, notes = _on_with(ingredients, path)
+        with engine_of(ingredients) as engine, make_progress(progress) as shown:
+            for line in notes:
+                shown.note(line)
+            return phases.resume(prepare(ingredients), directory, shown, engine)
 
 
 def start_family(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
@@ -122,20 +125,27 @@ def start_family(ingredients: Ingredients, path: Path, *, progress: str = "auto"
 
 def resume_family(ingredients: Ingredients, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
     """Go on with the runs of a family; raises what `sweep.resume` raises."""
-    with engine_of(ingredients, path) as engine:
-        return sweep.resume(ingredients, path, engine, progress=progress)
+    ingredients, notes = _on_with(ingredients, path)
+    with engine_of(ingredients) as engine:
+        return sweep.resume(ingredients, path, engine, progress=progress, notes=notes)
 
 
-def engine_of(ingredients: Ingredients, path: Path | None = None) -> Engine:
-    """The engine of a job, not open yet; the local one for a run in `path` that has ended and is only read.
+def engine_of(ingredients: Ingredients) -> Engine:
+    """The engine of a job, not open yet.
 
     Raises:
         ConfigError: what it needs is not installed, or its options contradict each other or the device.
     """
-    places = () if path is None else sweep.parts_of(path) or (path,)
-    ended = bool(places) and all((place / "result.json").is_file() for place in places)
-    options = EngineOptions() if ended else ingredients.job.engine
-    return make_engine(options, device=ingredients.task.device.type)
+    return make_engine(ingredients.job.engine, device=ingredients.task.device.type)
+
+
+def _on_with(ingredients: Ingredients, path: Path) -> tuple[Ingredients, tuple[str, ...]]:
+    """What the run in `path` goes on with, and what to tell; on the local engine if it has ended and is only read."""
+    if not (path / "run.json").is_file():
+        return ingredients, ()  # opening it says what is wrong
+    if all((place / "result.json").is_file() for place in sweep.parts_of(path) or (path,)):
+        return replace(ingredients, job=_on_engine(ingredients.job, EngineOptions())), ()
+    return going_on(ingredients, path)
 
 
 def _on_engine(job: Job, engine: EngineOptions | None) -> Job:

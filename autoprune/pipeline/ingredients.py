@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import yaml
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from autoprune.config import Job, load_job
 from autoprune.data import load_data
 from autoprune.data.base import DataSplits
-from autoprune.errors import ConfigError, DataError, RunError, blame
+from autoprune.environment import is_withheld, variables
+from autoprune.errors import ConfigError, DataError, RunError, UnsetVariableError, blame
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.prepare import Ingredients
 from autoprune.randomness import seeded
@@ -50,6 +52,8 @@ def job_of_run(directory: Path) -> Job:
         raise RunError(f"{directory} is not a run directory: it holds no job.yaml; give the path the search printed")
     try:
         job = load_job(directory / "job.yaml")
+    except UnsetVariableError as error:
+        raise RunError(f"{directory} cannot be resumed yet: {error}") from None
     except ConfigError as error:
         raise RunError(f"{directory} cannot be resumed: {error}; restore its job.yaml, or start a new run") from error
     if job.model.factory == PYTHON_MODEL:
@@ -58,6 +62,17 @@ def job_of_run(directory: Path) -> Job:
             f"autoprune.search(…, run_dir={str(directory)!r}, resume=True)"
         )
     return job
+
+
+def how_to_resume(job: Job) -> tuple[str, ...]:
+    """What a run that begins has to tell of the secrets that it does not keep."""
+    if job.model.factory == PYTHON_MODEL:  # resumed by the same call, which holds them
+        return ()
+    return tuple(
+        f"the secret in {key} is not kept: set {name} to it to resume the run, or write ${{NAME}} in the job file"
+        for name, key in variables(yaml.safe_load(job.text)).items()
+        if is_withheld(name)
+    )
 
 
 def pick_device(name: str) -> torch.device:

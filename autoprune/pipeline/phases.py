@@ -18,6 +18,7 @@ from autoprune.errors import EvaluationError, RunError
 from autoprune.evaluators.base import Workbench
 from autoprune.export.architecture import write_architecture
 from autoprune.pipeline.base_network import base_network
+from autoprune.pipeline.continuation import RECORD
 from autoprune.pipeline.equal_latency import FOLDER, by_flops, by_flops_too, shared_by_both, with_flops_search
 from autoprune.pipeline.exported import exported_network
 from autoprune.pipeline.family import Family, Memo
@@ -61,6 +62,7 @@ def start(
         fingerprints=dict(prepared.fingerprints),
         begun_with=None if family is None else family.handed_on,
         seconds={},
+        **{RECORD: job.engine.of_trials},
     )
     return _Run(prepared, directory, progress, engine, family).finish()
 
@@ -73,8 +75,7 @@ def resume(
     Raises:
         RunError: model code, weights, space, data or job are not the run's own; names what differs.
     """
-    recorded = directory.recorded("fingerprints")
-    differing = [name for name, value in prepared.fingerprints.items() if recorded.get(name) != value]
+    differing = prepared.differing(directory.recorded("fingerprints"))
     if differing:
         raise RunError(
             f"{directory.path} cannot be resumed: {', '.join(differing)} of the run and of this call differ"

@@ -28,6 +28,7 @@ from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.latency.finals import METRIC as LATENCY
 from autoprune.randomness import untouched
+from autoprune.redaction import masked
 from autoprune.search.ledger import open_storage
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
 from autoprune.space.origin import Origin, origin_of
@@ -79,6 +80,16 @@ class Prepared:
     origin: Origin | None
     domain: BudgetedSpace
     fingerprints: Mapping[str, str]
+
+    def differing(self, recorded: Mapping[str, str]) -> list[str]:
+        """What a run found otherwise than it is now.
+
+        Args:
+            recorded: the fingerprints of that run.
+        """
+        same = {name: recorded.get(name) == value for name, value in self.fingerprints.items()}
+        same["job"] = same_job(recorded.get("job"), self.ingredients.job)
+        return [name for name in same if not same[name]]
 
     def controller(self, scores: Sequence[FloatArray], *, learned: Any = None) -> Controller:
         """A new controller of the job, given the importance of the base network's channels.
@@ -186,8 +197,13 @@ def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
 
 
 def job_fingerprint(job: Job) -> str:
-    """A hash of every option of a job."""
-    return _digest(json.dumps(job.model_dump(mode="json"), sort_keys=True))
+    """A hash of every option of a job but its secrets, which may change."""
+    return _digest(json.dumps(masked(job.model_dump(mode="json"), references=False), sort_keys=True))
+
+
+def same_job(recorded: object, job: Job) -> bool:
+    """Whether a fingerprint is that of a job, also one made when secrets were part of it."""
+    return recorded in (job_fingerprint(job), _digest(json.dumps(job.model_dump(mode="json"), sort_keys=True)))
 
 
 def _domain(space: SearchSpace, job: Job) -> BudgetedSpace:

@@ -11,6 +11,8 @@ import torch
 import yaml
 
 from autoprune.config import Job
+from autoprune.environment import is_withheld, variables
+from autoprune.redaction import masked
 from autoprune.report.facts import flat
 from autoprune.search.run_directory import RunDirectory
 
@@ -35,11 +37,16 @@ def now() -> str:
 
 def changes(directory: RunDirectory, job: Job) -> str:
     """Which keys of the job are not those that the run in this directory was started with, and how they differ."""
-    before = dict(flat(yaml.safe_load((directory / "job.yaml").read_text())))
-    after = dict(flat(job.model_dump(mode="json")))
+    texts = ((directory / "job.yaml").read_text(), job.text)
+    before, after = (dict(flat(masked(yaml.safe_load(text), references=False))) for text in texts)
     changed = [
-        f"{key}: {before[key]} before, {after[key]} now" for key in before if after.get(key, before[key]) != before[key]
+        f"{key}: {before[key]} before, {after[key]} now"
+        for key in before
+        if after.get(key, before[key]) != before[key] and not key.startswith("engine.")
     ]
+    taken = [name for name in variables(yaml.safe_load(texts[1])) if not is_withheld(name)]
+    if taken and not changed:
+        return f" (its job.yaml takes values from the environment: {', '.join(taken)})"
     return f" ({', '.join(changed)})" if changed else ""
 
 

@@ -13,15 +13,14 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import yaml
-
 from autoprune.config import Job
 from autoprune.errors import EvaluationError, RunError, blame
 from autoprune.pipeline import phases
+from autoprune.pipeline.continuation import RECORD
 from autoprune.pipeline.family import Family, Memo
-from autoprune.pipeline.ingredients import cpu_threads
+from autoprune.pipeline.ingredients import cpu_threads, how_to_resume
 from autoprune.pipeline.overview import write_overview
-from autoprune.pipeline.prepare import Ingredients, Prepared, job_fingerprint, prepare_family
+from autoprune.pipeline.prepare import Ingredients, Prepared, job_fingerprint, prepare_family, same_job
 from autoprune.pipeline.provenance import provenance
 from autoprune.search.engines.base import Engine
 from autoprune.search.ledger import Notebook, open_storage
@@ -54,22 +53,32 @@ def start(ingredients: Ingredients, path: Path, engine: Engine, *, progress: str
                 **provenance(),
                 fingerprints={"job": job_fingerprint(ingredients.job)},
                 family=[part.name for part in parts(ingredients.job, path)],
+                **{RECORD: ingredients.job.engine.of_trials},
             )
-            return _finish(family, directory, engine, progress)
+            return _finish(family, directory, engine, progress, how_to_resume(ingredients.job))
 
 
-def resume(ingredients: Ingredients, path: Path, engine: Engine, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+def resume(
+    ingredients: Ingredients, path: Path, engine: Engine, *, progress: str = "auto", notes: Sequence[str] = ()
+) -> tuple[RunRecord, ...]:
     """Go on with a family: runs that have ended are only read, the others finished, each as if it had not been stopped.
+
+    Args:
+        ingredients: of the family's job.
+        path: the family's directory.
+        engine: open.
+        progress: how it is shown.
+        notes: shown first.
 
     Raises:
         RunError: there is no such family, another process works on it, or it was started with something else.
     """
     with RunDirectory.reopen(path) as directory, cpu_threads(directory.recorded("threads")):
-        if directory.recorded("fingerprints").get("job") != job_fingerprint(ingredients.job):
+        if not same_job(directory.recorded("fingerprints").get("job"), ingredients.job):
             raise RunError(
                 f"{path} cannot be resumed: its job.yaml is not that of the start; restore it, or start a new family"
             )
-        return _finish(prepare_family(ingredients), directory, engine, progress)
+        return _finish(prepare_family(ingredients), directory, engine, progress, notes)
 
 
 def parts(job: Job, path: Path) -> tuple[Path, ...]:
@@ -85,16 +94,17 @@ def parts_of(path: Path) -> tuple[Path, ...]:
 
 
 def _finish(
-    family: Sequence[Prepared], directory: RunDirectory, engine: Engine, progress: str
+    family: Sequence[Prepared], directory: RunDirectory, engine: Engine, progress: str, notes: Sequence[str]
 ) -> tuple[RunRecord, ...]:
-    job = yaml.safe_load((directory / "job.yaml").read_text())
     places = parts_of(directory.path)
-    url = job["search"]["storage"]
+    url = family[0].ingredients.job.search.storage
     notebook = Notebook(open_storage(url, directory / "scores.log"), f"{directory.recorded('id')}/scores")
     scores = Memo(notebook)
     records: list[RunRecord] = []
     for number, (prepared, place) in enumerate(zip(family, places, strict=True), start=1):
         with make_progress(progress) as shown:
+            for line in notes if number == 1 else ():
+                shown.note(line)
             shown.note(
                 f"budget {number} of {len(places)}: {prepared.domain.budget}; if it is stopped, "
                 f"`autoprune resume {shlex.quote(str(directory.path))}` goes on"

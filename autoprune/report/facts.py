@@ -12,6 +12,7 @@ from typing import Any, final
 import yaml
 
 from autoprune.controllers.base import Trial, TrialState
+from autoprune.redaction import masked
 from autoprune.report.latency import latency_notes, latency_table
 from autoprune.report.recalibration import recalibration_notes
 from autoprune.report.words import (
@@ -123,7 +124,7 @@ def collect(record: RunRecord) -> Facts:
         ),
         failed=_failed(record.trials),
         provenance=Table(("what", "value"), tuple(flat(record.provenance))),
-        job=yaml.safe_dump(_plain(record.job), sort_keys=False, allow_unicode=True),
+        job=yaml.safe_dump(_plain(masked(record.job)), sort_keys=False, allow_unicode=True),
     )
 
 

@@ -9,6 +9,7 @@ from typing import final
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import EvaluationError
+from autoprune.redaction import masked
 from autoprune.space.groups import Widths
 
 
@@ -41,7 +42,7 @@ class Outcome:
 
     Attributes:
         score: higher is better; None if and only if it failed.
-        error: traceback of a failed one.
+        error: traceback of a failed one, without secrets.
         seconds: wall time.
         pruned: it was stopped early.
         fidelity: share of the whole training after which the score was taken.
@@ -60,6 +61,8 @@ class Outcome:
     def __post_init__(self) -> None:
         if self.score is None and not self.error:
             raise EvaluationError("an outcome without a score needs the error that explains it")
+        if self.error is not None:  # it goes into ledger, report and progress
+            object.__setattr__(self, "error", masked(self.error))
         if self.score is not None and not math.isfinite(self.score):
             raise EvaluationError(f"the score is {self.score}, not a finite number")
         if not 0 < self.fidelity <= 1:

@@ -22,6 +22,7 @@ from optuna.trial import TrialState as OptunaState
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import RunError
+from autoprune.redaction import masked, secrets_in
 from autoprune.search.assignment import Assignment, Outcome, finished_trial
 from autoprune.search.journal import Journal, mend
 from autoprune.search.patience import patiently
@@ -33,6 +34,9 @@ _STATES = {
     OptunaState.FAIL: TrialState.FAILED,
 }
 
+
+_DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""Modules of database drivers whose packages have another name."""
 
 _NAME = "the ledger"
 _PASSING = (OSError, StorageInternalError)
@@ -56,12 +60,24 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
         journal = journal.resolve()
         mend(journal)
         return JournalStorage(Journal(str(journal)))
-    except Exception as error:  # each database driver raises its own kind
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    except Exception as error:  # noqa: BLE001 - each database driver raises its own kind
+        known = secrets_in({"storage": url})
+        reason = masked(f"{type(error).__name__}: {_reason(error)}", known=known)
+        hidden = known and masked(str(error), known=known) != str(error)
         raise RunError(
-            f"ledger {url or journal} cannot be opened: {reason}. Set search.storage to an Optuna storage URL such as "
-            f"sqlite:///trials.db in a folder that can be written, or leave it out for a journal in the run directory"
-        ) from error
+            f"ledger {masked(url or str(journal))} cannot be opened: {reason}. Set search.storage to an Optuna "
+            f"storage URL such as sqlite:///trials.db in a folder that can be written, or leave it out for a journal "
+            f"in the run directory"
+        ) from (None if hidden else error)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error; of a database driver that is not there, what to install."""
+    missing = getattr(error.__cause__ or error, "name", None) if isinstance(error, ImportError) else None
+    if missing is not None:
+        package = _DRIVERS.get(missing, missing)
+        return f"the driver {missing} of this database is not installed; install it with `pip install {package}`"
+    return (str(error).strip().splitlines() or [""])[0]
 
 
 @final

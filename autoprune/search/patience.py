@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from autoprune.errors import RunError
+from autoprune.redaction import masked
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ def patiently(
                     f"room or restore the connection, then resume the run"
                 ) from error
             if wait == _FIRST_WAIT:
-                note(f"{what} cannot be written ({type(error).__name__}: {error}); trying again")
+                note(f"{what} cannot be written ({type(error).__name__}: {masked(str(error))}); trying again")
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
         else:

@@ -175,3 +175,15 @@ def test_a_database_that_does_not_confirm_a_write_doubles_nothing(
     again = Ledger(open_storage(f"sqlite:///{tmp_path}/t.db", tmp_path / "none"), "search", chain_space((8, 8)))
     assert [trial.score for trial in again.trials()] == [1.0]
     assert len(again._study.get_trials()) == 1
+
+
+def test_what_is_told_of_a_storage_holds_no_secret() -> None:
+    told: list[str] = []
+
+    def away() -> None:
+        raise OSError("postgresql://user:hunter2@host/name does not answer")
+
+    with pytest.raises(RunError) as caught:
+        patiently(away, "the ledger", (OSError,), note=told.append, patience=0.01)
+    assert "(OSError: postgresql://user:***@host/name does not answer); trying again" in told[0]
+    assert "hunter2" not in str(caught.value)
