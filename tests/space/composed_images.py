@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from composed_attention import HEADS_CALLED
 from composed_parts import Counted, Habit, OwnBatchNorm
-from composed_sequences import HEADS_CALLED, Draw, Gate
+from composed_sequences import Draw, Gate
 from torch import Tensor, nn
 
 CHANNELS, SIDE = 12, 6
@@ -14,7 +15,17 @@ CHANNELS, SIDE = 12, 6
 def an_image_norm(draw: Draw, channels: int) -> nn.Module:
     name = draw.one(
         "norm",
-        ("batch", "batch", "group", "instance", "instance with statistics", "own batch", "none", "cumulative", "bare instance"),
+        (
+            "batch",
+            "batch",
+            "group",
+            "instance",
+            "instance with statistics",
+            "own batch",
+            "none",
+            "cumulative",
+            "bare instance",
+        ),
     )
     made: dict[str, nn.Module] = {
         "batch": nn.BatchNorm2d(channels),
@@ -113,7 +124,12 @@ class Stage(nn.Module):
         self.layer = nn.Conv2d(before, after, kernel, padding=kernel // 2, groups=groups, bias=bias)
         self.norm = an_image_norm(draw, after)
         habit = draw.one("activation", ("relu", "relu", "silu", "sigmoid", *Habit.NAMES, "counted", "channel dropout"))
-        acts: dict[str, nn.Module] = {"relu": nn.ReLU(), "silu": nn.SiLU(), "sigmoid": nn.Sigmoid(), "counted": Counted()}
+        acts: dict[str, nn.Module] = {
+            "relu": nn.ReLU(),
+            "silu": nn.SiLU(),
+            "sigmoid": nn.Sigmoid(),
+            "counted": Counted(),
+        }
         self.act = nn.Dropout2d(0.3) if habit == "channel dropout" else acts.get(habit) or Habit(habit)
         self.more = self.something(draw, after)
 

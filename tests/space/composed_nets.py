@@ -10,15 +10,38 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 import torch
+from composed_attention import Attention
 from composed_images import SIDE, ImageNet
 from composed_parts import Block
-from composed_sequences import FEATURES, ROWS, WIDTH, Attention, Draw, Frames, Gate, Patches, Positions, Tokens
+from composed_sequences import FEATURES, ROWS, WIDTH, Draw, Frames, Gate, Patches, Positions, Tokens
 from torch import Tensor, nn
 
 Inputs: TypeAlias = tuple[Tensor, ...]
 
-KINDS = ("tokens", "tokens", "tokens", "floats", "floats", "frames", "patches", "image", "image", "tokens and mask", "two sequences")
-EXAMPLES = ("random", "random", "zeros", "constant", "repeated", "equal rows", "one element", "one element", "batch of one")
+KINDS = (
+    "tokens",
+    "tokens",
+    "tokens",
+    "floats",
+    "floats",
+    "frames",
+    "patches",
+    "image",
+    "image",
+    "tokens and mask",
+    "two sequences",
+)
+EXAMPLES = (
+    "random",
+    "random",
+    "zeros",
+    "constant",
+    "repeated",
+    "equal rows",
+    "one element",
+    "one element",
+    "batch of one",
+)
 
 
 class Masked(nn.Module):
@@ -148,31 +171,35 @@ def shown(x: Tensor, kind: str) -> Tensor:
 
 
 def trained(model: nn.Module) -> nn.Module:
-    """A copy whose gates are open, whose attention looks at something, whose norms and biases are no more ones and zeros."""
+    """A copy as after training: gates are open, attention looks at something, norms and biases are of all sizes."""
     clone = copy.deepcopy(model)
     with torch.no_grad():
         for name, tensor in (*clone.named_parameters(), *clone.named_buffers()):
-            own = name.rpartition(".")[2]
-            if not tensor.is_floating_point() or own in ("seen", "level"):
-                continue
-            if own == "gate" or tensor.numel() == 1:
-                tensor.uniform_(0.7, 1.3)
-            elif own == "running_var":
-                tensor.uniform_(0.5, 1.5)
-            elif bool((tensor == tensor.flatten()[0]).all()) and tensor.ndim == 1 and bool(tensor.any()):
-                tensor.uniform_(0.5, 1.5)
-            elif tensor.ndim == 1:
-                tensor.add_(0.3 * torch.randn(tensor.shape))
-            elif not bool(tensor.any()):
-                tensor.normal_(0, tensor[0].numel() ** -0.5)
-            elif {"q", "k", "qkv", "attention"} & set(name.split(".")) and own in ("weight", "in_proj_weight"):
-                tensor.mul_(4)
+            if tensor.is_floating_point():
+                _train(name, tensor)
         for module in clone.modules():
             if isinstance(module, Gate) and module.kind.startswith("float"):
                 module.gate = 1.0
             elif isinstance(module, Gate) and module.kind == "difference":
                 module.gate[1] = -0.2
     return clone
+
+
+def _train(name: str, tensor: Tensor) -> None:
+    path, _, own = name.rpartition(".")
+    if own in ("seen", "level"):  # counted in training, from one
+        return
+    equal = bool((tensor == tensor.flatten()[0]).all())
+    if own == "gate" or tensor.numel() == 1:
+        tensor.uniform_(0.7, 1.3)
+    elif own == "running_var" or (tensor.ndim == 1 and equal and bool(tensor.any())):
+        tensor.uniform_(0.5, 1.5)
+    elif tensor.ndim == 1:
+        tensor.add_(0.3 * torch.randn(tensor.shape))
+    elif equal:
+        tensor.normal_(0, tensor[0].numel() ** -0.5)
+    elif {"q", "k", "qkv", "attention"} & set(path.split(".")[-1:]):
+        tensor.mul_(4)
 
 
 def _takes(model: nn.Module, inputs: Inputs) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from composed_sequences import WIDTH, Attention, Draw, Gate, a_sequence_norm
+from composed_attention import Attention
+from composed_sequences import WIDTH, Draw, Gate, a_sequence_norm
 from torch import Tensor, nn
 
 # ----------------------------------------------------------------------------------------- what only training shows
@@ -197,15 +198,18 @@ class ChannelSoftmax(nn.Module):
 class Mixing(nn.Module):
     """What looks at several positions and is silent, or linear, where all are equal or there is one."""
 
+    NAMES = (
+        "less mean", "difference", "similarity", "similarity", "parts apart", "parts apart", "spread", "convolution",
+        "depthwise", "excite", "cumsum",
+    )  # fmt: skip
+
     def __init__(self, draw: Draw) -> None:
         super().__init__()
-        self.kind = draw.one(
-            "mixing", ("less mean", "difference", "similarity", "similarity", "parts apart", "parts apart", "spread", "convolution",
-            "depthwise", "excite", "cumsum"),
-        )  # fmt: skip
+        self.kind = draw.one("mixing", self.NAMES)
         self.a, self.b = nn.Linear(WIDTH, 12), nn.Linear(12, WIDTH)
         if self.kind in ("convolution", "depthwise"):
-            self.layer = nn.Conv1d(12, 12, 3, padding=1, groups=12 if self.kind == "depthwise" else draw.rng.choice([1, 3]))
+            groups = 12 if self.kind == "depthwise" else draw.rng.choice([1, 3])
+            self.layer = nn.Conv1d(12, 12, 3, padding=1, groups=groups)
         self.gate = nn.Linear(WIDTH, 12)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -268,5 +272,3 @@ class Block(nn.Module):
         if self.before:
             return self.gate(x, self.branch(self.norm(x)))  # type: ignore[no-any-return]
         return self.norm(self.gate(x, self.branch(x)))  # type: ignore[no-any-return]
-
-
