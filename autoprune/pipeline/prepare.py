@@ -25,6 +25,7 @@ from autoprune.errors import BudgetError, ConfigError, blame
 from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
+from autoprune.integrity import Snapshot, check_finite
 from autoprune.latency.finals import METRIC as LATENCY
 from autoprune.randomness import untouched
 from autoprune.search.ledger import open_storage
@@ -70,6 +71,7 @@ class Prepared:
         origin: what the graph was traced from; None for a space of module form.
         domain: the space under its budget.
         fingerprints: of everything that a resumed run must find as it was.
+        given: what the caller's model held, from which `network` has its tensors.
     """
 
     ingredients: Ingredients
@@ -78,6 +80,7 @@ class Prepared:
     origin: Origin | None
     domain: BudgetedSpace
     fingerprints: Mapping[str, str]
+    given: Snapshot
 
     def controller(self, scores: Sequence[FloatArray], *, learned: Any = None) -> Controller:
         """A new controller of the job, given the importance of the base network's channels.
@@ -152,6 +155,8 @@ def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
             "pass train_func(model, epochs, seed), or set verdict seeds to 0, the evaluator to 'inherited' and give "
             "a trained model"
         )
+    check_finite(ingredients.model)
+    given = Snapshot(ingredients.model)
     traced = trace(ingredients.model, ingredients.example, options=job.space)
     verified = verify(ingredients.model, traced, seed=job.seed)
     fingerprints = {
@@ -172,6 +177,7 @@ def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
             origin,
             _domain(verified.space, one),
             {"job": job_fingerprint(one), **fingerprints},
+            given,
         )
         for one in job.family
     )
