@@ -68,6 +68,7 @@ def splits_from(data: object, *, name: str = "user data") -> DataSplits:
         DataError: anything else.
     """
     from autoprune.data.base import DataSplits
+    from autoprune.data.labelled import no_batch
 
     if isinstance(data, DataSplits):
         return data
@@ -77,7 +78,7 @@ def splits_from(data: object, *, name: str = "user data") -> DataSplits:
     with blame(DataError, f"{name}: the first training example cannot be read", then="Correct the data set."):
         example, _ = next(train.batches(1, seed=0), (None, None))
     if example is None:
-        raise DataError(f"{name}: train gives no batch; has its loader drop_last=True and less than one batch?")
+        raise no_batch(f"{name}: train")
     named = getattr(getattr(parts["train"], "dataset", parts["train"]), "classes", None)  # as torchvision's have
     return DataSplits(
         name=name,

@@ -213,7 +213,7 @@ class LoaderSplit(Split):
             dataset = dataset.dataset
         if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
             for chosen in torch.split(rows, _STORED):
-                yield chosen, *(tensor[chosen] for tensor in dataset.tensors)
+                yield chosen, dataset.tensors[0][chosen], dataset.tensors[1][chosen]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -271,7 +271,13 @@ def _order(n: int, generator: torch.Generator | None, *, batch_size: int, limit:
 
 def _pair(batch: object) -> tuple[Tensor, Tensor]:
     if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
-        return cast("tuple[Tensor, Tensor]", tuple(batch))
+        inputs, targets = batch
+        if inputs.ndim and targets.ndim:
+            return inputs, targets
+        raise DataError(
+            f"a batch must hold its examples along the first dimension, got input {tuple(inputs.shape)} and "
+            f"target {tuple(targets.shape)}; give the loader a batch size"
+        )
     raise DataError(
         f"a batch must be a pair of tensors (input, target), got {type(batch).__name__}; "
         f"for other tasks pass score_func and train_func"

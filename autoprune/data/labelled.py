@@ -50,11 +50,9 @@ class Labelled(Split):
             if batch is None:
                 break
             inputs, targets = batch
-            yield inputs, self._checked(inputs, targets, f"{self._role}, batch {number}", None)
+            yield inputs, self._checked(inputs, targets, f"{self._role}, batch {number} as read", None)
         if not number:
-            raise DataError(
-                f"{self._role} gives no batch at all; has its loader drop_last=True and less than one batch?"
-            )
+            raise no_batch(self._role)
 
     def check_stored(self) -> None:
         """Check all examples at once where they lie in memory as they are read; does nothing where they do not.
@@ -68,7 +66,8 @@ class Labelled(Split):
     @property
     def fingerprint(self) -> str:
         """Of the split."""
-        return self._split.fingerprint
+        with blame(DataError, f"{self._role}: examples cannot be read", then="Correct the data set."):
+            return self._split.fingerprint
 
     def _checked(self, inputs: Tensor, targets: Tensor, where: str, rows: Tensor | None) -> Tensor:
         """The class numbers as int64; `rows` are the places of the examples, if not those inside the batch."""
@@ -105,6 +104,11 @@ class Labelled(Split):
                     f"inputs here; correct the data set or leave such examples out"
                 )
         return labels
+
+
+def no_batch(what: str) -> DataError:
+    """The error of a split whose loader gives nothing."""
+    return DataError(f"{what} gives no batch at all; has its loader drop_last=True and less than one batch?")
 
 
 def check_inputs(inputs: Tensor, where: str) -> None:

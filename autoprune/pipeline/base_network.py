@@ -38,10 +38,7 @@ def base_network(
 
 def _train(prepared: Prepared, directory: RunDirectory, progress: Progress) -> None:
     """Train as the job says, unless the weights were given, and write `base.json`, then `base.safetensors`."""
-    prepared.given.check(
-        "the given model was changed since the search began (by a score function that works on it?)",
-        "let functions only use the network that they are called with",
-    )
+    prepared.check_given()
     given, base = prepared.ingredients, copy.deepcopy(prepared.network)
     job, task = given.job, given.task
     epochs = 0 if given.trained else job.training.epochs

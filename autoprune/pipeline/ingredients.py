@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.config import Job, load_job
 from autoprune.data import load_data
 from autoprune.data.base import DataSplits, Split
-from autoprune.data.labelled import OTHER_TASKS, Labelled
+from autoprune.data.labelled import OTHER_TASKS, Labelled, no_batch
 from autoprune.errors import ConfigError, DataError, RunError, blame
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.integrity import check_finite
@@ -123,7 +123,9 @@ def check_outputs(model: nn.Module, data: DataSplits) -> int:
         if split is None:
             continue
         with blame(DataError, f"{data.name}: the first examples of {role} cannot be read", then=_CORRECT):
-            inputs, _ = next(split.batches(_FIRST, limit=_FIRST))
+            inputs, _ = next(split.batches(_FIRST, limit=_FIRST), (None, None))
+        if inputs is None:
+            raise no_batch(f"{data.name}: {role}")
         outputs = _outputs_of(network, inputs, data.classes)
         classes = outputs.shape[1]
         examples = Labelled(split, role, classes=classes)

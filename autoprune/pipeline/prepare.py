@@ -21,7 +21,7 @@ from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
 from autoprune.cost.profile_files import profile_fingerprint
 from autoprune.cost.repair import BudgetedSpace
-from autoprune.errors import BudgetError, ConfigError, blame
+from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
 from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
@@ -81,6 +81,13 @@ class Prepared:
     domain: BudgetedSpace
     fingerprints: Mapping[str, str]
     given: Snapshot
+
+    def check_given(self) -> None:
+        """Check that the caller's model is as it was; raises RunError where it is not."""
+        self.given.check(
+            "the given model was changed while the search ran (by a function that works on it?)",
+            "let functions only use the network that they are called with",
+        )
 
     def controller(self, scores: Sequence[FloatArray], *, learned: Any = None) -> Controller:
         """A new controller of the job, given the importance of the base network's channels.
@@ -186,6 +193,18 @@ def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
     if verified.space.form == "graph":
         _check_batches(verified.network, task)
     return family
+
+
+def check_scoring(prepared: Prepared) -> None:
+    """Score a copy of the full network once, before anything is written.
+
+    Raises:
+        EvaluationError: it cannot be scored.
+        RunError: that changed the caller's model.
+    """
+    with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
+        prepared.ingredients.task.score(prepared.network, limit=1)
+    prepared.check_given()
 
 
 def job_fingerprint(job: Job) -> str:

@@ -6,7 +6,6 @@ The family's directory holds a run directory for each budget, complete as any ot
 
 from __future__ import annotations
 
-import copy
 import re
 import secrets
 import shlex
@@ -16,12 +15,12 @@ from pathlib import Path
 import yaml
 
 from autoprune.config import Job
-from autoprune.errors import EvaluationError, RunError, blame
+from autoprune.errors import RunError
 from autoprune.pipeline import phases
 from autoprune.pipeline.family import Family, Memo
 from autoprune.pipeline.ingredients import cpu_threads
 from autoprune.pipeline.overview import write_overview
-from autoprune.pipeline.prepare import Ingredients, Prepared, job_fingerprint, prepare_family
+from autoprune.pipeline.prepare import Ingredients, Prepared, check_scoring, job_fingerprint, prepare_family
 from autoprune.pipeline.provenance import provenance
 from autoprune.search.engines.base import Engine
 from autoprune.search.ledger import Notebook, open_storage
@@ -45,8 +44,7 @@ def start(ingredients: Ingredients, path: Path, engine: Engine, *, progress: str
     RunDirectory.check_free(path)
     with cpu_threads(ingredients.job.threads):
         family = prepare_family(ingredients)
-        with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
-            ingredients.task.score(copy.deepcopy(family[0].network), limit=1)
+        check_scoring(family[0])
         with RunDirectory.create(path) as directory:
             directory.write_text("job.yaml", ingredients.job.text)
             directory.update_run(

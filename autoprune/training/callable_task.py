@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import count, islice
 from typing import Any, TypeAlias, final
 
 import torch
@@ -106,10 +106,15 @@ class CallableTask(Task):
         Raises:
             DataError: a batch does not start with a tensor, or its inputs are not finite.
         """
-        found = []
-        for number, batch in enumerate(islice(self._batches(seed), batches)):
+        found, batches_read = [], islice(self._batches(seed), batches)
+        for number in count():
+            what = f"data, batch {number} for calibration,"
+            with blame(DataError, f"{what} cannot be read", then="Correct the data set."):
+                batch = next(batches_read, None)
+            if batch is None:
+                break
             inputs = _first_tensor(batch)
-            check_inputs(inputs, f"data, batch {number} for calibration,")
+            check_inputs(inputs, what)
             found.append(inputs.to(self.device))
         return found
 

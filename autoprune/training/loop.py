@@ -188,14 +188,14 @@ def accuracy(
         for inputs, targets in split.batches(batch_size, limit=limit):
             outputs = class_outputs(network(inputs.to(device)), targets)
             best = outputs.max(1)
-            sound.append(best.values.isfinite().all())  # NaN is the highest; classes may be masked by minus infinity
+            sound.append(best.values.isfinite())  # NaN is the highest; classes may be masked by minus infinity
             correct += (best.indices == targets.to(device)).sum()
             seen += len(targets)
-    broken = (~torch.stack(sound)).nonzero()  # looked at once: a GPU is not waited for after each batch
+    broken = (~torch.cat(sound)).nonzero()  # looked at once: a GPU is not waited for after each batch
     if len(broken):
         raise EvaluationError(
-            f"the network's outputs are NaN or infinite in {len(broken)} of {len(sound)} batches, first in batch "
-            f"{int(broken[0])}; its weights and these inputs are finite: its forward overflows or divides by 0"
+            f"the network's outputs are NaN or infinite for {len(broken)} of {seen} examples, first for example "
+            f"{int(broken[0])} as read; its weights and these inputs are finite: its forward overflows or divides by 0"
         )
     return 100.0 * correct.item() / seen
 

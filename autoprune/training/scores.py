@@ -80,4 +80,4 @@ def class_outputs(outputs: object, targets: Tensor) -> Tensor:
 
 def _shown(value: object) -> str:
     text = " ".join(repr(value).split())
-    return text if len(text) <= 200 else f"{text[:200]}…"
+    return text if len(text) <= 80 else f"{text[:80]}…"
