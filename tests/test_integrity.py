@@ -46,7 +46,7 @@ def test_the_first_value_that_is_no_number_is_named(
         check_finite(model)
     shown = f"{float(value)}" if value == value else "nan"
     assert f"1 of {model.state_dict()[name].numel()} in '{name}', the first at {place} is {shown}" in str(caught.value)
-    with pytest.raises(EvaluationError, match="^the winner holds .*; train it$"):
+    with pytest.raises(EvaluationError, match=r"^the winner holds .*; train it$"):
         check_finite(model, what="the winner", kind=EvaluationError, then="train it")
 
 

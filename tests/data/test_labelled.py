@@ -79,7 +79,7 @@ def test_anything_else_is_an_error_that_says_where_it_lies(case: str, kind: Any)
 def test_what_lies_in_memory_is_checked_whole_and_rows_bear_the_owners_numbers(case: str, form: Any) -> None:
     inputs, targets, _ = WRONG[case]
     split = Labelled(LoaderSplit(form(TensorDataset(inputs, targets))), "test", classes=4)
-    with pytest.raises(DataError, match="^test, row 21: "):
+    with pytest.raises(DataError, match=r"^test, row 21: "):
         split.check_stored()
 
 
@@ -125,7 +125,7 @@ def test_an_example_that_cannot_be_read_is_named() -> None:
 
 
 def test_a_loader_must_give_batches() -> None:
-    with pytest.raises(DataError, match="no batch at all.*drop_last"):
+    with pytest.raises(DataError, match=r"no batch at all.*drop_last"):
         read(DataLoader(TensorDataset(X, Y), 64, drop_last=True))
     with pytest.raises(DataError, match="give the loader a batch size"):
         read(DataLoader(TensorDataset(X, Y), batch_size=None))

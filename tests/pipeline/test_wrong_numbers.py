@@ -93,7 +93,7 @@ def test_what_only_reading_shows_is_an_error_when_it_is_read(case: str, tmp_path
     wrong = DataLoader(Lazy(*change(*pictures(32, 1).tensors)), 12)
     with pytest.raises(DataError, match=f"^validation, batch 2 as read, {message.replace('row 30', 'row 6')}"):
         search(tmp_path / "run", data=(pictures(48, 0), wrong))
-    with pytest.raises(DataError, match=rf"^train, batch \d as read, row"):
+    with pytest.raises(DataError, match=r"^train, batch \d as read, row"):
         search(tmp_path / "other", data=(Lazy(*change(*pictures(48, 0).tensors)), pictures(32, 1)), trained=False)
 
 
@@ -147,8 +147,13 @@ def test_outputs_that_name_no_class_are_refused_before_anything_is_written(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("norm1.weight", torch.nan), ("norm2.running_var", torch.inf), ("norm1.running_mean", torch.nan)]
-    + [("conv1.weight", torch.inf), ("norm1.running_var", -1.0)],
+    [
+        ("norm1.weight", torch.nan),
+        ("norm2.running_var", torch.inf),
+        ("norm1.running_mean", torch.nan),
+        ("conv1.weight", torch.inf),
+        ("norm1.running_var", -1.0),
+    ],
 )
 @pytest.mark.parametrize("own_score", [False, True])
 def test_a_model_that_holds_no_numbers_is_refused_by_the_name_of_its_tensor(

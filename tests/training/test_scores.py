@@ -18,8 +18,16 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(
     "value",
-    [0.5, np.float32(0.5), np.array(0.5), np.array([[0.5]]), Fraction(1, 2), torch.tensor(0.5), torch.tensor([[0.5]])]
-    + [torch.tensor(0.5, requires_grad=True)],
+    [
+        0.5,
+        np.float32(0.5),
+        np.array(0.5),
+        np.array([[0.5]]),
+        Fraction(1, 2),
+        torch.tensor(0.5),
+        torch.tensor([[0.5]]),
+        torch.tensor(0.5, requires_grad=True),
+    ],
 )
 def test_what_holds_one_real_number_is_that_number(value: object) -> None:
     score = checked_score(value, (0.0, 1.0), what="it")
@@ -29,12 +37,38 @@ def test_what_holds_one_real_number_is_that_number(value: object) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, np.True_, torch.tensor(True), 1j, torch.tensor(1j), "0.5", b"1", [0.5], (0.5,), {"a": 1.0}, Decimal(1)]
-    + [float("nan"), float("inf"), -float("inf"), 10**400, torch.tensor(torch.nan), torch.zeros(0), torch.zeros(2)]
-    + [np.array([np.inf]), np.zeros(2), np.array("0.5"), object(), lambda: 0.5, np.float64("nan")],
+    [
+        None,
+        True,
+        np.True_,
+        torch.tensor(True),
+        1j,
+        torch.tensor(1j),
+        "0.5",
+        b"1",
+        [0.5],
+        (0.5,),
+        {"a": 1.0},
+        Decimal(1),
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        10**400,
+        torch.tensor(torch.nan),
+        torch.zeros(0),
+        torch.zeros(2),
+        np.array([np.inf]),
+        np.zeros(2),
+        np.array("0.5"),
+        object(),
+        lambda: 0.5,
+        np.float64("nan"),
+    ],
 )
 def test_nothing_else_is_a_score(value: object) -> None:
-    with pytest.raises(EvaluationError, match="^score_func must return a finite number, higher is better; it returned"):
+    with pytest.raises(
+        EvaluationError, match=r"^score_func must return a finite number, higher is better; it returned"
+    ):
         checked_score(value, ANY, what="score_func")
 
 
@@ -77,5 +111,5 @@ def test_a_copy_is_scored_on_the_device_in_eval_mode() -> None:
     assert {p.device.type for p in scored_copy(model, torch.device("meta")).parameters()} == {"meta"}
     assert {p.device.type for p in model.parameters()} == {"cpu"}
     model[0].bias.data[1] = torch.nan
-    with pytest.raises(EvaluationError, match="'0.bias'"):
+    with pytest.raises(EvaluationError, match=r"'0\.bias'"):
         scored_copy(model, CPU)
