@@ -27,6 +27,7 @@ from autoprune.export.architecture import PYTHON_MODEL, load
 from autoprune.pipeline import driver
 from autoprune.pipeline.ingredients import check_outputs, pick_device
 from autoprune.pipeline.prepare import Ingredients
+from autoprune.randomness import untouched
 from autoprune.report.pages import write_reports
 from autoprune.search.progress import Mode
 from autoprune.search.run_directory import free_directory, read_json
@@ -146,6 +147,7 @@ def search(
 ) -> SearchResult | tuple[SearchResult, ...]: ...
 
 
+@untouched()
 def search(
     model: nn.Module,
     example_input: Example,
@@ -241,8 +243,9 @@ def search(
         task = CallableTask(score_func, train_func, test_func=test_func, data=source, device=chosen_device)
     elif data is not None:
         splits = load_data(data) if isinstance(data, str) else splits_from(data)
-        check_outputs(model, splits)
-        task = ClassificationTask(splits, Recipe(**job.training.model_dump()), device=chosen_device)
+        classes = check_outputs(model, splits)
+        recipe = Recipe(**job.training.model_dump())
+        task = ClassificationTask(splits, recipe, device=chosen_device, classes=classes)
     else:
         raise ConfigError(
             'search needs something to score with: data="cifar10", your data sets as '
@@ -259,6 +262,7 @@ def search(
     return SearchResult((driver.resume if resume else driver.run)(ingredients, path, progress=progress), model)
 
 
+@untouched()
 def resume(
     run_dir: Path | str, *, progress: Mode = "auto", engine: str | Mapping[str, Any] | None = None
 ) -> SearchResult:

@@ -15,6 +15,7 @@ from autoprune.config import SpaceOptions, load_space_options
 from autoprune.cost.polynomial import CostFunction
 from autoprune.cost.pricing import MetricSettings, price
 from autoprune.importance.members import rank_channels
+from autoprune.integrity import check_finite
 from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
 from autoprune.space.origin import InForm, in_form
 from autoprune.space.program import Example
@@ -117,7 +118,9 @@ def trace(
     Raises:
         TraceError: the model cannot be traced.
         SpaceError: nothing can be pruned.
+        ConfigError: the model holds NaN or infinite weights.
     """
+    check_finite(model)
     traced = trace_graph(model, example_input, options=space_options(options))
     verified = verify_space(model, traced) if verify else unverified(model, traced)
     return Space(verified.space, in_form(verified))

@@ -49,8 +49,10 @@ def load_data(name: str, *, path: Path | None = None, arguments: Mapping[str, An
     if "path" in given:
         given["path"] = Path(given["path"]).expanduser()
     _check_arguments(name, loader, given)
-    with blame(DataError, f"data set {name!r} cannot be loaded", then="Correct its arguments or its code."):
-        data = loader(**given)
+    from autoprune.randomness import seeded
+
+    with blame(DataError, f"data set {name!r} cannot be loaded", then="Correct its arguments or its code."), seeded(0):
+        data = loader(**given)  # what it draws is the same in every run, and the caller's generators stay
     return splits_from(data, name=name)
 
 
@@ -66,6 +68,7 @@ def splits_from(data: object, *, name: str = "user data") -> DataSplits:
         DataError: anything else.
     """
     from autoprune.data.base import DataSplits
+    from autoprune.data.labelled import no_batch
 
     if isinstance(data, DataSplits):
         return data
@@ -73,7 +76,9 @@ def splits_from(data: object, *, name: str = "user data") -> DataSplits:
     train, validation = _as_split(parts["train"], "train"), _as_split(parts["validation"], "validation")
     test = None if parts.get("test") is None else _as_split(parts["test"], "test")
     with blame(DataError, f"{name}: the first training example cannot be read", then="Correct the data set."):
-        example, _ = next(train.batches(1, seed=0))
+        example, _ = next(train.batches(1, seed=0), (None, None))
+    if example is None:
+        raise no_batch(f"{name}: train")
     named = getattr(getattr(parts["train"], "dataset", parts["train"]), "classes", None)  # as torchvision's have
     return DataSplits(
         name=name,
@@ -114,7 +119,10 @@ def _as_split(source: object, role: str) -> Split:
     if isinstance(source, DataLoader):
         return LoaderSplit(source)
     if not isinstance(source, Dataset):
-        raise DataError(f"{role} must be a torch Dataset, a DataLoader or a Split, got {type(source).__name__}")
+        raise DataError(
+            f"{role} must be a torch Dataset, a DataLoader or a Split, got {type(source).__name__}; make arrays a data "
+            f"set: torch.utils.data.TensorDataset(torch.as_tensor(inputs), torch.as_tensor(class_numbers))"
+        )
     whole = LoaderSplit(source)
     if role == "train":
         return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -12,10 +13,23 @@ from typing import Any, cast, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from autoprune.errors import ConfigError, DataError
 from autoprune.randomness import isolated
+
+_STORED = 4096
+"""So many examples are looked at together."""
 
 
 class Split(ABC):
@@ -45,6 +59,10 @@ class Split(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Changes when the examples do."""
+
+    def stored(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (places in the owner's order, inputs, targets) of all examples that lie in memory as they are read."""
+        yield from ()
 
 
 @final
@@ -86,7 +104,7 @@ class TensorSplit(Split):
         augmentation: what `augment=True` does.
 
     Raises:
-        DataError: wrong shapes or types, or no images.
+        DataError: wrong shapes or types, no images, or no usable mean and standard deviation.
     """
 
     def __init__(
@@ -99,6 +117,8 @@ class TensorSplit(Split):
             )
         if labels.shape != images.shape[:1] or not len(labels):
             raise DataError(f"{len(images)} images and labels of shape {tuple(labels.shape)}: give one label per image")
+        if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+            raise DataError(f"mean must be finite and std above 0 for every channel, got {[*mean]} and {[*std]}")
         self._images, self._labels, self._augmentation = images, labels, augmentation
         self._mean = 255 * torch.tensor(mean).view(-1, 1, 1)
         self._std = 255 * torch.tensor(std).view(-1, 1, 1)
@@ -124,6 +144,10 @@ class TensorSplit(Split):
             if augment:
                 images = self._augmentation(images, generator)
             yield (images - self._mean) / self._std, self._labels[chosen]
+
+    def stored(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """See `Split.stored`; the pixels as bytes."""
+        yield torch.arange(len(self)), self._images, self._labels
 
     @cached_property
     def fingerprint(self) -> str:
@@ -175,6 +199,21 @@ class LoaderSplit(Split):
                 limit -= len(inputs)
                 if limit <= 0:
                     return
+
+    def stored(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """See `Split.stored`: of a `TensorDataset`, or of parts of one, that nothing changes on the way."""
+        dataset: object = self._source
+        if isinstance(dataset, DataLoader):
+            every = isinstance(dataset.sampler, SequentialSampler | RandomSampler) and not dataset.drop_last
+            as_it_is = type(dataset.batch_sampler) is BatchSampler and dataset.collate_fn is default_collate
+            dataset = dataset.dataset if every and as_it_is else None
+        rows = torch.arange(len(self))
+        while type(dataset) is Subset:
+            rows = torch.as_tensor(dataset.indices)[rows]
+            dataset = dataset.dataset
+        if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
+            for chosen in torch.split(rows, _STORED):
+                yield chosen, dataset.tensors[0][chosen], dataset.tensors[1][chosen]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -232,7 +271,13 @@ def _order(n: int, generator: torch.Generator | None, *, batch_size: int, limit:
 
 def _pair(batch: object) -> tuple[Tensor, Tensor]:
     if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
-        return cast("tuple[Tensor, Tensor]", tuple(batch))
+        inputs, targets = batch
+        if inputs.ndim and targets.ndim:
+            return inputs, targets
+        raise DataError(
+            f"a batch must hold its examples along the first dimension, got input {tuple(inputs.shape)} and "
+            f"target {tuple(targets.shape)}; give the loader a batch size"
+        )
     raise DataError(
         f"a batch must be a pair of tensors (input, target), got {type(batch).__name__}; "
         f"for other tasks pass score_func and train_func"

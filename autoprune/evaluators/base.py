@@ -11,9 +11,12 @@ from torch import nn
 
 from autoprune.errors import ConfigError
 from autoprune.evaluators import EVALUATORS
+from autoprune.integrity import Snapshot
+from autoprune.randomness import seeded
 from autoprune.settings import check_settings
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.slicing import Ranking, Slicer
+from autoprune.training.scores import checked_score
 from autoprune.training.task import Task
 from autoprune.training.watch import Watch
 
@@ -74,6 +77,38 @@ class Evaluator(ABC):
         """
 
 
+@final
+class Guarded(Evaluator):
+    """An evaluator whose scores must be possible ones, and which must leave the base network as it was.
+
+    Args:
+        name: of the evaluator, for messages.
+        inner: the evaluator.
+        bench: what it was built from.
+    """
+
+    def __init__(self, name: str, inner: Evaluator, bench: Workbench) -> None:
+        self.kind = inner.kind
+        self._name, self._inner, self._task = name, inner, bench.task
+        self._base = Snapshot(bench.model)
+
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
+        """See `Evaluator.evaluate`; the global random state inside comes from the seed.
+
+        Raises:
+            EvaluationError: the score is not one that the task can give.
+            RunError: the base network was changed.
+        """
+        watched = {} if watch is None else {"watch": watch}
+        with seeded(seed):
+            score: object = self._inner.evaluate(widths, seed=seed, full=full, **watched)
+        self._base.check(
+            f"evaluator {self._name!r} changed the base network",
+            "let it work on bench.candidate(widths), which is its own, and only read bench.model",
+        )
+        return checked_score(score, self._task.score_range, what=f"evaluator {self._name!r}")
+
+
 def check_counts(evaluator: str, *, least: int, **settings: int | None) -> None:
     """Check settings that are whole numbers; None stands for no limit.
 
@@ -88,15 +123,14 @@ def check_counts(evaluator: str, *, least: int, **settings: int | None) -> None:
 
 
 def make_evaluator(name: str, bench: Workbench, settings: Mapping[str, Any]) -> Evaluator:
-    """Build an evaluator by name.
+    """Build an evaluator by name; see `Guarded` for what it may not do.
 
     Raises:
         RegistryError: unknown name.
         ConfigError: a setting that the evaluator does not have, or a value out of range.
     """
     check_evaluator(name, settings)
-    evaluator: Evaluator = EVALUATORS.get(name)(bench, **settings)
-    return evaluator
+    return Guarded(name, EVALUATORS.get(name)(bench, **settings), bench)
 
 
 def check_evaluator(name: str, settings: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ def base_network(
 
 def _train(prepared: Prepared, directory: RunDirectory, progress: Progress) -> None:
     """Train as the job says, unless the weights were given, and write `base.json`, then `base.safetensors`."""
+    prepared.check_given()
     given, base = prepared.ingredients, copy.deepcopy(prepared.network)
     job, task = given.job, given.task
     epochs = 0 if given.trained else job.training.epochs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shlex
 import shutil
 from dataclasses import replace
@@ -10,12 +9,12 @@ from pathlib import Path
 
 from autoprune.config import Job
 from autoprune.engine_options import EngineOptions
-from autoprune.errors import EvaluationError, RunError, blame
+from autoprune.errors import RunError
 from autoprune.pipeline import phases, sweep
 from autoprune.pipeline.continuation import going_on
 from autoprune.pipeline.ingredients import cpu_threads, how_to_resume, ingredients_of, job_of_run
 from autoprune.pipeline.overview import write_overview
-from autoprune.pipeline.prepare import Ingredients, prepare
+from autoprune.pipeline.prepare import Ingredients, check_scoring, prepare
 from autoprune.report.pages import write_reports
 from autoprune.search.engines import make_engine
 from autoprune.search.engines.base import Engine
@@ -92,8 +91,7 @@ def run(ingredients: Ingredients, path: Path | None, *, progress: str = "auto") 
         make_progress(progress) as shown,
     ):
         prepared = prepare(ingredients)
-        with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
-            ingredients.task.score(copy.deepcopy(prepared.network), limit=1)  # a score function may do anything to it
+        check_scoring(prepared)
         with RunDirectory.create(chosen) as directory:
             command = f"autoprune resume {shlex.quote(str(chosen))}"
             shown.note(f"run directory {chosen}; if it is stopped, `{command}` goes on")

@@ -14,15 +14,22 @@ from torch import Tensor, nn
 
 from autoprune.config import Job, load_job
 from autoprune.data import load_data
-from autoprune.data.base import DataSplits
+from autoprune.data.base import DataSplits, Split
+from autoprune.data.labelled import OTHER_TASKS, Labelled, no_batch
 from autoprune.environment import is_withheld, variables
 from autoprune.errors import ConfigError, DataError, RunError, UnsetVariableError, blame
 from autoprune.export.architecture import PYTHON_MODEL
+from autoprune.integrity import check_finite
 from autoprune.pipeline.prepare import Ingredients
 from autoprune.randomness import seeded
 from autoprune.training.loop import Recipe
 from autoprune.training.task import ClassificationTask
 from autoprune.zoo import build_model, load_weights
+
+_FIRST = 8
+"""So many examples of each split are tried before anything is written."""
+
+_CORRECT = "Correct the data set."
 
 
 def ingredients_of(job: Job) -> Ingredients:
@@ -37,8 +44,8 @@ def ingredients_of(job: Job) -> Ingredients:
         model = build_model(job.model.factory, job.model.arguments)
     if job.model.weights is not None:
         load_weights(model, job.model.weights)
-    task = ClassificationTask(data, Recipe(**job.training.model_dump()), device=pick_device(job.device))
-    check_outputs(model, data)
+    device, classes = pick_device(job.device), check_outputs(model, data)
+    task = ClassificationTask(data, Recipe(**job.training.model_dump()), device=device, classes=classes)
     return Ingredients(job, model, job.model.weights is not None, example_of(data.input_shape), task)
 
 
@@ -114,16 +121,42 @@ def example_of(shape: tuple[int, ...]) -> Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def check_outputs(model: nn.Module, data: DataSplits) -> None:
-    """Run a copy of the model on one example of the data.
+def check_outputs(model: nn.Module, data: DataSplits) -> int:
+    """Run a copy of the model on the first examples of each split, and check all examples that lie in memory.
+
+    Returns:
+        How many classes the model tells apart.
 
     Raises:
-        ConfigError: it does not take the data's inputs, or does not return one output per class.
-        DataError: the example cannot be read.
+        ConfigError: it does not take the data's inputs, does not return one output per class, or is not finite.
+        DataError: examples cannot be read or are not as classification needs them.
     """
-    with blame(DataError, f"{data.name}: the first validation example cannot be read", then="Correct the data set."):
-        inputs, _ = next(data.validation.batches(1))
-    home = next((parameter.device for parameter in model.parameters()), inputs.device)
+    check_finite(model)
+    network, classes = copy.deepcopy(model).eval(), 0
+    for role in ("train", "validation", "test"):
+        split: Split | None = getattr(data, role)
+        if split is None:
+            continue
+        with blame(DataError, f"{data.name}: the first examples of {role} cannot be read", then=_CORRECT):
+            inputs, _ = next(split.batches(_FIRST, limit=_FIRST), (None, None))
+        if inputs is None:
+            raise no_batch(f"{data.name}: {role}")
+        outputs = _outputs_of(network, inputs, data.classes)
+        classes = outputs.shape[1]
+        examples = Labelled(split, role, classes=classes)
+        examples.check_stored()  # knows the rows by their owner's numbers
+        next(examples.batches(_FIRST, limit=_FIRST))
+        if not outputs.amax(1).isfinite().all():  # single classes may be masked by minus infinity
+            raise ConfigError(
+                f"the model returns NaN or infinite outputs for the first examples of {role}, which are finite; "
+                f"load other weights, or correct its forward and what its buffers hold"
+            )
+    return classes
+
+
+def _outputs_of(network: nn.Module, inputs: Tensor, classes: int | None) -> Tensor:
+    """What a network returns for these inputs: one row for each, with a column for each class."""
+    home = next((parameter.device for parameter in network.parameters()), inputs.device)
     with (
         blame(
             ConfigError,
@@ -133,15 +166,24 @@ def check_outputs(model: nn.Module, data: DataSplits) -> None:
         seeded(0),
         torch.no_grad(),
     ):
-        outputs: object = copy.deepcopy(model).eval()(inputs.to(home))
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
+        outputs: object = network(inputs.to(home))
+    rows = isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == len(inputs)
+    if not isinstance(outputs, Tensor) or not rows or not outputs.is_floating_point():
         given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        kind = f" and type {outputs.dtype}" if isinstance(outputs, Tensor) and rows else ""
         raise ConfigError(
-            f"the model returns {given} for {len(inputs)} inputs; classification needs a tensor (N, classes). Return "
-            f"only that, or call autoprune.search from Python with your own score_func and train_func"
+            f"the model returns {given}{kind} for {len(inputs)} inputs; classification needs a tensor (N, classes). "
+            f"Return only that, or call autoprune.search from Python with your own score_func and train_func"
         )
-    if data.classes is not None and outputs.shape[1] != data.classes:
+    columns = outputs.shape[1]
+    if classes is not None and columns != classes:
         raise ConfigError(
-            f"the model has {outputs.shape[1]} outputs but the data have {data.classes} classes; "
-            f"set the model's number of classes to {data.classes}"
+            f"the model has {columns} outputs but the data have {classes} classes; "
+            f"set the model's number of classes to {classes}"
         )
+    if columns < 2:
+        raise ConfigError(
+            f"the model has {columns} outputs, by which no classes can be told apart: give it two for two classes; "
+            f"{OTHER_TASKS}"
+        )
+    return outputs

@@ -17,6 +17,7 @@ from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import EvaluationError, RunError
 from autoprune.evaluators.base import Workbench
 from autoprune.export.architecture import write_architecture
+from autoprune.integrity import Snapshot
 from autoprune.pipeline.base_network import base_network
 from autoprune.pipeline.continuation import RECORD
 from autoprune.pipeline.equal_latency import FOLDER, by_flops, by_flops_too, shared_by_both, with_flops_search
@@ -105,6 +106,7 @@ class _Run:
         self._space, self._domain = prepared.space, prepared.domain
         self._directory, self._progress = directory, progress
         self._storage = open_storage(self._job.search.storage, directory / "journal.log")
+        self._base: Snapshot | None = None
         self._by_flops = by_flops(prepared)
         if self._by_flops is not None and family is None:
             self._family = shared_by_both(directory, self._job.search.storage)
@@ -114,7 +116,9 @@ class _Run:
         base = self._timed(
             "base network", lambda: base_network(self._prepared, self._directory, self._progress, self._family)
         )
+        self._base = Snapshot(base)
         scores = self._prepared.scores(base)
+        self._check_base("the criterion")
         bench = self._prepared.bench(base, scores)
         self._staff.equip(bench)
         trials = self._timed("search", lambda: self._search(scores))
@@ -285,11 +289,20 @@ class _Run:
             unseen_data=self._task.has_test,
         )
 
+    def _check_base(self, phase: str) -> None:
+        """Candidates are cut from the base network: what was scored after a change of it means nothing."""
+        if self._base is not None:
+            self._base.check(
+                f"{phase} changed the base network", "let your code work on copies of it, then start a new run"
+            )
+
     def _timed(self, phase: str, work: Callable[[], T]) -> T:
         """Run a phase and add its seconds to run.json, over all resumptions."""
         started = time.perf_counter()
         try:
-            return work()
+            found = work()
+            self._check_base(phase)
+            return found
         finally:
             seconds: Mapping[str, float] = self._directory.recorded("seconds")
             spent = seconds.get(phase, 0.0) + time.perf_counter() - started

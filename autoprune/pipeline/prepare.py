@@ -21,11 +21,12 @@ from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
 from autoprune.cost.profile_files import profile_fingerprint
 from autoprune.cost.repair import BudgetedSpace
-from autoprune.errors import BudgetError, ConfigError, blame
+from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
 from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
+from autoprune.integrity import Snapshot, check_finite
 from autoprune.latency.finals import METRIC as LATENCY
 from autoprune.randomness import untouched
 from autoprune.redaction import masked
@@ -72,6 +73,7 @@ class Prepared:
         origin: what the graph was traced from; None for a space of module form.
         domain: the space under its budget.
         fingerprints: of everything that a resumed run must find as it was.
+        given: what the caller's model held, from which `network` has its tensors.
     """
 
     ingredients: Ingredients
@@ -80,6 +82,14 @@ class Prepared:
     origin: Origin | None
     domain: BudgetedSpace
     fingerprints: Mapping[str, str]
+    given: Snapshot
+
+    def check_given(self) -> None:
+        """Check that the caller's model is as it was; raises RunError where it is not."""
+        self.given.check(
+            "the given model was changed while the search ran (by a function that works on it?)",
+            "let functions only use the network that they are called with",
+        )
 
     def differing(self, recorded: Mapping[str, str]) -> list[str]:
         """What a run found otherwise than it is now.
@@ -164,6 +174,8 @@ def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
             "pass train_func(model, epochs, seed), or set verdict seeds to 0, the evaluator to 'inherited' and give "
             "a trained model"
         )
+    check_finite(ingredients.model)
+    given = Snapshot(ingredients.model)
     traced = trace(ingredients.model, ingredients.example, options=job.space)
     verified = verify(ingredients.model, traced, seed=job.seed)
     fingerprints = {
@@ -184,6 +196,7 @@ def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
             origin,
             _domain(verified.space, one),
             {"job": job_fingerprint(one), **fingerprints},
+            given,
         )
         for one in job.family
     )
@@ -194,6 +207,18 @@ def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
     elif not isinstance(task, ClassificationTask):
         _check_calibration(verified.network, task)
     return family
+
+
+def check_scoring(prepared: Prepared) -> None:
+    """Score a copy of the full network once, before anything is written.
+
+    Raises:
+        EvaluationError: it cannot be scored.
+        RunError: that changed the caller's model.
+    """
+    with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
+        prepared.ingredients.task.score(prepared.network, limit=1)
+    prepared.check_given()
 
 
 def job_fingerprint(job: Job) -> str:

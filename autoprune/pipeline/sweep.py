@@ -6,7 +6,6 @@ The family's directory holds a run directory for each budget, complete as any ot
 
 from __future__ import annotations
 
-import copy
 import re
 import secrets
 import shlex
@@ -14,13 +13,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from autoprune.config import Job
-from autoprune.errors import EvaluationError, RunError, blame
+from autoprune.errors import RunError
 from autoprune.pipeline import phases
 from autoprune.pipeline.continuation import RECORD
 from autoprune.pipeline.family import Family, Memo
 from autoprune.pipeline.ingredients import cpu_threads, how_to_resume
 from autoprune.pipeline.overview import write_overview
-from autoprune.pipeline.prepare import Ingredients, Prepared, job_fingerprint, prepare_family, same_job
+from autoprune.pipeline.prepare import (
+    Ingredients,
+    Prepared,
+    check_scoring,
+    job_fingerprint,
+    prepare_family,
+    same_job,
+)
 from autoprune.pipeline.provenance import provenance
 from autoprune.search.engines.base import Engine
 from autoprune.search.ledger import Notebook, open_storage
@@ -44,8 +50,7 @@ def start(ingredients: Ingredients, path: Path, engine: Engine, *, progress: str
     RunDirectory.check_free(path)
     with cpu_threads(ingredients.job.threads):
         family = prepare_family(ingredients)
-        with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
-            ingredients.task.score(copy.deepcopy(family[0].network), limit=1)
+        check_scoring(family[0])
         with RunDirectory.create(path) as directory:
             directory.write_text("job.yaml", ingredients.job.text)
             directory.update_run(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
-from numbers import Real
+from itertools import count, islice
 from typing import Any, TypeAlias, final
 
 import torch
@@ -16,9 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits, LoaderSplit, Split, digest
+from autoprune.data.labelled import check_inputs
 from autoprune.errors import ConfigError, DataError, EvaluationError, blame
+from autoprune.integrity import check_finite
 from autoprune.randomness import isolated, seeded
-from autoprune.training.loop import Progress, evaluating, placed
+from autoprune.training.loop import Progress
+from autoprune.training.scores import ANY, checked_score, scored_copy
 from autoprune.training.task import SplitName, Task
 from autoprune.training.watch import Watch
 
@@ -31,7 +32,7 @@ _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 
 @final
 class CallableTask(Task):
-    """Any task, given by the user's functions; each gets the network on the device.
+    """Any task, given by the user's functions; each gets a network on the device, to score a copy of its own.
 
     Args:
         score_func: model -> score, higher is better; called with the model in eval mode.
@@ -79,7 +80,8 @@ class CallableTask(Task):
         if epochs < 1:
             raise ConfigError(f"training: epochs must be at least 1, got {epochs}")
         model.to(self.device)
-        with blame(EvaluationError, "train_func failed"), seeded(seed):
+        kept_mode = torch.set_grad_enabled(torch.is_grad_enabled())
+        with blame(EvaluationError, "train_func failed"), seeded(seed), kept_mode:
             returned = self._train_func(model, epochs, seed)
         if returned is not None and returned is not model:
             raise ConfigError(
@@ -87,26 +89,34 @@ class CallableTask(Task):
                 f"it returned another {type(returned).__name__}"
             )
         model.eval()
+        check_finite(model, what="the network after train_func", kind=EvaluationError, then="lower its learning rate")
 
     def score(self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None) -> float:
         """See `Task.score`; `limit` does not reach the user's function."""
         name, func = "score_func", self._score_func
         if split == "test" and self._test_func is not None:
             name, func = "test_func", self._test_func
-        with blame(EvaluationError, f"{name} failed"), evaluating(placed(model, self.device)) as network, seeded(0):
-            returned: object = func(network)
-        value = returned.item() if isinstance(returned, Tensor) and returned.numel() == 1 else returned
-        if not isinstance(value, Real) or not math.isfinite(value):
-            raise EvaluationError(f"{name} must return a finite number, higher is better; it returned {returned!r}")
-        return float(value)
+        network = scored_copy(model, self.device)
+        with blame(EvaluationError, f"{name} failed"), seeded(0), torch.set_grad_enabled(torch.is_grad_enabled()):
+            return checked_score(func(network), ANY, what=name)
 
     def calibration_inputs(self, batches: int, *, seed: int) -> list[Tensor]:
         """See `Task.calibration_inputs`.
 
         Raises:
-            DataError: a batch does not start with a tensor.
+            DataError: a batch does not start with a tensor, or its inputs are not finite.
         """
-        return [_first_tensor(batch).to(self.device) for batch in islice(self._batches(seed), batches)]
+        found, batches_read = [], islice(self._batches(seed), batches)
+        for number in count():
+            what = f"data, batch {number} for calibration,"
+            with blame(DataError, f"{what} cannot be read", then="Correct the data set."):
+                batch = next(batches_read, None)
+            if batch is None:
+                break
+            inputs = _first_tensor(batch)
+            check_inputs(inputs, what)
+            found.append(inputs.to(self.device))
+        return found
 
     def _batches(self, seed: int) -> Iterator[object]:
         if isinstance(self._source, Split):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Literal, TypeAlias, final, get_args
 
@@ -16,7 +14,9 @@ from torch import Tensor, nn
 
 from autoprune.data.base import Split
 from autoprune.errors import ConfigError, EvaluationError, suggest
+from autoprune.integrity import check_finite
 from autoprune.randomness import seeded
+from autoprune.training.scores import LOWER, class_outputs, scored_copy
 from autoprune.training.state import generator_states, on_cpu, set_generator_states
 from autoprune.training.watch import State, Watch
 
@@ -145,7 +145,7 @@ def train(
         score: of the model as it is, for the watch.
 
     Raises:
-        EvaluationError: the loss is no longer a finite number.
+        EvaluationError: the loss is no longer a finite number, or the network holds values that are none.
         Stopped: the watch ends the training.
     """
     trainer = _Trainer(model, recipe, device, seed)
@@ -160,6 +160,7 @@ def train(
             if watch is not None:
                 watch.epoch(epoch, recipe.epochs, score, lambda: trainer.state(records))
     _move(model, device, torch.contiguous_format).eval()  # weight files want plain memory
+    check_finite(model, what="training: the trained network", kind=EvaluationError, then=LOWER)
     return records
 
 
@@ -168,7 +169,7 @@ def accuracy(
 ) -> float:
     """Share of examples whose highest output is the right class, in percent (0 to 100).
 
-    The model runs in eval mode, on `device` (as a copy if it lies elsewhere), and is left as it was.
+    A copy of the model runs, in eval mode on `device`: what `forward` itself writes down is not kept.
 
     Args:
         model: maps (N, *input_shape) to (N, classes).
@@ -176,31 +177,27 @@ def accuracy(
         device: where.
         batch_size: examples per forward pass.
         limit: only the first `limit` examples.
+
+    Raises:
+        EvaluationError: weights or outputs that are no usable numbers, or outputs that are not of shape (N, classes).
     """
+    network = scored_copy(model, device)
     correct, seen = torch.zeros((), dtype=torch.int64, device=device), 0
-    with evaluating(placed(model, device)) as network, seeded(0), torch.no_grad():
+    sound: list[Tensor] = []
+    with seeded(0), torch.no_grad():
         for inputs, targets in split.batches(batch_size, limit=limit):
-            correct += (network(inputs.to(device)).argmax(1) == targets.to(device)).sum()
+            outputs = class_outputs(network(inputs.to(device)), targets)
+            best = outputs.max(1)
+            sound.append(best.values.isfinite())  # NaN is the highest; classes may be masked by minus infinity
+            correct += (best.indices == targets.to(device)).sum()
             seen += len(targets)
+    broken = (~torch.cat(sound)).nonzero()  # looked at once: a GPU is not waited for after each batch
+    if len(broken):
+        raise EvaluationError(
+            f"the network's outputs are NaN or infinite for {len(broken)} of {seen} examples, first for example "
+            f"{int(broken[0])} as read; its weights and these inputs are finite: its forward overflows or divides by 0"
+        )
     return 100.0 * correct.item() / seen
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Inside, `model` is in eval mode; afterwards every module has its own training flag again."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        yield model.eval()
-    finally:
-        for module, flag in flags:
-            module.training = flag
-
-
-def placed(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` if all of it lies on `device`, else a copy there: a caller's model is not moved."""
-    tensors = [*model.parameters(), *model.buffers()]
-    home = torch.empty(0, device=device).device  # "cuda" means one card of several
-    return model if all(tensor.device == home for tensor in tensors) else copy.deepcopy(model).to(device)
 
 
 def _move(model: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
@@ -274,14 +271,14 @@ class _Trainer:
 
     def _step(self, inputs: Tensor, targets: Tensor, *, lr: float) -> tuple[Tensor, Tensor]:
         """One step; return the mean loss and the number of right answers, both still on the device."""
-        targets = targets.to(self._device, non_blocking=True)
+        labels, targets = targets, targets.to(self._device, non_blocking=True)
         inputs = inputs.to(self._device, non_blocking=True)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=self._format)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         with torch.autocast(self._device.type, dtype=self._precision, enabled=self._amp):
-            outputs = self._model(inputs)
+            outputs = class_outputs(self._model(inputs), labels)
             loss = F.cross_entropy(outputs, targets, label_smoothing=self._recipe.label_smoothing)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data.base import DataSplits, Split, digest
+from autoprune.data.labelled import labelled
 from autoprune.training.loop import Progress, Recipe, accuracy, train
+from autoprune.training.scores import ANY, checked_score
 from autoprune.training.watch import Watch
 
 SplitName: TypeAlias = Literal["validation", "test"]
@@ -63,7 +65,8 @@ class Task(ABC):
             limit: only the first `limit` examples, where the task can choose.
 
         Raises:
-            EvaluationError: the score is not a finite number.
+            EvaluationError: the score is not a finite number, or one that cannot be.
+            DataError: an example is not as it must be.
         """
 
     @abstractmethod
@@ -99,6 +102,11 @@ class Task(ABC):
     def fingerprint(self) -> str:
         """Changes when scores would mean something else."""
 
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """The lowest and the highest score there can be."""
+        return ANY
+
 
 @final
 class ClassificationTask(Task):
@@ -108,11 +116,12 @@ class ClassificationTask(Task):
         data: the splits.
         recipe: how networks are trained; a training of another length stretches it.
         device: where.
+        classes: how many the networks tell apart; None: as many as the data say, if they do.
     """
 
-    def __init__(self, data: DataSplits, recipe: Recipe, *, device: torch.device) -> None:
+    def __init__(self, data: DataSplits, recipe: Recipe, *, device: torch.device, classes: int | None = None) -> None:
         super().__init__(device)
-        self._data, self._recipe = data, recipe
+        self._data, self._recipe = labelled(data, data.classes if classes is None else classes), recipe
 
     def train(
         self,
@@ -132,7 +141,8 @@ class ClassificationTask(Task):
 
     def score(self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None) -> float:
         """See `Task.score`."""
-        return accuracy(model, self._examples(split), device=self.device, limit=limit)
+        score = accuracy(model, self._examples(split), device=self.device, limit=limit)
+        return checked_score(score, self.score_range, what="accuracy")
 
     def noise(self, score: float, *, split: SplitName = "validation") -> float | None:
         """Binomial, with one right and one wrong answer more than there were: never 0."""
@@ -157,6 +167,11 @@ class ClassificationTask(Task):
     def unit(self) -> str:
         """Percent."""
         return "%"
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Of percent."""
+        return 0.0, 100.0
 
     @property
     def has_test(self) -> bool:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +11,16 @@ import torch
 from tiny import same_weights
 from torch import nn
 
-from autoprune.errors import ConfigError, RegistryError
+from autoprune.errors import ConfigError, EvaluationError, RegistryError, RunError
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import Workbench, check_evaluator, make_evaluator
+from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
+from autoprune.search.engines.base import Scoring, Workplace
+from autoprune.search.engines.local import evaluate
 from autoprune.space.graph_form import graph_network
+from autoprune.space.groups import Widths
 from autoprune.space.trace import trace
 from autoprune.testing.evaluators import EvaluatorContract, Make, tiny_bench
+from autoprune.training.watch import Watch
 
 QUICK: dict[str, dict[str, Any]] = {"inherited": {"calibration_batches": 4}, "scratch": {"epochs": 2}}
 
@@ -114,3 +120,55 @@ def test_bad_settings_are_refused(bench: Workbench, name: str, settings: dict[st
 def test_an_unknown_evaluator_is_refused_before_anything_is_built() -> None:
     with pytest.raises(RegistryError, match=r"unknown evaluator 'inherit'.*Did you mean 'inherited'\?"):
         check_evaluator("inherit", {})
+
+
+class Careless(Evaluator):
+    """Returns what it is told to, and changes the base network from its second evaluation on."""
+
+    def __init__(self, bench: Workbench, *, answer: Any = 50.0) -> None:
+        self._bench, self._answer, self._calls = bench, answer, 0
+
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
+        self._calls += 1
+        if self._calls > 1:
+            self._bench.model.head.bias.data.add_(1.0)  # type: ignore[union-attr, operator]
+        torch.rand(1), random.random()
+        return self._answer  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def careless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EVALUATORS._table, "careless", f"{__name__}:Careless")
+
+
+@pytest.mark.usefixtures("careless")
+def test_an_evaluation_that_changed_the_base_network_has_no_score(tmp_path: Path) -> None:
+    bench = tiny_bench()
+    evaluator, before = make_evaluator("careless", bench, {}), (torch.get_rng_state(), random.getstate())
+    assert evaluator.evaluate(bench.space.full, seed=0) == 50.0
+    with pytest.raises(RunError, match=r"'careless' changed the base network: parameter 'head\.bias' is not as it was"):
+        evaluator.evaluate(bench.space.full, seed=0)
+    outcome = evaluate(evaluator, bench.space.full, seed=1)  # as the local engine and Ray's actors do
+    assert outcome.score is None
+    assert "changed the base network" in str(outcome.error)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+
+
+@pytest.mark.usefixtures("careless")
+@pytest.mark.parametrize("answer", [float("nan"), float("inf"), -0.1, 100.1, 500.0, True, None, "50", 1j])
+def test_a_score_that_an_accuracy_cannot_be_is_none(answer: object) -> None:
+    bench = tiny_bench()
+    with pytest.raises(EvaluationError, match="'careless' must return a finite number from 0 to 100"):
+        make_evaluator("careless", bench, {"answer": answer}).evaluate(bench.space.full, seed=0)
+
+
+@pytest.mark.usefixtures("careless")
+def test_trainings_on_ray_are_watched_as_well(tmp_path: Path) -> None:
+    worker = pytest.importorskip("autoprune.search.engines.ray_tune_worker")
+    bench = tiny_bench()
+    place = Workplace(bench, lambda b: make_evaluator("careless", b, {}), "short", 1, tmp_path)
+    evaluations = worker.Evaluations(place)
+    assert evaluations(Scoring(bench.space.full, 0), None) == 50.0
+    with pytest.raises(RunError, match="changed the base network"):
+        evaluations(Scoring(bench.space.full, 0), None)

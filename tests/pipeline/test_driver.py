@@ -49,7 +49,7 @@ class Moving(Convolutions):
         return super().forward(x)
 
 
-@pytest.mark.parametrize(("kind", "given"), [(Named, "dict"), (Flat, r"a tensor of shape \(4,\)")])
+@pytest.mark.parametrize(("kind", "given"), [(Named, "dict"), (Flat, r"a tensor of shape \(32,\)")])
 def test_what_is_not_a_row_of_outputs_is_refused_before_anything_is_written(
     kind: type[Convolutions], given: str, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from autoprune.data.base import Augmentation, TensorSplit
 from autoprune.errors import ConfigError, EvaluationError
-from autoprune.training.loop import Recipe, accuracy, evaluating, placed, train
+from autoprune.training.loop import Recipe, accuracy, train
 
 CPU = torch.device("cpu")
 
@@ -191,21 +191,69 @@ class TestAccuracy:
         assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_flags_come_back_after_an_error():
-    model = network()
-    model[4].eval()
-    with pytest.raises(RuntimeError), evaluating(model):
-        model(torch.zeros(1, 99))
-    assert model[1].training
-    assert not model[4].training
+class Breaks(nn.Module):
+    """Outputs of bright pictures are what they should not be; one class is masked, as it may be."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.linear, self.value, self.calls = nn.Linear(64, 3), value, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        out = self.linear(x.flatten(1))
+        out = torch.where((x.mean((1, 2, 3)) > 0.5)[:, None], self.value, out)
+        return torch.cat([out[:, :2], torch.full_like(out[:, :1], -torch.inf)], dim=1)
 
 
-def test_a_model_that_lies_elsewhere_is_copied_not_moved():
-    model = network()
-    assert placed(model, CPU) is model
-    there = placed(model, torch.device("meta"))
-    assert {p.device.type for p in there.parameters()} == {"meta"}
-    assert {p.device.type for p in model.parameters()} == {"cpu"}
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_outputs_that_are_no_numbers_are_an_error_that_names_the_first_example(value: float):
+    images, labels = torch.zeros(40, 1, 8, 8, dtype=torch.uint8), torch.arange(40) % 2
+    how = Augmentation(pad=0, flip=False)
+    split = TensorSplit(images, labels, mean=(0.0,), std=(1.0,), augmentation=how)
+    accuracy(Breaks(value), split, device=CPU, batch_size=8)
+    images[21], images[30] = 255, 255
+    model = Breaks(value)
+    with pytest.raises(EvaluationError, match="for 2 of 40 examples, first for example 21 as read"):
+        accuracy(model, split, device=CPU, batch_size=8)
+    assert model.calls == 0  # a copy was scored
+
+
+class Column(nn.Module):
+    """One column, or a picture of classes."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.linear, self.shape = nn.Linear(64, 2 * math.prod(shape)), shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1)).view(len(x), 2, *self.shape)
+
+
+def test_outputs_of_another_shape_are_an_error_in_scoring_and_in_training():
+    for work in (lambda m: accuracy(m, easy_split(), device=CPU), lambda m: train_once(m)):
+        with pytest.raises(EvaluationError, match=r"returned a tensor of shape \(\d+, 2, 4, 4\) for targets of shape"):
+            work(Column((4, 4)))
+        with pytest.raises(EvaluationError, match="class numbers from 0 to 1 for a network of 1 outputs"):
+            work(nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+
+
+def train_once(model: nn.Module) -> None:
+    train(model, easy_split(), Recipe(epochs=1, batch_size=16, lr=0.01), seed=0, device=CPU)
+
+
+def test_a_training_whose_loss_is_finite_and_whose_network_is_not_has_failed():
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm = nn.Linear(64, 2), nn.BatchNorm1d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                self.norm(x.flatten(1)[:, :2] * 1e25)
+            return self.linear(x.flatten(1))
+
+    with pytest.raises(EvaluationError, match=r"the trained network holds .*'norm.running_var'"):
+        train_once(Hidden())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -154,6 +154,20 @@ class TestCallableTask:
         (again,) = task.calibration_inputs(2, seed=1)
         assert torch.equal(inputs, again)
 
+    def test_calibration_data_that_are_no_numbers_or_cannot_be_read_are_named(self):
+        def task(data: object) -> CallableTask:
+            return CallableTask(weight_sum, data=data, device=CPU)
+
+        with pytest.raises(DataError, match="batch 1 for calibration, holds NaN"):
+            task([torch.zeros(2, 3), torch.full((2, 3), torch.nan)]).calibration_inputs(2, seed=0)
+
+        class Lost(TensorDataset):
+            def __getitem__(self, index: int):
+                raise OSError("disk gone")
+
+        with pytest.raises(DataError, match="batch 0 for calibration, cannot be read: OSError: disk gone"):
+            task(Lost(*PAIRS.tensors)).calibration_inputs(2, seed=0)
+
     def test_no_data_no_calibration(self):
         assert CallableTask(weight_sum, device=CPU).calibration_inputs(3, seed=0) == []
 
