@@ -17,21 +17,23 @@ from autoprune._version import __version__
 from autoprune.errors import AutopruneError
 
 if TYPE_CHECKING:
-    from autoprune.api import SearchResult, Space, resume, search, trace
-    from autoprune.config import SpaceOptions
+    from autoprune.api.result import SearchResult
+    from autoprune.api.search import Space, resume, search, trace
+    from autoprune.config.space import SpaceOptions
     from autoprune.controllers.base import Controller, Trial
-    from autoprune.cost.repair import BudgetedSpace
+    from autoprune.cost.budget.repair import BudgetedSpace
     from autoprune.evaluators.base import Evaluator
     from autoprune.export.architecture import load
 
 _HOMES = {
-    "resume": "autoprune.api",
-    "trace": "autoprune.api",
+    "search": "autoprune.api.search",
+    "resume": "autoprune.api.search",
+    "trace": "autoprune.api.space",
     "load": "autoprune.export.architecture",
-    "SearchResult": "autoprune.api",
-    "Space": "autoprune.api",
-    "SpaceOptions": "autoprune.config",
-    "BudgetedSpace": "autoprune.cost.repair",
+    "SearchResult": "autoprune.api.result",
+    "Space": "autoprune.api.space",
+    "SpaceOptions": "autoprune.config.space",
+    "BudgetedSpace": "autoprune.cost.budget.repair",
     "Controller": "autoprune.controllers.base",
     "Trial": "autoprune.controllers.base",
     "Evaluator": "autoprune.evaluators.base",
@@ -55,8 +57,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "search":
-        return importlib.import_module("autoprune.search")  # the package, which can be called
     if name not in _HOMES:
         raise AttributeError(f"module 'autoprune' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from autoprune.controllers import CONTROLLERS, make_controller
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.testing.spaces import chain_space
 
 CLAIMS = {"evolution": 2.0, "surrogate": 10.0}

@@ -37,9 +37,9 @@ import autoprune
 from autoprune.cost.flops import flops
 from autoprune.cost.params import params
 from autoprune.cost.polynomial import CostFunction
-from autoprune.space.flop_check import counted_by_fvcore, multiply_adds
+from autoprune.space.cutting.slicing import Slicer, random_ranking
 from autoprune.space.groups import IntArray, SearchSpace, Widths
-from autoprune.space.slicing import Slicer, random_ranking
+from autoprune.space.verification.flop_check import counted_by_fvcore, multiply_adds
 from autoprune.zoo import build_model
 
 CANDIDATES = 1_000_000

@@ -44,15 +44,15 @@ from predicted_latency.page import (
 from torch import nn
 
 import autoprune
-from autoprune.cost.device_profile import Conditions, DeviceProfile
+from autoprune.api.space import Space
 from autoprune.cost.flops import flops
-from autoprune.cost.latency_ms import latency_ms
-from autoprune.cost.profile_files import write_profile
+from autoprune.cost.latency.device_profile import Conditions, DeviceProfile
+from autoprune.cost.latency.latency_ms import latency_ms
+from autoprune.cost.latency.profile_files import write_profile
 from autoprune.latency.fit import compare
 from autoprune.latency.measure import AGREED, measure_twice
 from autoprune.latency.profile import build_profile, random_widths
 from autoprune.space.groups import FloatArray, IntArray
-from autoprune.traced import Space
 from autoprune.zoo import build_model
 
 TORCHVISION = ("mobilenet_v2", "resnet18")

@@ -24,13 +24,13 @@ from typing import Any
 import torch
 
 import autoprune
-from autoprune.config import Job
-from autoprune.cost.device_profile import Conditions, DeviceProfile
-from autoprune.cost.profile_files import write_profile
+from autoprune.config.job import Job
+from autoprune.config.validation import validated
+from autoprune.cost.latency.device_profile import Conditions, DeviceProfile
+from autoprune.cost.latency.profile_files import write_profile
 from autoprune.latency.profile import build_profile
 from autoprune.pipeline.driver import run_job
 from autoprune.report.latency import latency_notes, latency_table
-from autoprune.validation import validated
 from autoprune.verdict.record import RunRecord
 from autoprune.zoo import build_model
 

@@ -40,13 +40,13 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     "first",
     [
         "import autoprune",
-        "import autoprune.search.progress as progress",
+        "import autoprune.progress.base as progress",
         "import autoprune; autoprune.search; autoprune.trace",
     ],
 )
 def test_search_can_be_called_and_imported_from_in_any_order(first: str) -> None:
     code = (
-        f"{first}\nimport autoprune, inspect\nimport autoprune.search.select as select\n"
+        f"{first}\nimport autoprune, inspect\nimport autoprune.trials.selection as select\n"
         "from autoprune import search\n"
         "print(callable(autoprune.search), callable(search), list(inspect.signature(autoprune.search).parameters)[:2])"
     )

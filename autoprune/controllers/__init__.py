@@ -10,7 +10,7 @@ from autoprune.registry import Registry
 
 if TYPE_CHECKING:
     from autoprune.controllers.base import Controller
-    from autoprune.cost.repair import BudgetedSpace
+    from autoprune.cost.budget.repair import BudgetedSpace
     from autoprune.space.groups import FloatArray
 
 CONTROLLERS = Registry(
@@ -72,13 +72,13 @@ def make_controller(
         controller = _one(name, domain, seed, given, {"trials": trials, "importance": importance, "learned": learned})
         if distance is None:
             return controller
-        from autoprune.controllers.trust_region import TrustRegion
+        from autoprune.controllers.wrappers.trust_region import TrustRegion
 
         return TrustRegion(domain, controller, seed=seed, distance=distance)
 
     if per == "layer":
         return build(domain, importance)
-    from autoprune.controllers.coarse import Coarse
+    from autoprune.controllers.wrappers.coarse import Coarse
 
     return Coarse(domain, per=per, inner=build, importance=importance)
 
@@ -87,7 +87,7 @@ def _one(
     name: str, domain: BudgetedSpace, seed: int, settings: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Controller:
     """The controller of this name, given those of the facts about the search that it takes."""
-    from autoprune.settings import check_settings
+    from autoprune.config.settings import check_settings
 
     if name.startswith((_OPTUNA, _HUB)):
         from autoprune.controllers.optuna_sampler import OptunaSampler

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoprune.controllers.base import Controller, Trial
-from autoprune.controllers.history import History
-from autoprune.controllers.proposals import TRIES, as_widths, mutate, unseen_variation
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.controllers.parts.history import History
+from autoprune.controllers.parts.proposals import TRIES, as_widths, mutate, unseen_variation
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.shares import group_shares
 from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray, Widths

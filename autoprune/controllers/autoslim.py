@@ -18,8 +18,8 @@ import numpy as np
 
 from autoprune.controllers.base import Controller, Trial
 from autoprune.controllers.greedy import GreedyWalk, largest_choices
-from autoprune.controllers.history import History, near_best
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.controllers.parts.history import History, near_best
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import IntArray, Widths
 

@@ -18,10 +18,10 @@ from typing import final
 import numpy as np
 
 from autoprune.controllers.base import Controller, Trial
-from autoprune.controllers.history import History
-from autoprune.controllers.proposals import TRIES, as_widths, mutate, unseen_variation
-from autoprune.controllers.ratios import from_log_ratios, log_ratios, smallest_log_ratios
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.controllers.parts.history import History
+from autoprune.controllers.parts.proposals import TRIES, as_widths, mutate, unseen_variation
+from autoprune.controllers.parts.ratios import from_log_ratios, log_ratios, smallest_log_ratios
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray, Widths
 

@@ -24,10 +24,10 @@ from typing import Literal, TypeAlias, final, get_args
 import numpy as np
 
 from autoprune.controllers.base import Controller, Trial
-from autoprune.controllers.history import History
-from autoprune.controllers.proposals import as_widths, cross, mutate, unseen_member
-from autoprune.controllers.ratios import random_widths
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.controllers.parts.history import History
+from autoprune.controllers.parts.proposals import as_widths, cross, mutate, unseen_member
+from autoprune.controllers.parts.ratios import random_widths
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError, suggest
 from autoprune.space.groups import FloatArray, IntArray, Widths
 

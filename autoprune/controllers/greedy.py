@@ -8,9 +8,9 @@ from typing import TypeAlias, final
 
 import numpy as np
 
-from autoprune.controllers.history import History
-from autoprune.controllers.proposals import as_widths
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.controllers.parts.history import History
+from autoprune.controllers.parts.proposals import as_widths
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.space.groups import IntArray, Widths
 
 Cuts: TypeAlias = Callable[[Widths, int, int | None], IntArray]

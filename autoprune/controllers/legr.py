@@ -26,9 +26,9 @@ from typing import final
 import numpy as np
 
 from autoprune.controllers.base import Controller, Trial
-from autoprune.controllers.history import History
-from autoprune.controllers.proposals import as_widths, unseen_member
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.controllers.parts.history import History
+from autoprune.controllers.parts.proposals import as_widths, unseen_member
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import BoolArray, FloatArray, Widths
 

@@ -18,12 +18,12 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
 
+from autoprune.config.settings import check_settings
 from autoprune.controllers.base import Controller, Trial, TrialState
-from autoprune.controllers.proposals import TRIES, as_widths, mutate, teachable, unseen_variation
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.controllers.parts.proposals import TRIES, as_widths, mutate, teachable, unseen_variation
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError, RegistryError, blame, suggest
 from autoprune.registry import load_object
-from autoprune.settings import check_settings
 from autoprune.space.groups import Widths
 
 _LARGEST_SEED = 2**32 - 1

@@ -18,11 +18,11 @@ from typing import final
 import numpy as np
 
 from autoprune.controllers.base import Controller, Trial, TrialState
-from autoprune.controllers.history import History
-from autoprune.controllers.posterior import ScoreModel
-from autoprune.controllers.proposals import as_widths, cross, mutate
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.controllers.parts.history import History
+from autoprune.controllers.parts.proposals import as_widths, cross, mutate
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError, suggest
+from autoprune.score_model.posterior import ScoreModel
 from autoprune.space.groups import BoolArray, FloatArray, IntArray, Widths
 
 _POPULATION, _UNKNOWN_LENGTH, _LEAST_POPULATION = 100, 24, 8

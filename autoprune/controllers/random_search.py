@@ -9,8 +9,8 @@ from typing import final
 import numpy as np
 
 from autoprune.controllers.base import Controller, Trial
-from autoprune.controllers.proposals import as_widths, unseen_member
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.controllers.parts.proposals import as_widths, unseen_member
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.space.groups import Widths
 
 _DRAWN = 8

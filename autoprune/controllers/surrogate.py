@@ -14,10 +14,10 @@ from typing import final
 import numpy as np
 
 from autoprune.controllers.base import Controller, Trial, TrialState
-from autoprune.controllers.posterior import ScoreFunctions, ScoreModel
-from autoprune.controllers.proposals import as_widths, cross, mutate, teachable, unseen_member
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.controllers.parts.proposals import as_widths, cross, mutate, teachable, unseen_member
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
+from autoprune.score_model.posterior import ScoreFunctions, ScoreModel
 from autoprune.space.groups import FloatArray, IntArray, Widths
 
 _POOL = 512

@@ -7,9 +7,9 @@ METRICS = Registry(
     {
         "flops": "autoprune.cost.flops:flops",
         "params": "autoprune.cost.params:params",
-        "size_mb": "autoprune.cost.size_mb:size_mb",
-        "peak_memory_mb": "autoprune.cost.peak_memory_mb:peak_memory_mb",
-        "latency_ms": "autoprune.cost.latency_ms:latency_ms",
+        "size_mb": "autoprune.cost.memory.size_mb:size_mb",
+        "peak_memory_mb": "autoprune.cost.memory.peak_memory_mb:peak_memory_mb",
+        "latency_ms": "autoprune.cost.latency.latency_ms:latency_ms",
     },
     group="autoprune.metrics",
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
+from autoprune.config.settings import check_settings, missing_settings
 from autoprune.cost import METRICS
 from autoprune.cost.polynomial import CostFunction
 from autoprune.cost.unpriced import UnpricedError
 from autoprune.errors import ConfigError, blame
-from autoprune.settings import check_settings, missing_settings
 from autoprune.space.groups import SearchSpace
 
 MetricSettings: TypeAlias = Mapping[str, Mapping[str, Any]]

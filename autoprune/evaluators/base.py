@@ -9,21 +9,21 @@ from typing import Any, Literal, TypeAlias, final
 
 from torch import nn
 
+from autoprune.config.settings import check_settings
 from autoprune.errors import ConfigError
 from autoprune.evaluators import EVALUATORS
-from autoprune.integrity import Snapshot
 from autoprune.randomness import seeded
-from autoprune.settings import check_settings
+from autoprune.space.cutting.slicing import Ranking, Slicer
 from autoprune.space.groups import SearchSpace, Widths
-from autoprune.space.slicing import Ranking, Slicer
+from autoprune.tasks.base import Task
+from autoprune.training.integrity import Snapshot
 from autoprune.training.scores import checked_score
-from autoprune.training.task import Task
 from autoprune.training.watch import Watch
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Workbench:
+class CandidateFactory:
     """What candidates are made from: the base network, its space, the order of its channels, and the task.
 
     Attributes:
@@ -56,7 +56,7 @@ Kind: TypeAlias = Literal["short", "training"]
 class Evaluator(ABC):
     """Widths to score, higher is better.
 
-    Built as `Factory(bench, **settings)`. Same widths and seed give the same score; the base network, its training
+    Built as `Factory(factory, **settings)`. Same widths and seed give the same score; the base network, its training
     flags and the global random state are as they were afterwards.
 
     Attributes:
@@ -84,13 +84,13 @@ class Guarded(Evaluator):
     Args:
         name: of the evaluator, for messages.
         inner: the evaluator.
-        bench: what it was built from.
+        factory: what it was built from.
     """
 
-    def __init__(self, name: str, inner: Evaluator, bench: Workbench) -> None:
+    def __init__(self, name: str, inner: Evaluator, factory: CandidateFactory) -> None:
         self.kind = inner.kind
-        self._name, self._inner, self._task = name, inner, bench.task
-        self._base = Snapshot(bench.model)
+        self._name, self._inner, self._task = name, inner, factory.task
+        self._base = Snapshot(factory.model)
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         """See `Evaluator.evaluate`; the global random state inside comes from the seed.
@@ -104,7 +104,7 @@ class Guarded(Evaluator):
             score: object = self._inner.evaluate(widths, seed=seed, full=full, **watched)
         self._base.check(
             f"evaluator {self._name!r} changed the base network",
-            "let it work on bench.candidate(widths), which is its own, and only read bench.model",
+            "let it work on factory.candidate(widths), which is its own, and only read factory.model",
         )
         return checked_score(score, self._task.score_range, what=f"evaluator {self._name!r}")
 
@@ -122,7 +122,7 @@ def check_counts(evaluator: str, *, least: int, **settings: int | None) -> None:
             )
 
 
-def make_evaluator(name: str, bench: Workbench, settings: Mapping[str, Any]) -> Evaluator:
+def make_evaluator(name: str, factory: CandidateFactory, settings: Mapping[str, Any]) -> Evaluator:
     """Build an evaluator by name; see `Guarded` for what it may not do.
 
     Raises:
@@ -130,9 +130,9 @@ def make_evaluator(name: str, bench: Workbench, settings: Mapping[str, Any]) -> 
         ConfigError: a setting that the evaluator does not have, or a value out of range.
     """
     check_evaluator(name, settings)
-    return Guarded(name, EVALUATORS.get(name)(bench, **settings), bench)
+    return Guarded(name, EVALUATORS.get(name)(factory, **settings), factory)
 
 
 def check_evaluator(name: str, settings: Mapping[str, Any]) -> None:
     """Check name and settings before anything is built; raises what `make_evaluator` raises."""
-    check_settings(EVALUATORS.get(name), settings, what=f"evaluator {name!r}", reserved={"bench"})
+    check_settings(EVALUATORS.get(name), settings, what=f"evaluator {name!r}", reserved={"factory"})

@@ -6,7 +6,7 @@ from typing import final
 
 from torch import nn
 
-from autoprune.evaluators.base import Evaluator, Workbench, check_counts
+from autoprune.evaluators.base import CandidateFactory, Evaluator, check_counts
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
 from autoprune.space.groups import Widths
 from autoprune.training.watch import Watch
@@ -17,26 +17,30 @@ class Inherited(Evaluator):
     """Slice the base network, recalibrate its batch norms on training inputs, score it; seconds per candidate.
 
     Args:
-        bench: what candidates are made from.
+        factory: what candidates are made from.
         calibration_batches: training batches whose statistics replace the inherited ones; the same for all candidates.
         validation_limit: score on this many validation examples (None: all of them).
     """
 
     def __init__(
-        self, bench: Workbench, *, calibration_batches: int = CALIBRATION_BATCHES, validation_limit: int | None = None
+        self,
+        factory: CandidateFactory,
+        *,
+        calibration_batches: int = CALIBRATION_BATCHES,
+        validation_limit: int | None = None,
     ) -> None:
         check_counts("inherited", least=0, calibration_batches=calibration_batches)
         check_counts("inherited", least=1, validation_limit=validation_limit)
-        self._bench = bench
+        self._factory = factory
         self._limit = validation_limit
-        self._inputs = bench.task.calibration_inputs(calibration_batches, seed=0)
+        self._inputs = factory.task.calibration_inputs(calibration_batches, seed=0)
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         """See `Evaluator.evaluate`; the seed changes nothing, as nothing is random."""
-        return self._bench.task.score(self.network(widths), limit=None if full else self._limit)
+        return self._factory.task.score(self.network(widths), limit=None if full else self._limit)
 
     def network(self, widths: Widths) -> nn.Module:
         """The network that is scored."""
-        network = self._bench.candidate(widths)
-        recalibrate_batch_norm(network, self._inputs, device=self._bench.task.device)
+        network = self._factory.candidate(widths)
+        recalibrate_batch_norm(network, self._inputs, device=self._factory.task.device)
         return network

@@ -6,7 +6,7 @@ from typing import final
 
 from torch import nn
 
-from autoprune.evaluators.base import Evaluator, Workbench, check_counts
+from autoprune.evaluators.base import CandidateFactory, Evaluator, check_counts
 from autoprune.evaluators.trained import train_and_score
 from autoprune.space.groups import Widths
 from autoprune.training.protocols import reinitialise
@@ -18,22 +18,22 @@ class Scratch(Evaluator):
     """Build the network at these widths, initialise it anew, train it for some epochs, score it.
 
     Args:
-        bench: what candidates are made from.
+        factory: what candidates are made from.
         epochs: length of each training; the learning-rate schedule is compressed to it.
         validation_limit: score on this many validation examples (None: all of them).
     """
 
     kind = "training"
 
-    def __init__(self, bench: Workbench, *, epochs: int = 10, validation_limit: int | None = None) -> None:
+    def __init__(self, factory: CandidateFactory, *, epochs: int = 10, validation_limit: int | None = None) -> None:
         check_counts("scratch", least=1, epochs=epochs, validation_limit=validation_limit)
-        self._bench = bench
+        self._factory = factory
         self._epochs = epochs
         self._limit = validation_limit
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         """See `Evaluator.evaluate`."""
-        network, task = self._bench.candidate(widths), self._bench.task
+        network, task = self._factory.candidate(widths), self._factory.task
 
         def score(trained: nn.Module) -> float:
             return task.score(trained, limit=None if full else self._limit)

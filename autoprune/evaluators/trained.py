@@ -15,8 +15,8 @@ from autoprune.inherit.bn_recalibration import (
     recalibrate_batch_norm,
     restore,
 )
-from autoprune.training.loop import Progress
-from autoprune.training.task import Task
+from autoprune.tasks.base import Task
+from autoprune.training.loop import EpochProgress
 from autoprune.training.watch import Watch
 
 
@@ -42,7 +42,7 @@ def train_and_score(
     epochs: int,
     seed: int,
     lr: float | None = None,
-    progress: Progress | None = None,
+    progress: EpochProgress | None = None,
     watch: Watch | None = None,
     scores_epochs: bool = False,
     compare: bool = False,
@@ -59,7 +59,7 @@ def train_and_score(
         epochs: passes over the training data.
         seed: of the training; recalibration sees the same data after each.
         lr: another learning rate than the task's own.
-        progress: see `Progress`.
+        progress: see `EpochProgress`.
         watch: see `Watch`.
         scores_epochs: the watch may ask for scores on the way; they are of recalibrated statistics, too, and the
             training does not notice.

@@ -16,13 +16,13 @@ import numpy as np
 import yaml
 from torch import nn
 
-from autoprune.environment import expanded
+from autoprune.config.environment import expanded
 from autoprune.errors import RunError
 from autoprune.randomness import seeded
+from autoprune.space.cutting.slicing import Ranking, slice_model
 from autoprune.space.groups import SearchSpace
 from autoprune.space.origin import Origin, full_network
 from autoprune.space.serial import from_json, to_json
-from autoprune.space.slicing import Ranking, slice_model
 from autoprune.verdict.finals import save_weights
 from autoprune.verdict.record import RunRecord
 from autoprune.zoo import build_model, load_weights

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from autoprune.errors import EvaluationError
 from autoprune.importance import CRITERIA
+from autoprune.space.cutting.slicing import Ranking, check_model, tensor_of
 from autoprune.space.groups import AxisLayout, BoolArray, FloatArray, SearchSpace
-from autoprune.space.slicing import Ranking, check_model, tensor_of
-from autoprune.space.ties import rank_slots, set_ranges
+from autoprune.space.options.ties import rank_slots, set_ranges
 
 
 @final

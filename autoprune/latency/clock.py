@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from autoprune.cost.device_profile import Conditions
+from autoprune.cost.latency.device_profile import Conditions
 from autoprune.latency.backends.base import Runner
 
 resource: Any = importlib.import_module("resource") if importlib.util.find_spec("resource") else None  # not on Windows

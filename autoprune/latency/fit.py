@@ -6,8 +6,8 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
-from autoprune.cost.device_profile import HeldOut
-from autoprune.cost.latency_ms import FEATURES, KINDS
+from autoprune.cost.latency.device_profile import HeldOut
+from autoprune.cost.latency.latency_ms import FEATURES, KINDS
 from autoprune.space.groups import FloatArray
 
 _STRENGTH = 0.001

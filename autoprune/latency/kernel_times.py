@@ -9,8 +9,8 @@ from typing import TypeAlias, final
 
 import numpy as np
 
-from autoprune.cost.device_profile import Conditions, Grid, Table
-from autoprune.cost.kernels import Kernel
+from autoprune.cost.latency.device_profile import Conditions, Grid, Table
+from autoprune.cost.latency.kernels import DeviceKernel
 from autoprune.latency.backends.base import Backend, Runner
 from autoprune.latency.clock import clock
 
@@ -51,7 +51,9 @@ class KernelTimer:
         idle: milliseconds of running nothing, which are taken off.
     """
 
-    def __init__(self, backend: Backend, kernel: Kernel, full: Sizes, conditions: Conditions, idle: float) -> None:
+    def __init__(
+        self, backend: Backend, kernel: DeviceKernel, full: Sizes, conditions: Conditions, idle: float
+    ) -> None:
         self._backend, self._kernel, self._conditions, self._idle = backend, kernel, conditions, idle
         self._diagonal = kernel.table_axes != kernel.axes
         self._alignment = backend.alignment if kernel.axes and not self._diagonal else 1

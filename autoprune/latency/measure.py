@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from autoprune.cost.device_profile import Conditions, cpu_name
+from autoprune.cost.latency.device_profile import Conditions, cpu_name
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.latency import BACKENDS
 from autoprune.latency.backends.base import Backend, Runner
 from autoprune.latency.clock import clock
 from autoprune.randomness import untouched
 from autoprune.space.groups import FloatArray
-from autoprune.space.program import Example, call_arguments
+from autoprune.space.tracing.program import Example, call_arguments
 
 LEAST_REPEATS = 50
 _BURST = 5

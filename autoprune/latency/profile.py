@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import nn
 
-from autoprune.cost.device_profile import Conditions, DeviceProfile, Table
-from autoprune.cost.kernels import traced_batch
-from autoprune.cost.latency_ms import FEATURES, LatencyPrediction, calls_of, missing_kernels
+from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, Table
+from autoprune.cost.latency.kernels import traced_batch
+from autoprune.cost.latency.latency_ms import FEATURES, LatencyPrediction, calls_of, missing_kernels
 from autoprune.errors import ConfigError
 from autoprune.latency.fit import fit, held_out
 from autoprune.latency.kernel_times import KernelTimer, time_kernel
@@ -26,9 +26,9 @@ from autoprune.latency.measure import (
     running,
 )
 from autoprune.space.groups import IntArray, SearchSpace, Widths
-from autoprune.space.program import Example
+from autoprune.space.tracing.program import Example
 
-Progress: TypeAlias = Callable[[str, int, int], None]
+ProfileProgress: TypeAlias = Callable[[str, int, int], None]
 """(what is measured, how many are done, how many there are)."""
 
 NETWORKS = 48
@@ -49,7 +49,7 @@ def build_profile(
     repeats: int = LEAST_REPEATS,
     seed: int = 0,
     add_to: DeviceProfile | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: ProfileProgress = lambda what, done, total: None,
 ) -> DeviceProfile:
     """Measure the kernels of a model and whole networks of it, and fit how the latter follow from the former.
 
@@ -132,7 +132,7 @@ def _begun(conditions: Conditions | None, add_to: DeviceProfile | None, batch: i
     return add_to
 
 
-def _new_tables(profile: DeviceProfile, space: SearchSpace, progress: Progress) -> Mapping[str, Table | None]:
+def _new_tables(profile: DeviceProfile, space: SearchSpace, progress: ProfileProgress) -> Mapping[str, Table | None]:
     """Tables of the kernels that the profile lacks, or holds for fewer channels only."""
     backend, timers = make_backend(profile.conditions), dict[str, KernelTimer]()
     missing = missing_kernels(profile.tables, space, calls_of(space))
@@ -151,7 +151,7 @@ def _new_tables(profile: DeviceProfile, space: SearchSpace, progress: Progress) 
     return {name: timer.table() for name, timer in timers.items()}
 
 
-def _time(timers: Sequence[KernelTimer], progress: Progress) -> None:
+def _time(timers: Sequence[KernelTimer], progress: ProfileProgress) -> None:
     """Pass over all kernels until hardly any becomes faster: a busy machine needs more passes than a quiet one."""
     for number in range(1, _MOST_PASSES + 1):
         faster, sizes = 0, 0
@@ -172,7 +172,7 @@ def _measured(
     n: int,
     repeats: int,
     seed: int,
-    progress: Progress,
+    progress: ProfileProgress,
 ) -> Sequence[Mapping[str, Any]]:
     """Random networks with their features and two measurements each."""
     widths = random_widths(space, n, np.random.default_rng(seed))

@@ -9,10 +9,11 @@ from torch import nn
 
 from autoprune.errors import RunError
 from autoprune.evaluators.trained import TrainedScore, train_and_score
+from autoprune.files import read_json
 from autoprune.pipeline.family import Family
 from autoprune.pipeline.prepare import Prepared, weights_fingerprint
-from autoprune.search.progress import Progress
-from autoprune.search.run_directory import RunDirectory, read_json
+from autoprune.progress.base import Progress
+from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.finals import save_weights
 from autoprune.zoo import load_weights
 
@@ -25,7 +26,7 @@ def base_network(
     Raises:
         RunError: the weights on disk are not those that the run trained.
     """
-    path, task = directory / "base.safetensors", prepared.ingredients.task
+    path, task = directory / "base.safetensors", prepared.run_inputs.task
     if not path.is_file() and family is not None:
         family.copy_base(directory)
     if not path.is_file():
@@ -40,7 +41,7 @@ def base_network(
 def _train(prepared: Prepared, directory: RunDirectory, progress: Progress) -> None:
     """Train as the job says, unless the weights were given, and write `base.json`, then `base.safetensors`."""
     prepared.check_given()
-    given, base = prepared.ingredients, copy.deepcopy(prepared.network)
+    given, base = prepared.run_inputs, copy.deepcopy(prepared.network)
     job, task = given.job, given.task
     epochs = 0 if given.trained else job.training.epochs
     started = time.perf_counter()

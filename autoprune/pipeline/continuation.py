@@ -9,29 +9,29 @@ from typing import Any
 
 import yaml
 
-from autoprune.engine_options import EngineOptions, default_of
-from autoprune.environment import expanded
+from autoprune.config.engine import EngineOptions, default_of
+from autoprune.config.environment import expanded
+from autoprune.config.validation import validated
 from autoprune.errors import RunError
-from autoprune.pipeline.prepare import Ingredients
-from autoprune.search.run_directory import read_json
-from autoprune.validation import validated
+from autoprune.files import read_json
+from autoprune.pipeline.prepare import RunInputs
 
 RECORD = "trial_options"
 """Of `run.json`: what `EngineOptions.of_trials` was when the run began."""
 
 
-def going_on(ingredients: Ingredients, path: Path) -> tuple[Ingredients, tuple[str, ...]]:
-    """The same ingredients with the engine's options on which the run, or the family, in `path` goes on.
+def going_on(run_inputs: RunInputs, path: Path) -> tuple[RunInputs, tuple[str, ...]]:
+    """The same run_inputs with the engine's options on which the run, or the family, in `path` goes on.
 
     What the call leaves open is as the run began.
 
     Returns:
-        The ingredients, and what is to be told about it.
+        The run_inputs, and what is to be told about it.
 
     Raises:
         RunError: the engine cannot do what the run began with, or the call says something else.
     """
-    given = ingredients.job.engine
+    given = run_inputs.job.engine
     begun, recorded = _begun_with(path)
     lacking = [key for key, value in begun.of_trials.items() if value != default_of(begun, key)]
     if given.name == "local" and lacking:
@@ -53,8 +53,8 @@ def going_on(ingredients: Ingredients, path: Path) -> tuple[Ingredients, tuple[s
             f"job.yaml hold ({_told(begun, [*begun.of_trials])})"
         )
     engine = given.model_copy(update={key: getattr(begun, key) for key in kept})
-    job = ingredients.job.model_copy(update={"engine": engine})
-    return replace(ingredients, job=job), tuple(told)
+    job = run_inputs.job.model_copy(update={"engine": engine})
+    return replace(run_inputs, job=job), tuple(told)
 
 
 def _begun_with(path: Path) -> tuple[EngineOptions, bool]:

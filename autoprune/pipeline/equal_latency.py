@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import BudgetError
-from autoprune.latency.finals import METRIC, flops_of_equal_latency
-from autoprune.pipeline.family import Family, Memo
+from autoprune.latency.choice import METRIC, flops_of_equal_latency
+from autoprune.pipeline.family import Family, ScoreCache
 from autoprune.pipeline.prepare import Prepared, job_fingerprint
-from autoprune.search.ledger import Notebook, open_storage
-from autoprune.search.run_directory import RunDirectory
+from autoprune.trials.ledger import Notebook, open_storage
+from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.record import Arm, RunRecord
 
 FOLDER = "flops_search"
@@ -29,7 +29,7 @@ def by_flops(prepared: Prepared) -> Prepared | None:
         What is to be run; None where no latency is limited, it cannot be measured here, the job does without, or the
         FLOPs would limit nothing.
     """
-    job, domain = prepared.ingredients.job, prepared.domain
+    job, domain = prepared.run_inputs.job, prepared.domain
     limited = any(limit.metric == METRIC for limit in domain.budget.limits)
     if not limited or not job.verdict.flops_search or domain.budget.settings.get(METRIC, {}).get("elsewhere"):
         return None
@@ -47,7 +47,7 @@ def by_flops(prepared: Prepared) -> Prepared | None:
     changed = job.model_copy(update={"constraints": limits, "verdict": verdict})
     return replace(
         prepared,
-        ingredients=replace(prepared.ingredients, job=changed),
+        run_inputs=replace(prepared.run_inputs, job=changed),
         domain=narrowed,
         fingerprints={**prepared.fingerprints, "job": job_fingerprint(changed)},
     )
@@ -61,7 +61,7 @@ def shared_by_both(directory: RunDirectory, storage: str | None) -> Family:
         storage: of its ledger.
     """
     notebook = Notebook(open_storage(storage, directory / "scores.log"), f"{directory.recorded('id')}/scores")
-    return Family(directory.path, Memo(notebook))
+    return Family(directory.path, ScoreCache(notebook))
 
 
 def by_flops_too(family: Family) -> Family:

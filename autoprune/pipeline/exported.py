@@ -6,26 +6,26 @@ from pathlib import Path
 
 from torch import nn
 
-from autoprune.evaluators.base import Workbench
+from autoprune.evaluators.base import CandidateFactory
 from autoprune.evaluators.inherited import Inherited
 from autoprune.pipeline.prepare import Prepared
 from autoprune.space.groups import Widths
 from autoprune.zoo import load_weights
 
 
-def exported_network(prepared: Prepared, bench: Workbench, widths: Widths, weights: Path | None) -> nn.Module:
+def exported_network(prepared: Prepared, factory: CandidateFactory, widths: Widths, weights: Path | None) -> nn.Module:
     """The network of these widths.
 
     Args:
         prepared: names the evaluator.
-        bench: what it is made from.
+        factory: what it is made from.
         widths: of the winner.
         weights: of its final training; None: it was only scored, with inherited weights and recalibrated norms, or
             (where the evaluator trains its own) it would have been.
     """
     if weights is not None:
-        network = bench.candidate(widths)
+        network = factory.candidate(widths)
         load_weights(network, weights)
         return network
-    evaluator = prepared.evaluator(bench)
-    return (evaluator if isinstance(evaluator, Inherited) else Inherited(bench)).network(widths)
+    evaluator = prepared.evaluator(factory)
+    return (evaluator if isinstance(evaluator, Inherited) else Inherited(factory)).network(widths)

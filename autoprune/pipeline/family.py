@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from autoprune.search.ledger import Notebook
-from autoprune.search.run_directory import RunDirectory, read_json
+from autoprune.files import read_json
 from autoprune.space.groups import Widths
+from autoprune.trials.ledger import Notebook
+from autoprune.trials.run_directory import RunDirectory
 
 
 @final
@@ -24,7 +25,7 @@ class Family:
     """
 
     base: Path
-    scores: Memo
+    scores: ScoreCache
     before: Path | None = None
 
     def copy_base(self, directory: RunDirectory) -> None:
@@ -42,7 +43,7 @@ class Family:
 
 
 @final
-class Memo:
+class ScoreCache:
     """Scores by widths, on disk the moment they are known."""
 
     def __init__(self, notebook: Notebook) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from autoprune.pipeline.family import Memo
-from autoprune.search.engines.base import Engine, Scoring
-from autoprune.search.ledger import Notebook
-from autoprune.search.progress import Progress, last_line, score_text
+from autoprune.engines.base import Engine, Scoring
+from autoprune.pipeline.family import ScoreCache
+from autoprune.progress.base import Progress
 from autoprune.space.groups import Widths
+from autoprune.texts import last_line, score_text
+from autoprune.trials.ledger import Notebook
 
 
 @final
@@ -30,7 +31,7 @@ class Shown:
 
 
 def score_fully(
-    engine: Engine, chosen: Sequence[Widths], notebook: Notebook, memo: Memo | None, shown: Shown, *, seed: int
+    engine: Engine, chosen: Sequence[Widths], notebook: Notebook, cache: ScoreCache | None, shown: Shown, *, seed: int
 ) -> dict[Widths, float]:
     """Widths -> score on all validation data, in the order given, of those that can be scored.
 
@@ -38,7 +39,7 @@ def score_fully(
         engine: equipped.
         chosen: members of the space; equal ones count once.
         notebook: keeps each score; what it holds is not scored again.
-        memo: of a family; what it holds is not scored again either.
+        cache: of a family; what it holds is not scored again either.
         shown: how it is shown.
         seed: of the first evaluation; the others count up.
     """
@@ -51,7 +52,7 @@ def score_fully(
         known[widths] = score
 
     for widths in distinct:
-        remembered = None if memo is None else memo.score(widths, full=True)
+        remembered = None if cache is None else cache.score(widths, full=True)
         if widths not in known and remembered is not None:
             keep(widths, remembered)
         if widths in known:
@@ -63,7 +64,7 @@ def score_fully(
             shown.progress.advance(f"failed: {last_line(outcome.error)}")
             continue
         keep(widths, outcome.score)
-        if memo is not None:
-            memo.add(widths, outcome.score, full=True)
+        if cache is not None:
+            cache.add(widths, outcome.score, full=True)
         shown.progress.advance(score_text(outcome.score, shown.unit))
     return {widths: known[widths] for widths in distinct if widths in known}

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.cost.profile_files import read_profile
-from autoprune.cost.repair import BudgetedSpace
-from autoprune.evaluators.base import Workbench
-from autoprune.latency.finals import METRIC, LatencyChoice, MeasuredFinal, choose_by_latency
+from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.cost.latency.profile_files import read_profile
+from autoprune.evaluators.base import CandidateFactory
+from autoprune.files import read_json
+from autoprune.latency.choice import METRIC, LatencyChoice, MeasuredFinal, choose_by_latency
 from autoprune.latency.measure import AGREED, measure_many
-from autoprune.search.progress import Progress
-from autoprune.search.run_directory import RunDirectory, read_json
+from autoprune.progress.base import Progress
 from autoprune.space.groups import Widths
-from autoprune.space.program import Example
+from autoprune.space.tracing.program import Example
+from autoprune.trials.run_directory import RunDirectory
 
 _FILE = "latency.json"
 _REPEATS = 200
@@ -25,7 +26,7 @@ _REPEATS = 200
 def measured_winner(
     domain: BudgetedSpace,
     ranked: Sequence[Widths],
-    bench: Workbench,
+    factory: CandidateFactory,
     example: Example,
     directory: RunDirectory,
     progress: Progress,
@@ -37,7 +38,7 @@ def measured_winner(
     Args:
         domain: space and budget.
         ranked: candidates, the best first.
-        bench: builds them.
+        factory: builds them.
         example: what the model was traced with.
         directory: of the run.
         progress: is told where even the fastest one is above the limit.
@@ -47,7 +48,7 @@ def measured_winner(
     """
     if (directory / _FILE).is_file():
         return LatencyChoice.from_json(read_json(directory / _FILE)).winner.widths
-    choice = choose_by_latency(domain, ranked, bench.candidate, example)
+    choice = choose_by_latency(domain, ranked, factory.candidate, example)
     if choice is None:
         return ranked[0]
     profile = read_profile(domain.budget.settings[METRIC]["profile"])
@@ -62,7 +63,11 @@ def measured_winner(
 
 
 def measure_compared(
-    domain: BudgetedSpace, named: Mapping[str, Widths], bench: Workbench, example: Example, directory: RunDirectory
+    domain: BudgetedSpace,
+    named: Mapping[str, Widths],
+    factory: CandidateFactory,
+    example: Example,
+    directory: RunDirectory,
 ) -> Mapping[str, Any] | None:
     """Measure the networks of the comparison and the unpruned one in turns, and add them to `latency.json`, once.
 
@@ -71,7 +76,7 @@ def measure_compared(
     Args:
         domain: space and budget.
         named: what is compared.
-        bench: builds them.
+        factory: builds them.
         example: what the model was traced with.
         directory: of the run.
 
@@ -87,7 +92,7 @@ def measure_compared(
     if "compared" not in facts:
         conditions = LatencyChoice.from_json(facts).winner.latency.conditions
         rows = [*named.values(), domain.space.full]
-        built = [bench.candidate(row) for row in rows]
+        built = [factory.candidate(row) for row in rows]
         found = measure_many(built, example, conditions, repeats=_REPEATS, agree=AGREED)
         predicted = domain.budget.metrics[METRIC](np.array(rows))
         facts["compared"] = {

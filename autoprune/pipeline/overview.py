@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.report.words import FLOPS, lower_end, percent, quantity
-from autoprune.search.progress import score_text
+from autoprune.texts import score_text
 from autoprune.verdict.record import Arm, RunRecord
 from autoprune.verdict.statistics import UNIFORM_ARMS
 

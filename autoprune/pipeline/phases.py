@@ -14,31 +14,33 @@ from typing import Any, TypeVar, final
 import yaml
 
 from autoprune.controllers.base import Trial, TrialState
+from autoprune.engines.base import Engine
 from autoprune.errors import EvaluationError, RunError
-from autoprune.evaluators.base import Workbench
+from autoprune.evaluators.base import CandidateFactory
 from autoprune.export.architecture import write_architecture
-from autoprune.integrity import Snapshot
+from autoprune.files import read_json
 from autoprune.pipeline.base_network import base_network
 from autoprune.pipeline.continuation import RECORD
 from autoprune.pipeline.equal_latency import FOLDER, by_flops, by_flops_too, shared_by_both, with_flops_search
 from autoprune.pipeline.exported import exported_network
-from autoprune.pipeline.family import Family, Memo
+from autoprune.pipeline.family import Family, ScoreCache
 from autoprune.pipeline.full_scores import Shown, score_fully
 from autoprune.pipeline.measured import measure_compared, measured_winner
 from autoprune.pipeline.prepare import Prepared
 from autoprune.pipeline.provenance import changes, now, provenance
-from autoprune.pipeline.staff import Staff
+from autoprune.pipeline.run_engine import RunEngine
 from autoprune.pipeline.winners import write_winners
+from autoprune.progress.base import Progress
+from autoprune.progress.tensorboard import Events
 from autoprune.report.pages import write_reports
-from autoprune.search.engines.base import Engine
-from autoprune.search.events import Events
-from autoprune.search.ledger import Ledger, Notebook, open_storage
-from autoprune.search.progress import Progress, score_text
-from autoprune.search.run_directory import RunDirectory, read_json
-from autoprune.search.select import Posterior, probability_better, shortlist, smooth
-from autoprune.search.session import SearchSession
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
+from autoprune.texts import score_text
+from autoprune.training.integrity import Snapshot
+from autoprune.trials.ledger import Ledger, Notebook, open_storage
+from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.selection import Posterior, probability_better, shortlist, smooth
+from autoprune.trials.session import SearchSession
 from autoprune.verdict.baselines import UNIFORM, arms, curve_budgets
 from autoprune.verdict.finals import FinalPlan, train_finals
 from autoprune.verdict.record import Arm, CurvePoint, FinalTraining, RunRecord, Verdict, read_record, write_record
@@ -52,14 +54,14 @@ def start(
     prepared: Prepared, directory: RunDirectory, progress: Progress, engine: Engine, family: Family | None = None
 ) -> RunRecord:
     """Begin a new run in an empty directory and finish it on an open engine; what a `family` has is not made again."""
-    job = prepared.ingredients.job
+    job = prepared.run_inputs.job
     directory.write_text("job.yaml", job.text)
     directory.write_json("space.json", to_json(prepared.space, origin=prepared.origin))
     directory.update_run(
         id=f"{directory.path.name}-{secrets.token_hex(4)}",
         **provenance(),
         seed=job.seed,
-        device=str(prepared.ingredients.task.device),
+        device=str(prepared.run_inputs.task.device),
         fingerprints=dict(prepared.fingerprints),
         begun_with=None if family is None else family.handed_on,
         seconds={},
@@ -80,7 +82,7 @@ def resume(
     if differing:
         raise RunError(
             f"{directory.path} cannot be resumed: {', '.join(differing)} of the run and of this call differ"
-            f"{changes(directory, prepared.ingredients.job) if 'job' in differing else ''}; "
+            f"{changes(directory, prepared.run_inputs.job) if 'job' in differing else ''}; "
             f"restore what the run was started with, or start a new run"
         )
     if (directory / "result.json").is_file():
@@ -101,8 +103,8 @@ class _Run:
         family: Family | None,
     ) -> None:
         self._prepared, self._family = prepared, family
-        self._staff = Staff(engine, prepared, directory, progress)
-        self._job, self._task = prepared.ingredients.job, prepared.ingredients.task
+        self._engine = RunEngine(engine, prepared, directory, progress)
+        self._job, self._task = prepared.run_inputs.job, prepared.run_inputs.task
         self._space, self._domain = prepared.space, prepared.domain
         self._directory, self._progress = directory, progress
         self._storage = open_storage(self._job.search.storage, directory / "journal.log")
@@ -119,32 +121,32 @@ class _Run:
         self._base = Snapshot(base)
         scores = self._prepared.scores(base)
         self._check_base("the criterion")
-        bench = self._prepared.bench(base, scores)
-        self._staff.equip(bench)
+        factory = self._prepared.factory(base, scores)
+        self._engine.equip(factory)
         trials = self._timed("search", lambda: self._search(scores))
         rescored = self._timed("re-scoring", lambda: self._rescore(trials))
         curve = self._timed("uniform curve", self._uniform_curve)
         beside = None
         if self._by_flops is not None:
             narrowed = self._by_flops
-            beside = self._timed("search by FLOPs", lambda: self._search_by_flops(narrowed, bench))
+            beside = self._timed("search by FLOPs", lambda: self._search_by_flops(narrowed, factory))
         posterior = smooth(self._domain, trials, rescored)
         uniform = {trial.widths for trial in trials if trial.origin in UNIFORM}
         ranked = shortlist({widths: posterior[widths] for widths in rescored}, len(rescored), self._domain, uniform)
-        example, run, shown = self._prepared.ingredients.example, self._directory, self._progress
-        winner = measured_winner(self._domain, ranked, bench, example, run, shown)
+        example, run, shown = self._prepared.run_inputs.example, self._directory, self._progress
+        winner = measured_winner(self._domain, ranked, factory, example, run, shown)
         if winner not in rescored:  # made to keep the latency limit, once candidates were measured
             rescored |= self._score_fully([winner], phase="measured winner", seed=3_000_003)
             posterior = smooth(self._domain, trials, rescored)
         compared = with_flops_search(arms(self._domain, trials, winner, rescored), beside, self._domain)
-        latency = measure_compared(self._domain, {arm.name: arm.widths for arm in compared}, bench, example, run)
+        latency = measure_compared(self._domain, {arm.name: arm.widths for arm in compared}, factory, example, run)
         finals = self._timed("final trainings", lambda: self._finals(compared))
         uniforms = {arm.name: arm.widths for arm in compared if arm.name in UNIFORM}
         chances = probability_better(self._domain, trials, rescored, winner, uniforms)
-        return self._conclude(bench, trials, posterior, compared, finals, curve, chances, latency)
+        return self._conclude(factory, trials, posterior, compared, finals, curve, chances, latency)
 
     @property
-    def _memo(self) -> Memo | None:
+    def _cache(self) -> ScoreCache | None:
         return None if self._family is None else self._family.scores
 
     def _study(self, part: str) -> str:
@@ -153,11 +155,11 @@ class _Run:
 
     def _search(self, scores: Sequence[FloatArray]) -> tuple[Trial, ...]:
         """All trials, in the order in which they were proposed, given the importance of all channels."""
-        memo, engine = self._memo, self._staff.engine
+        cache, engine = self._cache, self._engine.engine
 
         def show(trial: Trial) -> None:
-            if memo is not None and trial.state is TrialState.COMPLETE and trial.score is not None:
-                memo.add(trial.widths, trial.score, full=False)
+            if cache is not None and trial.state is TrialState.COMPLETE and trial.score is not None:
+                cache.add(trial.widths, trial.score, full=False)
             done, busy = len(session.trials), engine.busy
             self._progress.trial(trial, session.best, session.uniform, done, session.total, busy)
             events.trial(trial, session.best, session.uniform, done, busy)
@@ -172,7 +174,7 @@ class _Run:
             trials=self._job.search.trials,
             seed=self._job.seed,
             on_trial=show,
-            remembered=lambda widths: memo.score(widths, full=False) if memo is not None else None,
+            remembered=lambda widths: cache.score(widths, full=False) if cache is not None else None,
         )
         self._progress.start(session.total, self._task.unit, engine.workers)
         with Events(self._directory / "tensorboard") as events:
@@ -198,22 +200,22 @@ class _Run:
         scored = self._score_fully(curve_budgets(self._domain), phase="uniform curve", seed=2_000_003)
         return tuple(CurvePoint(self._domain.budget.costs_of(widths), score) for widths, score in scored.items())
 
-    def _search_by_flops(self, narrowed: Prepared, bench: Workbench) -> RunRecord:
+    def _search_by_flops(self, narrowed: Prepared, factory: CandidateFactory) -> RunRecord:
         """The search under the FLOPs of equal latency, a run of its own in a folder of this one."""
-        place, engine = self._directory / FOLDER, self._staff.engine
+        place, engine = self._directory / FOLDER, self._engine.engine
         begun = (place / "run.json").is_file()
         self._progress.note(f"beside it, the search under the FLOPs of equal latency: {narrowed.domain.budget}")
         with RunDirectory.reopen(place) if begun else RunDirectory.create(place) as inside:
             inner = by_flops_too(self._family) if self._family is not None else None
             record = (resume if begun else start)(narrowed, inside, self._progress, engine, inner)
-        self._staff.equip(bench)  # that run had the engine
+        self._engine.equip(factory)  # that run had the engine
         return record
 
     def _score_fully(self, chosen: Sequence[Widths], *, phase: str, seed: int) -> dict[Widths, float]:
         """Scores on all validation data of those that have one; what the study holds already is not scored again."""
         notebook = Notebook(self._storage, self._study(phase))
         shown = Shown(self._progress, phase, self._task.unit)
-        return score_fully(self._staff.engine, chosen, notebook, self._memo, shown, seed=self._job.seed + seed)
+        return score_fully(self._engine.engine, chosen, notebook, self._cache, shown, seed=self._job.seed + seed)
 
     def _finals(self, compared: Sequence[Arm]) -> list[FinalTraining]:
         options = self._job.verdict
@@ -221,7 +223,7 @@ class _Run:
             return []
         self._progress.phase("final trainings", len(compared) * len(options.protocols) * options.seeds)
         return train_finals(
-            self._staff.engine,
+            self._engine.engine,
             compared,
             FinalPlan(
                 options.protocols, options.seeds, options.fine_tune_epochs, self._job.training.lr, self._job.seed
@@ -235,7 +237,7 @@ class _Run:
 
     def _conclude(
         self,
-        bench: Workbench,
+        factory: CandidateFactory,
         trials: tuple[Trial, ...],
         posterior: Posterior,
         compared: tuple[Arm, ...],
@@ -246,8 +248,8 @@ class _Run:
     ) -> RunRecord:
         """Judge, then write export, report and last result.json: it marks a run as ended."""
         weights = self._directory / _FINAL_WEIGHTS if finals else None
-        network = exported_network(self._prepared, bench, compared[0].widths, weights)
-        test = self._task.score(bench.model, split="test") if self._task.has_test else None
+        network = exported_network(self._prepared, factory, compared[0].widths, weights)
+        test = self._task.score(factory.model, split="test") if self._task.has_test else None
         base = {**read_json(self._directory / "base.json"), "test": test, "test_examples": self._task.test_examples}
         self._directory.update_run(finished=now())
         record = RunRecord(
@@ -271,7 +273,7 @@ class _Run:
             winners=self._winners,
         )
         write_architecture(
-            record, network, self._directory / "export", ranking=bench.ranking, origin=self._prepared.origin
+            record, network, self._directory / "export", ranking=factory.ranking, origin=self._prepared.origin
         )
         write_reports(record)
         self._directory.write_json("result.json", write_record(record))
@@ -306,4 +308,4 @@ class _Run:
         finally:
             seconds: Mapping[str, float] = self._directory.recorded("seconds")
             spent = seconds.get(phase, 0.0) + time.perf_counter() - started
-            self._directory.update_run(seconds={**seconds, phase: round(spent, 3)}, engine=self._staff.record())
+            self._directory.update_run(seconds={**seconds, phase: round(spent, 3)}, engine=self._engine.record())

@@ -16,34 +16,35 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.allocation import ALLOCATIONS
-from autoprune.config import Job
+from autoprune.config.job import Job
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
-from autoprune.cost.profile_files import profile_fingerprint
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.cost.latency.profile_files import profile_fingerprint
 from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
-from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
+from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
-from autoprune.integrity import Snapshot, check_finite
-from autoprune.latency.finals import METRIC as LATENCY
+from autoprune.latency.choice import METRIC as LATENCY
 from autoprune.randomness import untouched
 from autoprune.redaction import masked
-from autoprune.search.ledger import open_storage
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
 from autoprune.space.origin import Origin, origin_of
-from autoprune.space.program import Example
-from autoprune.space.trace import trace
-from autoprune.space.verify import verify
+from autoprune.space.tracing.program import Example
+from autoprune.space.tracing.trace import trace
+from autoprune.space.verification.verify import verify
+from autoprune.tasks.base import Task
+from autoprune.tasks.classification import ClassificationTask
 from autoprune.training import PROTOCOLS
-from autoprune.training.task import ClassificationTask, Task
+from autoprune.training.integrity import Snapshot, check_finite
+from autoprune.trials.ledger import open_storage
 from autoprune.verdict.baselines import plan
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Ingredients:
+class RunInputs:
     """What a run works on.
 
     Attributes:
@@ -64,10 +65,10 @@ class Ingredients:
 @final
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Ingredients whose space is traced, verified and under a budget that can be reached.
+    """RunInputs whose space is traced, verified and under a budget that can be reached.
 
     Attributes:
-        ingredients: what the run works on.
+        run_inputs: what the run works on.
         network: the full network in the form of the space, with the tensors of the given model; only read.
         space: what can be cut, and how.
         origin: what the graph was traced from; None for a space of module form.
@@ -76,7 +77,7 @@ class Prepared:
         given: what the caller's model held, from which `network` has its tensors.
     """
 
-    ingredients: Ingredients
+    run_inputs: RunInputs
     network: nn.Module
     space: SearchSpace
     origin: Origin | None
@@ -98,7 +99,7 @@ class Prepared:
             recorded: the fingerprints of that run.
         """
         same = {name: recorded.get(name) == value for name, value in self.fingerprints.items()}
-        same["job"] = same_job(recorded.get("job"), self.ingredients.job)
+        same["job"] = same_job(recorded.get("job"), self.run_inputs.job)
         return [name for name in same if not same[name]]
 
     def controller(self, scores: Sequence[FloatArray], *, learned: Any = None) -> Controller:
@@ -108,7 +109,7 @@ class Prepared:
             scores: the importances.
             learned: what the controller of another budget has learned.
         """
-        chosen, job = self.ingredients.job.search.controller, self.ingredients.job
+        chosen, job = self.run_inputs.job.search.controller, self.run_inputs.job
         return make_controller(
             chosen.name,
             self.domain,
@@ -121,7 +122,7 @@ class Prepared:
 
     def plan(self, scores: Sequence[FloatArray]) -> list[tuple[str, Widths]]:
         """What the search scores first, given the importance of the base network's channels."""
-        job = self.ingredients.job
+        job = self.run_inputs.job
         return plan(
             self.domain,
             unit_scores(self.space, scores),
@@ -132,57 +133,57 @@ class Prepared:
 
     def scores(self, base: nn.Module) -> list[FloatArray]:
         """Per group, the importance of each channel."""
-        job = self.ingredients.job
+        job = self.run_inputs.job
         return channel_scores(base, self.space, job.search.criterion, seed=job.seed)
 
-    def bench(self, base: nn.Module, scores: Sequence[FloatArray]) -> Workbench:
+    def factory(self, base: nn.Module, scores: Sequence[FloatArray]) -> CandidateFactory:
         """What candidates of this base network are made from."""
-        given = self.ingredients
-        return Workbench(base, self.space, ranking_of(self.space, scores), given.task, given.job.training.epochs)
+        given = self.run_inputs
+        return CandidateFactory(base, self.space, ranking_of(self.space, scores), given.task, given.job.training.epochs)
 
-    def evaluator(self, bench: Workbench) -> Evaluator:
+    def evaluator(self, factory: CandidateFactory) -> Evaluator:
         """A new evaluator of the job."""
-        chosen = self.ingredients.job.search.evaluator
-        return make_evaluator(chosen.name, bench, chosen.settings)
+        chosen = self.run_inputs.job.search.evaluator
+        return make_evaluator(chosen.name, factory, chosen.settings)
 
 
-def prepare(ingredients: Ingredients) -> Prepared:
+def prepare(run_inputs: RunInputs) -> Prepared:
     """Trace, verify and budget the space, and build each part of the job once; writes nothing.
 
     Raises:
         AutopruneError: the model, the space options, the budget, a name or a setting cannot be used.
     """
-    if len(ingredients.job.family) > 1:
+    if len(run_inputs.job.family) > 1:
         raise ConfigError(
-            f"constraints with lists of limits make a family of {len(ingredients.job.family)} searches, not one run: "
+            f"constraints with lists of limits make a family of {len(run_inputs.job.family)} searches, not one run: "
             f"`autoprune resume` goes on with it, or autoprune.search(…, resume=True) if it was started from Python"
         )
-    return prepare_family(ingredients)[0]
+    return prepare_family(run_inputs)[0]
 
 
-def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
+def prepare_family(run_inputs: RunInputs) -> tuple[Prepared, ...]:
     """As `prepare`, for each budget of the job; the model is traced and verified once.
 
     Raises:
         AutopruneError: as for `prepare`, for any of the budgets.
     """
-    job, task = ingredients.job, ingredients.task
+    job, task = run_inputs.job, run_inputs.task
     _check_names(job)
-    if not task.trains and (not ingredients.trained or job.verdict.seeds or job.search.evaluator.name == "scratch"):
+    if not task.trains and (not run_inputs.trained or job.verdict.seeds or job.search.evaluator.name == "scratch"):
         raise ConfigError(
             "this job trains networks (the base network, the evaluator or the verdict), but there is no train_func: "
             "pass train_func(model, epochs, seed), or set verdict seeds to 0, the evaluator to 'inherited' and give "
             "a trained model"
         )
-    check_finite(ingredients.model)
-    given = Snapshot(ingredients.model)
-    traced = trace(ingredients.model, ingredients.example, options=job.space)
-    verified = verify(ingredients.model, traced, seed=job.seed)
+    check_finite(run_inputs.model)
+    given = Snapshot(run_inputs.model)
+    traced = trace(run_inputs.model, run_inputs.example, options=job.space)
+    verified = verify(run_inputs.model, traced, seed=job.seed)
     fingerprints = {
         "model code": traced.code_fingerprint,
         "space": verified.space.fingerprint,
         "data": task.fingerprint,
-        "weights": weights_fingerprint(ingredients.model),
+        "weights": weights_fingerprint(run_inputs.model),
     }
     profile = job.metrics.get(LATENCY, {}).get("profile")
     if profile is not None:
@@ -190,7 +191,7 @@ def prepare_family(ingredients: Ingredients) -> tuple[Prepared, ...]:
     origin = origin_of(traced) if verified.space.form == "graph" else None
     family = tuple(
         Prepared(
-            replace(ingredients, job=one),
+            replace(run_inputs, job=one),
             verified.network,
             verified.space,
             origin,
@@ -217,7 +218,7 @@ def check_scoring(prepared: Prepared) -> None:
         RunError: that changed the caller's model.
     """
     with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
-        prepared.ingredients.task.score(prepared.network, limit=1)
+        prepared.run_inputs.task.score(prepared.network, limit=1)
     prepared.check_given()
 
 
@@ -259,13 +260,13 @@ def _check_names(job: Job) -> None:
 
 def _rehearse(prepared: Prepared) -> None:
     """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
-    base, search = prepared.network, prepared.ingredients.job.search
+    base, search = prepared.network, prepared.run_inputs.job.search
     scores = prepared.scores(base)
     prepared.plan(scores)
     with _built("controller", search.controller.name, search.controller.settings):
         prepared.controller(scores).ask(1)
     with _built("evaluator", search.evaluator.name, search.evaluator.settings):
-        prepared.evaluator(prepared.bench(base, scores))
+        prepared.evaluator(prepared.factory(base, scores))
     if search.storage is not None:
         open_storage(search.storage, Path())
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import yaml
 
-from autoprune.config import Job
-from autoprune.environment import is_withheld, variables
+from autoprune.config.environment import is_withheld, variables
+from autoprune.config.job import Job
 from autoprune.redaction import masked
 from autoprune.report.facts import flat
-from autoprune.search.run_directory import RunDirectory
+from autoprune.trials.run_directory import RunDirectory
 
 _PACKAGES = ("autoprune", "torch", "numpy", "scipy", "optuna", "ray", "scikit-learn", "fvcore")
 

@@ -1,4 +1,4 @@
-"""A family of searches, one for each budget of a job: one trace, one base network, one memo of scores, one overview.
+"""A family of searches, one for each budget of a job: one trace, one base network, one cache of scores, one overview.
 
 The family's directory holds a run directory for each budget, complete as any other; `scores.log` with every score; and
 `overview.md`, written anew after each run.
@@ -12,34 +12,28 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from autoprune.config import Job
+from autoprune.config.job import Job
+from autoprune.engines.base import Engine
 from autoprune.errors import RunError
+from autoprune.files import read_json
 from autoprune.pipeline import phases
 from autoprune.pipeline.continuation import RECORD
-from autoprune.pipeline.family import Family, Memo
-from autoprune.pipeline.ingredients import cpu_threads, how_to_resume
+from autoprune.pipeline.family import Family, ScoreCache
+from autoprune.pipeline.inputs import cpu_threads, how_to_resume
 from autoprune.pipeline.overview import write_overview
-from autoprune.pipeline.prepare import (
-    Ingredients,
-    Prepared,
-    check_scoring,
-    job_fingerprint,
-    prepare_family,
-    same_job,
-)
+from autoprune.pipeline.prepare import Prepared, RunInputs, check_scoring, job_fingerprint, prepare_family, same_job
 from autoprune.pipeline.provenance import provenance
-from autoprune.search.engines.base import Engine
-from autoprune.search.ledger import Notebook, open_storage
-from autoprune.search.progress import make_progress
-from autoprune.search.run_directory import RunDirectory, read_json
+from autoprune.progress.base import make_progress
+from autoprune.trials.ledger import Notebook, open_storage
+from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.record import RunRecord
 
 
-def start(ingredients: Ingredients, path: Path, engine: Engine, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+def start(run_inputs: RunInputs, path: Path, engine: Engine, *, progress: str = "auto") -> tuple[RunRecord, ...]:
     """Start a family and see it through.
 
     Args:
-        ingredients: of a job with several budgets.
+        run_inputs: of a job with several budgets.
         path: the family's directory.
         engine: open.
         progress: how it is shown.
@@ -48,28 +42,28 @@ def start(ingredients: Ingredients, path: Path, engine: Engine, *, progress: str
         AutopruneError: the job cannot be used; then nothing has been written. Or a run failed.
     """
     RunDirectory.check_free(path)
-    with cpu_threads(ingredients.job.threads):
-        family = prepare_family(ingredients)
+    with cpu_threads(run_inputs.job.threads):
+        family = prepare_family(run_inputs)
         check_scoring(family[0])
         with RunDirectory.create(path) as directory:
-            directory.write_text("job.yaml", ingredients.job.text)
+            directory.write_text("job.yaml", run_inputs.job.text)
             directory.update_run(
                 id=f"{path.name}-{secrets.token_hex(4)}",
                 **provenance(),
-                fingerprints={"job": job_fingerprint(ingredients.job)},
-                family=[part.name for part in parts(ingredients.job, path)],
-                **{RECORD: ingredients.job.engine.of_trials},
+                fingerprints={"job": job_fingerprint(run_inputs.job)},
+                family=[part.name for part in parts(run_inputs.job, path)],
+                **{RECORD: run_inputs.job.engine.of_trials},
             )
-            return _finish(family, directory, engine, progress, how_to_resume(ingredients.job))
+            return _finish(family, directory, engine, progress, how_to_resume(run_inputs.job))
 
 
 def resume(
-    ingredients: Ingredients, path: Path, engine: Engine, *, progress: str = "auto", notes: Sequence[str] = ()
+    run_inputs: RunInputs, path: Path, engine: Engine, *, progress: str = "auto", notes: Sequence[str] = ()
 ) -> tuple[RunRecord, ...]:
     """Go on with a family: runs that have ended are only read, the others finished, each as if it had not been stopped.
 
     Args:
-        ingredients: of the family's job.
+        run_inputs: of the family's job.
         path: the family's directory.
         engine: open.
         progress: how it is shown.
@@ -79,11 +73,11 @@ def resume(
         RunError: there is no such family, another process works on it, or it was started with something else.
     """
     with RunDirectory.reopen(path) as directory, cpu_threads(directory.recorded("threads")):
-        if not same_job(directory.recorded("fingerprints").get("job"), ingredients.job):
+        if not same_job(directory.recorded("fingerprints").get("job"), run_inputs.job):
             raise RunError(
                 f"{path} cannot be resumed: its job.yaml is not that of the start; restore it, or start a new family"
             )
-        return _finish(prepare_family(ingredients), directory, engine, progress, notes)
+        return _finish(prepare_family(run_inputs), directory, engine, progress, notes)
 
 
 def parts(job: Job, path: Path) -> tuple[Path, ...]:
@@ -102,9 +96,9 @@ def _finish(
     family: Sequence[Prepared], directory: RunDirectory, engine: Engine, progress: str, notes: Sequence[str]
 ) -> tuple[RunRecord, ...]:
     places = parts_of(directory.path)
-    url = family[0].ingredients.job.search.storage
+    url = family[0].run_inputs.job.search.storage
     notebook = Notebook(open_storage(url, directory / "scores.log"), f"{directory.recorded('id')}/scores")
-    scores = Memo(notebook)
+    scores = ScoreCache(notebook)
     records: list[RunRecord] = []
     for number, (prepared, place) in enumerate(zip(family, places, strict=True), start=1):
         with make_progress(progress) as shown:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autoprune.search.run_directory import RunDirectory
 from autoprune.space.groups import SearchSpace, Widths
+from autoprune.trials.run_directory import RunDirectory
 
 
 def write_winners(

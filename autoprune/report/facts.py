@@ -26,7 +26,7 @@ from autoprune.report.words import (
     plus_minus,
     quantity,
 )
-from autoprune.search.progress import last_line, score_text
+from autoprune.texts import last_line, score_text
 from autoprune.verdict.record import Arm, RunRecord
 from autoprune.verdict.statistics import UNIFORM_ARMS, signed
 

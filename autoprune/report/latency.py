@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autoprune.report.words import Table, exact, lower_end, mean_and_deviation, percent, quantity
-from autoprune.search.progress import score_text
+from autoprune.texts import score_text
 from autoprune.verdict.record import RunRecord
 from autoprune.verdict.statistics import paired_comparison, signed
 

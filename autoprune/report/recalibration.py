@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
-from autoprune.search.progress import score_text
+from autoprune.texts import score_text
 from autoprune.verdict.record import FinalTraining, RunRecord
 
 

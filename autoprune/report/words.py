@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, final
 
-from autoprune.search.progress import score_text
+from autoprune.texts import score_text
 
 FLOPS = "One multiply-add counts as one FLOP."
 

@@ -303,3 +303,8 @@ def _short(choices: Widths) -> str:
     if len(choices) == choices[-1] - choices[0] + 1:
         return f"{choices[0]} to {choices[-1]}"
     return f"{', '.join(map(str, choices[:5]))}, …, {choices[-1]}"
+
+
+def with_all_blocks(space: SearchSpace, widths: Widths) -> Widths:
+    """These widths with every block switched on."""
+    return tuple(1 if index in space.switches else width for index, width in enumerate(widths))

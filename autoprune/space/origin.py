@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from autoprune.errors import RunError, SpaceError
 from autoprune.randomness import seeded
-from autoprune.space.graph_form import GraphNetwork, graph_network
+from autoprune.space.cutting.graph_form import GraphNetwork, graph_network
+from autoprune.space.cutting.slicing import check_model
 from autoprune.space.groups import SearchSpace
-from autoprune.space.program import Example, record
-from autoprune.space.slicing import check_model
-from autoprune.space.trace import Traced
-from autoprune.space.verify import Verified
+from autoprune.space.tracing.program import Example, record
+from autoprune.space.tracing.trace import Traced
+from autoprune.space.verification.verify import Verified
 
 Origin: TypeAlias = Mapping[str, Any]
 """Fingerprint of the graph, structure of its example inputs, version of torch."""

@@ -9,15 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from autoprune.errors import SpaceError
-from autoprune.space.groups import (
-    AxisLayout,
-    Block,
-    FrozenPart,
-    SearchSpace,
-    StepLayout,
-    TensorLayout,
-    WidthGroup,
-)
+from autoprune.space.groups import AxisLayout, Block, FrozenPart, SearchSpace, StepLayout, TensorLayout, WidthGroup
 from autoprune.space.sizes import Activation, AffineSize, KernelCall, Operation
 
 FORMAT = 3

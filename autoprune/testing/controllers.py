@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from autoprune.controllers.base import Controller, Trial, TrialState
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.space.groups import Block, SearchSpace, WidthGroup, Widths
 from autoprune.space.sizes import AffineSize, Operation
 from autoprune.testing.spaces import chain_space

@@ -3,7 +3,7 @@
 class TestMine(EvaluatorContract):
     @pytest.fixture
     def make(self) -> Make:
-        return lambda bench: Mine(bench, epochs=1)
+        return lambda factory: Mine(factory, epochs=1)
 """
 
 # ruff: noqa: D102 - the name of a test is its law
@@ -22,16 +22,16 @@ from torch.utils.data import TensorDataset
 
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits
-from autoprune.evaluators.base import Evaluator, Workbench
+from autoprune.evaluators.base import CandidateFactory, Evaluator
 from autoprune.importance.members import rank_channels
-from autoprune.space.trace import trace
+from autoprune.space.tracing.trace import trace
+from autoprune.tasks.classification import ClassificationTask
 from autoprune.testing.generators import global_generators
-from autoprune.training.loop import Recipe
-from autoprune.training.task import ClassificationTask
+from autoprune.training.recipe import Recipe
 from autoprune.training.watch import State, Stopped, Watch
 
-Make: TypeAlias = Callable[[Workbench], Evaluator]
-"""bench -> a new evaluator, set to be quick."""
+Make: TypeAlias = Callable[[CandidateFactory], Evaluator]
+"""factory -> a new evaluator, set to be quick."""
 
 _CLASSES, _SIDE = 4, 6
 
@@ -71,7 +71,7 @@ def tiny_splits() -> DataSplits:
     return splits_from((TensorDataset(images[:256], labels[:256]), TensorDataset(images[256:], labels[256:])))
 
 
-def tiny_bench() -> Workbench:
+def tiny_bench() -> CandidateFactory:
     """A workbench around a new, briefly trained `TinyNet`; every call gives the same one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -80,7 +80,7 @@ def tiny_bench() -> Workbench:
     task.train(model, epochs=3, seed=0)
     model.zero_grad()
     space = trace(model, torch.zeros(1, 1, _SIDE, _SIDE)).space
-    return Workbench(model, space, rank_channels(model, space, "l2"), task, base_epochs=3)
+    return CandidateFactory(model, space, rank_channels(model, space, "l2"), task, base_epochs=3)
 
 
 @final
@@ -116,36 +116,38 @@ class EvaluatorContract:
     @pytest.fixture
     def make(self) -> Make:
         """Return the factory under test."""
-        raise NotImplementedError("override the fixture `make`: it returns a function (bench) -> Evaluator")
+        raise NotImplementedError("override the fixture `make`: it returns a function (factory) -> Evaluator")
 
     @pytest.fixture
-    def bench(self) -> Workbench:
+    def factory(self) -> CandidateFactory:
         """Return a small problem that is learned in seconds."""
         return tiny_bench()
 
-    def test_every_member_of_the_space_gets_a_finite_score(self, make: Make, bench: Workbench) -> None:
-        evaluator, space = make(bench), bench.space
+    def test_every_member_of_the_space_gets_a_finite_score(self, make: Make, factory: CandidateFactory) -> None:
+        evaluator, space = make(factory), factory.space
         for widths in (space.full, space.smallest, space.uniform(0.5)):
             for full in (False, True):
                 score = evaluator.evaluate(widths, seed=0, full=full)
                 assert isinstance(score, float)
                 assert math.isfinite(score)
 
-    def test_same_widths_and_seed_give_the_same_score(self, make: Make, bench: Workbench) -> None:
-        widths = bench.space.uniform(0.5)
-        evaluator = make(bench)
+    def test_same_widths_and_seed_give_the_same_score(self, make: Make, factory: CandidateFactory) -> None:
+        widths = factory.space.uniform(0.5)
+        evaluator = make(factory)
         first = evaluator.evaluate(widths, seed=5)
-        evaluator.evaluate(bench.space.smallest, seed=6)
+        evaluator.evaluate(factory.space.smallest, seed=6)
         torch.rand(1)
         assert evaluator.evaluate(widths, seed=5) == first
         assert make(tiny_bench()).evaluate(widths, seed=5) == first
 
-    def test_the_whole_network_is_better_than_the_narrowest(self, make: Make, bench: Workbench) -> None:
-        evaluator, space = make(bench), bench.space
+    def test_the_whole_network_is_better_than_the_narrowest(self, make: Make, factory: CandidateFactory) -> None:
+        evaluator, space = make(factory), factory.space
         assert evaluator.evaluate(space.full, seed=0) > evaluator.evaluate(space.smallest, seed=0)
 
-    def test_an_interrupted_training_ends_with_the_score_of_a_whole_one(self, make: Make, bench: Workbench) -> None:
-        evaluator, widths = make(bench), bench.space.uniform(0.5)
+    def test_an_interrupted_training_ends_with_the_score_of_a_whole_one(
+        self, make: Make, factory: CandidateFactory
+    ) -> None:
+        evaluator, widths = make(factory), factory.space.uniform(0.5)
         if evaluator.kind == "short":
             pytest.skip("evaluators of kind 'short' are not watched")
         whole, watch = evaluator.evaluate(widths, seed=5), InterruptingWatch()
@@ -155,16 +157,18 @@ class EvaluatorContract:
             assert make(tiny_bench()).evaluate(widths, seed=5, watch=watch) == whole
         assert watch.epochs == sorted(set(watch.epochs)), "an epoch was trained twice"
 
-    def test_base_network_and_global_generators_are_left_as_they_were(self, make: Make, bench: Workbench) -> None:
-        bench.model.train()
-        bench.model.get_submodule("features.1").eval()
-        flags = [module.training for module in bench.model.modules()]
-        tensors = {name: tensor.clone() for name, tensor in bench.model.state_dict().items()}
+    def test_base_network_and_global_generators_are_left_as_they_were(
+        self, make: Make, factory: CandidateFactory
+    ) -> None:
+        factory.model.train()
+        factory.model.get_submodule("features.1").eval()
+        flags = [module.training for module in factory.model.modules()]
+        tensors = {name: tensor.clone() for name, tensor in factory.model.state_dict().items()}
         generators = global_generators()
-        evaluator = make(bench)
+        evaluator = make(factory)
         for seed in (0, 1):
-            evaluator.evaluate(bench.space.uniform(0.5), seed=seed)
-        assert [module.training for module in bench.model.modules()] == flags
-        assert all(torch.equal(tensors[name], tensor) for name, tensor in bench.model.state_dict().items())
-        assert all(parameter.grad is None for parameter in bench.model.parameters())
+            evaluator.evaluate(factory.space.uniform(0.5), seed=seed)
+        assert [module.training for module in factory.model.modules()] == flags
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in factory.model.state_dict().items())
+        assert all(parameter.grad is None for parameter in factory.model.parameters())
         assert global_generators() == generators

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from autoprune.space.cutting.slicing import Ranking, slice_model
 from autoprune.space.groups import SearchSpace, Widths
-from autoprune.space.program import Example, run_model
-from autoprune.space.slicing import Ranking, slice_model
+from autoprune.space.tracing.program import Example, run_model
 
 Statistic: TypeAlias = Callable[[Any, Tensor, Tensor], Tensor]
 """(module, its input, which entries of a tensor survive) -> its output with statistics over the survivors."""

@@ -25,14 +25,14 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.config import SpaceOptions
+from autoprune.config.space import SpaceOptions
 from autoprune.cost import METRICS
-from autoprune.space.flop_check import counted_by_fvcore, multiply_adds
+from autoprune.space.cutting.slicing import Ranking, random_ranking, slice_model
 from autoprune.space.groups import SearchSpace, Widths
-from autoprune.space.program import Example, run_model
-from autoprune.space.slicing import Ranking, random_ranking, slice_model
-from autoprune.space.trace import trace
-from autoprune.space.verify import verify
+from autoprune.space.tracing.program import Example, run_model
+from autoprune.space.tracing.trace import trace
+from autoprune.space.verification.flop_check import counted_by_fvcore, multiply_adds
+from autoprune.space.verification.verify import verify
 from autoprune.testing.generators import global_generators
 from autoprune.testing.masking import Statistics, difference, largest_error, outputs, randomised
 

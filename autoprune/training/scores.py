@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import EvaluationError
-from autoprune.integrity import check_finite
+from autoprune.training.integrity import check_finite
 
 ANY = (-math.inf, math.inf)
 """The range of a score of which nothing is known."""

@@ -8,10 +8,10 @@ import numpy as np
 
 from autoprune.allocation import ALLOCATIONS
 from autoprune.controllers.base import Trial
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import BudgetError
-from autoprune.search.select import median_trial
 from autoprune.space.groups import FloatArray, Widths
+from autoprune.trials.selection import median_trial
 from autoprune.verdict.record import Arm
 
 UNIFORM = ("uniform_all", "uniform_inner")

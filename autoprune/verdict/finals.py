@@ -13,17 +13,17 @@ from safetensors.torch import save
 from torch import nn
 
 from autoprune.cost.flops import flops
+from autoprune.engines.base import Engine, Failure
 from autoprune.errors import EvaluationError
-from autoprune.evaluators.base import Workbench
+from autoprune.evaluators.base import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
-from autoprune.search.engines.base import Engine, Failure
-from autoprune.search.ledger import Notebook
-from autoprune.search.progress import last_line
-from autoprune.search.run_directory import write_whole
+from autoprune.files import write_whole
 from autoprune.space.groups import Widths
+from autoprune.texts import last_line
 from autoprune.training import PROTOCOLS
 from autoprune.training.protocols import Protocol, reinitialise
 from autoprune.training.watch import Watch
+from autoprune.trials.ledger import Notebook
 from autoprune.verdict.record import Arm, FinalTraining
 
 
@@ -49,7 +49,7 @@ class FinalPlan:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PlannedFinal:
     """One final training, whatever arms it serves.
 
     Attributes:
@@ -110,7 +110,7 @@ def train_finals(
     The winner's first network by the first protocol is written to `weights`.
 
     Args:
-        engine: equipped with the bench; it may train several at once.
+        engine: equipped with the factory; it may train several at once.
         arms: the winner and what it is compared with.
         plan: how.
         notebook: keeps each training the moment it ends.
@@ -125,7 +125,7 @@ def train_finals(
     for arm, piece in rows:
         if piece.key in known:
             on_final(_final(arm, piece, known[piece.key]))
-    left: dict[str, Piece] = {}
+    left: dict[str, PlannedFinal] = {}
     for _, piece in rows:
         if piece.key not in known:
             left.setdefault(piece.key, piece)
@@ -152,7 +152,7 @@ def train_finals(
     return [_final(arm, piece, known[piece.key]) for arm, piece in rows]
 
 
-def train_final(bench: Workbench, piece: Piece, watch: Watch | None = None) -> Trained:
+def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | None = None) -> Trained:
     """Do one final training; runs where the engine has it run.
 
     Raises:
@@ -160,23 +160,23 @@ def train_final(bench: Workbench, piece: Piece, watch: Watch | None = None) -> T
     """
     started = time.perf_counter()
     protocol: Protocol = PROTOCOLS.get(piece.protocol)
-    network = bench.candidate(piece.widths)
+    network = factory.candidate(piece.widths)
     if not protocol.inherits:
         reinitialise(network, seed=piece.seed)
-    full, cut = flops(bench.space)(np.array([bench.space.full, piece.widths]))
+    full, cut = flops(factory.space)(np.array([factory.space.full, piece.widths]))
     ratio = float(full / max(1.0, cut))
-    epochs = protocol.epochs(bench.base_epochs, piece.fine_tune_epochs, ratio)
+    epochs = protocol.epochs(factory.base_epochs, piece.fine_tune_epochs, ratio)
     trained = train_and_score(
-        bench.task,
+        factory.task,
         network,
-        lambda network: bench.task.score(network, split="test"),
+        lambda network: factory.task.score(network, split="test"),
         epochs=epochs,
         seed=piece.seed,
         lr=protocol.lr(piece.base_lr),
         watch=watch,
         compare=True,
     )
-    noise = bench.task.noise(trained.score, split="test")
+    noise = factory.task.noise(trained.score, split="test")
     weights = _bytes_of(network) if piece.keeps_weights else None
     return Trained(trained.score, trained.as_trained, noise, epochs, time.perf_counter() - started, weights)
 
@@ -195,12 +195,12 @@ def _pairs(plan: FinalPlan) -> list[tuple[str, int]]:
     return [(protocol, seed) for protocol in plan.protocols for seed in range(plan.seed, plan.seed + plan.seeds)]
 
 
-def _piece(arm: Arm, protocol: str, seed: int, plan: FinalPlan) -> Piece:
+def _piece(arm: Arm, protocol: str, seed: int, plan: FinalPlan) -> PlannedFinal:
     kept = arm.name == "winner" and (protocol, seed) == (plan.protocols[0], plan.seed)
-    return Piece(arm.widths, protocol, seed, plan.fine_tune_epochs, plan.base_lr, kept)
+    return PlannedFinal(arm.widths, protocol, seed, plan.fine_tune_epochs, plan.base_lr, kept)
 
 
-def _final(arm: Arm, piece: Piece, known: Mapping[str, Any]) -> FinalTraining:
+def _final(arm: Arm, piece: PlannedFinal, known: Mapping[str, Any]) -> FinalTraining:
     seconds, score = float(known["seconds"]), float(known["score"])
     about = (known["as_trained"], known["noise"])
     return FinalTraining(arm.name, piece.protocol, piece.seed, known["epochs"], score, seconds, *about)

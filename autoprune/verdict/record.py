@@ -12,11 +12,11 @@ import yaml
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import RunError, SpaceError
-from autoprune.search.run_directory import read_json
+from autoprune.files import read_json
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.serial import from_json
 
-Outcome = Literal["better", "not distinguishable", "worse"]
+Conclusion = Literal["better", "not distinguishable", "worse"]
 
 
 @final
@@ -81,7 +81,7 @@ class Comparison:
     low: float
     high: float
     seeds: int
-    outcome: Outcome
+    outcome: Conclusion
 
 
 @final
@@ -90,7 +90,7 @@ class Verdict:
     """The comparison with uniform pruning in one sentence, and the numbers behind it (first one decides)."""
 
     sentence: str
-    outcome: Outcome
+    outcome: Conclusion
     comparisons: tuple[Comparison, ...]
 
 

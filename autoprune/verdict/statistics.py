@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from autoprune.errors import EvaluationError
-from autoprune.verdict.record import Comparison, FinalTraining, Outcome, Verdict
+from autoprune.verdict.record import Comparison, Conclusion, FinalTraining, Verdict
 
 UNIFORM_ARMS = ("uniform_all", "uniform_inner")
 
@@ -53,7 +53,7 @@ def paired_comparison(
     rounding = 1e-9 * float(np.abs([ours, theirs]).max())
     if float(np.ptp(differences)) > rounding:
         half = float(stdtrit(n - 1, 0.5 + confidence / 2) * differences.std(ddof=1) / math.sqrt(n))
-    outcome: Outcome = "better" if mean > half else "worse" if mean < -half else "not distinguishable"
+    outcome: Conclusion = "better" if mean > half else "worse" if mean < -half else "not distinguishable"
     return Comparison(protocol, rival_name, mean, mean - half, mean + half, n, outcome)
 
 

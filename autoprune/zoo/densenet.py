@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoprune.zoo.sizes import check_sizes, scaled
+from autoprune.zoo.scaling import check_sizes, scaled
 
 
 @final

@@ -26,7 +26,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from autoprune.zoo.sizes import check_sizes, scaled
+from autoprune.zoo.scaling import check_sizes, scaled
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 

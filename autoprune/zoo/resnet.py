@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError, suggest
-from autoprune.zoo.sizes import check_sizes, scaled
+from autoprune.zoo.scaling import check_sizes, scaled
 
 Shortcut = Literal["projection", "pad"]
 SHORTCUTS = ("projection", "pad")

@@ -23,7 +23,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from autoprune.zoo.sizes import check_sizes, scaled
+from autoprune.zoo.scaling import check_sizes, scaled
 
 
 @final

@@ -11,8 +11,8 @@ from torch import nn
 
 from autoprune.errors import AutopruneError
 from autoprune.space.groups import SearchSpace
-from autoprune.space.trace import trace
-from autoprune.space.verify import verify
+from autoprune.space.tracing.trace import trace
+from autoprune.space.verification.verify import verify
 from coverage_models.catalogue import Example
 
 NAME = "autoprune"

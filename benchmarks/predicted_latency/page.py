@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from autoprune.cost.device_profile import DeviceProfile, HeldOut
-from autoprune.cost.profile_files import read_profile
+from autoprune.cost.latency.device_profile import DeviceProfile, HeldOut
+from autoprune.cost.latency.profile_files import read_profile
 from autoprune.latency.measure import AGREED
 
 NETWORKS = {"resnet20": 32, "mobilenet_v2": 96, "resnet18": 96}

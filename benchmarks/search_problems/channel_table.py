@@ -14,8 +14,8 @@ from typing import final
 
 import numpy as np
 
-from autoprune.cost.budget import BAND
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.budget import BAND
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.space.groups import BoolArray, FloatArray, IntArray, SearchSpace, WidthGroup, Widths
 from autoprune.space.sizes import AffineSize, Operation
 from search_problems.problem import Experiment, Problem

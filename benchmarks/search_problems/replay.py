@@ -11,7 +11,7 @@ import numpy as np
 
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.controllers.posterior import ScoreModel
+from autoprune.score_model.posterior import ScoreModel
 from autoprune.space.groups import BoolArray, Widths
 from search_problems.problem import Experiment, Problem
 

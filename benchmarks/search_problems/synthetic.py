@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.space.groups import FloatArray, IntArray, Widths
 from autoprune.testing.spaces import chain_space
 from search_problems.problem import Experiment, Problem

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial
-from autoprune.cost.repair import BudgetedSpace
-from autoprune.search.assignment import Assignment, Outcome
-from autoprune.search.ledger import Ledger, open_storage
-from autoprune.search.session import SearchSession
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.testing.spaces import chain_space
+from autoprune.trials.assignment import Assignment, Outcome
+from autoprune.trials.ledger import Ledger, open_storage
+from autoprune.trials.session import SearchSession
 
 DOMAIN = BudgetedSpace(chain_space((16,) * 4 + (32,) * 4 + (48,) * 4 + (64,) * 4), {"flops": "50%"})
 LASTS = {0.1: 6.0, 1.0: 10.0, 10.0: 30.0}

@@ -15,13 +15,13 @@ from ray.tune.search.optuna import OptunaSearch
 from simulated_cluster.clock import DOMAIN, Clock, Row, TimedSession
 from simulated_cluster.work import Dormitory, Nap
 
-from autoprune.engine_options import EngineOptions
-from autoprune.search.assignment import Assignment, Outcome
-from autoprune.search.engines import ray_tune
-from autoprune.search.engines.ray_actors import ActorLane
-from autoprune.search.engines.ray_cluster import Cluster
-from autoprune.search.engines.ray_tune_feed import Desk, Feed, Source, Warden
-from autoprune.search.engines.ray_tune_worker import Ending, Piece
+from autoprune.config.engine import EngineOptions
+from autoprune.engines.ray import tune as ray_tune
+from autoprune.engines.ray.actors import ActorLane
+from autoprune.engines.ray.cluster import Cluster
+from autoprune.engines.ray.tune_feed import Dispatcher, Source, TuneSearcher, WorkerMonitor
+from autoprune.engines.ray.tune_worker import Ending, WorkItem
+from autoprune.trials.assignment import Assignment, Outcome
 
 PROCESSES = 8
 """In which the workers of the lane of short evaluations sleep."""
@@ -56,8 +56,8 @@ def on_tune(workers: int, phases: Sequence[float], controller: str | None, seed:
             watching: Any = _Counting(clock)
         else:
             source = _Proposals(TimedSession(controller, clock, seed))
-            desk = Desk(source, _cluster(workers))
-            search, watching = _PlainFeed(desk, source), Warden(desk)
+            dispatcher = Dispatcher(source, _cluster(workers))
+            search, watching = _PlainFeed(dispatcher, source), WorkerMonitor(dispatcher)
         tune.Tuner(
             tune.with_resources(Nap, {"cpu": _SLOT}),
             param_space={"folder": str(folder), "groups": len(DOMAIN.space.groups)},
@@ -100,22 +100,22 @@ class _Proposals(Source):
         self._session = session
         self.out: dict[str, Assignment] = {}
 
-    def take(self) -> Piece | None:
+    def take(self) -> WorkItem | None:
         assignment = self._session.ask()
         if assignment is None:
             return None
         self.out[str(assignment.number)] = assignment
-        return Piece(str(assignment.number), b"", False)
+        return WorkItem(str(assignment.number), b"", False)
 
-    def end(self, piece: Piece, ending: Ending) -> None:
+    def end(self, piece: WorkItem, ending: Ending) -> None:
         self._session.tell(self.out.pop(piece.key), Outcome(ending.result, ending.error, ending.seconds))
 
 
-class _PlainFeed(Feed):  # type: ignore[misc]
+class _PlainFeed(TuneSearcher):  # type: ignore[misc]
     """A feed whose pieces are plain numbers, so that workers need not import autoprune."""
 
-    def __init__(self, desk: Desk, source: _Proposals) -> None:
-        super().__init__(desk)
+    def __init__(self, dispatcher: Dispatcher, source: _Proposals) -> None:
+        super().__init__(dispatcher)
         self._proposals = source.out
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:

@@ -137,7 +137,7 @@ and more, at 1 ms of 10 s. In the order in which they become tight:
    gets a hundred proposals at a time and answers with a hundred scores. The session stays in one place.
 4. **Ray's control store.** Starting 10,000 actors takes minutes of the head node's time; it needs a machine of its
    own without workers.
-5. **Sending model and data.** The packed workplace goes to each node once, not to each worker, and from node to node.
+5. **Sending model and data.** The packed setup goes to each node once, not to each worker, and from node to node.
    Data sets that do not fit into the nodes' object stores belong on a shared disk.
 6. **Ray Tune** for trainings: its loop handles one event at a time, several for each epoch of each trial, and a
    placement group and a process for each. Trainings with epochs of minutes keep thousands of workers busy. For more,

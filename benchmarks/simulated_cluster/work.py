@@ -39,7 +39,7 @@ class Dormitory:
     """One process in which many workers of the actor lane sleep at the same time."""
 
     def __init__(self, folder: Path, seconds: float) -> None:
-        from autoprune.search.assignment import Outcome  # seconds of CPU, which must not be those of the first nap
+        from autoprune.trials.assignment import Outcome  # seconds of CPU, which must not be those of the first nap
 
         self._folder, self._seconds, self._outcome = folder, seconds, Outcome
 

@@ -5,8 +5,8 @@ import pytest
 
 from autoprune.allocation import ALLOCATIONS
 from autoprune.allocation.global_threshold import global_threshold
-from autoprune.cost.budget import BAND
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.budget import BAND
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray
 from autoprune.testing.spaces import chain_space

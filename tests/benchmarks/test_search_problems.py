@@ -14,7 +14,7 @@ from search_problems.comparison import difference
 from search_problems.kept import KeptReplays
 from search_problems.replay import HIGHEST, PROBABLE, Answer, Replay, replay
 
-from autoprune.cost.budget import BAND
+from autoprune.cost.budget.budget import BAND
 
 NOISE = 0.2
 EFFECT = np.array([0.8, 0.3, 0.1])

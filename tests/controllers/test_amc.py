@@ -7,7 +7,7 @@ from smooth import FULL, half_of, search
 
 from autoprune.controllers.amc import Amc, _Agent
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.testing.controllers import drive, roomy_domain
 from autoprune.testing.spaces import chain_space

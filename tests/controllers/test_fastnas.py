@@ -5,7 +5,7 @@ import pytest
 from smooth import FULL, half_of, loss, search
 
 from autoprune.controllers.fastnas import FastNAS
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.testing.spaces import chain_space
 

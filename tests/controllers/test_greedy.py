@@ -10,7 +10,7 @@ from autoprune.controllers import make_controller
 from autoprune.controllers.autoslim import AutoSlim
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.netadapt import NetAdapt
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import Widths
 from autoprune.testing.spaces import chain_space

@@ -10,7 +10,7 @@ from autoprune.allocation.global_threshold import global_threshold
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.controllers.legr import LeGR, cut_by_ranking
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray
 from autoprune.testing.spaces import chain_space

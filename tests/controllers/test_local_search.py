@@ -15,8 +15,8 @@ from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.bee_colony import BeeColony
 from autoprune.controllers.evolution import Evolution
 from autoprune.controllers.random_search import RandomSearch
-from autoprune.controllers.trust_region import TrustRegion
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.controllers.wrappers.trust_region import TrustRegion
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import Widths
 from autoprune.testing.spaces import chain_space

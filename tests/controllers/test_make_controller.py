@@ -10,7 +10,7 @@ import pytest
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.controllers.optuna_sampler import OptunaSampler
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError, RegistryError
 from autoprune.space.groups import Widths
 from autoprune.testing.spaces import chain_space

@@ -10,7 +10,7 @@ from smooth import FULL, half_of, loss, search
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.controllers.pareto import Pareto, crowding_distances, nondominated_ranks
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.testing.spaces import chain_space
 

@@ -10,8 +10,8 @@ from smooth import least_loss
 
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.controllers.posterior import ScoreModel
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.score_model.posterior import ScoreModel
 from autoprune.space.groups import Widths
 from autoprune.testing.spaces import chain_space
 

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autoprune.allocation.global_threshold import global_threshold
-from autoprune.config import SpaceOptions
-from autoprune.controllers.proposals import mutate
-from autoprune.cost.budget import BAND
+from autoprune.config.space import SpaceOptions
+from autoprune.controllers.parts.proposals import mutate
+from autoprune.cost.budget.budget import BAND
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.flops import flops
 from autoprune.cost.params import params
-from autoprune.cost.repair import BudgetedSpace
 from autoprune.cost.shares import group_shares, prunable
-from autoprune.space.choices import freeze_groups
+from autoprune.space.cutting.slicing import random_ranking, slice_model
 from autoprune.space.groups import Block, SearchSpace, WidthGroup, Widths
+from autoprune.space.options.choices import freeze_groups
 from autoprune.space.sizes import AffineSize, Operation
-from autoprune.space.slicing import random_ranking, slice_model
-from autoprune.space.trace import trace
-from autoprune.space.verify import counted_by_fvcore
+from autoprune.space.tracing.trace import trace
+from autoprune.space.verification.verify import counted_by_fvcore
 from autoprune.zoo import build_model
 
 IMAGE = torch.zeros(1, 3, 16, 16)

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.cost.flops import flops
-from autoprune.space.flop_check import counted_by_fvcore
+from autoprune.space.cutting.slicing import random_ranking, slice_model
 from autoprune.space.groups import SearchSpace, Widths
-from autoprune.space.slicing import random_ranking, slice_model
-from autoprune.space.trace import trace
-from autoprune.space.verify import verify
+from autoprune.space.tracing.trace import trace
+from autoprune.space.verification.flop_check import counted_by_fvcore
+from autoprune.space.verification.verify import verify
 
 
 def cost(space: SearchSpace, widths: Widths | None = None) -> int:

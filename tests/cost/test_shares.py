@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from autoprune.cost.flops import flops
 from autoprune.cost.params import params
 from autoprune.cost.shares import group_shares, prunable
-from autoprune.space.choices import freeze_groups
-from autoprune.space.ties import tie
+from autoprune.space.options.choices import freeze_groups
+from autoprune.space.options.ties import tie
 from autoprune.testing.spaces import chain_space
 
 WIDTHS = st.lists(st.integers(1, 9), min_size=2, max_size=4)

@@ -11,14 +11,14 @@ import torch
 from tiny import same_weights
 from torch import nn
 
+from autoprune.engines.base import Scoring, WorkerSetup
+from autoprune.engines.local import evaluate
 from autoprune.errors import ConfigError, EvaluationError, RegistryError, RunError
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import Evaluator, Workbench, check_evaluator, make_evaluator
-from autoprune.search.engines.base import Scoring, Workplace
-from autoprune.search.engines.local import evaluate
-from autoprune.space.graph_form import graph_network
+from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, make_evaluator
+from autoprune.space.cutting.graph_form import graph_network
 from autoprune.space.groups import Widths
-from autoprune.space.trace import trace
+from autoprune.space.tracing.trace import trace
 from autoprune.testing.evaluators import EvaluatorContract, Make, tiny_bench
 from autoprune.training.watch import Watch
 
@@ -28,70 +28,70 @@ QUICK: dict[str, dict[str, Any]] = {"inherited": {"calibration_batches": 4}, "sc
 class TestEveryEvaluator(EvaluatorContract):
     @pytest.fixture(params=EVALUATORS.names())
     def make(self, request: pytest.FixtureRequest) -> Make:
-        return lambda bench: make_evaluator(request.param, bench, QUICK.get(request.param, {}))
+        return lambda factory: make_evaluator(request.param, factory, QUICK.get(request.param, {}))
 
 
 @pytest.fixture(scope="module")
-def bench() -> Workbench:
+def factory() -> CandidateFactory:
     return tiny_bench()
 
 
-def test_inherited_weights_of_the_whole_network_score_as_the_base_network(bench: Workbench) -> None:
-    evaluator = make_evaluator("inherited", bench, {"calibration_batches": 0})
-    assert evaluator.evaluate(bench.space.full, seed=0) == bench.task.score(bench.model)
+def test_inherited_weights_of_the_whole_network_score_as_the_base_network(factory: CandidateFactory) -> None:
+    evaluator = make_evaluator("inherited", factory, {"calibration_batches": 0})
+    assert evaluator.evaluate(factory.space.full, seed=0) == factory.task.score(factory.model)
 
 
-def test_recalibrated_statistics_are_those_of_the_cut_network(bench: Workbench) -> None:
+def test_recalibrated_statistics_are_those_of_the_cut_network(factory: CandidateFactory) -> None:
     """With statistics that fit nothing, only recalibration gives the network its accuracy back."""
-    spoilt = copy.deepcopy(bench.model)
+    spoilt = copy.deepcopy(factory.model)
     for module in spoilt.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None
             module.running_mean.fill_(50.0)
-    other = Workbench(spoilt, bench.space, bench.ranking, bench.task, bench.base_epochs)
+    other = CandidateFactory(spoilt, factory.space, factory.ranking, factory.task, factory.base_epochs)
     without, with_, unspoilt = (
-        make_evaluator("inherited", b, {"calibration_batches": n}).evaluate(bench.space.full, seed=0)
-        for b, n in ((other, 0), (other, 8), (bench, 8))
+        make_evaluator("inherited", b, {"calibration_batches": n}).evaluate(factory.space.full, seed=0)
+        for b, n in ((other, 0), (other, 8), (factory, 8))
     )
     assert with_ == unspoilt
     assert with_ > without + 20
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))
-def test_a_network_that_runs_as_its_graph_scores_like_the_module(bench: Workbench, name: str) -> None:
+def test_a_network_that_runs_as_its_graph_scores_like_the_module(factory: CandidateFactory, name: str) -> None:
     """To the last bit, trained or not: batch norm, dropout and initialisation are those of the user's own modules."""
-    traced = trace(bench.model, torch.zeros(1, 1, 6, 6))
+    traced = trace(factory.model, torch.zeros(1, 1, 6, 6))
     space = replace(traced.space, form="graph")
-    network = graph_network(bench.model, traced.program, space, traced.example)
-    graph = Workbench(network, space, bench.ranking, bench.task, bench.base_epochs)
+    network = graph_network(factory.model, traced.program, space, traced.example)
+    graph = CandidateFactory(network, space, factory.ranking, factory.task, factory.base_epochs)
     for widths in (space.full, space.uniform(0.5)):
-        scores = [make_evaluator(name, b, QUICK[name]).evaluate(widths, seed=2) for b in (bench, graph)]
+        scores = [make_evaluator(name, b, QUICK[name]).evaluate(widths, seed=2) for b in (factory, graph)]
         assert scores[0] == scores[1]
-        cuts = [b.candidate(widths) for b in (bench, graph)]
+        cuts = [b.candidate(widths) for b in (factory, graph)]
         if name == "scratch":
             for cut in cuts:
-                bench.task.train(cut, epochs=1, seed=3)
+                factory.task.train(cut, epochs=1, seed=3)
         assert same_weights(cuts[0], cuts[1])
 
 
-def test_scratch_looks_at_no_inherited_weight_and_follows_its_seed(bench: Workbench) -> None:
-    spoilt = copy.deepcopy(bench.model)
+def test_scratch_looks_at_no_inherited_weight_and_follows_its_seed(factory: CandidateFactory) -> None:
+    spoilt = copy.deepcopy(factory.model)
     with torch.no_grad():
         for parameter in spoilt.parameters():
             parameter.zero_()
-    other = Workbench(spoilt, bench.space, bench.ranking, bench.task, bench.base_epochs)
-    widths = bench.space.uniform(0.5)
-    scores = [make_evaluator("scratch", b, {"epochs": 1}).evaluate(widths, seed=3) for b in (bench, other)]
+    other = CandidateFactory(spoilt, factory.space, factory.ranking, factory.task, factory.base_epochs)
+    widths = factory.space.uniform(0.5)
+    scores = [make_evaluator("scratch", b, {"epochs": 1}).evaluate(widths, seed=3) for b in (factory, other)]
     assert scores[0] == scores[1]
-    evaluator = make_evaluator("scratch", bench, {"epochs": 1})
+    evaluator = make_evaluator("scratch", factory, {"epochs": 1})
     assert len({evaluator.evaluate(widths, seed=seed) for seed in range(5)}) > 1
 
 
 @pytest.mark.parametrize("name", ["inherited", "scratch"])
-def test_a_limit_scores_a_part_except_where_all_is_asked_for(bench: Workbench, name: str) -> None:
-    part = make_evaluator(name, bench, {**QUICK[name], "validation_limit": 7})
-    whole = make_evaluator(name, bench, QUICK[name])
-    widths = bench.space.smallest
+def test_a_limit_scores_a_part_except_where_all_is_asked_for(factory: CandidateFactory, name: str) -> None:
+    part = make_evaluator(name, factory, {**QUICK[name], "validation_limit": 7})
+    whole = make_evaluator(name, factory, QUICK[name])
+    widths = factory.space.smallest
     of_seven, of_all = part.evaluate(widths, seed=0), whole.evaluate(widths, seed=0)
     assert of_seven * 7 / 100 == pytest.approx(round(of_seven * 7 / 100))
     assert of_seven != of_all
@@ -105,16 +105,16 @@ def test_a_limit_scores_a_part_except_where_all_is_asked_for(bench: Workbench, n
         ("inherited", {"validation_limit": 0}, "validation_limit must be at least 1"),
         ("inherited", {"epochs": 1}, "has no setting 'epochs'; its settings are calibration_batches, validation_limit"),
         ("inherited", {"calibration_batch": 1}, "Did you mean 'calibration_batches'"),
-        ("inherited", {"bench": None}, "has no setting 'bench'"),
+        ("inherited", {"factory": None}, "has no setting 'factory'"),
         ("inherited", {"calibration_batches": "many"}, "calibration_batches must be"),
         ("scratch", {"epochs": 0}, "epochs must be at least 1"),
         ("scratch", {"epochs": 1.5}, "epochs must be"),
         ("scratch", {"validation_limit": -3}, "validation_limit must be at least 1"),
     ],
 )
-def test_bad_settings_are_refused(bench: Workbench, name: str, settings: dict[str, Any], message: str) -> None:
+def test_bad_settings_are_refused(factory: CandidateFactory, name: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"evaluator '{name}'.*{message}"):
-        make_evaluator(name, bench, settings)
+        make_evaluator(name, factory, settings)
 
 
 def test_an_unknown_evaluator_is_refused_before_anything_is_built() -> None:
@@ -125,13 +125,13 @@ def test_an_unknown_evaluator_is_refused_before_anything_is_built() -> None:
 class Careless(Evaluator):
     """Returns what it is told to, and changes the base network from its second evaluation on."""
 
-    def __init__(self, bench: Workbench, *, answer: Any = 50.0) -> None:
-        self._bench, self._answer, self._calls = bench, answer, 0
+    def __init__(self, factory: CandidateFactory, *, answer: Any = 50.0) -> None:
+        self._factory, self._answer, self._calls = factory, answer, 0
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         self._calls += 1
         if self._calls > 1:
-            self._bench.model.head.bias.data.add_(1.0)  # type: ignore[union-attr, operator]
+            self._factory.model.head.bias.data.add_(1.0)  # type: ignore[union-attr, operator]
         torch.rand(1), random.random()
         return self._answer  # type: ignore[no-any-return]
 
@@ -143,12 +143,12 @@ def careless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("careless")
 def test_an_evaluation_that_changed_the_base_network_has_no_score(tmp_path: Path) -> None:
-    bench = tiny_bench()
-    evaluator, before = make_evaluator("careless", bench, {}), (torch.get_rng_state(), random.getstate())
-    assert evaluator.evaluate(bench.space.full, seed=0) == 50.0
+    factory = tiny_bench()
+    evaluator, before = make_evaluator("careless", factory, {}), (torch.get_rng_state(), random.getstate())
+    assert evaluator.evaluate(factory.space.full, seed=0) == 50.0
     with pytest.raises(RunError, match=r"'careless' changed the base network: parameter 'head\.bias' is not as it was"):
-        evaluator.evaluate(bench.space.full, seed=0)
-    outcome = evaluate(evaluator, bench.space.full, seed=1)  # as the local engine and Ray's actors do
+        evaluator.evaluate(factory.space.full, seed=0)
+    outcome = evaluate(evaluator, factory.space.full, seed=1)  # as the local engine and Ray's actors do
     assert outcome.score is None
     assert "changed the base network" in str(outcome.error)
     assert torch.equal(before[0], torch.get_rng_state())
@@ -158,17 +158,17 @@ def test_an_evaluation_that_changed_the_base_network_has_no_score(tmp_path: Path
 @pytest.mark.usefixtures("careless")
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), -0.1, 100.1, 500.0, True, None, "50", 1j])
 def test_a_score_that_an_accuracy_cannot_be_is_none(answer: object) -> None:
-    bench = tiny_bench()
+    factory = tiny_bench()
     with pytest.raises(EvaluationError, match="'careless' must return a finite number from 0 to 100"):
-        make_evaluator("careless", bench, {"answer": answer}).evaluate(bench.space.full, seed=0)
+        make_evaluator("careless", factory, {"answer": answer}).evaluate(factory.space.full, seed=0)
 
 
 @pytest.mark.usefixtures("careless")
 def test_trainings_on_ray_are_watched_as_well(tmp_path: Path) -> None:
-    worker = pytest.importorskip("autoprune.search.engines.ray_tune_worker")
-    bench = tiny_bench()
-    place = Workplace(bench, lambda b: make_evaluator("careless", b, {}), "short", 1, tmp_path)
+    worker = pytest.importorskip("autoprune.engines.ray.tune_worker")
+    factory = tiny_bench()
+    place = WorkerSetup(factory, lambda b: make_evaluator("careless", b, {}), "short", 1, tmp_path)
     evaluations = worker.Evaluations(place)
-    assert evaluations(Scoring(bench.space.full, 0), None) == 50.0
+    assert evaluations(Scoring(factory.space.full, 0), None) == 50.0
     with pytest.raises(RunError, match="changed the base network"):
-        evaluations(Scoring(bench.space.full, 0), None)
+        evaluations(Scoring(factory.space.full, 0), None)

@@ -8,19 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autoprune.evaluators.base import Workbench
+from autoprune.evaluators.base import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
+from autoprune.tasks.callable import CallableTask
 from autoprune.testing.evaluators import tiny_bench, tiny_splits
 from autoprune.testing.generators import global_generators
-from autoprune.training.callable_task import CallableTask
 from autoprune.training.watch import State, Stopped, Watch
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def bench() -> Workbench:
+def factory() -> CandidateFactory:
     return tiny_bench()
 
 
@@ -29,19 +29,19 @@ def fingerprint(network: nn.Module) -> float:
     return sum(float(b.double().sum()) for name, b in network.named_buffers() if "running" in name)
 
 
-def recalibrated(network: nn.Module, bench: Workbench) -> nn.Module:
+def recalibrated(network: nn.Module, factory: CandidateFactory) -> nn.Module:
     """A copy with the statistics that its weights have on the training data."""
     twin = copy.deepcopy(network)
-    recalibrate_batch_norm(twin, bench.task.calibration_inputs(CALIBRATION_BATCHES, seed=0), device=CPU)
+    recalibrate_batch_norm(twin, factory.task.calibration_inputs(CALIBRATION_BATCHES, seed=0), device=CPU)
     return twin
 
 
-def test_a_trained_network_is_left_and_scored_with_the_statistics_of_its_weights(bench: Workbench) -> None:
-    plain, network = bench.candidate(bench.space.full), bench.candidate(bench.space.full)
-    bench.task.train(plain, epochs=1, seed=3, lr=0.05)
-    trained = train_and_score(bench.task, network, fingerprint, epochs=1, seed=3, lr=0.05, compare=True)
+def test_a_trained_network_is_left_and_scored_with_the_statistics_of_its_weights(factory: CandidateFactory) -> None:
+    plain, network = factory.candidate(factory.space.full), factory.candidate(factory.space.full)
+    factory.task.train(plain, epochs=1, seed=3, lr=0.05)
+    trained = train_and_score(factory.task, network, fingerprint, epochs=1, seed=3, lr=0.05, compare=True)
     assert trained.as_trained == fingerprint(plain)
-    assert trained.score == fingerprint(network) == fingerprint(recalibrated(plain, bench))
+    assert trained.score == fingerprint(network) == fingerprint(recalibrated(plain, factory))
     assert abs(trained.score - fingerprint(plain)) > 0.1
     assert all(map(torch.equal, plain.parameters(), network.parameters()))
     assert not any(module.training for module in network.modules())
@@ -82,17 +82,19 @@ class Asking(Watch):
 
 
 @pytest.mark.parametrize("stops", [False, True])
-def test_scores_on_the_way_are_of_recalibrated_statistics_and_disturb_nothing(bench: Workbench, stops: bool) -> None:
+def test_scores_on_the_way_are_of_recalibrated_statistics_and_disturb_nothing(
+    factory: CandidateFactory, stops: bool
+) -> None:
     """What is stopped early was judged like what ended."""
-    watched, alone = bench.candidate(bench.space.full), bench.candidate(bench.space.full)
+    watched, alone = factory.candidate(factory.space.full), factory.candidate(factory.space.full)
     watch = Asking(watched, stops)
     if stops:
         with pytest.raises(Stopped):
-            train_and_score(bench.task, watched, fingerprint, epochs=3, seed=1, watch=watch, scores_epochs=True)
-        assert watch.scores[0][0] == fingerprint(recalibrated(watched, bench))
+            train_and_score(factory.task, watched, fingerprint, epochs=3, seed=1, watch=watch, scores_epochs=True)
+        assert watch.scores[0][0] == fingerprint(recalibrated(watched, factory))
         return
-    ended = train_and_score(bench.task, watched, fingerprint, epochs=3, seed=1, watch=watch, scores_epochs=True)
-    assert ended == train_and_score(bench.task, alone, fingerprint, epochs=3, seed=1)
+    ended = train_and_score(factory.task, watched, fingerprint, epochs=3, seed=1, watch=watch, scores_epochs=True)
+    assert ended == train_and_score(factory.task, alone, fingerprint, epochs=3, seed=1)
     assert all(abs(score - stale) > 0.01 for score, stale in watch.scores)
     assert watch.scores[-1][0] == ended.score
 
@@ -114,10 +116,10 @@ def user_training(*, freeze: bool) -> Callable[[nn.Module, int, int], None]:
 
 @pytest.mark.parametrize("freeze", [False, True])
 def test_networks_of_a_users_own_training_are_recalibrated_but_for_what_it_froze(
-    bench: Workbench, freeze: bool
+    factory: CandidateFactory, freeze: bool
 ) -> None:
     task = CallableTask(fingerprint, user_training(freeze=freeze), data=tiny_splits(), device=CPU)
-    network = bench.candidate(bench.space.full)
+    network = factory.candidate(factory.space.full)
     before = copy.deepcopy(network)
     trained = train_and_score(task, network, task.score, epochs=1, seed=0, compare=True)
     assert trained.as_trained not in (None, trained.score)
@@ -128,15 +130,15 @@ def test_networks_of_a_users_own_training_are_recalibrated_but_for_what_it_froze
     assert kept == [freeze, False]
 
 
-def test_without_data_to_recalibrate_on_a_users_statistics_stay(bench: Workbench) -> None:
+def test_without_data_to_recalibrate_on_a_users_statistics_stay(factory: CandidateFactory) -> None:
     task = CallableTask(fingerprint, user_training(freeze=False), device=CPU)
-    network, plain = bench.candidate(bench.space.full), bench.candidate(bench.space.full)
+    network, plain = factory.candidate(factory.space.full), factory.candidate(factory.space.full)
     trained = train_and_score(task, network, task.score, epochs=1, seed=0, compare=True)
     task.train(plain, epochs=1, seed=0)
     assert (trained.score, trained.as_trained) == (fingerprint(plain), None)
 
 
-def test_global_generators_are_left_as_they_were(bench: Workbench) -> None:
+def test_global_generators_are_left_as_they_were(factory: CandidateFactory) -> None:
     generators = global_generators()
-    train_and_score(bench.task, bench.candidate(bench.space.full), fingerprint, epochs=1, seed=0, compare=True)
+    train_and_score(factory.task, factory.candidate(factory.space.full), fingerprint, epochs=1, seed=0, compare=True)
     assert global_generators() == generators

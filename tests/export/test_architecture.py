@@ -14,7 +14,7 @@ import autoprune
 from autoprune.errors import AutopruneError, RunError
 from autoprune.export.architecture import PYTHON_MODEL, load, write_architecture
 from autoprune.importance.members import rank_channels
-from autoprune.space.slicing import slice_model
+from autoprune.space.cutting.slicing import slice_model
 from autoprune.verdict.record import Arm, RunRecord
 
 WIDTHS = (5, 7)

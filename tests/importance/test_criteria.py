@@ -9,9 +9,9 @@ import autoprune
 from autoprune.errors import EvaluationError, RegistryError, SpaceError
 from autoprune.importance import CRITERIA
 from autoprune.importance.members import Criterion, channel_scores, group_tensors, rank_channels, unit_scores
+from autoprune.space.cutting.slicing import ranking_from_scores
 from autoprune.space.groups import SearchSpace
-from autoprune.space.slicing import ranking_from_scores
-from autoprune.space.ties import tie
+from autoprune.space.options.ties import tie
 from autoprune.testing.criteria import CriterionContract
 from autoprune.zoo import build_model
 

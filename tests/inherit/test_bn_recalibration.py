@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.inherit.bn_recalibration import buffers_of, recalibrate_batch_norm, restore
-from autoprune.space.graph_form import graph_network
-from autoprune.space.trace import trace
+from autoprune.space.cutting.graph_form import graph_network
+from autoprune.space.tracing.trace import trace
 
 CPU = torch.device("cpu")
 

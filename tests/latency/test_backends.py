@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import autoprune
-from autoprune.cost.device_profile import Conditions
-from autoprune.cost.kernels import distinct_kernels, timed_calls
+from autoprune.cost.latency.device_profile import Conditions
+from autoprune.cost.latency.kernels import distinct_kernels, timed_calls
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.latency import BACKENDS
 from autoprune.latency.backends import onnxruntime as onnx_backend

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoprune.cost.latency_ms import FEATURES, KINDS
+from autoprune.cost.latency.latency_ms import FEATURES, KINDS
 from autoprune.latency.fit import compare, fit, held_out
 from autoprune.space.groups import FloatArray
 

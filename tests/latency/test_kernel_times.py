@@ -9,12 +9,12 @@ from fake_hardware import KnownTimes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoprune.cost.device_profile import Conditions, Table
-from autoprune.cost.kernels import Kernel, Operand
+from autoprune.cost.latency.device_profile import Conditions, Table
+from autoprune.cost.latency.kernels import DeviceKernel, Operand
 from autoprune.latency.backends.base import Runner
 from autoprune.latency.kernel_times import KernelTimer, needed_sizes
 
-CONVOLUTION = Kernel(
+CONVOLUTION = DeviceKernel(
     "conv2d",
     (("groups", 1),),
     (Operand((1, (0, 1), 8, 8), "float32", "batched"), Operand(((1, 1), (0, 1), 3, 3), "float32", "weight")),
@@ -22,7 +22,7 @@ CONVOLUTION = Kernel(
 )
 
 
-def table_of(kernel: Kernel, full: tuple[int, ...], *, passes: int = 1) -> Table | None:
+def table_of(kernel: DeviceKernel, full: tuple[int, ...], *, passes: int = 1) -> Table | None:
     timer = KernelTimer(KnownTimes(), kernel, full, Conditions(), 0.0)
     for _ in range(passes):
         timer.time()
@@ -64,7 +64,7 @@ def test_a_table_knows_the_kernel_between_its_sizes(known_times: None) -> None:
 def test_aligned_sizes_are_timed_apart(known_times: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(KnownTimes, "alignment", 4)
 
-    def kernel(self: object, kernel: Kernel, shapes: list[tuple[int, ...]], conditions: Conditions) -> Runner:
+    def kernel(self: object, kernel: DeviceKernel, shapes: list[tuple[int, ...]], conditions: Conditions) -> Runner:
         slow = 2.0 if shapes[1][1] % 4 else 1.0
         return lambda: slow * shapes[1][0] * shapes[1][1]
 
@@ -76,9 +76,11 @@ def test_aligned_sizes_are_timed_apart(known_times: None, monkeypatch: pytest.Mo
 
 
 def test_more_than_two_sizes_are_measured_together(known_times: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    concat = Kernel("cat", (("dim", 1),), tuple(Operand((1, (n, 1), 4), "float32", "batched") for n in range(3)), 3)
+    concat = DeviceKernel(
+        "cat", (("dim", 1),), tuple(Operand((1, (n, 1), 4), "float32", "batched") for n in range(3)), 3
+    )
 
-    def kernel(self: object, kernel: Kernel, shapes: list[tuple[int, ...]], conditions: Conditions) -> Runner:
+    def kernel(self: object, kernel: DeviceKernel, shapes: list[tuple[int, ...]], conditions: Conditions) -> Runner:
         return lambda: float(sum(shape[1] for shape in shapes))
 
     monkeypatch.setattr(KnownTimes, "kernel", kernel)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.cost.device_profile import Conditions, cpu_name
+from autoprune.cost.latency.device_profile import Conditions, cpu_name
 from autoprune.errors import ConfigError, EvaluationError, RegistryError
 from autoprune.latency import clock as timing
 from autoprune.latency import measure as measuring
@@ -20,7 +20,7 @@ X = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
 class Log(list[Any]):
     """Copies of a network write to the same one."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Log:
+    def __deepcopy__(self, cache: dict[int, Any]) -> Log:
         return self
 
 

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 import autoprune
-from autoprune.cost.device_profile import Conditions, DeviceProfile, cpu_name
-from autoprune.cost.latency_ms import FEATURES, latency_ms
+from autoprune.api.space import Space
+from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, cpu_name
+from autoprune.cost.latency.latency_ms import FEATURES, latency_ms
 from autoprune.errors import ConfigError
 from autoprune.latency import profile as profiling
 from autoprune.latency.kernel_times import KernelTimer
 from autoprune.latency.measure import Latency, measure_many
 from autoprune.latency.profile import build_profile, random_widths
-from autoprune.traced import Space
 from autoprune.zoo import build_model
 
 EXAMPLE = torch.randn(1, 3, 32, 32)

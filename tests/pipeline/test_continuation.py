@@ -13,11 +13,11 @@ from tiny import Perceptron, perceptron, regression, write_job
 from typer.testing import CliRunner
 
 import autoprune
-from autoprune.cli import app
-from autoprune.engine_options import EngineOptions
+from autoprune.cli.main import app
+from autoprune.config.engine import EngineOptions
+from autoprune.engines.local import LocalEngine
 from autoprune.errors import ConfigError, RunError
 from autoprune.pipeline import driver
-from autoprune.search.engines.local import LocalEngine
 
 ASHA = {"name": "ray", "workers": 1, "scheduler": "asha"}
 BOTH = {"name": "ray", "scheduler": "hyperband", "time_limit": 60, "memory_limit": "4GB"}

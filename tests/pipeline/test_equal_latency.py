@@ -17,17 +17,17 @@ from fake_hardware import known_times
 from tiny import Convolutions, perceptron, regression, write_job
 
 import autoprune
-from autoprune.cost.device_profile import Conditions, DeviceProfile
 from autoprune.cost.flops import flops
-from autoprune.cost.profile_files import write_profile
+from autoprune.cost.latency.device_profile import Conditions, DeviceProfile
+from autoprune.cost.latency.profile_files import write_profile
 from autoprune.errors import ConfigError, RunError
 from autoprune.evaluators.inherited import Inherited
 from autoprune.latency.profile import build_profile
 from autoprune.pipeline import driver
 from autoprune.pipeline.equal_latency import FOLDER, by_flops_too
-from autoprune.pipeline.family import Family, Memo
-from autoprune.search.ledger import Notebook, open_storage
+from autoprune.pipeline.family import Family, ScoreCache
 from autoprune.space.groups import Widths
+from autoprune.trials.ledger import Notebook, open_storage
 from autoprune.verdict.record import read_record
 
 __all__ = ["known_times"]
@@ -169,7 +169,7 @@ def test_a_profile_is_found_beside_the_job_file(
     given = {"metrics": {"latency_ms": {"profile": "cpu.json"}}, "verdict.seeds": 0, "verdict.flops_search": False}
     job = write_job(folder / "job.yaml", given)
     monkeypatch.chdir(tmp_path)
-    record = driver.run_job(autoprune.config.load_job(job), tmp_path / "run", progress="silent")
+    record = driver.run_job(autoprune.config.job.load_job(job), tmp_path / "run", progress="silent")
     assert record.winner.costs["latency_ms"] > 0
     assert driver.resume_job(tmp_path / "run", progress="silent").winner == record.winner
     (folder / "cpu.json").unlink()
@@ -179,13 +179,13 @@ def test_a_profile_is_found_beside_the_job_file(
 
 def test_searches_by_flops_hand_on_what_they_learned_among_themselves(tmp_path: Path) -> None:
     """The comparison is to do without a profile: a search by latency hands nothing to it."""
-    memo = Memo(Notebook(open_storage(None, tmp_path / "scores.log"), "scores"))
-    family = Family(tmp_path / "1", memo, before=tmp_path / "1")
+    cache = ScoreCache(Notebook(open_storage(None, tmp_path / "scores.log"), "scores"))
+    family = Family(tmp_path / "1", cache, before=tmp_path / "1")
     for place, learned in ((tmp_path / "1", [1.0]), (tmp_path / "1" / FOLDER, [2.0])):
         place.mkdir()
         assert by_flops_too(family).handed_on is None, "there may have been no such search"
         (place / "run.json").write_text(json.dumps({"learned": learned}))
     assert family.handed_on == [1.0]
     assert by_flops_too(family).handed_on == [2.0]
-    assert by_flops_too(family).scores is memo
-    assert by_flops_too(Family(tmp_path / "1", memo)).handed_on is None
+    assert by_flops_too(family).scores is cache
+    assert by_flops_too(Family(tmp_path / "1", cache)).handed_on is None

@@ -15,10 +15,10 @@ from tiny import pictures, same_weights
 from torch import Tensor, nn
 
 import autoprune
+from autoprune.engines import local
 from autoprune.errors import ConfigError, RunError, SpaceError
 from autoprune.export.architecture import PYTHON_MODEL
-from autoprune.search.engines import local
-from autoprune.space.graph_form import GraphNetwork
+from autoprune.space.cutting.graph_form import GraphNetwork
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
 IMAGES = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -61,7 +61,7 @@ def journal(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "autoprune.cli", *arguments, "--progress", "silent"]
+    command = [sys.executable, "-m", "autoprune.cli.main", *arguments, "--progress", "silent"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -13,11 +13,12 @@ from tiny import Perceptron, closeness, perceptron, regression
 from torch import nn
 
 import autoprune
+from autoprune.engines import local
 from autoprune.errors import RunError
 from autoprune.evaluators.inherited import Inherited
-from autoprune.search.engines import local
-from autoprune.search.run_directory import RunDirectory, read_json
+from autoprune.files import read_json
 from autoprune.space.groups import Widths
+from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.finals import save_weights
 
 

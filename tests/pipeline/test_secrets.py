@@ -13,13 +13,13 @@ from tiny import closeness, perceptron, regression, write_job
 from torch import nn
 
 import autoprune
-from autoprune import cli
-from autoprune.config import load_job
+from autoprune.cli import main as cli
+from autoprune.config.job import load_job
 from autoprune.errors import RunError, UnsetVariableError
 from autoprune.pipeline import driver
 from autoprune.pipeline.prepare import job_fingerprint
-from autoprune.search.ledger import open_storage
-from autoprune.search.run_directory import RunDirectory
+from autoprune.trials.ledger import open_storage
+from autoprune.trials.run_directory import RunDirectory
 
 SECRET = "hunter2"
 HERE = Path(__file__).parents[1]
@@ -200,7 +200,7 @@ def test_what_a_driver_says_is_masked_too(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(url: str) -> None:
         raise OSError(f"login as user with {SECRET} was refused")
 
-    monkeypatch.setattr("autoprune.search.ledger.RDBStorage", fail)
+    monkeypatch.setattr("autoprune.trials.ledger.RDBStorage", fail)
     with pytest.raises(RunError, match=r"login as user with \*\*\* was refused") as caught:
         open_storage(f"postgresql://user:{SECRET}@h/name", tmp_path / "journal.log")
     assert caught.value.__cause__ is None

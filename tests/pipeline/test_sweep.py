@@ -15,11 +15,11 @@ import yaml
 from tiny import regression, write_job
 
 import autoprune
-from autoprune.config import Job, load_job
+from autoprune.config.job import Job, load_job
 from autoprune.errors import BudgetError, ConfigError, RunError
 from autoprune.evaluators.inherited import Inherited
+from autoprune.files import read_json
 from autoprune.pipeline import base_network, driver, phases, prepare, sweep
-from autoprune.search.run_directory import read_json
 from autoprune.space.groups import Widths
 from autoprune.verdict.record import RunRecord
 

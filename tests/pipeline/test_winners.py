@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny import write_job
 
-from autoprune.config import load_job
+from autoprune.config.job import load_job
 from autoprune.pipeline.driver import run_job
 from autoprune.report.markdown import write_markdown
 from autoprune.verdict.record import read_record

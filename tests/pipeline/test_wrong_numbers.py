@@ -21,7 +21,7 @@ from autoprune.controllers.base import TrialState
 from autoprune.data import load_data
 from autoprune.errors import AutopruneError, ConfigError, DataError, EvaluationError, RunError
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import Evaluator, Workbench
+from autoprune.evaluators.base import CandidateFactory, Evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.l1 import l1
 from autoprune.importance.members import GroupTensors
@@ -273,11 +273,11 @@ def test_a_training_that_leaves_no_numbers_is_an_error(tmp_path: Path) -> None:
 class Careless(Evaluator):
     """Works on the base network itself."""
 
-    def __init__(self, bench: Workbench, *, how: str = "scale") -> None:
-        self._bench, self._how = bench, how
+    def __init__(self, factory: CandidateFactory, *, how: str = "scale") -> None:
+        self._factory, self._how = factory, how
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
-        base = next(iter(self._bench.model.parameters()))
+        base = next(iter(self._factory.model.parameters()))
         if self._how == "scale":
             base.data.mul_(0.99)
         elif self._how == "freeze":

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import SpaceError
-from autoprune.space.graph_form import GraphNetwork
+from autoprune.space.cutting.graph_form import GraphNetwork
+from autoprune.space.cutting.slicing import slice_model
 from autoprune.space.origin import full_network, in_form, origin_of
-from autoprune.space.program import Example, run_model
 from autoprune.space.serial import from_json, to_json
-from autoprune.space.slicing import slice_model
-from autoprune.space.trace import Traced, trace
-from autoprune.space.verify import Verified, verify
+from autoprune.space.tracing.program import Example, run_model
+from autoprune.space.tracing.trace import Traced, trace
+from autoprune.space.verification.verify import Verified, verify
 
 
 class Heads(nn.Module):

@@ -16,12 +16,12 @@ import autoprune
 from autoprune.cost import METRICS
 from autoprune.cost.pricing import price
 from autoprune.errors import SpaceError
-from autoprune.space.flop_check import counted_by_fvcore
+from autoprune.space.cutting.slicing import random_ranking, slice_model
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.serial import from_json, to_json
-from autoprune.space.slicing import random_ranking, slice_model
-from autoprune.space.trace import trace
-from autoprune.space.verify import Verified, verify
+from autoprune.space.tracing.trace import trace
+from autoprune.space.verification.flop_check import counted_by_fvcore
+from autoprune.space.verification.verify import Verified, verify
 from autoprune.testing.masking import largest_error, randomised
 from autoprune.zoo import ZOO, build_model
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from autoprune.data.base import Augmentation, TensorSplit
 from autoprune.errors import ConfigError, EvaluationError
-from autoprune.training.loop import Recipe, accuracy, train
+from autoprune.training.loop import accuracy, train
+from autoprune.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 

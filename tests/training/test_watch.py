@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from autoprune.data.base import Augmentation, LoaderSplit, Split, TensorSplit
 from autoprune.testing.generators import global_generators
-from autoprune.training.loop import Recipe, train
+from autoprune.training.loop import train
+from autoprune.training.recipe import Recipe
 from autoprune.training.watch import State, Stopped, Watch
 
 CPU = torch.device("cpu")

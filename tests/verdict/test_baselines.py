@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.cost.repair import BudgetedSpace
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import BudgetError, RegistryError
 from autoprune.space.groups import FloatArray, SearchSpace, WidthGroup, Widths
 from autoprune.testing.spaces import chain_space

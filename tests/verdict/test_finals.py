@@ -8,13 +8,13 @@ from tiny import X, closeness, fit, perceptron
 from torch import nn
 
 import autoprune
-from autoprune.evaluators.base import Workbench
+from autoprune.engines.base import WorkerSetup
+from autoprune.engines.local import LocalEngine
+from autoprune.evaluators.base import CandidateFactory
 from autoprune.evaluators.inherited import Inherited
 from autoprune.importance.members import rank_channels
-from autoprune.search.engines.base import Workplace
-from autoprune.search.engines.local import LocalEngine
-from autoprune.search.ledger import Notebook, open_storage
-from autoprune.training.callable_task import CallableTask
+from autoprune.tasks.callable import CallableTask
+from autoprune.trials.ledger import Notebook, open_storage
 from autoprune.verdict.finals import FinalPlan, train_finals
 from autoprune.verdict.record import Arm, FinalTraining
 from autoprune.zoo import load_weights
@@ -27,7 +27,7 @@ ARMS = tuple(
 
 
 class Trainings:
-    """A bench whose trainings are counted."""
+    """A factory whose trainings are counted."""
 
     def __init__(self) -> None:
         model = perceptron()
@@ -39,7 +39,7 @@ class Trainings:
             fit(network, 1, seed)
 
         task = CallableTask(closeness, train, device=torch.device("cpu"))
-        self.bench = Workbench(model, space, rank_channels(model, space, "l2"), task, base_epochs=10)
+        self.factory = CandidateFactory(model, space, rank_channels(model, space, "l2"), task, base_epochs=10)
 
 
 def train_all(trainings: Trainings, folder: Path) -> list[FinalTraining]:
@@ -47,7 +47,7 @@ def train_all(trainings: Trainings, folder: Path) -> list[FinalTraining]:
     notebook = Notebook(open_storage(None, folder / "journal.log"), "finals")
     weights = folder / "winner.safetensors"
     engine = LocalEngine()
-    engine.equip(Workplace(trainings.bench, Inherited, "short", 1, folder))
+    engine.equip(WorkerSetup(trainings.factory, Inherited, "short", 1, folder))
     finals = train_finals(engine, ARMS, PLAN, notebook=notebook, weights=weights, on_final=shown.append)
     assert shown == finals
     return finals
@@ -117,7 +117,7 @@ def test_finals_of_a_version_that_did_not_recalibrate_are_trained_anew(tmp_path:
 def test_the_winners_first_network_is_kept_with_its_weights(tmp_path: Path) -> None:
     trainings = Trainings()
     first = train_all(trainings, tmp_path)[0]
-    network = trainings.bench.candidate((8, 6))
+    network = trainings.factory.candidate((8, 6))
     load_weights(network, tmp_path / "winner.safetensors")
     assert first.arm == "winner"
     assert closeness(network) == pytest.approx(first.score, abs=1e-7)
@@ -125,6 +125,6 @@ def test_the_winners_first_network_is_kept_with_its_weights(tmp_path: Path) -> N
 
 def test_the_base_network_is_only_read(tmp_path: Path) -> None:
     trainings = Trainings()
-    before = {name: tensor.clone() for name, tensor in trainings.bench.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in trainings.factory.model.state_dict().items()}
     train_all(trainings, tmp_path)
-    assert all(torch.equal(before[name], tensor) for name, tensor in trainings.bench.model.state_dict().items())
+    assert all(torch.equal(before[name], tensor) for name, tensor in trainings.factory.model.state_dict().items())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.cost.budget import Budget
+from autoprune.cost.budget.budget import Budget
 from autoprune.errors import RunError
 from autoprune.space.serial import to_json
 from autoprune.testing.spaces import chain_space

@@ -16,7 +16,7 @@ from torch import nn
 from autoprune.errors import ConfigError, RegistryError
 from autoprune.zoo import ZOO, build_model, load_weights
 from autoprune.zoo.resnet import PadShortcut
-from autoprune.zoo.sizes import scaled
+from autoprune.zoo.scaling import scaled
 
 NAMES = ZOO.names()
 

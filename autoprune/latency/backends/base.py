@@ -8,8 +8,8 @@ from typing import Any, ClassVar, TypeAlias
 
 from torch import nn
 
-from autoprune.cost.device_profile import Conditions
-from autoprune.cost.kernels import Kernel
+from autoprune.cost.latency.device_profile import Conditions
+from autoprune.cost.latency.kernels import DeviceKernel
 
 Runner: TypeAlias = Callable[[], Any]
 """Runs once, without inputs; what it returns is of no interest."""
@@ -48,5 +48,5 @@ class Backend(ABC):
         return lambda: None
 
     @abstractmethod
-    def kernel(self, kernel: Kernel, shapes: Sequence[tuple[int, ...]], conditions: Conditions) -> Runner | None:
+    def kernel(self, kernel: DeviceKernel, shapes: Sequence[tuple[int, ...]], conditions: Conditions) -> Runner | None:
         """Return a function that runs one kernel on operands of these shapes; None where it cannot run alone."""

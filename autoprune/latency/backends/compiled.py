@@ -8,8 +8,8 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from autoprune.cost.device_profile import Conditions
-from autoprune.cost.kernels import FUSED, Kernel
+from autoprune.cost.latency.device_profile import Conditions
+from autoprune.cost.latency.kernels import FUSED, DeviceKernel
 from autoprune.errors import EvaluationError
 from autoprune.latency.backends.base import Backend, Runner
 from autoprune.latency.backends.eager import Eager
@@ -47,7 +47,7 @@ class Compiled(Backend):
             ) from error
         return lambda: compiled(*args, **kwargs)
 
-    def kernel(self, kernel: Kernel, shapes: Sequence[tuple[int, ...]], conditions: Conditions) -> Runner | None:
+    def kernel(self, kernel: DeviceKernel, shapes: Sequence[tuple[int, ...]], conditions: Conditions) -> Runner | None:
         """As eager PyTorch runs it; None for what is fused into another kernel."""
         if kernel.operator.rstrip("_") in FUSED:
             return None

@@ -8,8 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from autoprune.cost.device_profile import Conditions
-from autoprune.cost.kernels import Kernel, Operand
+from autoprune.cost.latency.device_profile import Conditions
+from autoprune.cost.latency.kernels import DeviceKernel, Operand
 from autoprune.errors import EvaluationError
 from autoprune.latency.backends.base import Backend, Runner
 
@@ -28,7 +28,7 @@ class Eager(Backend):
         runs = fold_batch_norm(network) if conditions.fold_batch_norm else network
         return lambda: runs(*args, **kwargs)
 
-    def kernel(self, kernel: Kernel, shapes: Sequence[tuple[int, ...]], conditions: Conditions) -> Runner | None:
+    def kernel(self, kernel: DeviceKernel, shapes: Sequence[tuple[int, ...]], conditions: Conditions) -> Runner | None:
         """The operator on tensors of these shapes; None for a norm that is folded."""
         if conditions.fold_batch_norm and kernel.operator == "batch_norm":
             return None
@@ -63,7 +63,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     return folded
 
 
-def _overload(kernel: Kernel) -> Any:
+def _overload(kernel: DeviceKernel) -> Any:
     """The overload whose arguments are these settings and tensors; None where there is none."""
     packet = getattr(torch.ops.aten, kernel.operator, None)
     given = {name for name, _ in kernel.settings}
@@ -79,7 +79,7 @@ def _overload(kernel: Kernel) -> Any:
 
 
 def _arguments(
-    kernel: Kernel, overload: Any, tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]
+    kernel: DeviceKernel, overload: Any, tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]
 ) -> tuple[list[Any], dict[str, Any]]:
     """Settings and tensors as the operator's schema takes them, by position and by name."""
     settings = dict(kernel.settings)
@@ -106,7 +106,7 @@ def _arguments(
     return args, kwargs
 
 
-def _groups(kernel: Kernel, shapes: Sequence[tuple[int, ...]]) -> int:
+def _groups(kernel: DeviceKernel, shapes: Sequence[tuple[int, ...]]) -> int:
     weight = next(shape for o, shape in zip(kernel.operands, shapes, strict=True) if o.role == "weight")
     channels = shapes[0][1]
     if ("groups", "every channel") in kernel.settings:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from autoprune.cost.device_profile import Conditions
-from autoprune.cost.kernels import Kernel
+from autoprune.cost.latency.device_profile import Conditions
+from autoprune.cost.latency.kernels import DeviceKernel
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.latency.backends.base import Backend, Runner
 
@@ -53,7 +53,7 @@ class OnnxRuntime(Backend):
         runtime, onnx = _packages()
         return _bound(runtime, _single(onnx, ("MatMul", {}), [(1, 1), (1, 1)]), [torch.ones(1, 1)], conditions.threads)
 
-    def kernel(self, kernel: Kernel, shapes: Sequence[tuple[int, ...]], conditions: Conditions) -> Runner | None:
+    def kernel(self, kernel: DeviceKernel, shapes: Sequence[tuple[int, ...]], conditions: Conditions) -> Runner | None:
         """A convolution or linear layer with its bias, as a model of its own; None for others."""
         runtime, onnx = _packages()
         node = _node(kernel, shapes)
@@ -140,7 +140,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _node(kernel: Kernel, shapes: Sequence[tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+def _node(kernel: DeviceKernel, shapes: Sequence[tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
     """Operator and attributes in ONNX."""
     settings = dict(kernel.settings)
     if kernel.operator == "linear" and len(shapes) >= 2 and kernel.operands[1].role == "weight":

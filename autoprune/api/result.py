@@ -1,0 +1,74 @@
+"""What a search returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import final
+
+from torch import nn
+
+from autoprune.api.space import Space
+from autoprune.controllers.base import Trial
+from autoprune.export.architecture import load
+from autoprune.files import read_json
+from autoprune.pipeline import driver
+from autoprune.report.pages import write_reports
+from autoprune.space.groups import Widths
+from autoprune.space.origin import full_network
+from autoprune.verdict.record import Arm, RunRecord, Verdict
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What a search found; everything is also in `directory`."""
+
+    record: RunRecord
+    _full_model: nn.Module | None
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The winner with its final weights, in evaluation mode, on CPU."""
+        return load(self.directory / "export", model=self._full_model)
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return self.record.directory
+
+    @property
+    def widths(self) -> Widths:
+        """The winner's widths, in the order of the space's groups."""
+        return self.record.winner.widths
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every scored proposal, baselines included."""
+        return self.record.trials
+
+    @property
+    def baselines(self) -> tuple[Arm, ...]:
+        """Uniform and random networks at the same cost."""
+        return self.record.arms[1:]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The comparison with uniform pruning; None where no final networks were trained."""
+        return self.record.verdict
+
+    @property
+    def space(self) -> Space:
+        """What was searched."""
+        origin = read_json(self.directory / "space.json").get("origin")
+        return Space(self.record.space, partial(full_network, space=self.record.space, origin=origin))
+
+    def report(self) -> Path:
+        """Write report.html and report.md anew and return the path of the page."""
+        write_reports(self.record)
+        return self.directory / "report.html"
+
+    def save(self, folder: Path | str) -> Path:
+        """Copy architecture.yaml, space.json and model.safetensors to a folder; `autoprune.load(folder)` reads it."""
+        return driver.export_run(self.directory, Path(folder))

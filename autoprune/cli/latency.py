@@ -1,0 +1,254 @@
+"""`autoprune latency`: profile this device, measure networks on it, predict them from a profile."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoprune.cli.options import (
+    ArgOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+    SpaceOption,
+    model_and_example,
+    show,
+)
+from autoprune.errors import ConfigError
+
+if TYPE_CHECKING:  # `autoprune --help` must not import torch
+    from autoprune.cost.latency.device_profile import DeviceProfile
+    from autoprune.latency.measure import Latency
+
+app = typer.Typer(
+    help="How long networks take: profile this device, measure networks on it, predict them from a profile.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+WidthsOption = Annotated[str, typer.Option(help="full, uniform:RATIO, or a file with widths")]
+BackendOption = Annotated[str, typer.Option(help="torch, torch.compile or onnxruntime")]
+ThreadsOption = Annotated[int, typer.Option(help="CPU threads")]
+BatchOption = Annotated[int, typer.Option(help="inputs at once; 0 as many as in --input")]
+DtypeOption = Annotated[str, typer.Option(help="float32, float16 or bfloat16")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
+ChannelsLastOption = Annotated[bool, typer.Option("--channels-last", help="memory format of weights and images")]
+FoldOption = Annotated[bool, typer.Option("--fold-batch-norm", help="fold norms into convolutions first")]
+RepeatsOption = Annotated[int, typer.Option(help="timed runs of each network, at least 50")]
+
+
+@app.command("profile")
+def make_profile(
+    context: typer.Context,
+    model: ModelArgument,
+    arg: ArgOption = None,
+    input_shape: InputOption = "1,3,32,32",
+    space_file: SpaceOption = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="the profile to write")] = None,
+    add_to: Annotated[Path | None, typer.Option(metavar="FILE", help="a profile that gets what it lacks")] = None,
+    backend: BackendOption = "torch",
+    threads: ThreadsOption = 1,
+    batch: BatchOption = 0,
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = "cpu",
+    channels_last: ChannelsLastOption = False,
+    fold_batch_norm: FoldOption = False,
+    networks: Annotated[int, typer.Option(help="whole networks to fit on, at least 10; 0 for kernels alone")] = 48,
+    repeats: RepeatsOption = 50,
+    seed: Annotated[int, typer.Option(help="of the networks' widths")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the kernels of MODEL and whole networks of it on this device, and write a profile to predict with."""
+    if (out is None) == (add_to is None):
+        raise ConfigError("give either --out FILE for a new profile or --add-to FILE for one to extend")
+    target = out or add_to
+    assert target is not None
+    if not target.absolute().parent.is_dir():
+        raise ConfigError(f"{target}: there is no folder {target.absolute().parent}; make it first")
+    if target.is_dir():
+        raise ConfigError(f"{target} is a folder; name a file in it")
+    network, example = model_and_example(model, arg, input_shape)
+
+    from dataclasses import asdict, replace
+
+    from autoprune.api.search import trace
+    from autoprune.cost.latency.device_profile import Conditions
+    from autoprune.cost.latency.profile_files import read_profile, write_profile
+    from autoprune.latency.profile import build_profile
+
+    chosen = Conditions(backend, threads, batch, dtype, channels_last, device, fold_batch_norm)
+    known = None if add_to is None else read_profile(add_to)
+    if known is not None:  # what is not said is as in the profile; what is said must be, too
+        sources = {name: context.get_parameter_source(name) for name in asdict(chosen)}
+        said = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        chosen = replace(known.conditions, **{name: getattr(chosen, name) for name in said})
+    traced = trace(network, example, options=space_file)
+    profile = build_profile(
+        traced.search_space,
+        lambda widths: traced.slice(network, widths),
+        example,
+        chosen,
+        label=model,
+        networks=networks,
+        repeats=repeats,
+        seed=seed,
+        add_to=known,
+        progress=_progress,
+    )
+    write_profile(profile, target)
+    show(_profile_facts(profile, target) if as_json else _profile_lines(profile, target))
+
+
+@app.command("measure")
+def measure_network(
+    model: ModelArgument,
+    arg: ArgOption = None,
+    input_shape: InputOption = "1,3,32,32",
+    space_file: SpaceOption = None,
+    widths: WidthsOption = "full",
+    backend: BackendOption = "torch",
+    threads: ThreadsOption = 1,
+    batch: BatchOption = 0,
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = "cpu",
+    channels_last: ChannelsLastOption = False,
+    fold_batch_norm: FoldOption = False,
+    repeats: RepeatsOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how long a network of these widths takes on this device, beside the full one, in turns."""
+    network, example = model_and_example(model, arg, input_shape)
+
+    from autoprune.api.search import trace
+    from autoprune.cli.tables import parse_widths
+    from autoprune.cost.latency.device_profile import Conditions
+    from autoprune.latency.measure import measure_many
+
+    chosen = Conditions(backend, threads, batch, dtype, channels_last, device, fold_batch_norm)
+    traced = trace(network, example, options=space_file)
+    rows = list(dict.fromkeys([parse_widths(widths, traced), traced.full]))
+    found = measure_many([traced.slice(network, row) for row in rows], example, chosen, repeats=repeats)
+    named = {widths: found[0], "full": found[-1]}
+    show({name: latency.to_json() for name, latency in named.items()} if as_json else _measured_table(named))
+
+
+@app.command("predict")
+def predict_network(
+    model: ModelArgument,
+    profile: Annotated[Path, typer.Option(metavar="FILE", help="of `autoprune latency profile`")],
+    arg: ArgOption = None,
+    input_shape: InputOption = "1,3,32,32",
+    space_file: SpaceOption = None,
+    widths: WidthsOption = "full",
+    elsewhere: Annotated[bool, typer.Option("--elsewhere", help="the profile is of another machine")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict how long a network of these widths takes on the device of a profile, layer by layer."""
+    network, example = model_and_example(model, arg, input_shape)
+
+    from autoprune.api.search import trace
+    from autoprune.cli.tables import parse_widths
+    from autoprune.cost.latency.profile_files import read_profile
+
+    found = read_profile(profile)
+    traced = trace(network, example, options=space_file, verify=False)
+    prediction = _prediction(traced.search_space, found, parse_widths(widths, traced), elsewhere=elsewhere)
+    show(prediction if as_json else _prediction_tables(prediction, found))
+
+
+def _prediction(space: Any, profile: DeviceProfile, widths: tuple[int, ...], *, elsewhere: bool) -> dict[str, Any]:
+    """Milliseconds in total and by layer, for these widths and the full network."""
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from autoprune.cost.latency.latency_ms import LatencyPrediction, latency_ms
+
+    predict = latency_ms(space, profile=profile, elsewhere=elsewhere)
+    assert isinstance(predict, LatencyPrediction)
+    rows = np.array([widths, space.full])
+    layers: dict[str, float] = {}
+    for call, ms in predict.by_call(rows):
+        name = call.layer or call.kernel.operator
+        layers[name] = layers.get(name, 0.0) + float(ms[0])
+    total, full = (float(ms) for ms in predict(rows))
+    return {
+        "latency_ms": total,
+        "full_latency_ms": full,
+        "layers": layers,
+        "rest": total - sum(layers.values()),
+        "machine": profile.machine,
+        "conditions": asdict(profile.conditions),
+        "error": None if profile.error is None else asdict(profile.error),
+    }
+
+
+def _prediction_tables(prediction: Mapping[str, Any], profile: DeviceProfile) -> list[Any]:
+    from rich.bar import Bar
+    from rich.table import Table
+
+    rows = {**prediction["layers"], "(the network as a whole)": prediction["rest"]}
+    largest = max([1e-9, *rows.values()])
+    table = Table(title="Predicted latency by layer", title_justify="left")
+    table.add_column("layer", overflow="fold", min_width=8)
+    table.add_column("ms", justify="right", no_wrap=True)
+    table.add_column("of the largest", min_width=4, max_width=24)
+    for layer, ms in rows.items():
+        table.add_row(layer, f"{ms:.4f}", Bar(largest, 0, ms))
+    share = prediction["latency_ms"] / prediction["full_latency_ms"]
+    error = f"Of the profile: {profile.error}." if profile.error else "The profile holds no whole networks."
+    return [
+        table,
+        f"{prediction['latency_ms']:.4g} ms, {share:.1%} of the full network's {prediction['full_latency_ms']:.4g} ms, "
+        f"on {profile.machine} ({profile.conditions}). {error}",
+    ]
+
+
+def _measured_table(named: Mapping[str, Latency]) -> list[Any]:
+    from rich.bar import Bar
+    from rich.table import Table
+
+    largest = max(latency.ms for latency in named.values())
+    table = Table(title="Measured latency", title_justify="left")
+    for header in ("widths", "undisturbed ms", "median ms", "quartiles", ""):
+        table.add_column(header, justify="left" if header in ("widths", "") else "right")
+    for name, latency in named.items():
+        low, high = latency.quartiles
+        bar = Bar(largest, 0, latency.ms, width=24)
+        table.add_row(name, f"{latency.quiet:.4g}", f"{latency.ms:.4g}", f"{low:.4g} to {high:.4g}", bar)
+    one = next(iter(named.values()))
+    versions = ", ".join(f"{name} {number}" for name, number in one.versions.items())
+    told = f"{one.repeats} repeats in turns; {one.conditions}; {one.machine}; {versions}."
+    return [table, f"{told} Undisturbed is the 5th percentile, which predictions and limits are about."]
+
+
+def _profile_facts(profile: DeviceProfile, path: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "file": str(path),
+        "machine": profile.machine,
+        "conditions": asdict(profile.conditions),
+        "versions": dict(profile.versions),
+        "date": profile.date,
+        "kernels": len(profile.tables),
+        "networks": len(profile.networks),
+        "error": None if profile.error is None else asdict(profile.error),
+    }
+
+
+def _profile_lines(profile: DeviceProfile, path: Path) -> list[Any]:
+    error = f"{profile.error}" if profile.error else "no whole networks measured, so its error is not known"
+    return [
+        f"{path}: {len(profile.tables)} kernels on {profile.machine} ({profile.conditions}); {error}.",
+        f"Use it in a job: metrics: {{latency_ms: {{profile: {path}}}}}, constraints: {{latency_ms: 50%}}",
+    ]
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"\r{what}: {done} of {total} ", nl=done == total, err=True)

@@ -1,0 +1,236 @@
+"""The command line: parse, call, show. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autoprune._version import __version__
+from autoprune.cli import latency as latency_cli
+from autoprune.cli.options import (
+    AddressOption,
+    ArgOption,
+    EngineOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+    SpaceOption,
+    WorkersOption,
+    chosen_engine,
+    model_and_example,
+    show,
+)
+from autoprune.errors import AutopruneError, ConfigError
+
+app = typer.Typer(
+    help="AutoML search over pruned architectures: per-layer widths under a budget, compared with uniform pruning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(latency_cli.app, name="latency")
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
+ProgressOption = Annotated[str, typer.Option("--progress", help="auto, rich, plain or silent")]
+
+
+def main() -> None:
+    """Run the command line; errors a user can cause end with exit code 2 and no traceback."""
+    sys.path.insert(0, str(Path.cwd()))  # module:factory of the user's own, as `python -m` would find it
+    try:
+        app()
+    except AutopruneError as error:
+        typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        typer.echo(str(error), err=True)
+        sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def search(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="a job file, see configs/")],
+    run_dir: Annotated[
+        Path | None, typer.Option(help="where to write; a free directory below runs/ by default")
+    ] = None,
+    progress: ProgressOption = "auto",
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Search the widths of a network under a budget and compare the winner with uniform pruning."""
+    from autoprune.config.job import load_job
+
+    job = load_job(job_file)
+    job = job.model_copy(update={"engine": chosen_engine(job.engine, engine, address, workers)})
+
+    from autoprune.files import free_directory
+    from autoprune.pipeline.driver import RUNS, run_all
+
+    directory = run_dir or free_directory(RUNS, job.name)
+    with _stoppable(directory):
+        _conclude(run_all(job, directory, progress=progress))
+
+
+@app.command()
+def resume(
+    run_dir: RunArgument,
+    progress: ProgressOption = "auto",
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Go on with a run that was killed, as if it had not been; on another engine or with other workers if you like."""
+    from autoprune.pipeline.driver import resume_all
+    from autoprune.pipeline.inputs import job_of_run
+
+    chosen = chosen_engine(job_of_run(run_dir).engine, engine, address, workers)
+    with _stoppable(run_dir):
+        _conclude(resume_all(run_dir, progress=progress, engine=chosen))
+
+
+@app.command()
+def report(run_dir: RunArgument) -> None:
+    """Write report.html and report.md of a finished run anew."""
+    from autoprune.pipeline.driver import write_all_reports
+
+    _conclude(write_all_reports(run_dir))
+
+
+@app.command()
+def export(
+    run_dir: RunArgument,
+    to: Annotated[Path, typer.Option("--to", help="a new folder")],
+) -> None:
+    """Copy the searched network (architecture.yaml, space.json, model.safetensors) to a folder."""
+    from autoprune.pipeline.driver import export_run
+
+    typer.echo(f"exported to {export_run(run_dir, to)}; load it with autoprune.load({str(to)!r})")
+
+
+@app.command()
+def space(
+    model: ModelArgument,
+    arg: ArgOption = None,
+    input_shape: InputOption = "1,3,32,32",
+    space_file: SpaceOption = None,
+    verify: Annotated[bool, typer.Option(help="build random cuts and compare them")] = True,
+    as_json: JsonOption = False,
+    save: Annotated[Path | None, typer.Option("--save", metavar="FILE", help="write the space, as JSON")] = None,
+) -> None:
+    """Show what can be cut in a model, and what stays and why."""
+    from autoprune.cli.tables import space_json, space_tables
+
+    traced = _trace(model, arg, input_shape, space_file, verify=verify)
+    if save is not None:
+        _save(traced.search_space, save)
+    show(space_json(traced) if as_json else space_tables(traced))
+
+
+@app.command()
+def cost(
+    model: ModelArgument,
+    arg: ArgOption = None,
+    input_shape: InputOption = "1,3,32,32",
+    space_file: SpaceOption = None,
+    widths: Annotated[str, typer.Option(help="full, uniform:RATIO, or a file of widths by group")] = "full",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a network costs: one multiply-add is one FLOP, one pass of the example input."""
+    from autoprune.cli.tables import cost_json, cost_tables, parse_widths
+
+    traced = _trace(model, arg, input_shape, space_file, verify=False)
+    chosen = parse_widths(widths, traced)
+    show(cost_json(traced, chosen) if as_json else cost_tables(traced, chosen))
+
+
+@app.command()
+def controllers(as_json: JsonOption = False) -> None:
+    """List what can propose candidates, where it comes from and when to use it."""
+    from dataclasses import asdict
+
+    from autoprune.controllers.catalogue import SHARED_SETTINGS, entries
+
+    if as_json:
+        show({"controllers": [asdict(entry) for entry in entries()], "settings": dict(SHARED_SETTINGS)})
+        return
+    for entry in entries():
+        typer.echo(f"{entry.name}\n  {entry.use}\n  {entry.source}".rstrip())
+    typer.echo("settings of every controller")
+    for name, meaning in SHARED_SETTINGS.items():
+        typer.echo(f"  {name}: {meaning}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, devices, data, and whether runs can be written."""
+    from autoprune.cli.doctor import examine
+
+    show(examine())
+
+
+def _trace(model: str, arg: list[str] | None, input_shape: str, space_file: Path | None, *, verify: bool) -> Any:
+    network, example = model_and_example(model, arg, input_shape)
+
+    from autoprune.api.search import trace
+
+    return trace(network, example, options=space_file, verify=verify)
+
+
+def _save(space: Any, path: Path) -> None:
+    from autoprune.space.serial import to_json
+
+    try:
+        path.write_text(json.dumps(to_json(space)))
+    except OSError as error:
+        raise ConfigError(
+            f"--save {path}: cannot be written: {error.strerror}; give a file in a folder that exists"
+        ) from error
+
+
+@contextmanager
+def _stoppable(run_dir: Path) -> Iterator[None]:
+    """End an interrupted run with how to go on; typer itself would say no more than "Aborted"."""
+    try:
+        yield
+    except BaseException as error:
+        if not _interrupted(error):
+            raise
+        begun = (run_dir / "run.json").is_file()
+        command = f"autoprune resume {shlex.quote(str(run_dir))}"
+        then = f"every ended trial is on disk: `{command}` goes on" if begun else "nothing was written"
+        typer.echo(f"\nstopped; {then}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """True for Ctrl-C, also where a library's clean-up turned it into an error of its own (Optuna's lock does)."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _conclude(records: Any) -> None:
+    for record in records:
+        none = "No final networks were trained, so there is no verdict."
+        typer.echo(record.verdict.sentence if record.verdict else none)
+        typer.echo(f"report: {record.directory / 'report.html'}")
+        typer.echo(f"network: {record.directory / 'export'}")
+    if len(records) > 1:
+        typer.echo(f"overview: {records[0].directory.parent / 'overview.md'}")
+
+
+if __name__ == "__main__":
+    main()

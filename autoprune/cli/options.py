@@ -1,0 +1,112 @@
+"""What the commands of the command line share: options, how their values are read, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoprune.errors import ConfigError
+
+if TYPE_CHECKING:  # `autoprune --help` must not import torch
+    from torch import Tensor, nn
+
+    from autoprune.config.engine import EngineOptions
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="zoo name, or module:factory")]
+ArgOption = Annotated[list[str] | None, typer.Option("--arg", metavar="KEY=VALUE", help="argument of the factory")]
+InputOption = Annotated[str, typer.Option("--input", metavar="N,C,H,W", help="shape of the example input")]
+SpaceOption = Annotated[Path | None, typer.Option("--space", help="a file of search_spaces/")]
+EngineOption = Annotated[str | None, typer.Option("--engine", help="local or ray, in place of the job's own")]
+AddressOption = Annotated[str | None, typer.Option("--address", help="of a Ray cluster: auto or HOST:PORT")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", help="on Ray; as many as it holds by default")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
+
+
+def model_and_example(model: str, arg: list[str] | None, input_shape: str) -> tuple[nn.Module, Tensor]:
+    """The network that MODEL and its arguments name, and an example input of this shape.
+
+    Raises:
+        ConfigError: an argument or the shape cannot be read, or the network cannot be built.
+    """
+    shape = read_shape(input_shape)
+    arguments = read_arguments(arg or [])
+
+    import torch
+
+    from autoprune.zoo import build_model
+
+    example = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    return build_model(model, arguments), example
+
+
+def read_shape(text: str) -> list[int]:
+    """Sizes with commas in between.
+
+    Raises:
+        ConfigError: something else.
+    """
+    try:
+        shape = [int(size) for size in text.split(",")]
+    except ValueError:
+        shape = []
+    if not shape or min(shape) < 1:
+        raise ConfigError(f"--input {text!r}: give positive sizes with commas, batch first, for example 1,3,32,32")
+    return shape
+
+
+def read_arguments(pairs: list[str]) -> dict[str, Any]:
+    """`key=value` pairs, their values in YAML.
+
+    Raises:
+        ConfigError: something else.
+    """
+    import yaml
+
+    arguments = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--arg {pair!r}: give key=value, for example classes=100")
+        try:
+            arguments[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"--arg {pair!r}: the value is not valid YAML; quote it, or close its brackets"
+            ) from error
+    return arguments
+
+
+def chosen_engine(own: EngineOptions, name: str | None, address: str | None, workers: int | None) -> EngineOptions:
+    """The engine of a job, with what the command line says in its place.
+
+    Args:
+        own: of the job.
+        name: another engine; None: the job's own, or ray where something of ray's is given.
+        address: of a Ray cluster.
+        workers: how many.
+
+    Raises:
+        ConfigError: an unknown engine, or one without such options.
+    """
+    from autoprune.config.engine import EngineOptions
+    from autoprune.config.validation import validated
+
+    given = {key: value for key, value in (("address", address), ("workers", workers)) if value is not None}
+    name = name or ("ray" if given else own.name)
+    kept = own.model_dump(exclude_unset=True) if name == own.name else {}
+    return validated(EngineOptions, {**kept, "name": name, **given}, "--engine")
+
+
+def show(content: Any) -> None:
+    """Print a mapping as JSON, or a list of tables and texts."""
+    if isinstance(content, dict):
+        typer.echo(json.dumps(content, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for part in content:
+        console.print(part)

@@ -1,0 +1,275 @@
+"""What `autoprune space` and `autoprune cost` print, as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+from rich.bar import Bar
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from autoprune.api.search import Space
+from autoprune.cost.budget.limits import number
+from autoprune.cost.memory.dtypes import MEGABYTE
+from autoprune.cost.params import tensor_sizes
+from autoprune.cost.shares import group_shares, prunable
+from autoprune.errors import ConfigError, suggest
+from autoprune.space.groups import WidthGroup, Widths
+
+_FOLDED = 16
+"""Letters per line of a folded text; narrower is not a table any more."""
+
+
+def space_json(space: Space) -> dict[str, Any]:
+    """Groups with shares of the cost they touch, what is frozen, and what the options left as it is."""
+    shares = group_shares(space.search_space)
+    return {
+        "groups": [
+            {
+                "name": group.name,
+                "kind": group.kind,
+                "width": group.width,
+                "tied": list(group.sets),
+                "choices": list(group.choices),
+                "members": list(group.members),
+                "residual": group.residual,
+                "flops_share": share["flops"],
+                "params_share": share["params"],
+            }
+            for group, share in zip(space.groups, shares, strict=True)
+        ],
+        "frozen": [{"name": p.name, "channels": p.channels, "reason": p.reason} for p in space.frozen],
+        "notes": list(space.search_space.notes),
+        "form": space.search_space.form,
+        "prunable": prunable(space.search_space),
+        "cost": space.cost(space.full),
+    }
+
+
+def space_tables(space: Space) -> list[Any]:
+    """What can be cut, what stays and why, notes, and a line with totals."""
+    groups = _Rows("Width groups", ("group", "other layers"), ("width", "choices", "FLOPs", "params"))
+    for group, share in zip(space.groups, group_shares(space.search_space), strict=True):
+        groups.add(
+            group.name + _kind(group),
+            _others(group),
+            _width(group),
+            _choices(group),
+            f"{share['flops']:.1%}",
+            f"{share['params']:.1%}",
+        )
+    frozen = _Rows("Frozen", ("layer", "reason"), ("channels",))
+    for part in space.frozen:
+        frozen.add(part.name, part.reason, str(part.channels))
+    notes = [Text(f"Note: {note}.") for note in space.search_space.notes]
+    return [groups, *([frozen] if space.frozen else []), *notes, _totals(space)]
+
+
+def _totals(space: Space) -> Text:
+    cost, share = space.cost(space.full), prunable(space.search_space)
+    form = "the traced graph" if space.search_space.form == "graph" else "the model's own class"
+    return Text(
+        f"{len(space.groups)} groups; {cost['flops']:,} FLOPs (one multiply-add is one), {cost['params']:,} "
+        "parameters. FLOPs and params: share of the full network that a group's layers touch; a layer between two "
+        f"groups counts in both. All groups together touch {share['flops']:.1%} of the FLOPs and "
+        f"{share['params']:.1%} of the parameters. A cut network is {form}."
+    )
+
+
+def cost_json(space: Space, widths: Widths) -> dict[str, Any]:
+    """Metric -> cost, the same of the full network, the widths by group, and what each layer costs."""
+    return {
+        **space.cost(widths),
+        "full": dict(space.cost(space.full)),
+        "widths": space.search_space.by_name(widths),
+        "layers": [{"layer": name, **vars(layer)} for name, layer in _layer_costs(space, widths).items()],
+    }
+
+
+def cost_tables(space: Space, widths: Widths) -> list[Any]:
+    """A table of layers, with bars that show where the FLOPs are, and a line of totals for each metric."""
+    rows, full = _layer_costs(space, widths), space.cost(space.full)
+    all_flops = max(1, sum(layer.flops for layer in rows.values()))
+    largest = max([1, *(layer.flops for layer in rows.values())])
+    layers = _Rows("Cost by layer", ("layer",), ("FLOPs", "share", "parameters", "output MB"), bar="where FLOPs are")
+    for name, layer in rows.items():
+        share, output = f"{layer.flops / all_flops:.1%}", f"{layer.output_mb:.3g}"
+        layers.add(name, f"{layer.flops:,}", share, f"{layer.params:,}", output, bar=Bar(largest, 0, layer.flops))
+    totals = [
+        f"{name} {number(cost)} ({cost / full[name]:.1%} of the full network's {number(full[name])})"
+        for name, cost in space.cost(widths).items()
+    ]
+    return [
+        layers,
+        *totals,
+        "For one pass of the example input. One multiply-add is one FLOP; MB are 10^6 bytes; output MB is what the "
+        "results of a layer take; peak_memory_mb is that of PyTorch on a CPU.",
+    ]
+
+
+def parse_widths(text: str, space: Space) -> Widths:
+    """`full`, `uniform:RATIO`, or a file: group -> width as YAML or JSON, or the `architecture.yaml` of an export.
+
+    Groups that a file leaves out stay full.
+
+    Raises:
+        ConfigError: another form, a file that cannot be read, or a group that the space does not have.
+        SpaceError: a ratio outside (0, 1], or a width that its group does not allow.
+    """
+    if text == "full":
+        return space.full
+    kind, _, ratio = text.partition(":")
+    try:
+        value = float(ratio)
+    except ValueError:
+        value = math.nan
+    if kind == "uniform" and not math.isnan(value):
+        return space.uniform(value)
+    if not Path(text).is_file():
+        raise ConfigError(
+            f"--widths {text!r}: give 'full' or 'uniform:RATIO', for example uniform:0.5, or a file that holds a width "
+            f"for each group (YAML, JSON, or the architecture.yaml of an export)"
+        )
+    return _widths_in(Path(text), space)
+
+
+def _widths_in(path: Path, space: Space) -> Widths:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--widths {path}: cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
+    if isinstance(content, dict) and isinstance(content.get("widths"), dict):
+        content = content["widths"]
+    if not isinstance(content, dict):
+        raise ConfigError(f"--widths {path}: must hold a width for each group, got {type(content).__name__}")
+    names = [group.name for group in space.groups]
+    for name in content:
+        if name not in names:
+            known = f"{', '.join(names[:6])}{', …' if len(names) > 6 else ''}"
+            raise ConfigError(
+                f"--widths {path}: this model has no group {name!r}; it has {known}.{suggest(name, names)}"
+            )
+    given = [content.get(group.name, group.width) for group in space.groups]
+    widths: list[Any] = [w.get("kept") if isinstance(w, dict) else w for w in given]
+    return space.search_space.check(widths)
+
+
+@final
+class _Rows:
+    """A table whose texts fold and whose numbers stay whole; a list of records where it would not fit the terminal.
+
+    Args:
+        title: what the rows are.
+        texts: headers of the first columns.
+        numbers: headers of the next ones.
+        bar: header of a last column of bars, which a list leaves out; "" for none.
+    """
+
+    def __init__(self, title: str, texts: tuple[str, ...], numbers: tuple[str, ...], *, bar: str = "") -> None:
+        self._title, self._texts, self._numbers, self._bar = title, texts, numbers, bar
+        self._rows: list[tuple[tuple[str, ...], Bar | None]] = []
+
+    def add(self, *cells: str, bar: Bar | None = None) -> None:
+        """Add a row: one cell for each text and number."""
+        self._rows.append((cells, bar))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._table() if self._least_width() <= options.max_width else self._list()
+
+    def _least_width(self) -> int:
+        """Letters below which the table would be crowded: texts fold, numbers break between words at most."""
+        words = [(word for cells, _ in self._rows for word in cells[column].split()) for column in self._number_columns]
+        numbers = [max(map(len, (header, *of))) for header, of in zip(self._numbers, words, strict=True)]
+        columns = len(self._texts) + len(self._numbers) + bool(self._bar)
+        return _FOLDED * len(self._texts) + sum(numbers) + 4 * bool(self._bar) + 3 * columns + 1
+
+    @property
+    def _number_columns(self) -> range:
+        return range(len(self._texts), len(self._texts) + len(self._numbers))
+
+    def _table(self) -> Table:
+        table = Table(title=self._title, title_justify="left")
+        for header in self._texts:
+            table.add_column(header, overflow="fold", min_width=8)
+        for header, column in zip(self._numbers, self._number_columns, strict=True):
+            several_words = any(" " in cells[column] for cells, _ in self._rows)
+            table.add_column(header, justify="right", no_wrap=not several_words)
+        if self._bar:
+            table.add_column(self._bar, min_width=4, max_width=24)
+        for cells, bar in self._rows:
+            table.add_row(*map(Text, cells), *([] if bar is None else [bar]))
+        return table
+
+    def _list(self) -> Text:
+        lines = [Text(self._title, style="italic")]
+        for (first, *rest), _ in self._rows:
+            lines.append(Text(first, style="bold"))
+            texts, numbers = rest[: len(self._texts) - 1], rest[len(self._texts) - 1 :]
+            lines += [Text(f"  {header}: {text}") for header, text in zip(self._texts[1:], texts, strict=True) if text]
+            lines.append(Text("  " + ", ".join(f"{h} {n}" for h, n in zip(self._numbers, numbers, strict=True))))
+        return Text("\n", overflow="fold").join(lines)
+
+
+@final
+@dataclass
+class _Layer:
+    flops: int = 0
+    params: int = 0
+    output_mb: float = 0.0
+
+
+def _layer_costs(space: Space, widths: Widths) -> dict[str, _Layer]:
+    """Layer -> what it costs, in graph order; norms and other layers without products have no FLOPs."""
+    inner = space.search_space
+    layers: dict[str, _Layer] = defaultdict(_Layer)
+    layers.update({call.layer: _Layer() for call in inner.calls})
+    for operation in inner.operations:
+        layers[operation.layer].flops += operation.coefficient * math.prod(size(widths) for size in operation.sizes)
+    for tensor, sizes in tensor_sizes(inner):
+        if tensor.kind == "parameter":
+            layers[tensor.name.rpartition(".")[0] or tensor.name].params += math.prod(size(widths) for size in sizes)
+    for call in inner.calls:
+        for index in call.outputs if call.switch < 0 or widths[call.switch] else ():
+            made = inner.activations[index]
+            if made.storage == index:  # no view, nor written in place
+                layers[call.layer].output_mb += made.bytes * math.prod(size(widths) for size in made.sizes) / MEGABYTE
+    return {name or "(the model)": layer for name, layer in layers.items() if layer != _Layer()}
+
+
+def _others(group: WidthGroup) -> str:
+    layers = [layer for layer in group.members if layer != group.name]
+    return ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" * (len(layers) > 3))
+
+
+def _kind(group: WidthGroup) -> str:
+    kinds = ["heads"] * (group.kind == "heads") + ["residual"] * group.residual
+    return f" ({', '.join(kinds)})" if kinds else ""
+
+
+def _width(group: WidthGroup) -> str:
+    """The full width; for tied sets the full width of each, in units of which the choices count."""
+    if not group.sets:
+        return str(group.width)
+    counts = {size: group.sets.count(size) for size in group.sets}
+    sizes = [str(size) if count == 1 else f"{count}x{size}" for size, count in counts.items()]
+    return f"{group.width} of {'+'.join(sizes)}"
+
+
+def _choices(group: WidthGroup) -> str:
+    first, *others = group.choices
+    if not others:
+        return str(first)
+    steps = {b - a for a, b in zip(group.choices[:-1], others, strict=True)}
+    if steps == {1}:
+        return f"{first}–{others[-1]}"
+    if len(others) <= 5:
+        return ", ".join(map(str, group.choices))
+    if len(steps) == 1:
+        return f"{first}–{others[-1]} by {steps.pop()}"
+    return f"{first}, {others[0]}, …, {others[-1]} ({len(group.choices)})"

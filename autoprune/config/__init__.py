@@ -1,0 +1,1 @@
+"""Job files: what a job may say, checked before anything is built."""

@@ -1,0 +1,228 @@
+"""Job files: YAML to validated models; an unknown key is an error with a suggestion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from autoprune.config.engine import EngineOptions
+from autoprune.config.environment import Reference, expanded, written
+from autoprune.config.space import SpaceOptions, load_space_options
+from autoprune.config.validation import Strict, read_mapping, validated
+from autoprune.errors import suggest
+
+
+def _found(path: Path, info: ValidationInfo) -> Path:
+    """A path as given where that is there, else beside the job file or in the folder above it; as given if nowhere."""
+    folders = [Path(), *(info.context or {}).get("folders", ())]
+    return next((place for folder in folders if (place := folder / path.expanduser()).exists()), path)
+
+
+FoundPath: TypeAlias = Annotated[Path, AfterValidator(_found)]
+"""Relative to the current folder, or to that of the job file."""
+
+
+class ModelOptions(Strict):
+    """The network to prune."""
+
+    factory: str = Field(description="zoo name, or module:factory")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
+    weights: FoundPath | None = Field(None, description=".safetensors or state dict; None: the base network is trained")
+
+
+class DataOptions(Strict):
+    """The data set; the search scores on validation, the verdict touches test once."""
+
+    name: str = Field(description="digits, fashion_mnist, cifar10, image_folder, or module:function")
+    path: FoundPath | None = Field(None, description="folder of the original files; None: AUTOPRUNE_DATA")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data set")
+
+
+class TrainingOptions(Strict):
+    """How the base network and networks from scratch are trained."""
+
+    epochs: int = Field(160, ge=1)
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(1e-4, ge=0)
+    batch_size: int = Field(128, ge=1)
+    schedule: Literal["cosine", "step"] = "cosine"
+    warmup_epochs: int = Field(0, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    augment: bool = True
+    amp: bool = Field(False, description="mixed precision, on GPU only")
+    channels_last: bool = False
+
+
+class _Part(Strict):
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class EvaluatorOptions(_Part):
+    """How a candidate is scored; a plain string is its name."""
+
+    name: str = "inherited"
+
+
+class ControllerOptions(_Part):
+    """What proposes candidates; a plain string is its name."""
+
+    name: str = "surrogate"
+
+
+class SearchOptions(Strict):
+    """The search itself."""
+
+    trials: int = Field(100, ge=1, description="proposals of the controller, beside those of the allocations")
+    controller: ControllerOptions = ControllerOptions()
+    evaluator: EvaluatorOptions = EvaluatorOptions()
+    criterion: str = Field("l2", description="ranks the channels inside a group")
+    allocations: tuple[str, ...] = Field(("global_threshold",), description="one-shot proposals scored first")
+    rescore: int = Field(5, ge=1, description="how many of the best are re-scored on all validation data")
+    storage: str | None = Field(None, description="Optuna storage URL; None: a journal file in the run directory")
+
+
+class VerdictOptions(Strict):
+    """The final comparison with uniform pruning."""
+
+    protocols: tuple[str, ...] = Field(("fine_tune", "scratch_e"), min_length=1, description="the first one decides")
+    seeds: int = Field(3, ge=0, description="final trainings per network and protocol; 0 skips the verdict")
+    fine_tune_epochs: int = Field(40, ge=1)
+    random_candidates: int = Field(
+        9, ge=1, description="random widths scored; the one with the median score is trained"
+    )
+    flops_search: bool = Field(
+        True, description="under a latency budget, search under the FLOPs of equal latency as well, and compare"
+    )
+
+
+Limits: TypeAlias = str | float | dict[str, str | float]
+"""What one budget says about a metric: an upper end, or a range as `{"min": …, "max": …}`."""
+
+
+def _limits(value: object) -> Limits | tuple[Limits, ...]:
+    if not isinstance(value, list | tuple):
+        return _limit(value)
+    if len(value) < 2:
+        raise ValueError("a list of budgets has at least two; a range is {min: …, max: …}")
+    return tuple(_limit(one) for one in value)
+
+
+def _limit(value: object) -> Limits:
+    if isinstance(value, Mapping):
+        unknown = [str(key) for key in value if key not in ("min", "max")]
+        if unknown:
+            raise ValueError(
+                f"unknown key {unknown[0]!r}.{suggest(unknown[0], ('min', 'max'))} A range has min and max"
+            )
+        if "max" not in value:
+            raise ValueError("a range needs a max")
+        return {key: _end(end) for key, end in value.items()}
+    return _end(value)
+
+
+def _end(value: object) -> str | float:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError('a limit must be a text such as "50%" or a number, a range {min: …, max: …}, or a list of budgets')
+
+
+class Job(Strict):
+    """One search job: everything a run depends on."""
+
+    name: str = Field("search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0, le=2**63 - 1)
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    threads: int | None = Field(None, ge=1, description="CPU threads; None leaves what is set")
+    model: ModelOptions
+    data: DataOptions
+    training: TrainingOptions = TrainingOptions()
+    space: SpaceOptions = SpaceOptions()
+    constraints: dict[str, Annotated[Limits | tuple[Limits, ...], BeforeValidator(_limits)]] = Field(
+        description="metric -> limit; a list of limits makes a family of searches, one for each"
+    )
+    metrics: dict[str, dict[str, Any]] = Field(default_factory=dict, description="metric -> its settings")
+    search: SearchOptions = SearchOptions()
+    verdict: VerdictOptions = VerdictOptions()
+    engine: EngineOptions = Field(
+        EngineOptions(), exclude=True, description="a run may be resumed on another one that does the same to trials"
+    )
+    _references: dict[tuple[str | int, ...], Reference] = PrivateAttr(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The job as a file, its engine included; paths and defaults as they were found, no secrets."""
+        engine = {"name": self.engine.name, **self.engine.model_dump(mode="json", exclude_defaults=True)}
+        data = written({**self.model_dump(mode="json"), "engine": engine}, self._references)
+        return yaml.safe_dump(data, sort_keys=False)
+
+    @property
+    def family(self) -> tuple[Job, ...]:
+        """One job for each budget, in order; only this one where no constraint is a list."""
+        budgets = max((len(given) for given in self.constraints.values() if isinstance(given, tuple)), default=1)
+        rows: list[dict[str, Limits]] = [
+            {metric: given[i] if isinstance(given, tuple) else given for metric, given in self.constraints.items()}
+            for i in range(budgets)
+        ]
+        return (self,) if budgets == 1 else tuple(self.model_copy(update={"constraints": row}) for row in rows)
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> Job:
+        lengths = {metric: len(given) for metric, given in self.constraints.items() if isinstance(given, tuple)}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{length} for {metric}" for metric, length in lengths.items())
+            raise ValueError(f"lists of budgets go together and must be equally long ({told})")
+        return self
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _space_file(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        return load_space_options(_found(Path(value), info)).model_dump()
+
+    @field_validator("metrics")
+    @classmethod
+    def _profile_file(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        return {
+            metric: {
+                name: str(_found(Path(given), info)) if name == "profile" and isinstance(given, str | Path) else given
+                for name, given in settings.items()
+            }
+            for metric, settings in value.items()
+        }
+
+
+def load_job(path: Path) -> Job:
+    """Read a job file; `${NAME}` in any of its values is that of the environment.
+
+    Raises:
+        UnsetVariableError: it refers to what is not set in the environment.
+        ConfigError: the file is missing, not YAML, or has an unknown key or a value out of range; all are named.
+    """
+    data, references = expanded(read_mapping(path), str(path))
+    job = validated(Job, data, str(path), folders=(path.parent, path.parent.parent))
+    job._references = references
+    return job

@@ -1,0 +1,1 @@
+"""Limits on metrics, and widths repaired onto them."""

@@ -1,0 +1,295 @@
+"""Repair: put any proposal onto the budget, keeping its shape; a search never rejects a candidate late."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import final
+
+import numpy as np
+
+from autoprune.cost.budget.budget import BAND, Bound, Budget
+from autoprune.cost.budget.limits import number
+from autoprune.cost.budget.notches import Notches, closest
+from autoprune.cost.budget.ranges import inside_all_ranges
+from autoprune.cost.polynomial import WidthMatrix
+from autoprune.cost.pricing import MetricSettings
+from autoprune.errors import BudgetError
+from autoprune.space.groups import BoolArray, FloatArray, IntArray, SearchSpace, Widths
+
+_BISECTIONS = 40
+_MAX_FILL_PASSES = 64
+_MIXTURES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)  # shares of the member that is inside all ranges
+_SHRINKS, _NOTCH = 80, 0.97  # the last step is the smallest network
+_ENUMERABLE = 2_000_000  # entries of the matrix of members, 16 MB
+
+
+@final
+class BudgetedSpace:
+    """A space under a budget: costs, feasibility, repair and random members; all that a controller may know.
+
+    Args:
+        space: the width groups.
+        constraints: metric -> limit, as `Budget` takes them.
+        metrics: metric -> its settings.
+
+    Raises:
+        BudgetError: the budget is malformed or cannot be reached (also by all limits together).
+        RegistryError: an unknown metric.
+        ConfigError: settings that a metric does not take.
+    """
+
+    def __init__(
+        self, space: SearchSpace, constraints: Mapping[str, Bound], *, metrics: MetricSettings | None = None
+    ) -> None:
+        self.space = space
+        self.budget = Budget(space, constraints, metrics)
+        self._notches = Notches(space)
+        self._smallest = np.array([space.smallest])
+        self._full = np.array([space.full])
+        self.switches: BoolArray = np.array([group.kind == "blocks" for group in space.groups], dtype=np.bool_)
+        if self.budget.has_ranges:
+            low, high = self._smallest.astype(np.float64), self._full.astype(np.float64)
+            self._anchor = inside_all_ranges(self.budget, high, lambda rows: self._onto_limit(rows, low, high))
+
+    def scaled(self, factor: float) -> BudgetedSpace:
+        """The same space under limits that are all this many times as large, upper ends and lower.
+
+        Raises:
+            BudgetError: they cannot be reached.
+        """
+        limits: dict[str, Bound] = {
+            limit.metric: {"max": factor * limit.upper, **({"min": factor * limit.lower} if limit.lower else {})}
+            for limit in self.budget.limits
+        }
+        return BudgetedSpace(self.space, limits, metrics=self.budget.settings)
+
+    def costs(self, widths: WidthMatrix) -> dict[str, FloatArray]:
+        """Return metric -> (N,) costs of the (N, G) widths."""
+        return self.budget.costs(widths)
+
+    def feasible(self, widths: WidthMatrix) -> BoolArray:
+        """Return (N,) True where the row is inside the budget."""
+        return self.budget.keeps(widths)
+
+    def sample(self, n: int, rng: np.random.Generator) -> IntArray:
+        """Return (n, G) random members on the budget: independent uniform ratios per group, repaired.
+
+        Of the blocks that can be left out, each member lacks a random share of at most a half.
+        """
+        ratios = rng.uniform(0.05, 1.0, size=(n, len(self._notches.choices)))
+        proposals: FloatArray = ratios * self._full
+        if self.switches.any():
+            lacking = rng.uniform(0.0, 0.5, size=(n, 1))
+            proposals[:, self.switches] = rng.random((n, int(self.switches.sum()))) + 0.5 - lacking
+        return self.repair(proposals)
+
+    def uniform(self, *, inner_only: bool = False) -> Widths:
+        """The uniform member on the budget: one ratio on every group, or on all but the residual ones.
+
+        Blocks stay, unless the budget cannot be reached with all of them.
+
+        Raises:
+            BudgetError: `inner_only`, and the budget cannot be reached with full residual groups.
+        """
+        pinned = np.array([inner_only and group.residual for group in self.space.groups])
+        kept = pinned | self.switches
+        if self.budget.usage(np.where(kept, self._full, self._smallest))[0] <= 1.0:
+            pinned = kept
+        return tuple(int(w) for w in self.repair(self._full.astype(np.float64), pinned=pinned)[0])
+
+    def repair(self, proposals: WidthMatrix, *, pinned: BoolArray | None = None) -> IntArray:
+        """Scale every row by one factor onto the budget, round to allowed widths, fill what is left.
+
+        A block that can be left out is there where its proposal is at least 0.5. It changes sides only where the budget
+        cannot be reached or used up otherwise. The widths inside a block that is off are scaled like all others.
+
+        Members that use 0.97 to 1.00 of the tightest limit come back unchanged. Where rounding misses this band, all
+        members inside the budget are searched if they can be listed, so that the band is missed only where it is
+        empty; in a space with more of them, exchanges of single notches may miss it. The fullest one comes back then.
+
+        Scaling alone may leave a range: the tightest limit is reached while another metric is still below its lower
+        end. Such a row is mixed with a member that is inside all ranges, as little as it takes. A metric that is not
+        quite monotone (a latency table) may put a rounded row over its limit; that row is scaled down further.
+
+        Args:
+            proposals: (N, G) positive widths, real or integer, members of the space or not; 0 is a block that is off.
+            pinned: (G,) groups that stay at their full width.
+
+        Returns:
+            (N, G) members of the space inside the budget.
+
+        Raises:
+            BudgetError: the pinned groups alone are over the budget.
+        """
+        given = np.atleast_2d(np.asarray(proposals, dtype=np.float64))
+        low, high = self._smallest.astype(np.float64).copy(), self._full.astype(np.float64)
+        if pinned is not None and pinned.any():
+            low[0, pinned] = high[0, pinned]
+        if self.budget.usage(low)[0] > 1.0:
+            self._raise_unreachable(low)
+        keep = self._members_in_band(given, low)
+        widths = given.astype(np.int64)
+        if not keep.all():
+            widths[~keep] = self._put_inside(given[~keep], low, high)
+        return widths
+
+    def _put_inside(self, given: FloatArray, low: FloatArray, high: FloatArray) -> IntArray:
+        widths = self._onto_limit(given, low, high)
+        for share in _MIXTURES if self.budget.has_ranges else ():
+            outside = self.budget.shortfall(widths) > 0
+            if not outside.any():
+                break
+            mixed = np.maximum(given[outside], 1e-9) ** (1 - share) * np.maximum(self._anchor, 1e-9) ** share
+            widths[outside] = self._onto_limit(mixed, low, high)
+        if self.budget.has_ranges and (self.budget.shortfall(widths) > 0).any():
+            self._raise_unreachable(low)
+        return widths
+
+    def _onto_limit(self, given: FloatArray, low: FloatArray, high: FloatArray) -> IntArray:
+        """Members below all upper ends, as full as they can be with about these ratios."""
+        floor, ceiling = self._switched(given, low, high)
+        target = self._scale(np.maximum(given, 1e-9), floor, ceiling)
+        widths = self._shrink(self._notches.round_down(target), target, floor)
+        widths = self._fill(widths, target, frozen=self.switches)
+        return self._search_where_loose(widths, target, low)
+
+    def _shrink(self, widths: IntArray, target: FloatArray, floor: FloatArray) -> IntArray:
+        """Scale rows down further that are over the budget once they are rounded: fewer channels may cost more."""
+        over = np.flatnonzero(self.budget.usage(widths) > 1.0)
+        for step in range(1, _SHRINKS + 1):
+            if not len(over):
+                break
+            smaller = floor[over] if step == _SHRINKS else np.maximum(target[over] * _NOTCH**step, floor[over])
+            widths[over] = self._notches.round_down(smaller)
+            over = over[self.budget.usage(widths[over]) > 1.0]
+        return widths
+
+    def _switched(self, given: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(N, G) bounds in which every block is on or off: as proposed, but for what the budget demands.
+
+        While a row is under the band at its largest, the block with the highest proposal comes; while it is over the
+        budget at its smallest, the one with the lowest goes. Of equal ones the cheapest comes and the costliest goes.
+        """
+        low, high = (np.repeat(bound, len(given), axis=0) for bound in (low, high))
+        columns = np.flatnonzero(self.switches)
+        wanted = np.where(low[:, columns] > 0, np.inf, given[:, columns])  # pinned ones stay
+        cheap = np.argsort(self._block_costs, kind="stable")
+        rank = np.empty(wanted.shape, dtype=np.int64)
+        rank[:, cheap] = np.argsort(np.argsort(-wanted[:, cheap], axis=1, kind="stable"), axis=1)
+        number = (wanted >= 0.5).sum(axis=1)
+        for step in (1, -1):
+            wrong = np.ones(len(given), dtype=np.bool_)
+            while wrong.any():
+                low[:, columns] = high[:, columns] = rank < number[:, None]
+                more, fewer = number < len(columns), number > 0
+                under, over = self.budget.usage(high) < BAND, self.budget.usage(low) > 1.0
+                wrong = more & under if step > 0 else fewer & over
+                number += step * wrong
+        return low, high
+
+    @cached_property
+    def _block_costs(self) -> FloatArray:
+        """What each block that can be left out uses of the budget in the smallest network that has them all."""
+        every = np.where(self.switches, 1, self._smallest)
+        return self.budget.usage(every) - self.budget.usage(every - np.eye(len(self.switches))[self.switches])
+
+    def _scale(self, p: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+        """Bisect the log of one factor per row, within (N, G) bounds; costs are monotone in the widths."""
+        below = np.log(np.where(self.switches, 1.0, low / p).min(axis=1))
+        above = np.log(np.where(self.switches, 1.0, high / p).max(axis=1))
+        for _ in range(_BISECTIONS):
+            middle = (below + above) / 2
+            inside = self.budget.usage(np.clip(p * np.exp(middle)[:, None], low, high)) <= 1.0
+            below, above = np.where(inside, middle, below), np.where(inside, above, middle)
+        whole = self.budget.usage(high) <= 1.0
+        scaled: FloatArray = np.clip(p * np.exp(below)[:, None], low, high)
+        scaled[whole] = high[whole]
+        return scaled
+
+    def _fill(self, widths: IntArray, target: FloatArray, *, frozen: BoolArray | None = None) -> IntArray:
+        """Raise groups, but the (G,) frozen ones, notch by notch as the budget holds, the largest remainder first."""
+        filled = widths.copy()
+        rows = np.arange(len(filled))
+        for _ in range(_MAX_FILL_PASSES):
+            raised = self._notches.next(filled[rows])
+            if frozen is not None:
+                raised[:, frozen] = filled[rows][:, frozen]
+            step = np.maximum(raised - filled[rows], 1)
+            order = np.argsort(-(target[rows] - filled[rows]) / step, axis=1, kind="stable")
+            before = filled[rows].copy()
+            for rank in range(order.shape[1]):
+                trial = filled[rows]
+                column = order[:, rank]
+                here = np.arange(len(rows))
+                trial[here, column] = raised[here, column]
+                fits = self.budget.usage(trial) <= 1.0
+                filled[rows[fits]] = trial[fits]
+            changed = (filled[rows] != before).any(axis=1)
+            rows = rows[changed & (self.budget.usage(filled[rows]) < BAND)]
+            if not len(rows):
+                break
+        return filled
+
+    def _search_where_loose(self, widths: IntArray, target: FloatArray, low: FloatArray) -> IntArray:
+        """Coarse choices: look for a member in the band, among all where they can be listed, else by exchanges."""
+        loose = np.flatnonzero((self.budget.usage(widths) < BAND) | (self.budget.shortfall(widths) > 0))
+        if len(loose) and self._feasible_members is not None:
+            widths[loose] = closest(*self._feasible_members, target[loose], low)
+        else:
+            for row in loose:
+                found = self._exchange(widths[row : row + 1], low, frozen=self.switches)
+                found = self._less_extreme(found, target[row : row + 1], low)
+                widths[row] = self._exchange(found, low)[0]  # blocks come and go only where nothing else helps
+        return widths
+
+    def _less_extreme(self, best: IntArray, target: FloatArray, low: FloatArray) -> IntArray:
+        """Step from a target that rounding cannot meet towards equal ratios, until a member of the band is met."""
+        floor = np.where(self.switches, best, low).astype(np.float64)
+        ceiling = np.where(self.switches, best, self._full).astype(np.float64)
+        for step in (0.2, 0.4, 0.6, 0.8, 1.0):
+            if self.budget.usage(best)[0] >= BAND:
+                break
+            mixed = np.maximum(target, 1e-9) ** (1 - step) * self._full**step
+            scaled = self._scale(mixed, floor, ceiling)
+            filled = self._fill(self._notches.round_down(scaled), scaled, frozen=self.switches)
+            options = np.concatenate([best, self._exchange(filled, low, frozen=self.switches)])
+            best = options[[int(np.argmax(self.budget.usage(options)))]]
+        return best
+
+    @cached_property
+    def _feasible_members(self) -> tuple[IntArray, FloatArray] | None:
+        """All members inside the budget and what they use of it; None where there are too many to list."""
+        members = self._notches.members(_ENUMERABLE, lambda rows: self.budget.usage(rows) <= 1.0)
+        if members is None:
+            return None
+        inside = self.budget.keeps(members)
+        members = members[inside] if inside.any() else members
+        return members, self.budget.usage(members)
+
+    def _exchange(self, best: IntArray, low: FloatArray, *, frozen: BoolArray | None = None) -> IntArray:
+        """Give up one notch of some group where refilling the others then uses more of the budget, again and again."""
+        used = -1.0
+        while used < self.budget.usage(best)[0] < BAND:
+            used = float(self.budget.usage(best)[0])
+            lowered = self._notches.one_less(best, low, frozen)
+            blocked = np.where(lowered < best, -np.inf, self._full.astype(np.float64))  # refill the lowered one last
+            options = np.concatenate([best, self._fill(lowered, blocked, frozen=frozen)])
+            best = options[[int(np.argmax(self.budget.usage(options)))]]
+        return best
+
+    def _members_in_band(self, p: FloatArray, low: FloatArray) -> BoolArray:
+        whole = p.astype(np.int64)
+        band = self.budget.keeps(whole) & (self.budget.usage(whole) >= BAND)
+        found: BoolArray = band & (whole == p).all(axis=1) & (whole >= low).all(axis=1) & self._notches.allowed(whole)
+        return found
+
+    def _raise_unreachable(self, low: FloatArray) -> None:
+        full = self.costs(self._full)
+        costs = ", ".join(
+            f"{name} {number(cost[0])} to {number(full[name][0])}" for name, cost in self.costs(low).items()
+        )
+        raise BudgetError(
+            f"budget {self.budget} cannot be reached with the widths that must stay full: "
+            f"such networks cost {costs}; raise the limit"
+        )

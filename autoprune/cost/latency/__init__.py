@@ -1,0 +1,1 @@
+"""Latency predicted from a profile of the device."""

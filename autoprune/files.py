@@ -1,0 +1,120 @@
+"""Files of a run: written whole or not at all, and waited for while storage refuses writes for a while."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from autoprune.errors import RunError
+from autoprune.redaction import masked
+
+T = TypeVar("T")
+
+PATIENCE = 300.0
+"""Seconds after which storage is given up."""
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 10.0
+_LASTING = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
+
+def lasting(error: Exception) -> bool:
+    """Whether it is in vain to wait: no permission, or no such folder."""
+    return isinstance(error, OSError) and error.errno in _LASTING
+
+
+def patiently(
+    action: Callable[[], T],
+    what: str,
+    errors: tuple[type[Exception], ...],
+    *,
+    note: Callable[[str], None] = lambda line: None,
+    patience: float | None = None,
+) -> T:
+    """Return what `action` returns, calling it again, after longer and longer waits, as long as it raises `errors`.
+
+    Args:
+        action: may be repeated.
+        what: names the storage in messages.
+        errors: that may pass.
+        note: told once that writing waits, and once that it goes on.
+        patience: seconds in all; `PATIENCE` by default.
+
+    Raises:
+        RunError: it still fails after that time.
+    """
+    began, wait, limit = time.monotonic(), _FIRST_WAIT, PATIENCE if patience is None else patience
+    while True:
+        try:
+            result = action()
+        except errors as error:
+            if time.monotonic() - began + wait > limit:
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                raise RunError(
+                    f"{what} could not be written for {limit:.0f} s: {reason}. What was written before is kept: make "
+                    f"room or restore the connection, then resume the run"
+                ) from error
+            if wait == _FIRST_WAIT:
+                note(f"{what} cannot be written ({type(error).__name__}: {masked(str(error))}); trying again")
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+        else:
+            if wait > _FIRST_WAIT:
+                note(f"{what} can be written again")
+            return result
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file of a run in one step; a file system that is full or away for a while is waited for.
+
+    Raises:
+        RunError: its directory cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+
+    def write() -> None:
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except OSError as error:
+            if lasting(error):
+                raise _unwritable(path.parent, error) from error
+            raise
+
+    patiently(write, f"run directory {path.parent}", (OSError,))
+
+
+def free_directory(parent: Path, name: str) -> Path:
+    """Return `parent/name`, or with -2, -3, … where that exists."""
+    path, number = parent / name, 1
+    while path.exists():
+        number += 1
+        path = parent / f"{name}-{number}"
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be read: {error.strerror}; `autoprune resume` goes on with a run that has not got that far"
+        ) from error
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); start a new run") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path} is damaged (it holds a {type(data).__name__}, not an object); start a new run")
+    return data
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    reason = error.strerror or str(error)
+    return RunError(f"run directory {path} cannot be written: {reason}; check the permissions or give another one")

@@ -1,0 +1,59 @@
+"""The engine at the service of one run: what it is given to work with, and what run.json tells of it."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, final
+
+import torch
+
+from autoprune.engines.base import Engine, WorkerSetup
+from autoprune.evaluators import EVALUATORS
+from autoprune.evaluators.base import CandidateFactory, make_evaluator
+from autoprune.files import read_json
+from autoprune.pipeline.prepare import Prepared
+from autoprune.progress.base import Progress
+from autoprune.trials.run_directory import RunDirectory
+
+
+@final
+class RunEngine:
+    """An open engine, working for one run; another run may have had it before, or has it in between.
+
+    Args:
+        engine: open.
+        prepared: names the evaluator.
+        directory: of the run.
+        progress: is told what happens to workers.
+    """
+
+    def __init__(self, engine: Engine, prepared: Prepared, directory: RunDirectory, progress: Progress) -> None:
+        self.engine = engine
+        self._prepared, self._directory, self._progress = prepared, directory, progress
+        self._earlier = _counts(read_json(directory / "run.json").get("engine", {}))
+        self._before = _counts(engine.record())
+
+    def equip(self, factory: CandidateFactory) -> None:
+        """Give the workers this factory and the job's evaluator."""
+        chosen = self._prepared.run_inputs.job.search.evaluator
+        setup = WorkerSetup(
+            factory,
+            functools.partial(make_evaluator, chosen.name, settings=chosen.settings),
+            EVALUATORS.get(chosen.name).kind,
+            torch.get_num_threads(),
+            self._directory.path,
+        )
+        self.engine.equip(setup, self._progress.note)
+
+    def record(self) -> dict[str, Any]:
+        """The engine, and what happened to its workers during this run, over all resumptions."""
+        now = self.engine.record()
+        happened = {
+            event: self._earlier.get(event, 0) + count - self._before.get(event, 0)
+            for event, count in {**dict.fromkeys(self._earlier, 0), **self._before, **_counts(now)}.items()
+        }
+        return {"name": now["name"], "workers": now["workers"], **{e: count for e, count in happened.items() if count}}
+
+
+def _counts(record: dict[str, Any]) -> dict[str, int]:
+    return {event: count for event, count in record.items() if event not in ("name", "workers")}

@@ -1,0 +1,112 @@
+"""The live display of a run in a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TextIO, final
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from autoprune.controllers.base import Trial, TrialState
+from autoprune.progress.base import Pace, Progress, result, standing
+from autoprune.texts import score_text
+
+
+@final
+class _Bars(Bars):
+    """Bars, and a table below them."""
+
+    table: Table | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.table is not None:
+            yield self.table
+
+
+@final
+class RichProgress(Progress):
+    """A live display: one bar per phase, and a table of the search.
+
+    Args:
+        stream: written to; standard error by default.
+        clock: seconds.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bars = _Bars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=Console(file=stream) if stream else Console(stderr=True),
+        )
+        self._task: TaskID | None = None
+        self._unit, self._standing, self._workers = "", "", 1
+        self._clock, self._pace = clock, Pace(clock)
+        self._bars.start()
+
+    def note(self, text: str) -> None:
+        """Print the line above the bars."""
+        self._bars.console.print(text, markup=False, highlight=False)
+
+    def start(self, total: int, unit: str, workers: int = 1) -> None:
+        """Open the search's bar."""
+        self._unit, self._workers, self._pace = unit, workers, Pace(self._clock)
+        self._open("search", total)
+
+    def trial(
+        self, trial: Trial, best: float | None, uniform: float | None, done: int, total: int, busy: int = 1
+    ) -> None:
+        """Move the search's bar and fill its table; a failed trial leaves a line above them."""
+        self._pace.see(done)
+        if trial.state is TrialState.FAILED:
+            line = f"trial {trial.number}  {result(trial, self._unit)}"
+            self._bars.console.print(line, style="red", markup=False, highlight=False)
+        if self._task is not None:
+            self._bars.table = self._table(best, uniform, done, total, busy)
+            self._bars.update(self._task, completed=done, total=total)
+            self._standing = standing(best, uniform, self._unit)
+
+    def _table(self, best: float | None, uniform: float | None, done: int, total: int, busy: int) -> Table:
+        cells = {
+            "trials": f"{done} of {total}",
+            "best": "–" if best is None else score_text(best, self._unit),
+            "uniform": "–" if uniform is None else score_text(uniform, self._unit),
+            "per minute": self._pace.rate().removesuffix("/min") or "–",
+            "workers busy": f"{busy} of {self._workers}",
+        }
+        table = Table(*cells)
+        table.add_row(*cells.values())
+        return table
+
+    def phase(self, name: str, total: int | None) -> None:
+        """Open a bar for the phase."""
+        self._open(name, total)
+
+    def advance(self, text: str) -> None:
+        """Move the phase's bar."""
+        if self._task is not None:
+            self._bars.update(self._task, advance=1, note=text)
+
+    def close(self) -> None:
+        """Leave the bars as they stand."""
+        self._end_task()
+        self._bars.stop()
+
+    def _open(self, name: str, total: int | None) -> None:
+        self._end_task()
+        self._task = self._bars.add_task(name, total=total, note="")
+
+    def _end_task(self) -> None:
+        if self._task is not None and self._bars.table is not None:
+            self._bars.table = None
+            self._bars.update(self._task, note=self._standing)  # stays on the bar when the table goes
+        if self._task is not None:
+            self._bars.stop_task(self._task)

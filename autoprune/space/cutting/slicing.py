@@ -1,0 +1,197 @@
+"""Slicing: a candidate network is a copy of the module whose tensors keep some of their indices.
+
+Channels are ranked once per group by importance; a candidate keeps the best ones, in their original order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, MutableMapping, Sequence
+from typing import Any, TypeAlias, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import SpaceError
+from autoprune.space.cutting.attributes import adapt_heads, adapters
+from autoprune.space.cutting.parts import Parts
+from autoprune.space.cutting.scissors import Scissors
+from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
+from autoprune.space.tracing.blocks import Skip
+
+Ranking: TypeAlias = tuple[IntArray, ...]
+"""Per group: (slots,) rank of each channel (of its unit, inside its own set, where sets are tied); 0 is the best."""
+
+
+def ranking_from_scores(scores: Sequence[np.ndarray[Any, Any]]) -> Ranking:
+    """Rank channels by importance, higher first; ties keep their order."""
+    ranks = []
+    for score in scores:
+        rank = np.empty(len(score), dtype=np.int64)
+        rank[np.argsort(-np.asarray(score), kind="stable")] = np.arange(len(score))
+        ranks.append(rank)
+    return tuple(ranks)
+
+
+def random_ranking(space: SearchSpace, rng: np.random.Generator) -> Ranking:
+    """An order of the channels of every group by chance; tied sets each have their own."""
+    return tuple(
+        np.concatenate([rng.permutation(n) * group.width // n for n in group.sets or (group.width,)])
+        for group in space.groups
+    )
+
+
+def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: Ranking) -> nn.Module:
+    """Build the network of these widths; the same class as `model`, trainable, sharing nothing with it.
+
+    Whoever builds many from one model makes a `Slicer` once.
+
+    Args:
+        model: the network that was traced, in the form of the space (`graph_form.network_for`); only read.
+        space: its space.
+        widths: member of the space.
+        ranking: which channels to keep first.
+
+    Raises:
+        SpaceError: the widths are not in the space, or the model is not the one that was traced.
+    """
+    space.check(widths)
+    return Slicer(model, space, ranking)(widths)
+
+
+@final
+class Slicer:
+    """Builds networks of one model; what they have in common is looked up once.
+
+    A network is put together from the surviving parts: what is cut is never copied. The model is only read; its weights
+    and flags may change between networks, its modules and their attributes may not.
+
+    Args:
+        model: the network that was traced, in the form of the space (`graph_form.network_for`).
+        space: its space.
+        ranking: which channels to keep first.
+
+    Raises:
+        SpaceError: the model is not the one that was traced.
+    """
+
+    def __init__(self, model: nn.Module, space: SearchSpace, ranking: Ranking) -> None:
+        check_model(model, space)
+        self._model, self._space = model, space
+        self._parts, self._scissors, self._adapters = Parts(model), Scissors(), adapters(model)
+        self._axes: list[tuple[int, IntArray, IntArray]] = []
+        """Of each distinct axis: its group, or -1 where it has several; group and rank of every index."""
+        numbers: dict[int, int] = {}
+        self._tensors: list[tuple[str, MutableMapping[str, Any], str, tuple[tuple[int, int], ...], bool]] = []
+        for layout in space.tensors:
+            dims = [(dim, axis) for dim, axis in enumerate(layout.axes) if axis is not None]
+            for _, axis in dims:
+                if id(axis) not in numbers:
+                    numbers[id(axis)] = len(self._axes)
+                    first = int(axis.group[0])
+                    only = first if (axis.group == first).all() else -1
+                    self._axes.append((only, axis.group, _ranks(axis, ranking)))
+            table, name = self._parts.table_of(layout.name)
+            places = tuple((dim, numbers[id(axis)]) for dim, axis in dims)
+            self._tensors.append((layout.name, table, name, places, layout.kind == "parameter"))
+
+    def __call__(self, widths: Widths) -> nn.Module:
+        """Build the network of these widths, a member of the space.
+
+        Raises:
+            SpaceError: the widths are not in the space.
+        """
+        self._space.check(widths)
+        blocks = self._space.left_out(widths)
+        gone = {name for block in blocks for name in block.tensors}
+        made: dict[int, Any] = {id(self._model.get_submodule(block.name)): Skip(block) for block in blocks}
+        with torch.no_grad():
+            self._cut(widths, gone, made)
+            sliced: nn.Module = self._parts.assemble(made, [block.name for block in blocks])
+        for module, adapt in self._adapters:
+            copied = made.get(id(module))
+            if type(copied) is type(module):  # not in a block that is left out
+                adapt(copied)
+        if self._space.form == "graph":
+            sliced.follow_widths(widths)  # type: ignore[operator]
+        else:
+            adapt_heads(self._model, sliced, self._space, widths)
+        return sliced
+
+    def _cut(self, widths: Widths, gone: Collection[str], made: dict[int, Any]) -> None:
+        """Add to `made` what is left of every tensor that stays."""
+        kept, cut = self._kept(widths), self._scissors.cut
+        for name, table, key, dims, trained in self._tensors:
+            if gone and name in gone:
+                continue
+            full = table[key]
+            if len(dims) == 1 and full.is_cpu:  # most tensors are vectors
+                dim, axis = dims[0]
+                indices = kept[axis]
+                left = full.clone() if indices is None else full.index_select(dim, indices)
+            else:
+                along = [(dim, indices) for dim, axis in dims if (indices := kept[axis]) is not None]
+                left = cut(full, along) if along else full.clone()
+            if trained:  # nobody else has it: it becomes a parameter itself, as lazy parameters of torch do
+                left.__class__ = nn.Parameter
+                left.requires_grad_(full.requires_grad)
+            made[id(full)] = left
+
+    def _kept(self, widths: Widths) -> list[Tensor | None]:
+        """Surviving indices of each distinct axis; None where all survive."""
+        limits = np.array([*widths, 1])  # of group -1: always kept, with rank 0
+        kept: list[Tensor | None] = []
+        for only, group, rank in self._axes:
+            if only >= 0 and widths[only] == self._space.groups[only].width:
+                kept.append(None)
+                continue
+            keep = rank < (widths[only] if only >= 0 else limits[group])
+            kept.append(torch.from_numpy(keep.nonzero()[0]) if only >= 0 or not keep.all() else None)
+        return kept
+
+
+def check_model(model: nn.Module, space: SearchSpace) -> None:
+    """Check that this is the network that was traced, by the names and shapes of its tensors.
+
+    Raises:
+        SpaceError: it is not; names the first tensor that differs.
+    """
+    traced = {name: layout.shape for layout in space.tensors for name in (layout.names or (layout.name,))}
+    parameters = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    buffers = {name: tuple(b.shape) for name, b in model.named_buffers(remove_duplicate=False) if name in traced}
+    given = parameters | buffers
+    for name in (*traced, *given):
+        if traced.get(name) != given.get(name):
+            raise SpaceError(
+                f"{name} is {_shape(given.get(name))} in this {type(model).__name__} but {_shape(traced.get(name))} "
+                f"in the network that was traced; trace this one anew"
+            )
+
+
+def kept_mask(axis: AxisLayout, widths: Widths, ranking: Ranking) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return (n,) True where the index of the axis survives at these widths."""
+    keep = axis.group < 0
+    for group in np.unique(axis.group[axis.group >= 0]):
+        inside = axis.group == group
+        keep[inside] = ranking[group][axis.channel[inside]] < widths[group]
+    return keep
+
+
+def tensor_of(model: nn.Module, name: str) -> Tensor:
+    """Return the parameter or buffer of this name."""
+    path, _, attribute = name.rpartition(".")
+    tensor: Tensor = getattr(model.get_submodule(path), attribute)
+    return tensor
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else f"of shape {shape}"
+
+
+def _ranks(axis: AxisLayout, ranking: Ranking) -> IntArray:
+    """(n,) rank of each index inside its group, 0 where it is always kept."""
+    ranks: IntArray = np.zeros(len(axis.group), dtype=np.int64)
+    for group in np.unique(axis.group[axis.group >= 0]):
+        inside = axis.group == group
+        ranks[inside] = ranking[group][axis.channel[inside]]
+    return ranks

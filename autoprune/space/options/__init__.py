@@ -1,0 +1,1 @@
+"""Which widths of a group are allowed, and which groups are tied."""

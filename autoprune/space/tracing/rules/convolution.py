@@ -1,0 +1,59 @@
+"""Convolutions: plain, grouped and depthwise, 1-3d, also transposed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from autoprune.space.sizes import OperationKind
+from autoprune.space.tracing.calls import Call, Channels, LabelGraph
+from autoprune.space.tracing.labels import spread
+from autoprune.space.tracing.rules.base import fed, tie_parameter, unknown
+
+
+def convolution(graph: LabelGraph, call: Call) -> Any:
+    """A weight reads input channels and writes output channels; groups tie the same position of every group."""
+    transposed = "transpose" in call.name or bool(call.get("transposed"))
+    if not graph.is_weight(call["weight"]):
+        pixels = call["input"].shape if transposed else call.shape
+        graph.operation(call.layer, "conv", math.prod(pixels) * math.prod(call["weight"].shape[1:]), [])
+        return unknown(graph, call, "a convolution whose weight is computed in forward")
+    n_groups: int = call.get("groups") or 1
+    weight = graph.axes_of(call["weight"])
+    x = graph.labels(call["input"])
+    dim = x.ndim - (len(weight) - 1)
+    incoming = graph.unions.per_channel(x, dim, f"{call.place} reads positions as one channel")
+    if transposed:
+        reading, writing = weight[0], weight[1].repeat(n_groups)  # the weight names the outputs of one group
+    else:
+        reading, writing = weight[1], weight[0]
+    depthwise = n_groups > 1 and n_groups == len(incoming)
+    if depthwise and not transposed:
+        graph.unions.unite(incoming.repeat_interleave(len(writing) // n_groups), writing, fed(call))
+    else:
+        _tie_inputs(graph, incoming, reading, n_groups if not transposed else 1, call)
+        _tie_groups(graph, incoming if transposed else writing, n_groups, call)
+    if call.get("bias") is not None:
+        tie_parameter(graph, call["bias"], writing, call)
+    if not depthwise:
+        graph.reads(call["weight"], 0 if transposed else 1)
+    out = call.shape
+    positions = math.prod(x.shape[dim + 1 :]) if transposed else math.prod(out[dim + 1 :])
+    kernel = math.prod(call["weight"].shape[2:])
+    batch = math.prod(out[:dim])
+    kind: OperationKind = "unseen" if isinstance(call.get("padding"), str) else "conv"
+    graph.operation(call.layer, kind, batch * positions * kernel, [weight[0], weight[1]])
+    graph.write(call.layer, writing, producer=not depthwise, positions=batch * math.prod(out[dim + 1 :]))
+    return spread(writing, dim, out)
+
+
+def _tie_inputs(graph: LabelGraph, incoming: Channels, reading: Channels, n_groups: int, call: Call) -> None:
+    """Each group of a convolution reads the same positions inside its slice: tie across groups."""
+    rows = incoming.reshape(n_groups, -1)
+    graph.unions.unite(rows, reading.expand(rows.shape), fed(call))
+
+
+def _tie_groups(graph: LabelGraph, channels: Channels, n_groups: int, call: Call) -> None:
+    """Every group of a convolution must keep as many channels: position j of all groups is one channel."""
+    rows = channels.reshape(n_groups, -1)
+    graph.unions.unite(rows, rows[:1].expand(rows.shape), f"{call.place} is grouped")

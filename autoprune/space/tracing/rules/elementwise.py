@@ -1,0 +1,84 @@
+"""Operators that act element by element."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoprune.space.tracing.calls import Call, LabelGraph
+from autoprune.space.tracing.labels import FIXED, VOID
+from autoprune.space.tracing.rules.base import tie_parameter, unite_broadcast, unknown
+
+_SUMS = {"add", "add_", "sub", "sub_"}
+_POINTWISE_WITHOUT_TAG = {"hardswish_", "hardswish", "hardtanh_", "relu6", "relu6_", "dropout", "dropout_", "selu_"}
+
+
+def is_pointwise(target: Any) -> bool:
+    """True for operators that act element by element, in place or not."""
+    name = target.__name__.split(".")[0]
+    if name in _NOT_ELEMENTWISE:
+        return False
+    if name in _POINTWISE_WITHOUT_TAG or torch.Tag.pointwise in getattr(target, "tags", ()):
+        return True
+    functional = getattr(torch.ops.aten, name.rstrip("_"), None) if name.endswith("_") else None
+    overload = getattr(functional, "default", None) or getattr(functional, "Tensor", None)
+    return functional is not None and torch.Tag.pointwise in getattr(overload, "tags", ())
+
+
+_NOT_ELEMENTWISE = {"prelu"}  # tagged, but its weight runs along dimension 1
+
+
+def pointwise(graph: LabelGraph, call: Call) -> Tensor:
+    """Operands with channels are united element by element."""
+    shape = call.shape
+    speaking = unite_broadcast(graph, call, [graph.labels(value) for value in call.tensors], shape)
+    if not speaking:
+        return torch.tensor(FIXED).expand(shape)
+    if not call.mutates:  # a positional parameter has labels of its own at every position; go on with the others'
+        speaking.sort(key=lambda operand: math.prod(n for n, s in zip(shape, operand.stride(), strict=True) if s))
+    result = speaking[0]
+    for operand in speaking[1:]:
+        reason = f"{call.place} combines them with a tensor whose size is fixed"
+        if call.mutates:
+            graph.unions.freeze(operand[result == VOID], reason)
+        if call.name in _SUMS and not call.has_parameter:
+            graph.unions.mark_residual(result, operand)
+        result = graph.unions.unite(result, operand, reason)
+    return result
+
+
+def same(graph: LabelGraph, call: Call) -> Tensor:
+    """The output has the channels of the first tensor argument, element by element."""
+    return graph.labels(call.tensors[0])
+
+
+def constant(graph: LabelGraph, call: Call) -> Tensor:
+    """Tensors filled with one value say nothing about channels."""
+    return torch.tensor(VOID).expand(call.shape)
+
+
+def prelu(graph: LabelGraph, call: Call) -> Tensor:
+    """One slope for all channels, or one per channel along dimension 1."""
+    x = graph.labels(call["self"])
+    slopes = call["weight"]
+    if math.prod(slopes.shape) > 1:
+        channel = graph.unions.per_channel(x, min(1, x.ndim - 1), f"{call.place} scales positions as one channel")
+        tie_parameter(graph, slopes, channel, call)
+    return x
+
+
+def glu(graph: LabelGraph, call: Call) -> Any:
+    """The first half of a dimension gated by the second: channel i goes with channel i of the other half."""
+    x = graph.labels(call["self"])
+    dim = call.get("dim")
+    dim = -1 if dim is None else int(dim)
+    first, second = x.chunk(2, dim)
+    return graph.unions.unite(first, second, f"{call.place} gates them with channels of fixed number")
+
+
+def refused(graph: LabelGraph, call: Call) -> Any:
+    """An operator whose result depends on which index a channel has."""
+    return unknown(graph, call, f"{call.name} depends on the position of channels")

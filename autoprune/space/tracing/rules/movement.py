@@ -1,0 +1,123 @@
+"""Data movement: torch itself moves the labels; lookups and folds need a little more."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoprune.space.tracing.calls import Call, LabelGraph, Parameter
+from autoprune.space.tracing.labels import FIXED, VOID, spread, tighten, varies
+from autoprune.space.tracing.rules.base import tie_within, unknown, varying
+
+
+def movement(graph: LabelGraph, call: Call) -> Any:
+    """Views, slices, concatenations …: the call itself, on labels."""
+    arguments = call.with_labels(graph.labels)
+    if call.name in ("view", "_unsafe_view") and "size" in arguments:
+        return tighten(arguments["self"].reshape(arguments["size"]))  # labels lie in memory in their own way
+    try:
+        moved = call.target(**arguments)
+    except (NotImplementedError, RuntimeError):  # no integer kernel; labels are exact in float64, and padding is VOID
+        doubles = {k: v.double() + 1 if isinstance(v, Tensor) else v for k, v in arguments.items()}
+        moved = call.target(**doubles).long() - 1
+    if isinstance(moved, Tensor):
+        return tighten(moved)
+    return [tighten(part) for part in moved]
+
+
+def pad(graph: LabelGraph, call: Call) -> Any:
+    """Padding of positions belongs to the channel it lies in; padding beside channels makes channels nobody writes."""
+    x = graph.labels(call.tensors[0])
+    constant = call.name == "constant_pad_nd" or call.get("mode") in {None, "constant"}
+    for index, (before, after) in enumerate(zip(call["pad"][::2], call["pad"][1::2], strict=True)):
+        dim = x.ndim - 1 - index
+        if not varies(x, dim) and x.shape[dim]:
+            size = x.shape[dim] + before + after
+            x = x.narrow(dim, 0, 1).expand([size if d == dim else n for d, n in enumerate(x.shape)])
+        elif not constant or before < 0 or after < 0:
+            return unknown(graph, call, "padding of channels with other channels")
+        elif before or after:
+            sides = [_beside(graph, x, dim, length) for length in (before, after)]
+            x = torch.cat([sides[0], x, sides[1]], dim)
+    return tighten(x)
+
+
+def _beside(graph: LabelGraph, x: Tensor, dim: int, length: int) -> Tensor:
+    return spread(graph.unions.fresh(length), dim, [length if d == dim else n for d, n in enumerate(x.shape)])
+
+
+def expand_as(graph: LabelGraph, call: Call) -> Tensor:
+    """A value spread over channels that it says nothing about takes their labels."""
+    x, other = (graph.labels(value) for value in call.tensors)
+    aligned = x.reshape([1] * (other.ndim - x.ndim) + list(x.shape))
+    if bool((x == FIXED).all()) and all(aligned.shape[d] == 1 for d in varying(other)):
+        return other
+    return aligned.expand(other.shape)
+
+
+def select(graph: LabelGraph, call: Call) -> Any:
+    """One index of a dimension. A single channel taken out of many has no dimension left to be cut along."""
+    x = graph.labels(call.tensors[0])
+    dim = int(call.get("dim") or 0)
+    chosen = x.unbind(dim) if call.name == "unbind" else [x.select(dim, int(call["index"]))]
+    if varies(x, dim) and len(varying(x)) == 1:
+        for labels in chosen:
+            graph.unions.freeze(labels, f"{call.place} takes single channels")
+    return [tighten(labels) for labels in chosen] if call.name == "unbind" else tighten(chosen[0])
+
+
+def strided_slice(graph: LabelGraph, call: Call) -> Any:
+    """A slice of consecutive channels moves; every n-th channel would be another one after a cut."""
+    x = graph.labels(call.tensors[0])
+    dim = int(call.get("dim") or 0) % x.ndim
+    if int(call.get("step") or 1) == 1 or not varies(x, dim):
+        return movement(graph, call)
+    heads = [d for d in graph.unions.splits(x) if d != dim]
+    if not heads or graph.attention != "heads":
+        return unknown(graph, call, "takes every n-th channel")
+    whole = tie_within(graph, x, heads, f"{call.place} takes every n-th of them")
+    return tighten(call.target(**{**call.with_labels(graph.labels), call.target._schema.arguments[0].name: whole}))
+
+
+def lookup(graph: LabelGraph, call: Call) -> Any:
+    """`x[indices]`: the indexed dimensions are positions, the others move."""
+    source, indices = call.tensors[0], call["indices"]
+    x = graph.labels(source)
+    if any(i is not None and getattr(i, "dtype", None) == torch.bool for i in indices):
+        return unknown(graph, call, "indexing with a mask")
+    dims = [d for d, index in enumerate(indices) if index is not None]
+    keep = [d for d in range(x.ndim) if d not in dims]
+    if isinstance(source, Parameter) and x.ndim > 1:
+        x = tie_within(graph, x, keep, f"{call.place} looks up rows")
+    if any(varies(x, d) for d in dims):
+        return unknown(graph, call, "indexing of channels")
+    for dim in reversed(dims):
+        x = x.select(dim, 0) if x.shape[dim] else x.new_full(x.shape[:dim] + x.shape[dim + 1 :], VOID)
+    n_new = len(call.shape) - x.ndim
+    adjacent = dims == list(range(dims[0], dims[-1] + 1))
+    at = dims[0] if adjacent else 0
+    view = [*x.shape[:at], *[1] * n_new, *x.shape[at:]]
+    return x.reshape(view).expand(call.shape)
+
+
+def index_select(graph: LabelGraph, call: Call) -> Any:
+    """`index_select` and `gather` along positions."""
+    x = graph.labels(call.tensors[0])
+    dim = int(call["dim"])
+    if isinstance(call.tensors[0], Parameter) and x.ndim > 1:
+        x = tie_within(graph, x, [d for d in range(x.ndim) if d != dim % x.ndim], f"{call.place} looks up rows")
+    if varies(x, dim):
+        return unknown(graph, call, "indexing of channels")
+    return x.narrow(dim, 0, 1).expand([n if d == dim % x.ndim else x.shape[d] for d, n in enumerate(call.shape)])
+
+
+def fold(graph: LabelGraph, call: Call) -> Any:
+    """`F.fold`: (N, C x window, L) back to (N, C, H, W), overlaps added."""
+    x = graph.labels(call.tensors[0])
+    window = math.prod(call["kernel_size"])
+    blocks = x.reshape(*x.shape[:-2], -1, window, x.shape[-1])
+    channel = graph.unions.per_channel(blocks, blocks.ndim - 3, f"{call.place} adds positions of one channel")
+    return spread(channel, len(call.shape) - 3, call.shape)

@@ -1,0 +1,41 @@
+"""Operators over pixels, channel by channel; and table lookups."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from autoprune.space.tracing.calls import Call, LabelGraph
+from autoprune.space.tracing.labels import spread
+from autoprune.space.tracing.rules.base import unknown
+
+
+def pooling(graph: LabelGraph, call: Call) -> Any:
+    """Pooling over the trailing dimensions; channels pass through."""
+    x = graph.labels(call.tensors[0])
+    spatial = int(re.findall(r"(\d)d", call.name)[0])
+    dim = x.ndim - spatial - 1
+    channel = graph.unions.per_channel(x, dim, f"{call.place} pools several channels into one")
+    pooled = spread(channel, dim, call.shape)
+    return pooled if isinstance(call.value, Tensor) else [pooled for _ in call.value]  # with indices
+
+
+def resampling(graph: LabelGraph, call: Call) -> Tensor:
+    """Interpolation over the trailing dimensions of (N, C, …)."""
+    x = graph.labels(call.tensors[0])
+    channel = graph.unions.per_channel(x, 1, f"{call.place} mixes several channels")
+    return spread(channel, 1, call.shape)
+
+
+def embedding(graph: LabelGraph, call: Call) -> Any:
+    """A table lookup produces the channels of the table's second axis."""
+    if not graph.is_parameter(call["weight"]):
+        return unknown(graph, call, "an embedding whose table is computed in forward")
+    writing = graph.axes(call["weight"])[1]
+    positions = 1
+    for n in call.shape[:-1]:
+        positions *= n
+    graph.write(call.layer, writing, producer=True, positions=positions)
+    return spread(writing, len(call.shape) - 1, call.shape)

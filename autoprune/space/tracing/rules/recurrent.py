@@ -1,0 +1,91 @@
+"""LSTM, GRU and plain recurrent layers: the hidden width, one for all layers and directions of a module."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from autoprune.space.tracing.calls import Call, Channels, LabelGraph
+from autoprune.space.tracing.labels import spread
+from autoprune.space.tracing.rules.base import fed, tie_parameter, unknown
+
+_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+
+
+def recurrent(graph: LabelGraph, call: Call) -> Any:
+    """Gates of one unit go together; torch's modules have one hidden size, so all layers and directions are tied.
+
+    A projection of the hidden state (`proj_size`) and packed sequences have no rule.
+    """
+    gates, params = _GATES[call.name], call.get("params")
+    directions = 2 if call.get("bidirectional") else 1
+    per_cell = (4 if call["has_biases"] else 2) if params else 0
+    steps = math.prod(call["input"].shape[:-1]) if params else 0
+    simple = params and all(graph.is_parameter(p) for p in params)
+    if (
+        not simple
+        or len(params) != per_cell * directions * int(call["num_layers"])
+        or call.get("batch_sizes") is not None
+    ):
+        matrices = sum(math.prod(p.shape) for p in params or () if len(p.shape) == 2)
+        graph.operation(call.layer, "unseen", steps * matrices, [])
+        return unknown(graph, call, "projections and packed sequences")
+    layer = params[0].name.rpartition(".")[0]
+    hidden = graph.axes(params[1])[1]
+    x = graph.labels(call["input"])
+    incoming = graph.unions.per_channel(x, x.ndim - 1, f"{call.place} reads positions as one channel")
+    for start in range(0, len(params), per_cell * directions):
+        for cell in range(start, start + per_cell * directions, per_cell):
+            _tie_cell(graph, call, params[cell : cell + per_cell], incoming, hidden, gates)
+            for matrix in params[cell : cell + 2]:
+                graph.operation(layer, "unseen", steps, graph.axes(matrix))
+        incoming = hidden.repeat(directions)
+    graph.write(layer, hidden, producer=True, positions=steps)
+    states = call["hx"] if isinstance(call["hx"], list | tuple) else [call["hx"]]
+    for state in states:
+        labels = graph.labels(state)
+        vector = graph.unions.per_channel(labels, labels.ndim - 1, fed(call))
+        graph.unions.unite(vector, hidden, fed(call))
+    values: tuple[Tensor, ...] = tuple(call.value)
+    outputs = spread(incoming, values[0].ndim - 1, values[0].shape)
+    return [outputs, *(spread(hidden, v.ndim - 1, v.shape) for v in values[1:])]
+
+
+def recurrent_cell(graph: LabelGraph, call: Call) -> Any:
+    """One step of an LSTM, GRU or plain cell."""
+    params = [call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh") if call.get(name) is not None]
+    if not all(graph.is_parameter(p) for p in params):
+        return unknown(graph, call, "a cell whose weights are computed in forward")
+    layer = params[0].name.rpartition(".")[0]
+    hidden = graph.axes(params[1])[1]
+    x = graph.labels(call["input"])
+    incoming = graph.unions.per_channel(x, x.ndim - 1, f"{call.place} reads positions as one channel")
+    gates = params[0].shape[0] // len(hidden)
+    _tie_cell(graph, call, params, incoming, hidden, gates)
+    rows = math.prod(x.shape[:-1])
+    for matrix in params[:2]:
+        graph.operation(layer, "linear", rows, graph.axes(matrix))  # fvcore sees cells as linear layers
+    graph.write(layer, hidden, producer=True, positions=rows)
+    for state in call["hx"] if isinstance(call["hx"], list | tuple) else [call["hx"]]:
+        labels = graph.labels(state)
+        vector = graph.unions.per_channel(labels, labels.ndim - 1, fed(call))
+        graph.unions.unite(vector, hidden, fed(call))
+    values = [call.value] if isinstance(call.value, Tensor) else list(call.value)
+    made = [spread(hidden, v.ndim - 1, v.shape) for v in values]
+    return made[0] if isinstance(call.value, Tensor) else made
+
+
+def _tie_cell(
+    graph: LabelGraph, call: Call, params: list[Any], incoming: Channels, hidden: Channels, gates: int
+) -> None:
+    from_input, from_hidden, *biases = params
+    graph.unions.unite(graph.axes(from_input)[1], incoming, fed(call))
+    graph.unions.unite(graph.axes(from_hidden)[1], hidden, fed(call))
+    graph.reads(from_input, 1)
+    graph.reads(from_hidden, 1)
+    for matrix in (from_input, from_hidden):
+        graph.unions.unite(graph.axes(matrix)[0], hidden.repeat(gates), fed(call))
+    for bias in biases:
+        tie_parameter(graph, bias, hidden.repeat(gates), call)

@@ -1,0 +1,91 @@
+"""Weights that `forward` computes before it uses them: standardised, scaled, transposed, merged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoprune.space.tracing.calls import Call, LabelGraph, Parameter, WeightLabels
+from autoprune.space.tracing.labels import VOID, varies
+from autoprune.space.tracing.rules.base import unknown
+from autoprune.space.tracing.rules.elementwise import is_pointwise
+from autoprune.space.tracing.rules.norms import batch_norm
+
+
+def computed_weight(graph: LabelGraph, call: Call, moves: Any) -> Any:
+    """Follow each axis of a weight on its own.
+
+    Args:
+        graph: the book.
+        call: an operator with at least one weight among its arguments.
+        moves: the rule that moves plain labels, where the operator moves data; None where it does not.
+    """
+    weights = [graph.weight(value) for value in call.weights]
+    if call.name in ("batch_norm", "instance_norm"):
+        return _normalised(graph, call, weights[0])
+    if call.name in _REDUCTIONS:
+        return _reduced(call, weights[0])
+    if moves is not None and len(weights) == len(call.tensors) and len({len(w.factors) for w in weights}) == 1:
+        return _moved(graph, call, weights, moves)
+    if is_pointwise(call.target):
+        return _combined(graph, call, weights)
+    return unknown(graph, call, f"{call.name} of a weight has no rule")
+
+
+_REDUCTIONS = frozenset(
+    {"mean", "sum", "var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm", "amax", "amin"}
+)
+
+
+def _moved(graph: LabelGraph, call: Call, weights: list[WeightLabels], moves: Any) -> Any:
+    made: list[Any] = []
+    for index in range(len(weights[0].factors)):
+        pieces = iter(weights)
+        arguments = call.with_labels(lambda value, pieces=pieces, index=index: next(pieces).factors[index])  # type: ignore[misc]
+        made.append(moves(graph, replace(call, arguments=arguments)))
+    in_place = weights[0].source if call.shape == weights[0].shape else None
+    if isinstance(made[0], Tensor):
+        return WeightLabels(tuple(made), in_place)
+    return [WeightLabels(tuple(parts)) for parts in zip(*made, strict=True)]
+
+
+def _combined(graph: LabelGraph, call: Call, weights: list[WeightLabels]) -> Any:
+    first = weights[0]
+    if any(len(w.factors) != len(first.factors) or w.shape != call.shape for w in weights):
+        return unknown(graph, call, "weights of different shapes")
+    reason = f"{call.place} combines a weight with a tensor whose size is fixed"
+    for other in weights[1:]:
+        for mine, theirs in zip(first.factors, other.factors, strict=True):
+            graph.unions.unite(mine, theirs, reason)
+    for value in call.tensors:
+        if isinstance(value, WeightLabels) or (isinstance(value, Parameter) and value.is_weight):
+            continue
+        labels = graph.labels(value)
+        labels = labels.reshape([1] * (len(call.shape) - labels.ndim) + list(labels.shape))
+        for factor in first.factors:
+            for dim in range(factor.ndim):
+                if labels.shape[dim] > 1 and varies(factor, dim) and not bool((labels == VOID).all()):
+                    graph.unions.unite(factor, labels.expand(factor.shape), reason)
+    return first
+
+
+def _normalised(graph: LabelGraph, call: Call, weight: WeightLabels) -> Any:
+    for factor in weight.factors:
+        if varies(factor, 1):
+            batch_norm(graph, replace(call, arguments={**call.arguments, "input": factor}))
+    return weight
+
+
+def _reduced(call: Call, weight: WeightLabels) -> Any:
+    given = call.get("dim")
+    n_dims = len(weight.shape)
+    dims = list(range(n_dims)) if given is None or given == [] else ([given] if isinstance(given, int) else list(given))
+    left = [factor for factor in weight.factors if not any(varies(factor, d) for d in dims)]
+    fixed = torch.zeros(1, dtype=torch.int64).expand(weight.shape)
+    reduced = [factor.amax(dims, keepdim=bool(call.get("keepdim"))) for factor in left or [fixed]]
+    if isinstance(call.value, Tensor):
+        return reduced[0] if len(reduced) == 1 else WeightLabels(tuple(reduced))
+    return [reduced[0] if len(reduced) == 1 else WeightLabels(tuple(reduced)) for _ in call.value]

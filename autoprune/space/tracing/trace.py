@@ -1,0 +1,173 @@
+"""From a model and an example input to a search space: trace the graph once, follow channels through it."""
+
+from __future__ import annotations
+
+import operator
+import time
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
+
+from autoprune.config.space import SpaceOptions
+from autoprune.space.groups import SearchSpace
+from autoprune.space.options.choices import apply_options, freeze_groups
+from autoprune.space.tracing.assemble import assemble
+from autoprune.space.tracing.blocks import find_blocks, offer_blocks, with_calls
+from autoprune.space.tracing.calls import Call, LabelGraph, Parameter, WeightLabels
+from autoprune.space.tracing.functions import FunctionCall
+from autoprune.space.tracing.labels import FIXED, tighten, varies
+from autoprune.space.tracing.program import Example, Program, record
+from autoprune.space.tracing.resize import SPLITS, first_index
+from autoprune.space.tracing.rules import MOVERS, READERS, RULES, computed_weight, is_pointwise, pointwise, unknown
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A traced model.
+
+    Attributes:
+        space: its width groups, not yet verified.
+        program: the graph of one forward pass.
+        example: the inputs it was traced with.
+        label_seconds: CPU seconds spent on following channels; `program.seconds` are those of tracing.
+    """
+
+    space: SearchSpace
+    program: Program
+    example: Example
+    label_seconds: float
+
+    @property
+    def export_seconds(self) -> float:
+        """How long the tracer took."""
+        return self.program.seconds
+
+    @property
+    def code_fingerprint(self) -> str:
+        """A hash of the graph, the same for the same model code and input shape."""
+        return self.program.fingerprint
+
+
+def trace(model: nn.Module, example: Example, *, options: SpaceOptions | None = None) -> Traced:
+    """Find the width groups of a model; the model is only read.
+
+    Args:
+        model: any module that `torch.export` or `make_fx` can trace.
+        example: one tensor, a tuple of positional inputs, or a mapping of keyword inputs; costs are those of one
+            forward pass of this example, so a batch of 1 gives costs per image.
+        options: width choices, ties, exclusions.
+
+    Raises:
+        TraceError: the model cannot be traced.
+        SpaceError: an option names something that the model does not have.
+    """
+    chosen = options or SpaceOptions()
+    program = record(model, example)
+    started = time.process_time()
+    graph = LabelGraph(attention=chosen.attention)
+    _Labelling(program, graph, _weights_of(model)).run(example)
+    space = assemble(graph, model)
+    tied = "these channels can only go all together"
+    space = freeze_groups(space, {i: tied for i, group in enumerate(space.groups) if group.width == 1})
+    blocks = find_blocks(program, space, [operation.node for operation in graph.operations])
+    space = apply_options(replace(space, blocks=blocks), chosen)
+    if chosen.blocks:
+        space = offer_blocks(with_calls(space, model, example), chosen.exclude)
+    return Traced(space, program, example, time.process_time() - started)
+
+
+@final
+class _Labelling:
+    """Runs the graph once, on labels."""
+
+    def __init__(self, program: Program, graph: LabelGraph, weights: frozenset[str]) -> None:
+        self._program = program
+        self._graph = graph
+        self._weights = weights
+
+    def run(self, example: Example) -> None:
+        with torch.no_grad():
+            outputs = self._program.run(example, self._place, self._call)
+        for value in torch.utils._pytree.tree_leaves(outputs):
+            if isinstance(value, Tensor | Parameter | WeightLabels):
+                self._graph.freeze(value, "the model's output")
+
+    def _place(self, node: fx.Node, given: Any) -> Any:
+        if node.name in self._program.tensors:
+            name, kind = self._program.tensors[node.name]
+            return Parameter(name, tuple(node.meta["val"].shape), kind, name in self._weights)
+        return torch.tensor(FIXED).expand(given.shape) if isinstance(given, Tensor) else given
+
+    def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        if node.target is operator.getitem:
+            return args[0][args[1]]
+        if isinstance(node.target, FunctionCall):
+            return None
+        call = _describe(node, args, kwargs)
+        self._graph.node = node.name
+        rule = pointwise if is_pointwise(node.target) and call.tensors else RULES.get(call.name, unknown)
+        if call.weights and rule not in READERS:
+            made = computed_weight(self._graph, call, rule if rule in MOVERS else None)
+        else:
+            made = rule(self._graph, call)
+        made = self._noted(node.name, made)
+        self._note_before(node.name, call, made)
+        return made
+
+    def _noted(self, name: str, made: Any) -> Any:
+        """Remember the labels of every value, stored as compactly as they can be."""
+        if isinstance(made, Tensor):
+            made = tighten(made)
+            self._graph.values[name] = (made,)
+        elif isinstance(made, WeightLabels):
+            made = WeightLabels(tuple(map(tighten, made.factors)), made.source)
+            self._graph.values[name] = made.factors
+        elif isinstance(made, list | tuple):
+            return [self._noted(f"{name}.{index}", value) for index, value in enumerate(made)]
+        return made
+
+    def _note_before(self, name: str, call: Call, made: Any) -> None:
+        """What lies before a slice, or is padded before, must be counted, too, when sizes follow the widths."""
+        if call.weights:
+            return
+        if call.name in ("slice", "narrow", "select"):
+            labels = self._graph.labels(call.tensors[0])
+            dim = int(call.get("dim") or 0)
+            start = call.get("index") if call.name == "select" else call.get("start")
+            before = self._noted(f"{name}.before", labels.narrow(dim, 0, first_index(start, labels.shape[dim])))
+            self._graph.pieces += [before] if call.name == "select" else [before, made]
+        elif call.name in SPLITS:
+            self._graph.pieces += made
+        elif call.name in ("constant_pad_nd", "pad"):
+            for index, before in enumerate(call["pad"][::2]):
+                dim = made.ndim - 1 - index
+                if before > 0 and varies(made, dim):
+                    self._noted(f"{name}.before", made.narrow(dim, 0, before))
+
+
+def _weights_of(model: nn.Module) -> frozenset[str]:
+    """Names of the weights of convolutions, linear layers and attention."""
+    names = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, _ConvNd | nn.Linear):
+            names.append(f"{path}.weight")
+        elif isinstance(module, nn.MultiheadAttention):
+            names += [f"{path}.{kind}_proj_weight" for kind in ("in", "q", "k", "v")]
+    return frozenset(name.lstrip(".") for name in names)
+
+
+def _describe(node: fx.Node, args: Any, kwargs: Any) -> Call:
+    target: Any = node.target
+    name = getattr(target, "__name__", str(target)).split(".")[0]
+    schema = getattr(target, "_schema", None)
+    names = [a.name for a in schema.arguments] if schema else [f"arg{i}" for i in range(len(args))]
+    arguments: dict[str, Any] = dict(zip(names, args, strict=False)) | dict(kwargs)
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    module = stack[-1][0] if stack else ""
+    weight = arguments.get("weight")
+    layer = weight.name.rpartition(".")[0] or weight.name if isinstance(weight, Parameter) else module
+    return Call(target, name, arguments, node.meta.get("val"), layer, f"{name} in {module or 'the model'}")

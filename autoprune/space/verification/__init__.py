@@ -1,0 +1,1 @@
+"""Every cut is tried before it is offered."""

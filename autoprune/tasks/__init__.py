@@ -1,0 +1,1 @@
+"""What networks are for: data, objective and measure; one file per task."""

@@ -1,0 +1,213 @@
+"""A task given by the user's own functions: anything that can be scored can be searched."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count, islice
+from typing import Any, TypeAlias, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from autoprune.data import splits_from
+from autoprune.data.base import DataSplits, LoaderSplit, Split, digest
+from autoprune.data.labelled import check_inputs
+from autoprune.errors import ConfigError, DataError, EvaluationError, blame
+from autoprune.randomness import isolated, seeded
+from autoprune.tasks.base import SplitName, Task
+from autoprune.training.integrity import check_finite
+from autoprune.training.loop import EpochProgress
+from autoprune.training.scores import ANY, checked_score, scored_copy
+from autoprune.training.watch import Watch
+
+ScoreFunction: TypeAlias = Callable[[nn.Module], float]
+TrainFunction: TypeAlias = Callable[[nn.Module, int, int], object]
+
+_CALIBRATION_BATCH = 128
+_PLAIN = (int, float, complex, str, bytes, bool, type(None))
+
+
+@final
+class CallableTask(Task):
+    """Any task, given by the user's functions; each gets a network on the device, to score a copy of its own.
+
+    Args:
+        score_func: model -> score, higher is better; called with the model in eval mode.
+        train_func: (model, epochs, seed) -> None; trains in place, with a learning rate of its own.
+        test_func: like `score_func`, on examples that the search never saw.
+        data: for batch norm recalibration: anything `splits_from` takes, a `Dataset`, or a loader or list of batches,
+            each a tensor or a tuple that starts with one.
+        device: where.
+
+    Raises:
+        DataError: data that can be read only once, or nothing of the above.
+    """
+
+    def __init__(
+        self,
+        score_func: ScoreFunction,
+        train_func: TrainFunction | None = None,
+        *,
+        test_func: ScoreFunction | None = None,
+        data: object = None,
+        device: torch.device,
+    ) -> None:
+        super().__init__(device)
+        self._score_func, self._train_func, self._test_func = score_func, train_func, test_func
+        self._source = _training_source(data)
+
+    def train(
+        self,
+        model: nn.Module,
+        *,
+        epochs: int,
+        seed: int,
+        lr: float | None = None,
+        progress: EpochProgress | None = None,
+        watch: Watch | None = None,
+        score: Callable[[], float] | None = None,
+    ) -> None:
+        """See `Task.train`; only the epochs and the seed reach the user's function, which runs whole.
+
+        Raises:
+            ConfigError: there is no train_func, or it returned another model.
+        """
+        if self._train_func is None:
+            raise ConfigError("this step trains networks: pass train_func(model, epochs, seed)")
+        if epochs < 1:
+            raise ConfigError(f"training: epochs must be at least 1, got {epochs}")
+        model.to(self.device)
+        kept_mode = torch.set_grad_enabled(torch.is_grad_enabled())
+        with blame(EvaluationError, "train_func failed"), seeded(seed), kept_mode:
+            returned = self._train_func(model, epochs, seed)
+        if returned is not None and returned is not model:
+            raise ConfigError(
+                f"train_func must train the model in place and return None or that model, "
+                f"it returned another {type(returned).__name__}"
+            )
+        model.eval()
+        check_finite(model, what="the network after train_func", kind=EvaluationError, then="lower its learning rate")
+
+    def score(self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None) -> float:
+        """See `Task.score`; `limit` does not reach the user's function."""
+        name, func = "score_func", self._score_func
+        if split == "test" and self._test_func is not None:
+            name, func = "test_func", self._test_func
+        network = scored_copy(model, self.device)
+        with blame(EvaluationError, f"{name} failed"), seeded(0), torch.set_grad_enabled(torch.is_grad_enabled()):
+            return checked_score(func(network), ANY, what=name)
+
+    def calibration_inputs(self, batches: int, *, seed: int) -> list[Tensor]:
+        """See `Task.calibration_inputs`.
+
+        Raises:
+            DataError: a batch does not start with a tensor, or its inputs are not finite.
+        """
+        found, batches_read = [], islice(self._batches(seed), batches)
+        for number in count():
+            what = f"data, batch {number} for calibration,"
+            with blame(DataError, f"{what} cannot be read", then="Correct the data set."):
+                batch = next(batches_read, None)
+            if batch is None:
+                break
+            inputs = _first_tensor(batch)
+            check_inputs(inputs, what)
+            found.append(inputs.to(self.device))
+        return found
+
+    def _batches(self, seed: int) -> Iterator[object]:
+        if isinstance(self._source, Split):
+            return self._source.batches(_CALIBRATION_BATCH, seed=seed)
+        generator = getattr(self._source, "generator", None)
+        own = [generator] if isinstance(generator, torch.Generator) else []
+        return isolated(self._source, *own, seed=seed)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a train_func."""
+        return self._train_func is not None
+
+    @property
+    def unit(self) -> str:
+        """Unknown."""
+        return ""
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test_func."""
+        return self._test_func is not None
+
+    @property
+    def test_examples(self) -> int | None:
+        """Unknown."""
+        return None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the functions (see `function_identity`) and of the first batch of data."""
+        functions = (self._score_func, self._train_func, self._test_func)
+        data = self._source.fingerprint if isinstance(self._source, Split) else ""
+        return digest(*map(function_identity, functions), data, *self.calibration_inputs(1, seed=0))
+
+
+def _training_source(data: object) -> Split | Iterable[object]:
+    """The training part of `data`, readable any number of times; empty for None."""
+    if data is None:
+        return ()
+    roles = isinstance(data, tuple | list) and all(isinstance(part, Split | Dataset | DataLoader) for part in data)
+    if isinstance(data, DataSplits | Mapping) or (roles and data):
+        return splits_from(data).train
+    if isinstance(data, Split):
+        return data
+    if isinstance(data, Dataset):
+        return LoaderSplit(data)
+    if isinstance(data, Iterable) and not isinstance(data, Iterator | Tensor | str):
+        return data
+    raise DataError(
+        f"data for calibration must be data splits, a loader or a list of batches, got {type(data).__name__}; "
+        f"a generator can be read only once: make it a list"
+    )
+
+
+def _first_tensor(batch: object) -> Tensor:
+    first = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    if not isinstance(first, Tensor):
+        raise DataError(
+            f"a calibration batch must be a tensor or a tuple that starts with one, got {type(first).__name__}; "
+            f"leave data out to go without batch norm recalibration"
+        )
+    return first
+
+
+def function_identity(function: Callable[..., Any] | None) -> str:
+    """What a function is, as text: its source, and the plain values among its defaults, closure and bound arguments.
+
+    A resumed run compares it. Values that are not numbers, texts or collections of them count by their type only.
+    """
+    if isinstance(function, functools.partial):
+        bound = [_plain(value) for value in (*function.args, *function.keywords.items())]
+        return f"partial {function_identity(function.func)} {bound}"
+    if inspect.ismethod(function):
+        return f"{function_identity(function.__func__)} {_plain(vars(function.__self__))}"
+    try:
+        source = inspect.getsource(function if inspect.isroutine(function) else type(function))
+    except (OSError, TypeError):  # typed into a prompt, or compiled
+        source = getattr(function, "__qualname__", type(function).__qualname__)
+    if not inspect.isfunction(function):
+        return f"{source} {_plain(getattr(function, '__dict__', {}))}"
+    cells = inspect.getclosurevars(function).nonlocals
+    return f"{source} {_plain(cells)} {_plain(function.__defaults__)} {_plain(function.__kwdefaults__)}"
+
+
+def _plain(value: object, *, depth: int = 3) -> object:
+    """The value if it is a number, a text or a collection of them, to a few levels; else the name of its type."""
+    if isinstance(value, _PLAIN):
+        return value
+    if depth and isinstance(value, Mapping):
+        return {str(key): _plain(inner, depth=depth - 1) for key, inner in value.items()}
+    if depth and isinstance(value, list | tuple):
+        return [_plain(inner, depth=depth - 1) for inner in value]
+    return type(value).__qualname__

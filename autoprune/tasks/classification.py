@@ -1,0 +1,100 @@
+"""Top-1 accuracy on labelled examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import islice
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.data.base import DataSplits, Split, digest
+from autoprune.data.labelled import labelled
+from autoprune.tasks.base import SplitName, Task
+from autoprune.training.loop import EpochProgress, accuracy, train
+from autoprune.training.recipe import Recipe
+from autoprune.training.scores import checked_score
+from autoprune.training.watch import Watch
+
+
+@final
+class ClassificationTask(Task):
+    """Top-1 accuracy on labelled examples, in percent.
+
+    Args:
+        data: the splits.
+        recipe: how networks are trained; a training of another length stretches it.
+        device: where.
+        classes: how many the networks tell apart; None: as many as the data say, if they do.
+    """
+
+    def __init__(self, data: DataSplits, recipe: Recipe, *, device: torch.device, classes: int | None = None) -> None:
+        super().__init__(device)
+        self._data, self._recipe = labelled(data, data.classes if classes is None else classes), recipe
+
+    def train(
+        self,
+        model: nn.Module,
+        *,
+        epochs: int,
+        seed: int,
+        lr: float | None = None,
+        progress: EpochProgress | None = None,
+        watch: Watch | None = None,
+        score: Callable[[], float] | None = None,
+    ) -> None:
+        """See `Task.train`."""
+        recipe = self._recipe.over(epochs, lr=lr)
+        split, device = self._data.train, self.device
+        train(model, split, recipe, seed=seed, device=device, progress=progress, watch=watch, score=score)
+
+    def score(self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None) -> float:
+        """See `Task.score`."""
+        score = accuracy(model, self._examples(split), device=self.device, limit=limit)
+        return checked_score(score, self.score_range, what="accuracy")
+
+    def noise(self, score: float, *, split: SplitName = "validation") -> float | None:
+        """Binomial, with one right and one wrong answer more than there were: never 0."""
+        n = len(self._examples(split)) + 2
+        right = (score / 100 * (n - 2) + 1) / n
+        return 100 * math.sqrt(right * (1 - right) / n)
+
+    def _examples(self, split: SplitName) -> Split:
+        return self._data.test if split == "test" and self._data.test is not None else self._data.validation
+
+    def calibration_inputs(self, batches: int, *, seed: int) -> list[Tensor]:
+        """See `Task.calibration_inputs`; not augmented, as scores are taken on images that are not."""
+        drawn = self._data.train.batches(self._recipe.batch_size, seed=seed)
+        return [inputs.to(self.device) for inputs, _ in islice(drawn, batches)]
+
+    @property
+    def trains(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def unit(self) -> str:
+        """Percent."""
+        return "%"
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Of percent."""
+        return 0.0, 100.0
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the data have a test split."""
+        return self._data.test is not None
+
+    @property
+    def test_examples(self) -> int | None:
+        """The size of the test split, or of validation where there is none."""
+        return len(self._data.validation if self._data.test is None else self._data.test)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data and the recipe."""
+        return digest(self._data.fingerprint, repr(self._recipe))

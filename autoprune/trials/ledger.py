@@ -1,0 +1,252 @@
+"""The ledger: an Optuna study in which every trial is on disk the moment it starts and the moment it ends.
+
+Any Optuna storage URL works; the default is a journal file in the run directory. `optuna-dashboard` opens both.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from autoprune.controllers.base import Trial, TrialState
+from autoprune.errors import RunError
+from autoprune.files import patiently
+from autoprune.redaction import masked, secrets_in
+from autoprune.space.groups import SearchSpace, WidthGroup
+from autoprune.trials.assignment import Assignment, Outcome, finished_trial
+from autoprune.trials.journal import Journal, mend
+
+_STATES = {
+    OptunaState.COMPLETE: TrialState.COMPLETE,
+    OptunaState.PRUNED: TrialState.PRUNED,
+    OptunaState.FAIL: TrialState.FAILED,
+}
+
+
+_DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""Modules of database drivers whose packages have another name."""
+
+_NAME = "the ledger"
+_PASSING = (OSError, StorageInternalError)
+"""What a storage raises that is full, away or locked."""
+
+
+def open_storage(url: str | None, journal: Path) -> BaseStorage:
+    """Open the storage of a run.
+
+    Args:
+        url: any Optuna storage URL; None: the journal file.
+        journal: path of the journal file; a line cut short by a kill is dropped, a lock left behind is removed
+            (the caller holds the run's own lock).
+
+    Raises:
+        RunError: the storage cannot be opened.
+    """
+    try:
+        if url is not None:
+            return RDBStorage(url)
+        journal = journal.resolve()
+        mend(journal)
+        return JournalStorage(Journal(str(journal)))
+    except Exception as error:  # noqa: BLE001 - each database driver raises its own kind
+        known = secrets_in({"storage": url})
+        reason = masked(f"{type(error).__name__}: {_reason(error)}", known=known)
+        hidden = known and masked(str(error), known=known) != str(error)
+        raise RunError(
+            f"ledger {masked(url or str(journal))} cannot be opened: {reason}. Set search.storage to an Optuna "
+            f"storage URL such as sqlite:///trials.db in a folder that can be written, or leave it out for a journal "
+            f"in the run directory"
+        ) from (None if hidden else error)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error; of a database driver that is not there, what to install."""
+    missing = getattr(error.__cause__ or error, "name", None) if isinstance(error, ImportError) else None
+    if missing is not None:
+        package = _DRIVERS.get(missing, missing)
+        return f"the driver {missing} of this database is not installed; install it with `pip install {package}`"
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+@final
+class Ledger:
+    """Trials over a space, in one study; storage that refuses writes for a while is waited for.
+
+    Args:
+        storage: of the run.
+        name: of the study, unique in the storage.
+        space: gives the names and choices of the parameters that a dashboard shows.
+        note: told when writing waits, and when it goes on.
+
+    Raises:
+        RunError: a write has failed for several minutes.
+    """
+
+    def __init__(
+        self, storage: BaseStorage, name: str, space: SearchSpace, *, note: Callable[[str], None] = lambda line: None
+    ) -> None:
+        with _quiet():
+            self._study = optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            )
+        self._space, self._at = space, self._study._storage
+        entries = self._entries()
+        self._finished = sum(entry.state.is_finished() for entry in entries.values())
+        self._ids = {number: entry._trial_id for number, entry in entries.items()}
+        self._note = note
+
+    def start(self, assignment: Assignment) -> None:
+        """Write down a proposal before it is evaluated."""
+        groups = self._space.groups
+        template = optuna.trial.create_trial(
+            state=OptunaState.RUNNING,
+            params=self._space.by_name(assignment.widths),
+            distributions={group.name: _distribution(group) for group in groups},
+            user_attrs={
+                "number": assignment.number,
+                "widths": list(assignment.widths),
+                "origin": assignment.origin,
+                "seed": assignment.seed,
+                "told": assignment.told,
+                "costs": dict(assignment.costs),
+            },
+        )
+
+        self._patiently(
+            self._once(partial(self._create, assignment.number, template), partial(self._holds, assignment))
+        )
+
+    def finish(self, assignment: Assignment, outcome: Outcome) -> Trial:
+        """Write down how the evaluation ended."""
+        number = assignment.number
+        end = {"order": self._finished, "seconds": outcome.seconds, "error": outcome.error}
+        if outcome.fidelity < 1:
+            end["fidelity"] = outcome.fidelity
+        self._patiently(partial(self._set_end, number, end))  # one entry: each waits for the disk
+        self._patiently(self._once(partial(self._tell, number, outcome), partial(self._has_ended, number)))
+        self._finished += 1
+        return finished_trial(assignment, outcome)
+
+    def _create(self, number: int, template: FrozenTrial) -> None:
+        self._ids[number] = self._at.create_new_trial(self._study._study_id, template)
+
+    def _set_end(self, number: int, end: Mapping[str, Any]) -> None:
+        self._at.set_trial_user_attr(self._ids[number], "end", end)
+
+    def _tell(self, number: int, outcome: Outcome) -> None:
+        if outcome.score is None:
+            self._at.set_trial_state_values(self._ids[number], OptunaState.FAIL)
+            return
+        if outcome.pruned:  # dashboards show what such a trial reported last
+            self._at.set_trial_intermediate_value(self._ids[number], 0, outcome.score)
+        state = OptunaState.PRUNED if outcome.pruned else OptunaState.COMPLETE
+        self._at.set_trial_state_values(self._ids[number], state, [outcome.score])
+
+    def _holds(self, assignment: Assignment) -> bool:
+        """Whether the newest entry is that of a proposal; then its place in the storage is noted."""
+        newest = self._study.get_trials(deepcopy=False)[-1:]
+        if not newest or newest[0].user_attrs["number"] != assignment.number:
+            return False
+        self._ids[assignment.number] = newest[0]._trial_id
+        return True
+
+    def _has_ended(self, number: int) -> bool:
+        return self._at.get_trial(self._ids[number]).state.is_finished()
+
+    @staticmethod
+    def _once(write: Callable[[], None], written: Callable[[], bool]) -> Callable[[], None]:
+        """A write that may be repeated: an attempt may have failed after it was written."""
+        attempts = itertools.count()
+
+        def attempt() -> None:
+            if next(attempts) == 0 or not written():
+                write()
+
+        return attempt
+
+    def _patiently(self, write: Callable[[], None]) -> None:
+        patiently(write, _NAME, _PASSING, note=self._note)
+
+    def proposals(self) -> list[tuple[Assignment, bool]]:
+        """All proposals in order, and whether each one's evaluation has ended."""
+        entries = self._entries()
+        return [(_assignment(entries[number]), entries[number].state.is_finished()) for number in sorted(entries)]
+
+    def trials(self) -> list[Trial]:
+        """Ended trials in the order in which they ended."""
+        ended = [entry for entry in self._entries().values() if entry.state.is_finished()]
+        return [_trial(entry) for entry in sorted(ended, key=lambda entry: int(entry.user_attrs["end"]["order"]))]
+
+    def _entries(self) -> dict[int, FrozenTrial]:
+        return {int(t.user_attrs["number"]): t for t in self._study.get_trials(deepcopy=False)}
+
+
+@final
+class Notebook:
+    """Small JSON records under string keys, in a study of their own; each is on disk the moment it is written."""
+
+    def __init__(self, storage: BaseStorage, name: str) -> None:
+        with _quiet():
+            self._study = optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            )
+
+    def write(self, key: str, score: float, record: Mapping[str, Any]) -> None:
+        """Add a record with a score; a second one of the same key replaces the first.
+
+        Raises:
+            RunError: the write has failed for several minutes.
+        """
+        attributes = {"key": key, **record}
+        trial = optuna.trial.create_trial(value=score, user_attrs=attributes, params={}, distributions={})
+        patiently(lambda: self._study.add_trial(trial), _NAME, _PASSING)
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Key -> record, with its score under "score"."""
+        trials = self._study.get_trials(deepcopy=False)
+        return {str(t.user_attrs["key"]): {**t.user_attrs, "score": t.value} for t in trials}
+
+
+def _assignment(entry: FrozenTrial) -> Assignment:
+    note = entry.user_attrs
+    widths = tuple(int(w) for w in note["widths"])
+    return Assignment(note["number"], widths, note["origin"], note["seed"], note["told"], note["costs"])
+
+
+def _trial(entry: FrozenTrial) -> Trial:
+    assignment = _assignment(entry)
+    end, state = entry.user_attrs["end"], _STATES[entry.state]
+    score = None if state is TrialState.FAILED else entry.value
+    pruned, fidelity = state is TrialState.PRUNED, end.get("fidelity", 1.0)
+    return finished_trial(assignment, Outcome(score, end["error"], end["seconds"], pruned, fidelity))
+
+
+def _distribution(group: WidthGroup) -> BaseDistribution:
+    steps = {b - a for a, b in zip(group.choices, group.choices[1:], strict=False)}
+    if len(steps) == 1:
+        return IntDistribution(group.choices[0], group.choices[-1], step=steps.pop())
+    return CategoricalDistribution(group.choices)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna's chatter out of our output without changing its settings for others."""
+    logger = logging.getLogger("optuna")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,131 @@
+"""A run on disk: one directory that holds everything, written so that a kill at any moment loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Self, final
+
+from autoprune.errors import RunError
+from autoprune.files import _unwritable, read_json, write_whole
+
+_MARK = "run.json"
+_LOCK = ".lock"
+_START = {_LOCK, "job.yaml", ".job.yaml.tmp", "space.json", ".space.json.tmp", f".{_MARK}.tmp"}
+"""What a start may leave behind that was killed before it wrote run.json."""
+
+
+@final
+class RunDirectory:
+    """An open run directory, locked against a second driver.
+
+    Build it with `create` or `reopen`. Files are written beside their place and moved there in one step.
+    """
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make a new run directory.
+
+        Raises:
+            RunError: it holds a run or other files already, or cannot be written.
+        """
+        cls.check_free(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return cls(path, _locked(path))
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Find out, without writing, that `create` would fail: before long work, not after it.
+
+        Raises:
+            RunError: as for `create`.
+        """
+        try:
+            nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+            if nearest == path and not (path.is_dir() and _is_free({entry.name for entry in path.iterdir()})):
+                raise RunError(
+                    f"run directory {path} is in use already; `autoprune resume {shlex.quote(str(path))}` goes on with "
+                    f"the run in it, or give another directory with --run-dir"
+                )
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        if not nearest.is_dir():
+            raise _unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{nearest} is a file"))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise _unwritable(path, PermissionError(errno.EACCES, f"no permission to write in {nearest}"))
+
+    @classmethod
+    def reopen(cls, path: Path) -> Self:
+        """Open the directory of an earlier run to go on with it.
+
+        Raises:
+            RunError: there is no run in it, another process works on it, or it cannot be written.
+        """
+        if not (path / _MARK).is_file():
+            raise RunError(
+                f"{path} is not a run directory: it holds no {_MARK}; give the path that the search printed, "
+                f"or start the run with `autoprune search`"
+            )
+        return cls(path, _locked(path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write a JSON file in one step."""
+        self.write_text(name, json.dumps(data, indent=1, allow_nan=False))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file; raises what `write_whole` raises."""
+        write_whole(self.path / name, text.encode())
+
+    def update_run(self, **entries: Any) -> None:
+        """Add entries to run.json."""
+        known = read_json(self.path / _MARK) if (self.path / _MARK).is_file() else {}
+        self.write_json(_MARK, {**known, **entries})
+
+    def recorded(self, key: str) -> Any:
+        """An entry of run.json.
+
+        Raises:
+            RunError: run.json is damaged, or has no such entry.
+        """
+        entries = read_json(self.path / _MARK)
+        if key not in entries:
+            raise RunError(f"{self.path / _MARK} is damaged (it has no {key!r}); start a new run")
+        return entries[key]
+
+
+def _is_free(names: set[str]) -> bool:
+    return not names or (_LOCK in names and names <= _START)
+
+
+def _locked(path: Path) -> IO[str]:
+    try:
+        lock = (path / _LOCK).open("a")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise RunError(f"run directory {path} is being worked on by another process; wait for it or stop it") from error
+    return lock

@@ -1,0 +1,79 @@
+"""The winner is inferred: the posterior mean over all trials decides, not the luckiest score.
+
+The best of many noisy scores is mostly luck (winner's curse); a smoothed model of the scores pools neighbours.
+The shortlist and the uniform baselines are scored once more on all validation data before the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from autoprune.controllers.base import Trial, TrialState
+from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.errors import EvaluationError
+from autoprune.score_model.posterior import ScoreModel
+from autoprune.space.groups import Widths
+
+Posterior = dict[Widths, tuple[float, float]]
+"""Widths -> (mean, standard deviation) of the smoothed score."""
+
+
+def smooth(domain: BudgetedSpace, trials: Sequence[Trial], rescored: Mapping[Widths, float] | None = None) -> Posterior:
+    """Fit the score model to all complete trials and re-scores, and return it at every width vector scored.
+
+    Raises:
+        EvaluationError: no trial has a score.
+    """
+    model, distinct = _fitted(domain, trials, rescored or {})
+    mean, sd = model.predict(np.array(distinct))
+    return {w: (float(m), float(s)) for w, m, s in zip(distinct, mean, sd, strict=True)}
+
+
+def probability_better(
+    domain: BudgetedSpace,
+    trials: Sequence[Trial],
+    rescored: Mapping[Widths, float],
+    winner: Widths,
+    others: Mapping[str, Widths],
+) -> dict[str, float]:
+    """Name -> probability, by the smoothed model, that the winner's noise-free score is above that of the other."""
+    model, _ = _fitted(domain, trials, rescored)
+    return {name: model.probability_better(winner, widths) for name, widths in others.items() if widths != winner}
+
+
+def _fitted(
+    domain: BudgetedSpace, trials: Sequence[Trial], rescored: Mapping[Widths, float]
+) -> tuple[ScoreModel, list[Widths]]:
+    """The model of all scores, and the width vectors that have one."""
+    complete = [(t.widths, t.score) for t in trials if t.state is TrialState.COMPLETE and t.score is not None]
+    if not complete:
+        raise EvaluationError("no candidate has a score; the tracebacks of the failed trials are in the ledger")
+    observed = [*complete, *rescored.items()]
+    model = ScoreModel(domain).fit(np.array([w for w, _ in observed]), np.array([s for _, s in observed]))
+    return model, list(dict.fromkeys(widths for widths, _ in observed))
+
+
+def shortlist(posterior: Posterior, k: int, domain: BudgetedSpace, baselines: Collection[Widths] = ()) -> list[Widths]:
+    """The k width vectors inside the budget with the highest posterior mean, best first; equal ones as in the trials.
+
+    Some controllers walk from the full network down to the budget and score what is above it.
+
+    Args:
+        posterior: smoothed scores.
+        k: how many.
+        domain: the space under its budget.
+        baselines: uniform widths. The winner is compared with them in any case, so the search is to name the best
+            challenger; one of them is only listed where there is no other.
+    """
+    inside = [widths for widths in posterior if domain.feasible(np.array([widths]))[0]]
+    challengers = [widths for widths in inside if widths not in baselines]
+    return sorted(challengers or inside, key=lambda widths: -posterior[widths][0])[:k]
+
+
+def median_trial(trials: Sequence[Trial]) -> Trial | None:
+    """The complete trial with the median score (the lower one of two), None where there is none."""
+    complete = [t for t in trials if t.score is not None]
+    ordered = sorted(complete, key=lambda trial: (trial.score, trial.number))
+    return ordered[(len(ordered) - 1) // 2] if ordered else None

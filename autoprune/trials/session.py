@@ -1,0 +1,155 @@
+"""The search on one page: propose, price, write down, evaluate somewhere, write down, learn.
+
+Engines drive a session through `ask` and `tell`; a session knows no engine. Resuming replays the ledger through a
+fresh controller: same seed and same calls give the same proposals, so a killed run goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import final
+
+import numpy as np
+
+from autoprune.controllers.base import Controller, Trial, TrialState
+from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.errors import EvaluationError, RunError
+from autoprune.space.groups import Widths
+from autoprune.texts import last_line
+from autoprune.trials.assignment import Assignment, Outcome
+from autoprune.trials.ledger import Ledger
+
+HOPELESS = 10
+"""If this many first trials all fail, the search stops: the fault is not a candidate's."""
+
+
+@final
+class SearchSession:
+    """One search: planned proposals first, then the controller's.
+
+    Args:
+        domain: the space under its budget.
+        controller: proposes once the plan is used up.
+        ledger: keeps every trial; what it already holds is replayed.
+        plan: (origin, widths) to be scored first: uniform, allocations, random baselines.
+        trials: number of the controller's proposals.
+        seed: evaluators' seeds derive from it.
+        on_trial: called after each trial that ends, not for those replayed.
+        remembered: widths -> a score from elsewhere, None where there is none; such widths are not handed out.
+
+    Raises:
+        RunError: the replay proposes other widths than the ledger holds.
+    """
+
+    def __init__(
+        self,
+        domain: BudgetedSpace,
+        controller: Controller,
+        ledger: Ledger,
+        *,
+        plan: Sequence[tuple[str, Widths]],
+        trials: int,
+        seed: int,
+        on_trial: Callable[[Trial], None] | None = None,
+        remembered: Callable[[Widths], float | None] = lambda widths: None,
+    ) -> None:
+        self._domain = domain
+        self._controller = controller
+        self._ledger = ledger
+        self._plan = list(plan)
+        self._seed = seed
+        self._on_trial = on_trial
+        self._remembered = remembered
+        self.total = len(self._plan) + trials
+        self.trials: list[Trial] = []  # ended, in the order in which they were told
+        self._asked = 0
+        self._waiting: deque[Assignment] = deque()  # started before a kill, not ended
+        self._scores: dict[Widths, float] = {}
+        self._highest: dict[bool, float] = {}  # raw scores inside the budget, of uniform baselines (True) and others
+        self._replay()
+
+    def ask(self) -> Assignment | None:
+        """Return the next proposal to evaluate, or None when all have been handed out.
+
+        Widths that have a score already are told at once; those still under evaluation may be handed out again.
+        """
+        while (assignment := self._next()) is not None:
+            known = self._scores.get(assignment.widths, self._remembered(assignment.widths))
+            if known is None:
+                break
+            self.tell(assignment, Outcome(known))
+        return assignment
+
+    def tell(self, assignment: Assignment, outcome: Outcome) -> Trial:
+        """Write down an ended evaluation and let the controller learn from it.
+
+        Raises:
+            EvaluationError: every one of the first trials failed.
+        """
+        trial = self._ledger.finish(assignment, outcome)
+        self._learn(trial)
+        if self._on_trial is not None:
+            self._on_trial(trial)
+        if len(self.trials) >= min(HOPELESS, self.total) and all(t.state is TrialState.FAILED for t in self.trials):
+            raise EvaluationError(
+                f"none of the first {len(self.trials)} candidates could be scored; the first one failed with:\n"
+                f"{last_line(self.trials[0].error)}\n"
+                f"Check the score function, the training settings and the base network; tracebacks are in the ledger"
+            )
+        return trial
+
+    @property
+    def best(self) -> float | None:
+        """Highest raw score inside the budget so far of what is not a uniform baseline."""
+        return self._highest.get(False)
+
+    @property
+    def uniform(self) -> float | None:
+        """Highest raw score so far of the uniform baselines."""
+        return self._highest.get(True)
+
+    def _next(self) -> Assignment | None:
+        if self._waiting:
+            return self._waiting.popleft()
+        if self._asked == self.total:
+            return None
+        assignment = self._propose()
+        self._ledger.start(assignment)
+        return assignment
+
+    def _propose(self) -> Assignment:
+        number = self._asked
+        if number < len(self._plan):
+            origin, widths = self._plan[number]
+        else:
+            origin, widths = "controller", self._controller.ask(1)[0]
+        self._asked += 1
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        return Assignment(number, widths, origin, seed, len(self.trials), self._domain.budget.costs_of(widths))
+
+    def _learn(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        if trial.state is TrialState.COMPLETE and trial.score is not None:
+            self._scores[trial.widths] = trial.score
+            if self._domain.feasible(np.array([trial.widths]))[0]:  # some controllers walk to the budget from above
+                uniform = trial.origin.startswith("uniform")
+                self._highest[uniform] = max(trial.score, self._highest.get(uniform, trial.score))
+        self._controller.tell([trial])
+
+    def _replay(self) -> None:
+        ended = self._ledger.trials()
+        for recorded, has_ended in self._ledger.proposals():
+            while len(self.trials) < recorded.told:
+                self._learn(ended[len(self.trials)])
+            proposed = self._propose()
+            if proposed.widths != recorded.widths or proposed.seed != recorded.seed:
+                raise RunError(
+                    f"resuming diverged at trial {recorded.number}: the ledger holds widths {recorded.widths}, "
+                    f"the replay proposes {proposed.widths}; autoprune, numpy, scipy or optuna changed since the run "
+                    f"began. Install the versions named in run.json, or start a new run"
+                )
+            if not has_ended:
+                self._waiting.append(recorded)
+        for trial in ended[len(self.trials) :]:
+            self._learn(trial)

@@ -1,0 +1,104 @@
+"""Whole runs on Ray: the same trials, final trainings and verdict as locally, and what run.json tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_search import gist
+from tiny import Convolutions, closeness, pictures, regression, write_job
+
+import autoprune
+from autoprune.config.job import load_job
+from autoprune.pipeline import driver
+from autoprune.trials.session import SearchSession
+
+ray = pytest.importorskip("ray")
+
+WORKER = {"name": "ray", "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def outcome(result: autoprune.SearchResult) -> list[object]:
+    """What two equal runs share."""
+    record = result.record
+    finals = [(f.arm, f.protocol, f.seed, f.epochs, f.score) for f in record.finals]
+    return [gist(record.trials), record.winner, record.uniform_curve, finals, record.verdict]
+
+
+def told(directory: Path) -> Any:
+    return json.loads((directory / "run.json").read_text())["engine"]
+
+
+def test_a_run_from_python_is_the_same_and_is_resumed_on_another_engine(
+    instance: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = regression(tmp_path / "here")
+    ask, asked = SearchSession.ask, 0
+
+    def interrupted(session: SearchSession) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            raise KeyboardInterrupt
+        return ask(session)
+
+    monkeypatch.setattr(SearchSession, "ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        regression(tmp_path / "there")
+    monkeypatch.undo()
+    assert told(tmp_path / "there") == {"name": "local", "workers": 1}
+    there = regression(tmp_path / "there", resume=True, engine=WORKER)
+    assert outcome(there) == outcome(here)
+    assert told(tmp_path / "there") == WORKER
+    assert closeness(there.model) == closeness(here.model), "the winner's weights came back"
+    assert "Evaluations ran on ray with 1 worker" in (tmp_path / "there" / "report.md").read_text()
+    again = regression(tmp_path / "there", resume=True)
+    assert outcome(again) == outcome(here)
+
+
+@pytest.mark.slow
+def test_a_family_from_a_job_file_is_the_same_on_two_workers_but_for_the_order(instance: None, tmp_path: Path) -> None:
+    changes = {"constraints.flops": ["60%", "40%"], "search.trials": 4, "verdict.seeds": 0}
+    file = write_job(tmp_path / "job.yaml", changes)
+    here = driver.run_all(load_job(file), tmp_path / "here", progress="silent")
+    file = write_job(tmp_path / "job.yaml", changes | {"engine": {"name": "ray", "workers": 2}})
+    there = driver.run_all(load_job(file), tmp_path / "there", progress="silent")
+    assert [[(t.widths, t.score) for t in run.trials] for run in there] == [
+        [(t.widths, t.score) for t in run.trials] for run in here
+    ], "random proposals do not depend on the order in which scores come"
+    assert [run.winner for run in there] == [run.winner for run in here]
+    assert load_job(tmp_path / "there" / "job.yaml").engine.workers == 2
+    assert told(tmp_path / "there" / "2-flops-40")["name"] == "ray"
+
+
+@pytest.mark.slow
+def test_trainings_go_the_other_way_and_are_the_same(instance: None, tmp_path: Path) -> None:
+    data = {"train": pictures(64, 0), "validation": pictures(32, 1)}
+    given: dict[str, Any] = {
+        "constraints": {"flops": "50%"},
+        "data": data,
+        "trained": False,
+        "trials": 1,
+        "controller": "random",
+        "evaluator": {"name": "scratch", "settings": {"epochs": 2}},
+        "training": {"epochs": 1, "batch_size": 16},
+        "verdict": {"seeds": 0, "random_candidates": 1},
+        "progress": "silent",
+        "device": "cpu",
+    }
+    torch.manual_seed(0)
+    model = Convolutions(classes=4)
+    here = autoprune.search(model, torch.zeros(1, 1, 8, 8), run_dir=tmp_path / "here", **given)
+    there = autoprune.search(model, torch.zeros(1, 1, 8, 8), run_dir=tmp_path / "there", engine=WORKER, **given)
+    assert outcome(there) == outcome(here)  # type: ignore[arg-type]

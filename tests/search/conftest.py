@@ -1,1 +1,0 @@
-"""Puts this folder on the path: `engines/` uses `fake_search`, too."""

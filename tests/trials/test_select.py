@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+from fake_search import ROOMY
+
+from autoprune.controllers.base import Trial, TrialState
+from autoprune.errors import EvaluationError
+from autoprune.space.groups import Widths
+from autoprune.trials.selection import median_trial, probability_better, shortlist, smooth
+
+MEMBERS: list[Widths] = [tuple(map(int, row)) for row in ROOMY.sample(30, np.random.default_rng(0))]
+
+
+def truth(widths: Widths) -> float:
+    return float(np.log(widths[2] / widths[0]))
+
+
+def trials(noise: float, *, lucky: int | None = None) -> list[Trial]:
+    rng = Random(0)
+    scores = [truth(w) + rng.gauss(0, noise) + (3 * noise if i == lucky else 0) for i, w in enumerate(MEMBERS)]
+    return [Trial(i, w, TrialState.COMPLETE, s) for i, (w, s) in enumerate(zip(MEMBERS, scores, strict=True))]
+
+
+def test_every_scored_member_has_a_mean_and_a_spread() -> None:
+    posterior = smooth(ROOMY, trials(0.1))
+    assert set(posterior) == set(MEMBERS)
+    assert all(np.isfinite(mean) and sd >= 0 for mean, sd in posterior.values())
+
+
+def test_the_smoothed_scores_are_nearer_the_truth_than_the_raw_ones() -> None:
+    noisy = trials(0.5)
+    posterior = smooth(ROOMY, noisy)
+    smoothed = np.mean([(posterior[t.widths][0] - truth(t.widths)) ** 2 for t in noisy])
+    assert smoothed < 0.5 * np.mean([((t.score or 0) - truth(t.widths)) ** 2 for t in noisy])
+
+
+def test_luck_does_not_win() -> None:
+    worst = min(range(len(MEMBERS)), key=lambda i: truth(MEMBERS[i]))
+    lucky = trials(1.0, lucky=worst)
+    assert MEMBERS[worst] not in shortlist(smooth(ROOMY, lucky), 3, ROOMY)
+
+
+def test_failed_trials_teach_nothing_and_none_at_all_is_an_error() -> None:
+    scored = trials(0.1)
+    failed = Trial(99, ROOMY.space.full, TrialState.FAILED, None)
+    assert smooth(ROOMY, [*scored, failed]) == smooth(ROOMY, scored)
+    with pytest.raises(EvaluationError, match="no candidate has a score"):
+        smooth(ROOMY, [failed])
+
+
+def test_a_remembered_score_is_no_second_measurement() -> None:
+    scored = trials(0.3)
+    assert smooth(ROOMY, [*scored, *scored[:5]]) == smooth(ROOMY, scored)
+    assert smooth(ROOMY, scored, {scored[0].widths: scored[0].score or 0.0}) == smooth(ROOMY, scored)
+    assert smooth(ROOMY, scored, {scored[0].widths: -5.0}) != smooth(ROOMY, scored)
+
+
+def test_the_shortlist_is_sorted_and_ties_keep_their_order() -> None:
+    a, b, c, d = MEMBERS[:4]
+    posterior = {a: (0.5, 0.1), b: (0.9, 0.1), c: (0.5, 0.0), d: (0.1, 0.0)}
+    assert shortlist(posterior, 3, ROOMY) == [b, a, c]
+
+
+def test_uniform_widths_are_only_listed_where_there_is_no_challenger() -> None:
+    a, b, c = MEMBERS[:3]
+    posterior = {a: (1.0, 0.1), b: (2.0, 0.1), c: (0.5, 0.1)}
+    assert shortlist(posterior, 3, ROOMY, [b]) == [a, c]
+    assert shortlist(posterior, 3, ROOMY, [a, b, c]) == [b, a, c]
+
+
+def test_what_is_over_the_budget_is_not_on_the_shortlist() -> None:
+    posterior = {ROOMY.space.full: (0.9, 0.1), MEMBERS[0]: (0.5, 0.1)}
+    assert shortlist(posterior, 3, ROOMY) == [MEMBERS[0]]
+
+
+def test_the_median_trial_is_the_lower_of_two_and_ignores_failures() -> None:
+    scores = [0.4, None, 0.1, 0.3, 0.2]
+    found = [Trial(i, (i,), TrialState.FAILED if s is None else TrialState.COMPLETE, s) for i, s in enumerate(scores)]
+    median = median_trial(found)
+    assert median is not None
+    assert median.score == 0.2
+    assert median_trial(found[1:2]) is None
+
+
+def test_the_chance_of_being_better_follows_the_truth() -> None:
+    best, worst = (pick(MEMBERS, key=truth) for pick in (max, min))
+    chances = probability_better(ROOMY, trials(0.1), {}, best, {"worst": worst, "itself": best})
+    assert chances.keys() == {"worst"}
+    assert chances["worst"] > 0.9
+    assert probability_better(ROOMY, trials(0.1), {}, worst, {"best": best})["best"] == pytest.approx(
+        1 - chances["worst"]
+    )
