@@ -1,12 +1,14 @@
-"""Names to parts: a literal table of `module:attribute` strings, plus entry points of other packages.
+"""Names to parts: literal tables of cards, plus entry points of other packages.
 
-Listing names imports nothing heavy; a part is imported when it is asked for.
+Listing names and our own cards imports nothing heavy; a part is imported when it is asked for.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, final
 
@@ -38,18 +40,54 @@ def load_object(path: str) -> Any:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The card of a part. What is left out is read from the part itself (see `Registry.card`).
+
+    Attributes:
+        path: "module:attribute".
+        source: who described it.
+        use: when to choose it, one sentence.
+        needs: settings without a default -> how to come by them.
+    """
+
+    path: str
+    source: str = ""
+    use: str = ""
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+
+@final
 class Registry:
     """The parts of one kind, by name.
 
     Args:
         kind: what the parts are called in messages, in the singular ("controller").
-        table: name -> "module:attribute", in the order in which they are listed.
+        table: name -> card, or "module:attribute" alone, in the order in which they are listed.
         group: entry-point group through which other packages add parts ("autoprune.controllers").
+        families: "prefix:WHAT" -> card of a function that returns the part called "prefix:…", given what follows the
+            prefix.
+        called_with: how many arguments parts of this kind are called with by position; the others are settings.
+        reserved: keywords of parts that are no settings, as whoever calls the part gives them.
+        shared: settings that every part of this kind takes -> what they do.
     """
 
-    def __init__(self, kind: str, table: Mapping[str, str], *, group: str | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        table: Mapping[str, Part | str],
+        *,
+        group: str | None = None,
+        families: Mapping[str, Part] | None = None,
+        called_with: int = 0,
+        reserved: tuple[str, ...] = (),
+        shared: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind = kind
-        self._table = dict(table)
+        self.called_with, self.reserved = called_with, reserved
+        self.shared: Mapping[str, str] = shared or {}
+        self._table = {name: row if isinstance(row, Part) else Part(row) for name, row in table.items()}
+        self._families = dict(families or {})
         self._group = group
 
     def names(self) -> list[str]:
@@ -62,12 +100,39 @@ class Registry:
         Raises:
             RegistryError: no part has this name (the closest one is suggested), or its package is broken.
         """
+        row, rest = self._row(name)
+        found = load_object(row.path)
+        return found if rest is None else found(rest)
+
+    def card(self, name: str) -> Part:
+        """The card of the part called `name`.
+
+        A part of another package is imported for it: its attributes `source` and `use` count where they are texts, then
+        the first sentence of its documentation; a package that cannot be imported says so instead.
+
+        Raises:
+            RegistryError: no part has this name.
+        """
+        row, _ = self._row(name)
+        return row if row.source and row.use else _described(row)
+
+    def cards(self) -> dict[str, Part]:
+        """Name -> card of all that can be named: ours, those of other packages, and the families."""
+        return {name: self.card(name) for name in (*self.names(), *self._families)}
+
+    def _row(self, name: str) -> tuple[Part, str | None]:
+        """The row of a name, and what follows the prefix where it is that of a family."""
         if name in self._table:
-            return load_object(self._table[name])
+            return self._table[name], None
+        for family, row in self._families.items():
+            prefix = family[: family.index(":") + 1]
+            if name.startswith(prefix):
+                return row, name.removeprefix(prefix)
         plugins = self._plugins()
         if name in plugins:
-            return load_object(plugins[name].value)
-        names = self.names()
+            point = plugins[name]
+            return Part(point.value, f"the package {point.dist.name}" if point.dist is not None else ""), None
+        names = [*self.names(), *self._families]
         raise RegistryError(f"unknown {self.kind} {name!r}; choose one of {', '.join(names)}.{suggest(name, names)}")
 
     def _plugins(self) -> dict[str, EntryPoint]:
@@ -80,3 +145,16 @@ class Registry:
                 )
             found[point.name] = point
         return found
+
+
+def _described(card: Part) -> Part:
+    """A card, completed by what its part says of itself."""
+    try:
+        part = load_object(card.path)
+    except RegistryError as error:
+        return replace(card, source=card.source or "an installed package", use=card.use or f"It is broken: {error}")
+    own = {name: text for name in ("source", "use") if isinstance(text := getattr(part, name, None), str) and text}
+    has_words = inspect.isclass(part) or inspect.isroutine(part)
+    said = " ".join((part.__doc__ or "").strip().partition("\n\n")[0].split()) if has_words else ""
+    told = own.get("use") or said or "Its package does not say when to use it."
+    return replace(card, source=own.get("source") or card.source or "an installed package", use=card.use or told)

@@ -50,7 +50,7 @@ class SearchArguments(TypedDict, total=False):
     space: SpaceOptions | Mapping[str, Any] | Path | str | None
     controller: str | Mapping[str, Any]
     evaluator: str | Mapping[str, Any]
-    criterion: str
+    criterion: str | Mapping[str, Any]
     trials: int
     training: TrainingOptions | Mapping[str, Any] | None
     verdict: VerdictOptions | Mapping[str, Any] | None
@@ -99,7 +99,7 @@ def search(
     space: SpaceOptions | Mapping[str, Any] | Path | str | None = None,
     controller: str | Mapping[str, Any] = "surrogate",
     evaluator: str | Mapping[str, Any] = "inherited",
-    criterion: str = "l2",
+    criterion: str | Mapping[str, Any] = "l2",
     trials: int = 100,
     training: TrainingOptions | Mapping[str, Any] | None = None,
     verdict: VerdictOptions | Mapping[str, Any] | None = None,
@@ -132,10 +132,10 @@ def search(
         space: width choices and exclusions.
         controller: name, or {"name": …, "settings": {…}}.
         evaluator: name, or {"name": …, "settings": {…}}.
-        criterion: ranks channels inside a group.
+        criterion: ranks channels inside a group: name, or {"name": …, "settings": {…}}.
         trials: proposals of the controller.
         training: epochs, lr, batch_size, … of base and final networks.
-        verdict: protocols, seeds, fine_tune_epochs, …; `{"seeds": 0}` skips it.
+        verdict: protocols (each a name or {"name": …, …}), seeds, fine_tune_epochs, …; `{"seeds": 0}` skips it.
         seed: of everything random.
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads while the search runs; None leaves what is set.

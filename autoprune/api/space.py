@@ -79,7 +79,9 @@ class Space:
     def _metrics(self) -> dict[str, CostFunction]:
         return price(self.search_space)
 
-    def slice(self, model: nn.Module, widths: Iterable[int], *, criterion: str = "l1", seed: int = 0) -> nn.Module:
+    def slice(
+        self, model: nn.Module, widths: Iterable[int], *, criterion: str | Mapping[str, Any] = "l1", seed: int = 0
+    ) -> nn.Module:
         """A new network of these widths with inherited weights, the best channels by `criterion`; `model` is only read.
 
         It is of the model's class, or runs the traced graph where only that can be cut (`search_space.form`): with
@@ -88,11 +90,12 @@ class Space:
         Args:
             model: the network that was traced, with any weights.
             widths: member of the space.
-            criterion: ranks channels inside a group.
+            criterion: ranks channels inside a group: a name, or {"name": …, "settings": {…}}.
             seed: of the criterion, where it is random.
 
         Raises:
             SpaceError: the widths are not in the space, or `model` is not the one that was traced.
+            ConfigError: an unknown criterion, or wrong settings.
         """
         ranking = rank_channels(model, self.search_space, criterion, seed=seed)
         return slice_model(self._in_form(model), self.search_space, self.search_space.check(widths), ranking)

@@ -6,7 +6,6 @@ import importlib
 import os
 import platform
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ from typing import Any
 from rich.table import Table
 
 from autoprune._version import __version__
+from autoprune.errors import AutopruneError
 
 _INSTALLED_AS = {"ray": '"ray[tune]"'}
+_FOUND, _MISSING = "found", "not found"
 _PACKAGES = {"torch": "torch", "numpy": "numpy", "optuna": "optuna", "ray": "ray", "fvcore": "fvcore"}
 
 
@@ -48,15 +49,30 @@ def _device() -> tuple[str, str]:
 
 
 def _data() -> tuple[str, str]:
+    from autoprune.data import DATA_SETS
+
+    states = {name: _state(name) for name in DATA_SETS.names()}
     given = os.environ.get("AUTOPRUNE_DATA")
-    if given is None:
-        return "not set; cifar10 and fashion_mnist need it, or a path in the job (digits is embedded)", "–"
-    checks: dict[str, Callable[[Path], bool]] = {
-        "cifar10": lambda root: any((p / "data_batch_1").is_file() for p in (root, root / "cifar-10-batches-py")),
-        "fashion_mnist": lambda root: any(p.is_dir() for p in (root / "FashionMNIST" / "raw", root / "raw")),
-    }
-    found = [name for name, check in checks.items() if check(Path(given))]
-    return f"{given}: {', '.join(found) or 'neither cifar10 nor fashion_mnist found'}", _mark(bool(found))
+    lost = given is not None and not Path(given).is_dir()
+    told = ["not set" if given is None else f"{given} is no folder" if lost else given]
+    told += [
+        f"{state}: {', '.join(name for name, own in states.items() if own == state)}"
+        for state in dict.fromkeys(filter(None, states.values()))
+    ]
+    if _MISSING in states.values():
+        told.append("they need AUTOPRUNE_DATA, or a path in the job")
+    return "; ".join(told), "✗" if lost else "–" if set(states.values()) - {_FOUND, ""} else "✓"
+
+
+def _state(data_set: str) -> str:
+    """What can be said of a data set; nothing where it cannot say itself."""
+    from autoprune.data import is_there
+
+    try:
+        found = is_there(data_set)
+    except AutopruneError as error:
+        return f"broken ({error})"
+    return "" if found is None else _FOUND if found else _MISSING
 
 
 def _runs(path: Path) -> tuple[str, str]:

@@ -157,20 +157,20 @@ def cost(
 
 
 @app.command()
+def parts(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="models, data, metrics, criteria, …")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what a job can name, of every kind or of one: where it comes from and when to use it."""
+    from autoprune.cli.parts import parts_json, parts_tables
+
+    show(parts_json(kind) if as_json else parts_tables(kind))
+
+
+@app.command()
 def controllers(as_json: JsonOption = False) -> None:
-    """List what can propose candidates, where it comes from and when to use it."""
-    from dataclasses import asdict
-
-    from autoprune.controllers.catalogue import SHARED_SETTINGS, entries
-
-    if as_json:
-        show({"controllers": [asdict(entry) for entry in entries()], "settings": dict(SHARED_SETTINGS)})
-        return
-    for entry in entries():
-        typer.echo(f"{entry.name}\n  {entry.use}\n  {entry.source}".rstrip())
-    typer.echo("settings of every controller")
-    for name, meaning in SHARED_SETTINGS.items():
-        typer.echo(f"  {name}: {meaning}")
+    """List what can propose candidates: short for `autoprune parts controllers`."""
+    parts("controllers", as_json)
 
 
 @app.command()

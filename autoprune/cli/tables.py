@@ -10,20 +10,16 @@ from typing import Any, final
 
 import yaml
 from rich.bar import Bar
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from autoprune.api.search import Space
+from autoprune.cli.rows import Rows
 from autoprune.cost.budget.limits import number
 from autoprune.cost.memory.dtypes import MEGABYTE
 from autoprune.cost.params import tensor_sizes
 from autoprune.cost.shares import group_shares, prunable
 from autoprune.errors import ConfigError, suggest
 from autoprune.space.groups import WidthGroup, Widths
-
-_FOLDED = 16
-"""Letters per line of a folded text; narrower is not a table any more."""
 
 
 def space_json(space: Space) -> dict[str, Any]:
@@ -54,7 +50,7 @@ def space_json(space: Space) -> dict[str, Any]:
 
 def space_tables(space: Space) -> list[Any]:
     """What can be cut, what stays and why, notes, and a line with totals."""
-    groups = _Rows("Width groups", ("group", "other layers"), ("width", "choices", "FLOPs", "params"))
+    groups = Rows("Width groups", ("group", "other layers"), ("width", "choices", "FLOPs", "params"))
     for group, share in zip(space.groups, group_shares(space.search_space), strict=True):
         groups.add(
             group.name + _kind(group),
@@ -64,7 +60,7 @@ def space_tables(space: Space) -> list[Any]:
             f"{share['flops']:.1%}",
             f"{share['params']:.1%}",
         )
-    frozen = _Rows("Frozen", ("layer", "reason"), ("channels",))
+    frozen = Rows("Frozen", ("layer", "reason"), ("channels",))
     for part in space.frozen:
         frozen.add(part.name, part.reason, str(part.channels))
     notes = [Text(f"Note: {note}.") for note in space.search_space.notes]
@@ -97,7 +93,7 @@ def cost_tables(space: Space, widths: Widths) -> list[Any]:
     rows, full = _layer_costs(space, widths), space.cost(space.full)
     all_flops = max(1, sum(layer.flops for layer in rows.values()))
     largest = max([1, *(layer.flops for layer in rows.values())])
-    layers = _Rows("Cost by layer", ("layer",), ("FLOPs", "share", "parameters", "output MB"), bar="where FLOPs are")
+    layers = Rows("Cost by layer", ("layer",), ("FLOPs", "share", "parameters", "output MB"), bar="where FLOPs are")
     for name, layer in rows.items():
         share, output = f"{layer.flops / all_flops:.1%}", f"{layer.output_mb:.3g}"
         layers.add(name, f"{layer.flops:,}", share, f"{layer.params:,}", output, bar=Bar(largest, 0, layer.flops))
@@ -158,62 +154,6 @@ def _widths_in(path: Path, space: Space) -> Widths:
     given = [content.get(group.name, group.width) for group in space.groups]
     widths: list[Any] = [w.get("kept") if isinstance(w, dict) else w for w in given]
     return space.search_space.check(widths)
-
-
-@final
-class _Rows:
-    """A table whose texts fold and whose numbers stay whole; a list of records where it would not fit the terminal.
-
-    Args:
-        title: what the rows are.
-        texts: headers of the first columns.
-        numbers: headers of the next ones.
-        bar: header of a last column of bars, which a list leaves out; "" for none.
-    """
-
-    def __init__(self, title: str, texts: tuple[str, ...], numbers: tuple[str, ...], *, bar: str = "") -> None:
-        self._title, self._texts, self._numbers, self._bar = title, texts, numbers, bar
-        self._rows: list[tuple[tuple[str, ...], Bar | None]] = []
-
-    def add(self, *cells: str, bar: Bar | None = None) -> None:
-        """Add a row: one cell for each text and number."""
-        self._rows.append((cells, bar))
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self._table() if self._least_width() <= options.max_width else self._list()
-
-    def _least_width(self) -> int:
-        """Letters below which the table would be crowded: texts fold, numbers break between words at most."""
-        words = [(word for cells, _ in self._rows for word in cells[column].split()) for column in self._number_columns]
-        numbers = [max(map(len, (header, *of))) for header, of in zip(self._numbers, words, strict=True)]
-        columns = len(self._texts) + len(self._numbers) + bool(self._bar)
-        return _FOLDED * len(self._texts) + sum(numbers) + 4 * bool(self._bar) + 3 * columns + 1
-
-    @property
-    def _number_columns(self) -> range:
-        return range(len(self._texts), len(self._texts) + len(self._numbers))
-
-    def _table(self) -> Table:
-        table = Table(title=self._title, title_justify="left")
-        for header in self._texts:
-            table.add_column(header, overflow="fold", min_width=8)
-        for header, column in zip(self._numbers, self._number_columns, strict=True):
-            several_words = any(" " in cells[column] for cells, _ in self._rows)
-            table.add_column(header, justify="right", no_wrap=not several_words)
-        if self._bar:
-            table.add_column(self._bar, min_width=4, max_width=24)
-        for cells, bar in self._rows:
-            table.add_row(*map(Text, cells), *([] if bar is None else [bar]))
-        return table
-
-    def _list(self) -> Text:
-        lines = [Text(self._title, style="italic")]
-        for (first, *rest), _ in self._rows:
-            lines.append(Text(first, style="bold"))
-            texts, numbers = rest[: len(self._texts) - 1], rest[len(self._texts) - 1 :]
-            lines += [Text(f"  {header}: {text}") for header, text in zip(self._texts[1:], texts, strict=True) if text]
-            lines.append(Text("  " + ", ".join(f"{h} {n}" for h, n in zip(self._numbers, numbers, strict=True))))
-        return Text("\n", overflow="fold").join(lines)
 
 
 @final

@@ -20,6 +20,7 @@ from pydantic import (
 
 from autoprune.config.engine import EngineOptions
 from autoprune.config.environment import Reference, expanded, written
+from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
 from autoprune.config.validation import Strict, read_mapping, validated
 from autoprune.errors import suggest
@@ -68,23 +69,13 @@ class TrainingOptions(Strict):
     channels_last: bool = False
 
 
-class _Part(Strict):
-    name: str
-    settings: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-
-class EvaluatorOptions(_Part):
+class EvaluatorOptions(PartOptions):
     """How a candidate is scored; a plain string is its name."""
 
     name: str = "inherited"
 
 
-class ControllerOptions(_Part):
+class ControllerOptions(PartOptions):
     """What proposes candidates; a plain string is its name."""
 
     name: str = "surrogate"
@@ -96,8 +87,10 @@ class SearchOptions(Strict):
     trials: int = Field(100, ge=1, description="proposals of the controller, beside those of the allocations")
     controller: ControllerOptions = ControllerOptions()
     evaluator: EvaluatorOptions = EvaluatorOptions()
-    criterion: str = Field("l2", description="ranks the channels inside a group")
-    allocations: tuple[str, ...] = Field(("global_threshold",), description="one-shot proposals scored first")
+    criterion: NamedPart = Field(NamedPart(name="l2"), description="ranks the channels inside a group")
+    allocations: tuple[NamedPart, ...] = Field(
+        (NamedPart(name="global_threshold"),), description="one-shot proposals scored first"
+    )
     rescore: int = Field(5, ge=1, description="how many of the best are re-scored on all validation data")
     storage: str | None = Field(None, description="Optuna storage URL; None: a journal file in the run directory")
 
@@ -105,7 +98,9 @@ class SearchOptions(Strict):
 class VerdictOptions(Strict):
     """The final comparison with uniform pruning."""
 
-    protocols: tuple[str, ...] = Field(("fine_tune", "scratch_e"), min_length=1, description="the first one decides")
+    protocols: tuple[NamedPart, ...] = Field(
+        (NamedPart(name="fine_tune"), NamedPart(name="scratch_e")), min_length=1, description="the first one decides"
+    )
     seeds: int = Field(3, ge=0, description="final trainings per network and protocol; 0 skips the verdict")
     fine_tune_epochs: int = Field(40, ge=1)
     random_candidates: int = Field(

@@ -1,57 +1,95 @@
-"""Settings by name: checked against a factory's signature before it is called."""
+"""Settings by name: checked against a part's signature before it is called. The one place where keywords are bound."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from autoprune.errors import ConfigError, suggest
+from autoprune.registry import Registry
+
+
+def bind(table: Registry, name: str, settings: Mapping[str, Any]) -> Any:
+    """The part called `name`, with its settings given; it is called with what its kind is called with.
+
+    Raises:
+        RegistryError: no part has this name.
+        ConfigError: a setting that the part does not take (the closest one is suggested), or a missing one.
+    """
+    part = table.get(name)
+    check_settings(
+        part,
+        settings,
+        what=f"{table.kind} {name!r}",
+        called_with=table.called_with,
+        reserved=table.reserved,
+        needs=table.card(name).needs,
+        place=f"the {table.kind}'s settings",
+    )
+    return functools.partial(part, **settings) if settings else part
 
 
 def check_settings(
-    factory: Callable[..., Any],
+    part: object,
     settings: Mapping[str, object],
     *,
     what: str,
-    reserved: set[str],
+    called_with: int = 0,
+    reserved: Collection[str] = (),
+    needs: Mapping[str, str] | None = None,
     place: str = "the controller's settings",
+    noun: str = "setting",
 ) -> None:
-    """Check that every setting is a keyword of `factory` and that none it needs is missing.
+    """Check that every setting is a keyword of a part and that none it needs is missing.
 
     Args:
-        factory: a class or function.
+        part: a class or function; anything that cannot be called has no settings.
         settings: the keywords it is about to be given, besides the reserved ones.
         what: what messages call it, for example "controller 'evolution'".
-        reserved: parameters that are not settings.
+        called_with: how many arguments it is given by position.
+        reserved: keywords that are no settings.
+        needs: missing setting -> how to come by it.
         place: where a missing setting is to be added.
+        noun: what messages call a setting.
 
     Raises:
-        ConfigError: a setting that the factory does not take (the closest one is suggested), or a missing one.
+        ConfigError: a setting that the part does not take (the closest one is suggested), or a missing one.
     """
-    keywords = _keywords(factory)
+    keywords, given, takes_any = _keywords(part, called_with)
     allowed = [name for name in keywords if name not in reserved]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())
     for name in settings:
-        if name not in allowed and not (takes_any and name not in reserved):
-            known = f"its settings are {', '.join(allowed)}" if allowed else "it has no settings"
-            raise ConfigError(f"{what} has no setting {name!r}; {known}.{suggest(name, allowed)}")
-    missing = missing_settings(factory, settings, reserved=reserved)
+        if name not in allowed and not (takes_any and name not in (*given, *reserved)):
+            known = f"its {noun}s are {', '.join(allowed)}" if allowed else f"it has no {noun}s"
+            others = " and what it passes on" if takes_any and allowed else ""
+            raise ConfigError(f"{what} has no {noun} {name!r}; {known}{others}.{suggest(str(name), allowed)}")
+    missing = missing_settings(part, settings, called_with=called_with, reserved=reserved)
     if missing:
-        raise ConfigError(f"{what} needs the setting {missing[0]!r}; add it to {place}")
+        how = (needs or {}).get(missing[0], "")
+        raise ConfigError(f"{what} needs the {noun} {missing[0]!r}{how and ': '}{how}; add it to {place}")
 
 
 def missing_settings(
-    factory: Callable[..., Any], settings: Mapping[str, object], *, reserved: set[str]
+    part: object, settings: Mapping[str, object], *, called_with: int = 0, reserved: Collection[str] = ()
 ) -> tuple[str, ...]:
     """The keywords without a default that `settings` lacks."""
+    keywords, _, _ = _keywords(part, called_with)
     return tuple(
         name
-        for name, parameter in _keywords(factory).items()
+        for name, parameter in keywords.items()
         if parameter.default is inspect.Parameter.empty and name not in settings and name not in reserved
     )
 
 
-def _keywords(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(factory).parameters.values()
-    return {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+def _keywords(part: object, called_with: int) -> tuple[dict[str, inspect.Parameter], list[str], bool]:
+    """What can be given by keyword, what is given by position, and whether any other keyword is taken, too."""
+    if not callable(part):
+        return {}, [], False
+    try:
+        parameters = list(inspect.signature(part).parameters.values())
+    except ValueError:  # a class or function written in C that does not tell
+        return {}, [], True
+    given = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:called_with]
+    named = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    return {p.name: p for p in named if p.name not in given}, given, any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -68,7 +68,7 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"key {where!r} is missing; it has no default"
     if problem["type"] == "model_type":
-        return f"{where}: must hold keys ({', '.join(_keys(model, path))}), got {shown!r}"
+        return f"{where}{': ' * bool(where)}must hold keys ({', '.join(_keys(model, path))}), got {shown!r}"
     text = problem["msg"].removeprefix("Value error, ")
     return f"{where}{': ' * bool(where)}{text[:1].lower()}{text[1:]}, got {shown!r}"
 

@@ -1,4 +1,4 @@
-"""Controllers propose widths; one file per algorithm, one line per controller in the table below."""
+"""Controllers propose widths; one file per algorithm, one card per controller in the table below."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autoprune.registry import Registry
+from autoprune.registry import Part, Registry
 
 if TYPE_CHECKING:
     from autoprune.controllers.base import Controller
@@ -16,23 +16,87 @@ if TYPE_CHECKING:
 CONTROLLERS = Registry(
     "controller",
     {
-        "surrogate": "autoprune.controllers.surrogate:Surrogate",
-        "evolution": "autoprune.controllers.evolution:Evolution",
-        "random": "autoprune.controllers.random_search:RandomSearch",
-        "annealing": "autoprune.controllers.annealing:Annealing",
-        "cmaes": "autoprune.controllers.cmaes:CmaEs",
-        "abc": "autoprune.controllers.bee_colony:BeeColony",
-        "legr": "autoprune.controllers.legr:LeGR",
-        "netadapt": "autoprune.controllers.netadapt:NetAdapt",
-        "autoslim": "autoprune.controllers.autoslim:AutoSlim",
-        "fastnas": "autoprune.controllers.fastnas:FastNAS",
-        "amc": "autoprune.controllers.amc:Amc",
-        "pareto": "autoprune.controllers.pareto:Pareto",
+        "surrogate": Part(
+            "autoprune.controllers.surrogate:Surrogate",
+            "Thompson sampling on a Gaussian process over log widths; this package",
+            "The default: noisy scores, 20 to 500 trials.",
+        ),
+        "evolution": Part(
+            "autoprune.controllers.evolution:Evolution",
+            "Real et al. 2019; variants: MetaPruning (Liu et al. 2019), EagleEye (Li et al. 2020)",
+            "Thousands of cheap trials, where a model of the scores would cost more than it saves.",
+        ),
+        "random": Part(
+            "autoprune.controllers.random_search:RandomSearch",
+            "independent ratios",
+            "The control: what does not beat it has learned nothing.",
+        ),
+        "annealing": Part(
+            "autoprune.controllers.annealing:Annealing",
+            "Kirkpatrick et al. 1983; AutoCompress (Liu et al. 2020)",
+            "One point that moves, a worker or two; a simple second opinion.",
+        ),
+        "cmaes": Part(
+            "autoprune.controllers.cmaes:CmaEs",
+            "Hansen 2016",
+            "Smooth scores with interacting widths, up to about 50 groups and some hundred trials or more.",
+        ),
+        "abc": Part(
+            "autoprune.controllers.bee_colony:BeeColony",
+            "ABCPruner: Lin et al. 2020",
+            "To compare with the paper; several good regions are kept at once.",
+        ),
+        "legr": Part(
+            "autoprune.controllers.legr:LeGR",
+            "LeGR: Chin et al. 2020",
+            "Importances that hold within a layer, not between layers; a family of budgets shares its ranking.",
+        ),
+        "netadapt": Part(
+            "autoprune.controllers.netadapt:NetAdapt",
+            "NetAdapt: Yang et al. 2018",
+            "To compare with the paper; few groups, exact scores. Most of its trials exceed the budget.",
+        ),
+        "autoslim": Part(
+            "autoprune.controllers.autoslim:AutoSlim",
+            "AutoSlim: Yu and Huang 2019",
+            "A supernet or inherited weights give cheap, exact scores. Most of its trials exceed the budget.",
+        ),
+        "fastnas": Part(
+            "autoprune.controllers.fastnas:FastNAS",
+            "FastNAS: NVIDIA Model Optimizer",
+            "Fewest trials where groups hardly interact; its curves serve every budget, but exceed this one.",
+        ),
+        "amc": Part(
+            "autoprune.controllers.amc:Amc",
+            "AMC: He et al. 2018",
+            "To compare with the paper; 400 trials or more, as the agent begins from nothing.",
+        ),
+        "pareto": Part(
+            "autoprune.controllers.pareto:Pareto",
+            "NSGA-II: Deb et al. 2002",
+            "Several budgets or metrics at once: a front, and a winner for each budget.",
+        ),
     },
     group="autoprune.controllers",
+    families={
+        "optuna:SAMPLER": Part(
+            "autoprune.controllers.optuna_sampler:of_optuna",
+            "any sampler of Optuna (Akiba et al. 2019), such as optuna:TPESampler",
+            "You know that sampler, or bring your own: optuna:package.module:Class.",
+        ),
+        "optunahub:PACKAGE:CLASS": Part(
+            "autoprune.controllers.optuna_sampler:of_optunahub",
+            "a sampler of OptunaHub, from a copy of its registry (setting registry)",
+            "Samplers that Optuna does not ship, such as optunahub:samplers/auto_sampler:AutoSampler.",
+        ),
+    },
+    called_with=1,
+    reserved=("seed", "importance", "learned"),
+    shared={
+        "per": "stage, block or model: groups that share one ratio; fewer dimensions for short searches",
+        "trust_region": "a distance of log ratios, such as 0.5: proposals stay that near the best trial, of one budget",
+    },
 )
-
-_OPTUNA, _HUB = "optuna:", "optunahub:"
 
 
 def make_controller(
@@ -87,16 +151,10 @@ def _one(
     name: str, domain: BudgetedSpace, seed: int, settings: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Controller:
     """The controller of this name, given those of the facts about the search that it takes."""
-    from autoprune.config.settings import check_settings
+    from autoprune.config.settings import bind
 
-    if name.startswith((_OPTUNA, _HUB)):
-        from autoprune.controllers.optuna_sampler import OptunaSampler
-
-        kind, _, sampler = name.partition(":")
-        return OptunaSampler(domain, seed=seed, sampler=sampler, settings=settings, hub=f"{kind}:" == _HUB)
-    factory = CONTROLLERS.get(name)
-    check_settings(factory, settings, what=f"controller {name!r}", reserved={"domain", "seed", "importance", "learned"})
+    factory = bind(CONTROLLERS, name, settings)
     takes = inspect.signature(factory).parameters
     taken = {key: fact for key, fact in facts.items() if key in takes and key not in settings}
-    controller: Controller = factory(domain, seed=seed, **taken, **settings)
+    controller: Controller = factory(domain, seed=seed, **taken)
     return controller

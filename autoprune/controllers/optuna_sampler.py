@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import optuna
@@ -26,8 +26,29 @@ from autoprune.errors import ConfigError, RegistryError, blame, suggest
 from autoprune.registry import load_object
 from autoprune.space.groups import Widths
 
+Factory: TypeAlias = Callable[..., Controller]
+"""(domain, *, seed, **settings of the sampler) -> a controller."""
+
 _LARGEST_SEED = 2**32 - 1
 """Samplers hand their seed to numpy's old generator, which takes no larger one."""
+
+
+def of_optuna(sampler: str) -> Factory:
+    """Return the factory of the controller `optuna:SAMPLER`."""
+
+    def build(domain: BudgetedSpace, *, seed: int, **settings: Any) -> Controller:
+        return OptunaSampler(domain, seed=seed, sampler=sampler, settings=settings)
+
+    return build
+
+
+def of_optunahub(sampler: str) -> Factory:
+    """Return the factory of the controller `optunahub:PACKAGE:CLASS`."""
+
+    def build(domain: BudgetedSpace, *, seed: int, **settings: Any) -> Controller:
+        return OptunaSampler(domain, seed=seed, sampler=sampler, settings=settings, hub=True)
+
+    return build
 
 
 @final

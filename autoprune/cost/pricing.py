@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
-from autoprune.config.settings import check_settings, missing_settings
+from autoprune.config.settings import bind, missing_settings
 from autoprune.cost import METRICS
 from autoprune.cost.polynomial import CostFunction
 from autoprune.cost.unpriced import UnpricedError
@@ -14,9 +14,6 @@ from autoprune.space.groups import SearchSpace
 
 MetricSettings: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Metric -> its settings; metrics that are left out have none."""
-
-_HOW = {("latency_ms", "profile"): "`autoprune latency profile MODEL` measures this device and writes one"}
-"""How to come by a setting that has no default."""
 
 
 def make_metric(name: str, space: SearchSpace, settings: Mapping[str, Any]) -> CostFunction:
@@ -27,13 +24,12 @@ def make_metric(name: str, space: SearchSpace, settings: Mapping[str, Any]) -> C
         ConfigError: a setting that it does not take, or of a wrong value.
         UnpricedError: a setting that it needs is missing, or the space lacks what it is computed from.
     """
-    factory = METRICS.get(name)
-    missing = missing_settings(factory, settings, reserved={"space"})
+    missing = missing_settings(METRICS.get(name), settings, called_with=METRICS.called_with)
     if missing:
         raise UnpricedError(_needs(name, missing[0]))
-    check_settings(factory, settings, what=f"metric {name!r}", reserved={"space"})
+    metric = bind(METRICS, name, settings)
     with blame(ConfigError, f"metric {name!r} fails with settings {dict(settings)}", then="Correct its settings."):
-        cost: CostFunction = factory(space, **settings)
+        cost: CostFunction = metric(space)
     return cost
 
 
@@ -66,7 +62,7 @@ def price(
 
 
 def _needs(name: str, setting: str) -> str:
-    how = _HOW.get((name, setting), "")
+    how = METRICS.card(name).needs.get(setting, "")
     return (
         f"metric {name!r} needs the setting {setting!r}{how and ': '}{how}. Give it as "
         f"metrics: {{{name}: {{{setting}: …}}}} in the job, or metrics={{{name!r}: {{{setting!r}: …}}}} in Python"

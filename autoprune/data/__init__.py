@@ -1,18 +1,19 @@
-"""Data sets; one file per data set, one line per data set in the table below.
+"""Data sets; one file per data set, one card per data set in the table below.
 
 A data set is a function that returns `DataSplits`, or anything that `splits_from` understands. Its keyword arguments
-are what a job may set; `path` among them receives the job's path.
+are what a job may set; `path` among them receives the job's path. Beside it may stand `available` (see `is_there`).
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoprune.config.settings import check_settings
 from autoprune.errors import ConfigError, DataError, blame, suggest
-from autoprune.registry import Registry, load_object
+from autoprune.registry import Part, Registry, load_object
 
 if TYPE_CHECKING:  # torch is imported with the first data set, not with the list of their names
     from autoprune.data.base import DataSplits, Split
@@ -20,10 +21,27 @@ if TYPE_CHECKING:  # torch is imported with the first data set, not with the lis
 DATA_SETS = Registry(
     "data set",
     {
-        "digits": "autoprune.data.digits:load",
-        "fashion_mnist": "autoprune.data.fashion_mnist:load",
-        "cifar10": "autoprune.data.cifar10:load",
-        "image_folder": "autoprune.data.image_folder:load",
+        "digits": Part(
+            "autoprune.data.digits:load",
+            "Alpaydin and Kaynak 1998, as scikit-learn ships it",
+            "First steps and tests: nothing to fetch, trained in a minute.",
+        ),
+        "fashion_mnist": Part(
+            "autoprune.data.fashion_mnist:load",
+            "Xiao et al. 2017, arXiv 1708.07747",
+            "Small grey images, when digits is too easy and CIFAR-10 too slow.",
+        ),
+        "cifar10": Part(
+            "autoprune.data.cifar10:load",
+            "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
+            "To compare with the pruning papers, nearly all of which use it.",
+        ),
+        "image_folder": Part(
+            "autoprune.data.image_folder:load",
+            "your own pictures, one folder per class",
+            "Classification of your own that fits into memory.",
+            needs={"path": "the folder with `train` in it, as data.path of a job"},
+        ),
     },
     group="autoprune.data",
 )
@@ -48,12 +66,30 @@ def load_data(name: str, *, path: Path | None = None, arguments: Mapping[str, An
     given = {**(arguments or {}), **({} if path is None else {"path": path})}
     if "path" in given:
         given["path"] = Path(given["path"]).expanduser()
-    _check_arguments(name, loader, given)
+    if not callable(loader):
+        raise ConfigError(f"data set {name!r} must be a function that returns the data, got {type(loader).__name__}")
+    check_settings(
+        loader,
+        given,
+        what=f"data set {name!r}",
+        needs={} if ":" in name else DATA_SETS.card(name).needs,
+        place="data: `path` beside the name, all others in `arguments`",
+        noun="argument",
+    )
     from autoprune.randomness import seeded
 
     with blame(DataError, f"data set {name!r} cannot be loaded", then="Correct its arguments or its code."), seeded(0):
         data = loader(**given)  # what it draws is the same in every run, and the caller's generators stay
     return splits_from(data, name=name)
+
+
+def is_there(name: str) -> bool | None:
+    """Whether the files of a data set are found without a path; None where it does not say.
+
+    A data set says so by a function `available(path: Path | None) -> bool` in the module of its loader.
+    """
+    says = getattr(sys.modules.get(DATA_SETS.get(name).__module__), "available", None)
+    return None if says is None else bool(says(None))
 
 
 def splits_from(data: object, *, name: str = "user data") -> DataSplits:
@@ -129,15 +165,3 @@ def _as_split(source: object, role: str) -> Split:
     # many data sets are sorted by class: after one fixed shuffle the first n are a fair sample
     order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
     return LoaderSplit(Subset(source, order.tolist()))
-
-
-def _check_arguments(name: str, loader: Callable[..., object], given: Mapping[str, Any]) -> None:
-    if not callable(loader):
-        raise ConfigError(f"data set {name!r} must be a function that returns the data, got {type(loader).__name__}")
-    signature = inspect.signature(loader)
-    try:
-        signature.bind(**given)
-    except TypeError as error:
-        hints = (suggest(key, signature.parameters) for key in given if key not in signature.parameters)
-        takes = ", ".join(signature.parameters) or "no arguments"
-        raise ConfigError(f"data set {name!r}: {error}; it takes {takes}.{next(hints, '')}") from error

@@ -14,11 +14,12 @@ import numpy as np
 
 from autoprune.data.arrays import Examples, image_splits
 from autoprune.data.base import Augmentation, DataSplits
-from autoprune.data.files import read_original
+from autoprune.data.files import has_originals, read_original
 from autoprune.errors import DataError
 
 _TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
 _TEST_FILE = "test_batch"
+_FOLDER = "cifar-10-batches-py"
 _VALIDATION = 5_000
 _CLASSES = 10
 
@@ -55,8 +56,13 @@ def load(
     )
 
 
+def available(path: Path | None) -> bool:
+    """Whether all files are there."""
+    return has_originals(path, folder=_FOLDER, files=(*_TRAIN_FILES, _TEST_FILE))
+
+
 def _read(path: Path | None, file: str) -> Examples:
-    raw = read_original("cifar10", path, folder="cifar-10-batches-py", file=file)
+    raw = read_original("cifar10", path, folder=_FOLDER, file=file)
     try:
         content = _ArrayUnpickler(io.BytesIO(raw), encoding="bytes").load()
         images = np.asarray(content[b"data"], dtype=np.uint8).reshape(-1, 3, 32, 32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -31,3 +33,8 @@ def load() -> DataSplits:
         classes=10,
         augmentation=Augmentation(pad=2, flip=False),
     )
+
+
+def available(path: Path | None) -> bool:
+    """They come with scikit-learn."""
+    return True

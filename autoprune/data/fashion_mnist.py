@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from autoprune.data.arrays import Examples, image_splits
 from autoprune.data.base import Augmentation, DataSplits
-from autoprune.data.files import read_original
+from autoprune.data.files import has_originals, read_original
 from autoprune.errors import DataError
 
+_FOLDER = "FashionMNIST/raw"
+_IMAGES, _LABELS = "{part}-images-idx3-ubyte", "{part}-labels-idx1-ubyte"
+_TRAIN, _TEST = "train", "t10k"
 _VALIDATION = 6_000
 _UNSIGNED_BYTE = 8  # type code of the IDX format
 
@@ -37,25 +40,31 @@ def load(
         DataError: a file is missing or is not in the IDX format.
         ConfigError: a limit is below 1.
     """
-    train, validation = _read(path, "train").hold_out(_VALIDATION)
+    train, validation = _read(path, _TRAIN).hold_out(_VALIDATION)
     return image_splits(
         "fashion_mnist",
         train=train.first(train_limit),
         validation=validation.first(validation_limit),
-        test=_read(path, "t10k").stratified().first(test_limit),
+        test=_read(path, _TEST).stratified().first(test_limit),
         classes=10,
         augmentation=Augmentation(pad=3, flip=True),
     )
 
 
+def available(path: Path | None) -> bool:
+    """Whether all files are there."""
+    files = [file.format(part=part) for part in (_TRAIN, _TEST) for file in (_IMAGES, _LABELS)]
+    return has_originals(path, folder=_FOLDER, files=files)
+
+
 def _read(path: Path | None, part: str) -> Examples:
-    images = _read_idx(path, f"{part}-images-idx3-ubyte", dimensions=3)
-    labels = _read_idx(path, f"{part}-labels-idx1-ubyte", dimensions=1)
+    images = _read_idx(path, _IMAGES.format(part=part), dimensions=3)
+    labels = _read_idx(path, _LABELS.format(part=part), dimensions=1)
     return Examples(images[:, None], labels.astype(np.int64))
 
 
 def _read_idx(path: Path | None, file: str, *, dimensions: int) -> NDArray[Any]:
-    raw = read_original("fashion_mnist", path, folder="FashionMNIST/raw", file=file)
+    raw = read_original("fashion_mnist", path, folder=_FOLDER, file=file)
     header = 4 * (1 + dimensions)
     if raw[:4] == bytes((0, 0, _UNSIGNED_BYTE, dimensions)) and len(raw) >= header:
         shape = struct.unpack(f">{dimensions}I", raw[4:header])

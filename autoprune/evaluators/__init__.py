@@ -1,12 +1,21 @@
-"""Evaluators turn widths into a score; one file per evaluator, one line per evaluator in the table below."""
+"""Evaluators turn widths into a score; one file per evaluator, one card per evaluator in the table below."""
 
-from autoprune.registry import Registry
+from autoprune.registry import Part, Registry
 
 EVALUATORS = Registry(
     "evaluator",
     {
-        "inherited": "autoprune.evaluators.inherited:Inherited",
-        "scratch": "autoprune.evaluators.scratch:Scratch",
+        "inherited": Part(
+            "autoprune.evaluators.inherited:Inherited",
+            "EagleEye: Li et al. 2020, arXiv 2007.02491, section 3.3",
+            "The default: seconds per candidate, hundreds of trials.",
+        ),
+        "scratch": Part(
+            "autoprune.evaluators.scratch:Scratch",
+            "a short training from fresh weights; why: Liu et al. 2019, arXiv 1810.05270",
+            "The widths alone are to be judged, and each trial may cost a training.",
+        ),
     },
     group="autoprune.evaluators",
+    called_with=1,
 )

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, final
 
 from torch import nn
 
-from autoprune.config.settings import check_settings
+from autoprune.config.settings import bind
 from autoprune.errors import ConfigError
 from autoprune.evaluators import EVALUATORS
 from autoprune.randomness import seeded
@@ -129,10 +129,9 @@ def make_evaluator(name: str, factory: CandidateFactory, settings: Mapping[str, 
         RegistryError: unknown name.
         ConfigError: a setting that the evaluator does not have, or a value out of range.
     """
-    check_evaluator(name, settings)
-    return Guarded(name, EVALUATORS.get(name)(factory, **settings), factory)
+    return Guarded(name, bind(EVALUATORS, name, settings)(factory), factory)
 
 
 def check_evaluator(name: str, settings: Mapping[str, Any]) -> None:
-    """Check name and settings before anything is built; raises what `make_evaluator` raises."""
-    check_settings(EVALUATORS.get(name), settings, what=f"evaluator {name!r}", reserved={"factory"})
+    """Check name and names of settings before anything is built; raises what `make_evaluator` raises."""
+    bind(EVALUATORS, name, settings)

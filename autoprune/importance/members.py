@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import EvaluationError
+from autoprune.config.parts import ChosenPart, NamedPart
+from autoprune.config.settings import bind
+from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.importance import CRITERIA
 from autoprune.space.cutting.slicing import Ranking, check_model, tensor_of
 from autoprune.space.groups import AxisLayout, BoolArray, FloatArray, SearchSpace
@@ -35,21 +37,31 @@ class GroupTensors:
 
 
 Criterion: TypeAlias = Callable[[GroupTensors, np.random.Generator], Tensor]
-"""(tensors of a group, random generator) -> (width,) importance, at least 0; the tensors are only read."""
+"""(tensors of a group, random generator) -> (width,) importance, at least 0; the tensors are only read. Keywords after
+these two are its settings."""
 
 
-def channel_scores(model: nn.Module, space: SearchSpace, criterion: str, *, seed: int = 0) -> list[FloatArray]:
+def channel_scores(model: nn.Module, space: SearchSpace, criterion: ChosenPart, *, seed: int = 0) -> list[FloatArray]:
     """Score every channel of every group, each tied set by itself; the model is only read.
+
+    Args:
+        model: the network that was traced.
+        space: its space.
+        criterion: a name, or {"name": …, "settings": {…}}.
+        seed: of the criterion, where it is random.
 
     Returns:
         Per group (slots,) scores; a slot is a channel. A block that can be left out has the score 1.
 
     Raises:
         RegistryError: no such criterion.
+        ConfigError: a setting that it does not have, or it fails.
         SpaceError: the model is not the one that was traced.
         EvaluationError: the criterion gave a wrong shape or something that is not a finite number.
     """
-    score: Criterion = CRITERIA.get(criterion)
+    chosen = NamedPart.of(criterion, "criterion")
+    score: Criterion = bind(CRITERIA, chosen.name, chosen.settings)
+    what = f"criterion {chosen.label!r}"
     check_model(model, space)
     rng = np.random.default_rng(seed)
     scores = []
@@ -59,11 +71,12 @@ def channel_scores(model: nn.Module, space: SearchSpace, criterion: str, *, seed
             continue
         of_sets = []
         for number, (_, width) in enumerate(set_ranges(group)):
-            with torch.no_grad():
+            failing = blame(ConfigError, f"{what} fails", then="Correct its settings or its code.")
+            with failing, torch.no_grad():
                 values = score(group_tensors(model, space, index, number), rng).double().cpu().numpy()
             if values.shape != (width,) or not np.isfinite(values).all():
                 raise EvaluationError(
-                    f"criterion {criterion!r} must give {width} finite numbers for group {group.name!r}, got shape "
+                    f"{what} must give {width} finite numbers for group {group.name!r}, got shape "
                     f"{values.shape}; weights that are not finite cause this: check the base network"
                 )
             of_sets.append(values)
@@ -71,7 +84,7 @@ def channel_scores(model: nn.Module, space: SearchSpace, criterion: str, *, seed
     return scores
 
 
-def rank_channels(model: nn.Module, space: SearchSpace, criterion: str, *, seed: int = 0) -> Ranking:
+def rank_channels(model: nn.Module, space: SearchSpace, criterion: ChosenPart, *, seed: int = 0) -> Ranking:
     """Sort the channels of every group once, most important first."""
     return ranking_of(space, channel_scores(model, space, criterion, seed=seed))
 

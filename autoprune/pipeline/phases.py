@@ -37,6 +37,7 @@ from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
 from autoprune.texts import score_text
 from autoprune.training.integrity import Snapshot
+from autoprune.training.protocols import make_protocol
 from autoprune.trials.ledger import Ledger, Notebook, open_storage
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.trials.selection import Posterior, probability_better, shortlist, smooth
@@ -284,7 +285,7 @@ class _Run:
         limits = self._domain.budget.limits
         return judge(
             finals,
-            protocols=self._job.verdict.protocols,
+            protocols={chosen.label: make_protocol(chosen).told for chosen in self._job.verdict.protocols},
             budget_text=" and ".join(f"{x.percent:.3g} % of {names.get(x.metric, x.metric)}" for x in limits),
             unit=self._task.unit,
             identical=[arm.name for arm in compared[1:] if arm.widths == compared[0].widths],

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, final
 
@@ -17,11 +19,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.allocation import ALLOCATIONS
 from autoprune.config.job import Job
+from autoprune.config.parts import PartOptions
+from autoprune.config.settings import bind
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.latency.profile_files import profile_fingerprint
 from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
+from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
@@ -36,8 +41,8 @@ from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import verify
 from autoprune.tasks.base import Task
 from autoprune.tasks.classification import ClassificationTask
-from autoprune.training import PROTOCOLS
 from autoprune.training.integrity import Snapshot, check_finite
+from autoprune.training.protocols import make_protocol
 from autoprune.trials.ledger import open_storage
 from autoprune.verdict.baselines import plan
 
@@ -168,12 +173,13 @@ def prepare_family(run_inputs: RunInputs) -> tuple[Prepared, ...]:
         AutopruneError: as for `prepare`, for any of the budgets.
     """
     job, task = run_inputs.job, run_inputs.task
-    _check_names(job)
-    if not task.trains and (not run_inputs.trained or job.verdict.seeds or job.search.evaluator.name == "scratch"):
+    _check_parts(job)
+    evaluator_trains = EVALUATORS.get(job.search.evaluator.name).kind == "training"
+    if not task.trains and (not run_inputs.trained or job.verdict.seeds or evaluator_trains):
         raise ConfigError(
             "this job trains networks (the base network, the evaluator or the verdict), but there is no train_func: "
-            "pass train_func(model, epochs, seed), or set verdict seeds to 0, the evaluator to 'inherited' and give "
-            "a trained model"
+            "pass train_func(model, epochs, seed), or set verdict seeds to 0, choose an evaluator that does not train "
+            "(the default does not) and give a trained model"
         )
     check_finite(run_inputs.model)
     given = Snapshot(run_inputs.model)
@@ -249,13 +255,27 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_names(job: Job) -> None:
-    CRITERIA.get(job.search.criterion)
-    for name in job.search.allocations:
-        ALLOCATIONS.get(name)
-    for name in job.verdict.protocols:
-        PROTOCOLS.get(name)
+def _check_parts(job: Job) -> None:
+    """Every name and the names of all settings; their values show when the parts are built (see `_rehearse`)."""
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
+    bind(CRITERIA, job.search.criterion.name, job.search.criterion.settings)
+    for allocation in job.search.allocations:
+        bind(ALLOCATIONS, allocation.name, allocation.settings)
+    for protocol in job.verdict.protocols:
+        _try_protocol(protocol, job)
+
+
+def _try_protocol(options: PartOptions, job: Job) -> None:
+    protocol = make_protocol(options)
+    failing = blame(ConfigError, f"protocol {options.label!r} fails", then="Correct its settings or its code.")
+    with failing:
+        epochs = protocol.epochs(job.training.epochs, job.verdict.fine_tune_epochs, 2.0)
+        lr = protocol.lr(job.training.lr)
+    if not isinstance(epochs, Integral) or epochs < 0 or not isinstance(lr, Real) or not 0 < lr < math.inf:
+        raise ConfigError(
+            f"protocol {options.label!r} gives {epochs!r} epochs at the learning rate {lr!r}; it must give a whole "
+            f"number of at least 0, and a number above 0. Correct its settings or its code"
+        )
 
 
 def _rehearse(prepared: Prepared) -> None:

@@ -19,6 +19,9 @@ from autoprune.trials.run_directory import RunDirectory
 _PACKAGES = ("autoprune", "torch", "numpy", "scipy", "optuna", "ray", "scikit-learn", "fvcore")
 
 
+_ABSENT = object()
+
+
 def provenance() -> dict[str, Any]:
     """The date, the versions and the machine that a run begins with."""
     return {
@@ -40,9 +43,9 @@ def changes(directory: RunDirectory, job: Job) -> str:
     texts = ((directory / "job.yaml").read_text(), job.text)
     before, after = (dict(flat(masked(yaml.safe_load(text), references=False))) for text in texts)
     changed = [
-        f"{key}: {before[key]} before, {after[key]} now"
-        for key in before
-        if after.get(key, before[key]) != before[key] and not key.startswith("engine.")
+        f"{key}: {before.get(key, '–')} before, {after.get(key, '–')} now"
+        for key in {**before, **after}
+        if before.get(key, _ABSENT) != after.get(key, _ABSENT) and not key.startswith("engine.")
     ]
     taken = [name for name in variables(yaml.safe_load(texts[1])) if not is_withheld(name)]
     if taken and not changed:

@@ -1,13 +1,28 @@
-"""Training: the loop, the tasks, and the protocols of final networks, one line per protocol in the table below."""
+"""Training: the loop, and the protocols of final networks, one card per protocol in the table below.
 
-from autoprune.registry import Registry
+A protocol is made as `protocol(**settings) -> Protocol`; a `Protocol` itself is one without settings.
+"""
+
+from autoprune.registry import Part, Registry
 
 PROTOCOLS = Registry(
     "protocol",
     {
-        "fine_tune": "autoprune.training.protocols:FINE_TUNE",
-        "scratch_e": "autoprune.training.protocols:SCRATCH_E",
-        "scratch_b": "autoprune.training.protocols:SCRATCH_B",
+        "fine_tune": Part(
+            "autoprune.training.protocols:fine_tune",
+            "Li et al. 2017, arXiv 1608.08710, section 3.4; learning rate: Wang et al. 2023, arXiv 2301.05219",
+            "What practice does: the inherited weights are trained on.",
+        ),
+        "scratch_e": Part(
+            "autoprune.training.protocols:scratch_e",
+            "Scratch-E: Liu et al. 2019, Rethinking the Value of Network Pruning, arXiv 1810.05270, section 3",
+            "Are the widths themselves better? Fresh weights, as many epochs as the base network.",
+        ),
+        "scratch_b": Part(
+            "autoprune.training.protocols:scratch_b",
+            "Scratch-B: Liu et al. 2019, Rethinking the Value of Network Pruning, arXiv 1810.05270, section 3",
+            "As scratch_e, with as much computation as the base network had: longer for smaller networks.",
+        ),
     },
     group="autoprune.protocols",
 )

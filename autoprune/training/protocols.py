@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import nn
 
+from autoprune.config.parts import PartOptions
+from autoprune.config.settings import bind
+from autoprune.errors import ConfigError, blame
 from autoprune.randomness import seeded
-
-_LONGEST = 2.0  # section 3: Scratch-B at most doubles the epochs
+from autoprune.training import PROTOCOLS
 
 
 @final
@@ -23,37 +26,81 @@ class Protocol:
         inherits: whether it starts from the weights of the full network, or from fresh ones (see `reinitialise`).
         epochs: (epochs of the base network, epochs set for fine-tuning, FLOPs of base / pruned) -> epochs.
         lr: learning rate of the base network -> learning rate.
+        told: how a sentence says it, for example "fine-tuned".
     """
 
     inherits: bool
     epochs: Callable[[int, int, float], int]
     lr: Callable[[float], float]
+    told: str = ""
 
 
-def _same(lr: float) -> float:
-    return lr
+def fine_tune(*, lr_share: float = 0.1) -> Protocol:
+    """Train the inherited weights on, for as many epochs as the job says.
+
+    Args:
+        lr_share: learning rate, as a share of the base network's; the hundredth of Li et al. favours training from
+            scratch (Wang et al. 2023, Why is the State of Neural Network Pruning so Confusing).
+
+    Raises:
+        ConfigError: a share that is no number above 0.
+    """
+    _check("fine_tune", "lr_share", lr_share, least=0)
+    return Protocol(
+        inherits=True, epochs=lambda base, fine_tune, ratio: fine_tune, lr=lambda lr: lr_share * lr, told="fine-tuned"
+    )
 
 
-def _lower(lr: float) -> float:
-    """A tenth; the paper's hundredth favours scratch (Wang et al. 2023, Why is the State of Pruning so Confusing)."""
-    return 0.1 * lr
+def scratch_e() -> Protocol:
+    """Scratch-E: fresh weights, trained exactly as the base network."""
+    return Protocol(
+        inherits=False, epochs=lambda base, fine_tune, ratio: base, lr=lambda lr: lr, told="trained from scratch"
+    )
 
 
-def _fine_tune_epochs(base: int, fine_tune: int, flops_ratio: float) -> int:
-    return fine_tune
+def scratch_b(*, longest: float = 2.0) -> Protocol:
+    """Scratch-B: fresh weights, trained with as much computation as the base network.
+
+    Args:
+        longest: at most so many times the epochs of the base network; twice in section 3 of the paper.
+
+    Raises:
+        ConfigError: less than 1.
+    """
+    _check("scratch_b", "longest", longest, least=1)
+    return Protocol(
+        inherits=False,
+        epochs=lambda base, fine_tune, ratio: int(base * min(max(ratio, 1.0), longest)),
+        lr=lambda lr: lr,
+        told="trained from scratch at equal compute",
+    )
 
 
-def _base_epochs(base: int, fine_tune: int, flops_ratio: float) -> int:
-    return base
+def make_protocol(options: PartOptions) -> Protocol:
+    """Build a protocol by name; of one with settings, `told` names them.
+
+    Raises:
+        RegistryError: no protocol has this name.
+        ConfigError: a setting that it does not have, or of a wrong value; or something else than a protocol.
+    """
+    part = bind(PROTOCOLS, options.name, options.settings)
+    what = f"protocol {options.label!r}"
+    with blame(ConfigError, f"{what} cannot be made", then="Correct its settings or its code."):
+        made = part if isinstance(part, Protocol) else part()
+    if not isinstance(made, Protocol):
+        raise ConfigError(
+            f"{what} gives a {type(made).__name__}; it must be a Protocol, or a function that returns one"
+        )
+    told = made.told or f"trained by {options.name}"
+    return replace(made, told=f"{told} with {options.told}" if options.settings else told)
 
 
-def _equal_budget_epochs(base: int, fine_tune: int, flops_ratio: float) -> int:
-    return int(base * min(max(flops_ratio, 1.0), _LONGEST))
-
-
-FINE_TUNE = Protocol(inherits=True, epochs=_fine_tune_epochs, lr=_lower)
-SCRATCH_E = Protocol(inherits=False, epochs=_base_epochs, lr=_same)
-SCRATCH_B = Protocol(inherits=False, epochs=_equal_budget_epochs, lr=_same)
+def _check(protocol: str, setting: str, value: object, *, least: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < math.inf or not value:
+        raise ConfigError(
+            f"protocol {protocol!r}: {setting} must be a number {f'of at least {least}' if least else 'above 0'}, "
+            f"got {value!r}"
+        )
 
 
 def reinitialise(model: nn.Module, *, seed: int) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from autoprune.allocation import ALLOCATIONS
+from autoprune.config.parts import ChosenPart, NamedPart
+from autoprune.config.settings import bind
 from autoprune.controllers.base import Trial
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.errors import BudgetError
+from autoprune.errors import BudgetError, ConfigError, blame
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.trials.selection import median_trial
 from autoprune.verdict.record import Arm
@@ -24,28 +26,36 @@ def plan(
     domain: BudgetedSpace,
     scores: Sequence[FloatArray],
     *,
-    allocations: Sequence[str],
+    allocations: Sequence[ChosenPart],
     random_candidates: int,
     seed: int,
 ) -> list[tuple[str, Widths]]:
     """What every search scores first, as (origin, widths): both uniforms, the allocations, random widths.
 
+    The origin of an allocation is its label (`PartOptions.label`).
     `uniform_inner` is left out where the budget cannot be reached with full residual groups.
 
     Args:
         domain: space and budget.
         scores: per group, importance of each channel.
-        allocations: names of one-shot rules.
+        allocations: one-shot rules, by name or with settings.
         random_candidates: how many random width vectors.
         seed: of the random widths.
+
+    Raises:
+        RegistryError: no allocation has this name.
+        ConfigError: a setting that it does not have, or it fails.
     """
     proposals: list[tuple[str, Widths]] = []
-    for name in dict.fromkeys((*UNIFORM, *allocations)):
-        rule = ALLOCATIONS.get(name)
+    named = [NamedPart.of(given, "allocations") for given in (*UNIFORM, *allocations)]
+    for label, part in {part.label: part for part in named}.items():
+        rule = bind(ALLOCATIONS, part.name, part.settings)
+        failing = blame(ConfigError, f"allocation {label!r} fails", then="Correct its settings or its code.")
         try:
-            proposals.append((name, rule(domain, scores)))
+            with failing:
+                proposals.append((label, rule(domain, scores)))
         except BudgetError:
-            if name != "uniform_inner":
+            if label != "uniform_inner":
                 raise
     rng = np.random.default_rng([seed, 1])
     rows = domain.sample(random_candidates, rng)

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.torch import save
 from torch import nn
 
+from autoprune.config.parts import PartOptions
 from autoprune.cost.flops import flops
 from autoprune.engines.base import Engine, Failure
 from autoprune.errors import EvaluationError
@@ -20,8 +21,7 @@ from autoprune.evaluators.trained import train_and_score
 from autoprune.files import write_whole
 from autoprune.space.groups import Widths
 from autoprune.texts import last_line
-from autoprune.training import PROTOCOLS
-from autoprune.training.protocols import Protocol, reinitialise
+from autoprune.training.protocols import make_protocol, reinitialise
 from autoprune.training.watch import Watch
 from autoprune.trials.ledger import Notebook
 from autoprune.verdict.record import Arm, FinalTraining
@@ -33,14 +33,14 @@ class FinalPlan:
     """How the final networks are trained.
 
     Attributes:
-        protocols: names, the deciding one first.
+        protocols: the deciding one first.
         seeds: trainings per arm and protocol.
         fine_tune_epochs: for protocols that start from inherited weights.
         base_lr: learning rate of the base network.
         seed: first seed; the same seeds serve every arm, so that differences are paired.
     """
 
-    protocols: tuple[str, ...]
+    protocols: tuple[PartOptions, ...]
     seeds: int
     fine_tune_epochs: int
     base_lr: float
@@ -54,7 +54,7 @@ class PlannedFinal:
 
     Attributes:
         widths: of the network.
-        protocol: name.
+        protocol: by which it is trained.
         seed: of everything random.
         fine_tune_epochs: for protocols that start from inherited weights.
         base_lr: learning rate of the base network.
@@ -62,7 +62,7 @@ class PlannedFinal:
     """
 
     widths: Widths
-    protocol: str
+    protocol: PartOptions
     seed: int
     fine_tune_epochs: int
     base_lr: float
@@ -71,7 +71,7 @@ class PlannedFinal:
     @property
     def key(self) -> str:
         """Names it in the notebook."""
-        return f"{self.protocol}/{self.seed}/{'-'.join(map(str, self.widths))}"
+        return f"{self.protocol.label}/{self.seed}/{'-'.join(map(str, self.widths))}"
 
 
 @final
@@ -140,13 +140,13 @@ def train_finals(
         served = [arm for arm, piece in rows if piece.key == done.key]
         kept = ("epochs", "seconds", "as_trained", "noise")
         record = {name: getattr(trained, name) for name in kept} | {"arm": served[0].name}
-        notebook.write(done.key, trained.score, record | {"protocol": done.protocol, "seed": done.seed})
+        notebook.write(done.key, trained.score, record | {"protocol": done.protocol.label, "seed": done.seed})
         known[done.key] = record | {"score": trained.score}
         for arm in served:
             on_final(_final(arm, done, known[done.key]))
     for failed, error in failures:
         raise EvaluationError(
-            f"a final training failed ({failed.protocol}, seed {failed.seed}, widths {failed.widths}): "
+            f"a final training failed ({failed.protocol.label}, seed {failed.seed}, widths {failed.widths}): "
             f"{last_line(error)}; {len(failures)} of {len(missing)} failed, the others are kept: resume the run"
         )
     return [_final(arm, piece, known[piece.key]) for arm, piece in rows]
@@ -159,7 +159,7 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         EvaluationError: the training diverged.
     """
     started = time.perf_counter()
-    protocol: Protocol = PROTOCOLS.get(piece.protocol)
+    protocol = make_protocol(piece.protocol)
     network = factory.candidate(piece.widths)
     if not protocol.inherits:
         reinitialise(network, seed=piece.seed)
@@ -191,11 +191,11 @@ def _bytes_of(network: nn.Module) -> bytes:
     return bytes(save(tensors))
 
 
-def _pairs(plan: FinalPlan) -> list[tuple[str, int]]:
+def _pairs(plan: FinalPlan) -> list[tuple[PartOptions, int]]:
     return [(protocol, seed) for protocol in plan.protocols for seed in range(plan.seed, plan.seed + plan.seeds)]
 
 
-def _piece(arm: Arm, protocol: str, seed: int, plan: FinalPlan) -> PlannedFinal:
+def _piece(arm: Arm, protocol: PartOptions, seed: int, plan: FinalPlan) -> PlannedFinal:
     kept = arm.name == "winner" and (protocol, seed) == (plan.protocols[0], plan.seed)
     return PlannedFinal(arm.widths, protocol, seed, plan.fine_tune_epochs, plan.base_lr, kept)
 
@@ -203,4 +203,4 @@ def _piece(arm: Arm, protocol: str, seed: int, plan: FinalPlan) -> PlannedFinal:
 def _final(arm: Arm, piece: PlannedFinal, known: Mapping[str, Any]) -> FinalTraining:
     seconds, score = float(known["seconds"]), float(known["score"])
     about = (known["as_trained"], known["noise"])
-    return FinalTraining(arm.name, piece.protocol, piece.seed, known["epochs"], score, seconds, *about)
+    return FinalTraining(arm.name, piece.protocol.label, piece.seed, known["epochs"], score, seconds, *about)

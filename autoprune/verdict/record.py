@@ -67,7 +67,7 @@ class Comparison:
     """Winner against the better uniform network under one protocol, paired by seed.
 
     Attributes:
-        protocol: "fine_tune", "scratch_e", ….
+        protocol: its label (`PartOptions.label`): "fine_tune", "fine_tune(lr_share=0.01)", ….
         rival: the uniform arm with the higher mean.
         difference: mean of winner minus rival over the seeds.
         low, high: 95 % confidence interval of the difference (paired t).

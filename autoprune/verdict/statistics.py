@@ -13,12 +13,6 @@ from autoprune.verdict.record import Comparison, Conclusion, FinalTraining, Verd
 
 UNIFORM_ARMS = ("uniform_all", "uniform_inner")
 
-_HOW = {
-    "fine_tune": "fine-tuned",
-    "scratch_e": "trained from scratch",
-    "scratch_b": "trained from scratch at equal compute",
-    "rewind": "rewound and retrained",
-}
 _THAN = {"better": "better than", "worse": "worse than", "not distinguishable": "not distinguishable from"}
 
 
@@ -73,7 +67,7 @@ def better_uniform(finals: Sequence[FinalTraining], protocol: str) -> str:
 def judge(
     finals: Sequence[FinalTraining],
     *,
-    protocols: Sequence[str],
+    protocols: Mapping[str, str],
     budget_text: str,
     unit: str,
     identical: Sequence[str] = (),
@@ -86,7 +80,7 @@ def judge(
 
     Args:
         finals: every final training.
-        protocols: in order of weight.
+        protocols: label -> how a sentence says it ("fine-tuned"), in order of weight.
         budget_text: completes "At …", for example "50 % of the FLOPs".
         unit: of every score, "%" or "".
         identical: uniform arms whose widths are the winner's.
@@ -94,7 +88,7 @@ def judge(
     """
     comparisons = tuple(found for protocol in protocols if (found := _compare(finals, protocol)) is not None)
     missing = [protocol for protocol in protocols if protocol not in {c.protocol for c in comparisons}]
-    clauses = [_clause(comparison, comparisons[0], unit) for comparison in comparisons]
+    clauses = [_clause(comparison, comparisons[0], unit, protocols[comparison.protocol]) for comparison in comparisons]
     if missing:
         clauses.append(f"no seed to compare winner and uniform pruning by: {', '.join(missing)}")
     if not comparisons:
@@ -129,8 +123,7 @@ def _by_seed(finals: Sequence[FinalTraining], protocol: str, arm: str) -> Mappin
     return {final.seed: final.score for final in finals if final.protocol == protocol and final.arm == arm}
 
 
-def _clause(comparison: Comparison, first: Comparison, unit: str) -> str:
-    how = _HOW.get(comparison.protocol, f"trained by {comparison.protocol}")
+def _clause(comparison: Comparison, first: Comparison, unit: str, how: str) -> str:
     difference, interval = signed(comparison.difference, unit), "no interval"
     if math.isfinite(comparison.low):
         interval = f"{signed(comparison.low, unit)} to {signed(comparison.high, unit)}"

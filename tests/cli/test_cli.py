@@ -18,6 +18,7 @@ from tiny import write_job
 
 from autoprune import load
 from autoprune.cli import main as cli
+from autoprune.cli.parts import KINDS
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 Run = Callable[..., tuple[int, str, str]]
@@ -121,6 +122,38 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown setting": (
         {"search.evaluator": {"name": "inherited", "settings": {"calibration_batchs": 3}}},
         "Did you mean 'calibration_batches'",
+    ),
+    "a criterion without settings": (
+        {"search.criterion": {"name": "l2", "settings": {"power": 2}}},
+        "criterion 'l2' has no setting 'power'; it has no settings",
+    ),
+    "a setting of a criterion that is no mapping": (
+        {"search.criterion": {"name": "l2", "settings": 2}},
+        r"search\.criterion\.settings: .*valid dictionary, got 2",
+    ),
+    "a misspelt part": (
+        {"search.criterion": {"nme": "l2"}},
+        r"unknown key 'search\.criterion\.nme'\. Did you mean 'name'",
+    ),
+    "unknown setting of an allocation": (
+        {"search.allocations": ["uniform_all", {"name": "global_threshold", "settings": {"normalize": "l2"}}]},
+        "allocation 'global_threshold' has no setting 'normalize'.* Did you mean 'normalise'",
+    ),
+    "wrong setting of an allocation": (
+        {"search.allocations": [{"name": "global_threshold", "settings": {"normalise": "meen"}}]},
+        "normalise cannot be 'meen'.* Did you mean 'mean'",
+    ),
+    "a list as a text": (
+        {"search.allocations": [{"name": "global_threshold", "settings": {"normalise": ["mean"]}}]},
+        r"normalise=\['mean'\]\)' fails: TypeError.* Correct its settings",
+    ),
+    "unknown setting of a protocol": (
+        {"verdict.protocols": [{"name": "fine_tune", "settings": {"lr": 0.1}}]},
+        "protocol 'fine_tune' has no setting 'lr'; its settings are lr_share",
+    ),
+    "wrong setting of a protocol": (
+        {"verdict.protocols": ["fine_tune", {"name": "scratch_b", "settings": {"longest": "two"}}]},
+        "protocol 'scratch_b': longest must be a number of at least 1, got 'two'",
     ),
     "unknown metric": ({"constraints": {"flop": "50%"}}, "Did you mean 'flops'"),
     "unknown device": ({"device": "tpu"}, "allowed: auto, cpu, cuda"),
@@ -347,9 +380,42 @@ def test_the_layers_add_up_to_the_totals(run: Run) -> None:
 def test_the_controllers_are_listed(run: Run) -> None:
     code, out, _ = run("controllers")
     assert code == 0
-    assert {"surrogate", "random"} <= set(out.splitlines())
+    assert {"surrogate", "random", "optuna:SAMPLER"} <= set(out.split())
+    assert out == run("parts", "controllers")[1] == run("parts", "controller")[1]
     found = json.loads(run("controllers", "--json")[1])
     assert {"name", "source", "use"} == set(found["controllers"][0])
+    assert set(found["settings"]) == {"per", "trust_region"}
+
+
+def test_parts_of_every_kind_are_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = json.loads(run("parts", "--json")[1])
+    assert list(listed) == list(KINDS)
+    for columns in ("160", "40"):
+        monkeypatch.setenv("COLUMNS", columns)
+        code, out, _ = run("parts")
+        assert code == 0
+        assert {row["name"] for rows in listed.values() for row in rows} <= set(out.split())
+    assert_one_clear_error(*run("parts", "criterions"), "unknown kind of part 'criterions'.*Did you mean 'criterion'")
+
+
+def test_doctor_asks_every_data_set(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(data: Path | None) -> str:
+        monkeypatch.setenv("COLUMNS", "200")
+        if data is None:
+            monkeypatch.delenv("AUTOPRUNE_DATA", raising=False)
+        else:
+            monkeypatch.setenv("AUTOPRUNE_DATA", str(data))
+        return next(line for line in run("doctor")[1].splitlines() if "AUTOPRUNE_DATA" in line)
+
+    assert re.search("not set; found: digits; not found: fashion_mnist, cifar10", told(None))
+    (tmp_path / "raw").mkdir()
+    for part in ("train", "t10k"):
+        (tmp_path / "raw" / f"{part}-images-idx3-ubyte.gz").touch()
+        (tmp_path / "raw" / f"{part}-labels-idx1-ubyte").touch()
+    assert re.search("found: digits, fashion_mnist; not found: cifar10", told(tmp_path))
+    (tmp_path / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    assert re.search("not found: fashion_mnist, cifar10", told(tmp_path))
+    assert re.search("is no folder.*✗", told(tmp_path / "none"))
 
 
 def test_the_space_as_json_and_as_tables(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

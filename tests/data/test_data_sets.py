@@ -203,7 +203,7 @@ class TestImageFolder:
             load_data("image_folder", path=tmp_path)
 
     def test_path_is_needed(self):
-        with pytest.raises(ConfigError, match="missing a required argument: 'path'"):
+        with pytest.raises(ConfigError, match="needs the argument 'path': the folder with `train` in it"):
             load_data("image_folder")
 
 

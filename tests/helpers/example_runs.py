@@ -78,7 +78,8 @@ def example_run(
 
 
 def _verdict(finals: tuple[FinalTraining, ...], unit: str) -> Verdict:
-    return judge(finals, protocols=["fine_tune", "scratch_e"], budget_text="50 % of the FLOPs", unit=unit)
+    told = {"fine_tune": "fine-tuned", "scratch_e": "trained from scratch"}
+    return judge(finals, protocols=told, budget_text="50 % of the FLOPs", unit=unit)
 
 
 def _trial(number: int, widths: Widths, origin: str, costs: dict[str, float], score: float) -> Trial:

@@ -1,21 +1,29 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from autoprune.errors import RegistryError
+from autoprune.config.parts import NamedPart
+from autoprune.errors import ConfigError, RegistryError
+from autoprune.registry import Part
 from autoprune.training import PROTOCOLS
-from autoprune.training.protocols import reinitialise
+from autoprune.training.protocols import Protocol, make_protocol, reinitialise
+
+
+def made(name: str, **settings: Any) -> Protocol:
+    return make_protocol(NamedPart(name=name, settings=settings))
 
 
 def test_fine_tune_inherits_and_trains_less_and_lower():
-    protocol = PROTOCOLS.get("fine_tune")
+    protocol = made("fine_tune")
     assert protocol.inherits
     assert protocol.epochs(160, 40, 3.0) == 40
     assert protocol.lr(0.1) == pytest.approx(0.01)
 
 
 def test_scratch_e_trains_as_the_base_network():
-    protocol = PROTOCOLS.get("scratch_e")
+    protocol = made("scratch_e")
     assert not protocol.inherits
     assert protocol.epochs(160, 40, 3.0) == 160
     assert protocol.lr(0.1) == 0.1
@@ -23,14 +31,50 @@ def test_scratch_e_trains_as_the_base_network():
 
 @pytest.mark.parametrize(("flops_ratio", "epochs"), [(0.5, 160), (1.0, 160), (1.5, 240), (2.0, 320), (7.0, 320)])
 def test_scratch_b_spends_the_same_computation_up_to_twice_the_epochs(flops_ratio: float, epochs: int):
-    protocol = PROTOCOLS.get("scratch_b")
+    protocol = made("scratch_b")
     assert not protocol.inherits
     assert protocol.epochs(160, 40, flops_ratio) == epochs
 
 
+def test_settings_change_what_they_say_and_are_told():
+    assert made("fine_tune", lr_share=0.5).lr(0.1) == pytest.approx(0.05)
+    assert made("scratch_b", longest=3.0).epochs(160, 40, 7.0) == 480
+    assert made("fine_tune").told == "fine-tuned"
+    assert made("fine_tune", lr_share=0.5).told == "fine-tuned with lr_share=0.5"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("scratch_e", {"longest": 2}, "'scratch_e' has no setting 'longest'; it has no settings"),
+        ("fine_tune", {"lr_shar": 0.1}, "Did you mean 'lr_share'"),
+        ("fine_tune", {"lr_share": 0}, "lr_share must be a number above 0, got 0"),
+        ("fine_tune", {"lr_share": True}, "lr_share must be a number above 0, got True"),
+        ("fine_tune", {"lr_share": float("nan")}, "lr_share must be a number above 0, got nan"),
+        ("scratch_b", {"longest": 0.5}, "longest must be a number of at least 1, got 0.5"),
+    ],
+)
+def test_wrong_settings_are_one_clear_error(name: str, settings: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        made(name, **settings)
+
+
+READY = Protocol(inherits=True, epochs=lambda base, fine_tune, ratio: 1, lr=lambda lr: lr)
+
+
+def test_a_protocol_of_another_package_may_be_ready_made(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(PROTOCOLS._table, "mine", Part(f"{__name__}:READY"))
+    monkeypatch.setitem(PROTOCOLS._table, "none", Part("builtins:dict"))
+    assert made("mine").told == "trained by mine"
+    with pytest.raises(ConfigError, match="protocol 'mine' has no setting 'epochs'; it has no settings"):
+        made("mine", epochs=2)
+    with pytest.raises(ConfigError, match="protocol 'none' gives a dict; it must be a Protocol"):
+        made("none")
+
+
 def test_unknown_protocols_get_a_suggestion():
     with pytest.raises(RegistryError, match="Did you mean 'scratch_e'"):
-        PROTOCOLS.get("scratch-e")
+        made("scratch-e")
 
 
 class Scaled(nn.Module):

@@ -5,7 +5,7 @@ import pytest
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.errors import BudgetError, RegistryError
+from autoprune.errors import BudgetError, ConfigError, RegistryError
 from autoprune.space.groups import FloatArray, SearchSpace, WidthGroup, Widths
 from autoprune.testing.spaces import chain_space
 from autoprune.verdict.baselines import RANDOM, UNIFORM, arms, curve_budgets, plan
@@ -41,6 +41,18 @@ def test_an_allocation_is_scored_once_however_often_it_is_named() -> None:
     assert [origin for origin, _ in twice] == [*UNIFORM, RANDOM]
     with pytest.raises(RegistryError):
         plan(DOMAIN, SCORES, allocations=["unifrom_all"], random_candidates=1, seed=0)
+
+
+def test_one_rule_with_other_settings_is_another_proposal_under_a_name_of_its_own() -> None:
+    scores = [score + 10.0 * index for index, score in enumerate(SCORES)]
+    given = ["global_threshold", {"name": "global_threshold", "settings": {"normalise": "none"}}]
+    proposals = dict(plan(DOMAIN, scores, allocations=given, random_candidates=0, seed=0))
+    assert list(proposals) == [*UNIFORM, "global_threshold", "global_threshold(normalise='none')"]
+    assert proposals["global_threshold"] != proposals["global_threshold(normalise='none')"]
+    with pytest.raises(ConfigError, match="allocation 'uniform_all' has no setting 'ratio'; it has no settings"):
+        plan(
+            DOMAIN, scores, allocations=[{"name": "uniform_all", "settings": {"ratio": 1}}], random_candidates=0, seed=0
+        )
 
 
 def test_uniform_inner_is_left_out_where_full_residuals_are_over_the_budget() -> None:

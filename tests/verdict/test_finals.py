@@ -8,6 +8,7 @@ from tiny import X, closeness, fit, perceptron
 from torch import nn
 
 import autoprune
+from autoprune.config.parts import NamedPart
 from autoprune.engines.base import WorkerSetup
 from autoprune.engines.local import LocalEngine
 from autoprune.evaluators.base import CandidateFactory
@@ -19,7 +20,8 @@ from autoprune.verdict.finals import FinalPlan, train_finals
 from autoprune.verdict.record import Arm, FinalTraining
 from autoprune.zoo import load_weights
 
-PLAN = FinalPlan(("fine_tune", "scratch_e"), seeds=2, fine_tune_epochs=3, base_lr=0.1, seed=5)
+PROTOCOLS = ("fine_tune", "scratch_e")
+PLAN = FinalPlan(tuple(NamedPart(name=name) for name in PROTOCOLS), seeds=2, fine_tune_epochs=3, base_lr=0.1, seed=5)
 ARMS = tuple(
     Arm(name, widths, {}, None, 1)
     for name, widths in (("winner", (8, 6)), ("uniform_all", (8, 6)), ("random_median", (4, 9)))
@@ -57,7 +59,7 @@ def test_every_arm_is_trained_by_every_protocol_with_the_same_seeds(tmp_path: Pa
     trainings = Trainings()
     finals = train_all(trainings, tmp_path)
     pairs = {(f.protocol, f.seed) for f in finals}
-    assert pairs == {(protocol, seed) for protocol in PLAN.protocols for seed in (5, 6)}
+    assert pairs == {(protocol, seed) for protocol in PROTOCOLS for seed in (5, 6)}
     assert all({f.arm for f in finals if (f.protocol, f.seed) == pair} == {a.name for a in ARMS} for pair in pairs)
     assert {f.epochs for f in finals if f.protocol == "fine_tune"} == {3}
     assert {f.epochs for f in finals if f.protocol == "scratch_e"} == {10}
@@ -66,7 +68,7 @@ def test_every_arm_is_trained_by_every_protocol_with_the_same_seeds(tmp_path: Pa
 def test_arms_of_equal_widths_share_their_trainings(tmp_path: Path) -> None:
     trainings = Trainings()
     scores = {(f.arm, f.protocol, f.seed): f.score for f in train_all(trainings, tmp_path)}
-    assert len(trainings.seen) == 2 * len(PLAN.protocols) * PLAN.seeds
+    assert len(trainings.seen) == 2 * len(PROTOCOLS) * PLAN.seeds
     for protocol, seed in {(protocol, seed) for _, protocol, seed in scores}:
         assert scores["winner", protocol, seed] == scores["uniform_all", protocol, seed]
         assert scores["winner", protocol, seed] != scores["random_median", protocol, seed]

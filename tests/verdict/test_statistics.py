@@ -23,8 +23,12 @@ def finals(arm: str, values: dict[int, float], protocol: str = "fine_tune") -> l
     return [FinalTraining(arm, protocol, seed, 10, score, 1.0) for seed, score in values.items()]
 
 
+TOLD = {"fine_tune": "fine-tuned", "scratch_e": "trained from scratch"}
+
+
 def verdict(*trained: list[FinalTraining], protocols: tuple[str, ...] = ("fine_tune",), unit: str = "%") -> Verdict:
-    return judge([*chain(*trained)], protocols=protocols, budget_text="50 % of the FLOPs", unit=unit)
+    told = {name: TOLD.get(name, name) for name in protocols}
+    return judge([*chain(*trained)], protocols=told, budget_text="50 % of the FLOPs", unit=unit)
 
 
 @given(st.lists(st.tuples(scores, scores), min_size=2, max_size=8), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
@@ -127,7 +131,11 @@ def test_a_winner_that_is_the_uniform_network_is_called_that() -> None:
         FinalTraining(arm, "fine_tune", seed, 1, 90.0, 1.0) for arm in ("winner", "uniform_all") for seed in (0, 1)
     ]
     verdict = judge(
-        finals, protocols=["fine_tune"], budget_text="50 % of the FLOPs", unit="%", identical=["uniform_all"]
+        finals,
+        protocols={"fine_tune": "fine-tuned"},
+        budget_text="50 % of the FLOPs",
+        unit="%",
+        identical=["uniform_all"],
     )
     assert verdict.sentence == (
         "At 50 % of the FLOPs the search chose the uniform network itself (uniform_all): there is nothing to compare."
@@ -142,7 +150,9 @@ def test_scores_of_data_that_chose_the_winner_are_owned_up_to() -> None:
         for seed in (0, 1, 2)
     ]
     seen, unseen = (
-        judge(finals, protocols=["fine_tune"], budget_text="50 % of the FLOPs", unit="%", unseen_data=flag).sentence
+        judge(
+            finals, protocols={"fine_tune": "fine-tuned"}, budget_text="50 % of the FLOPs", unit="%", unseen_data=flag
+        ).sentence
         for flag in (False, True)
     )
     assert "flatters" in seen

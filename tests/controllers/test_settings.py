@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,6 @@ from smooth import half_of, loss, search
 
 from autoprune.controllers import CONTROLLERS, make_controller
 from autoprune.controllers.base import Controller
-from autoprune.controllers.catalogue import SHARED_SETTINGS, entries
 from autoprune.errors import AutopruneError, ConfigError, RegistryError
 
 
@@ -20,26 +18,7 @@ def proposals(controller: Controller, trials: int) -> list[tuple[int, ...]]:
     return [widths for widths, _ in search(controller, lambda widths: -loss(widths, 0), trials)]
 
 
-def test_every_controller_is_listed_with_source_and_use() -> None:
-    listed = {entry.name: entry for entry in entries()}
-    assert [name for name in listed if ":" not in name] == CONTROLLERS.names()
-    assert all(entry.source and entry.use.endswith(".") for entry in listed.values())
-
-
-def test_a_controller_of_another_package_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CONTROLLERS, "names", lambda: ["random", "mine"])
-    assert [entry.name for entry in entries()][:2] == ["random", "mine"]
-
-
-@pytest.mark.parametrize("name", CONTROLLERS.names())
-def test_every_setting_is_explained(name: str) -> None:
-    factory = CONTROLLERS.get(name)
-    text = f"{inspect.getdoc(factory)}"
-    for setting in set(inspect.signature(factory).parameters) - {"domain", "seed"}:
-        assert f"{setting}:" in text
-
-
-@pytest.mark.parametrize("setting", SHARED_SETTINGS)
+@pytest.mark.parametrize("setting", CONTROLLERS.shared)
 def test_shared_settings_hold_for_every_controller(setting: str) -> None:
     value: Any = {"per": "layer", "trust_region": 0.5}[setting]
     for name in CONTROLLERS.names():

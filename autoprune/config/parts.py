@@ -1,0 +1,70 @@
+"""Parts as a job names them: a plain string, or a name with settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias, final
+
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from autoprune.config.validation import Strict, validated
+
+
+class PartOptions(Strict):
+    """A part and its settings; a plain string is its name."""
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("settings")
+    @classmethod
+    def _as_in_a_file(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            to_jsonable_python(value)
+        except PydanticSerializationError:
+            raise ValueError("settings must be what a job file can hold: texts, numbers, lists and mappings") from None
+        return value
+
+    @property
+    def label(self) -> str:
+        """The name, with the settings where there are some: `fine_tune(lr_share=0.01)`."""
+        return f"{self.name}({self.told})" if self.settings else self.name
+
+    @property
+    def told(self) -> str:
+        """The settings as a text, in alphabetical order."""
+        return ", ".join(f"{name}={self.settings[name]!r}" for name in sorted(self.settings))
+
+
+ChosenPart: TypeAlias = str | Mapping[str, Any] | PartOptions
+"""How Python code names a part: by its name, or as `{"name": …, "settings": {…}}`."""
+
+
+@final
+class NamedPart(PartOptions):
+    """A part that is written as its plain name where it has no settings."""
+
+    @model_serializer(mode="wrap")
+    def _plainly(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return handler(self) if self.settings else self.name
+
+    @classmethod
+    def of(cls, given: ChosenPart, what: str) -> NamedPart:
+        """A part given in Python.
+
+        Raises:
+            ConfigError: neither a name nor a mapping of `name` and `settings`; `what` names it.
+        """
+        return validated(cls, given.model_dump() if isinstance(given, PartOptions) else given, what)
