@@ -38,8 +38,8 @@ def chosen(kind: str | None) -> dict[str, Registry]:
 def parts_json(kind: str | None) -> dict[str, Any]:
     """Kind -> name, source and use of each part; of one kind alone also the settings that all of its parts take."""
     tables = chosen(kind)
-    shared = {} if kind is None else {"settings": dict(*(table.shared for table in tables.values()))}
-    return {**{name: _rows(table) for name, table in tables.items()}, **shared}
+    found: dict[str, Any] = {name: _rows(table) for name, table in tables.items()}
+    return found if kind is None else found | {"settings": dict(*(table.shared for table in tables.values()))}
 
 
 def parts_tables(kind: str | None) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias, final
 
@@ -44,8 +45,8 @@ class PartOptions(Strict):
 
     @property
     def told(self) -> str:
-        """The settings as a text, in alphabetical order."""
-        return ", ".join(f"{name}={self.settings[name]!r}" for name in sorted(self.settings))
+        """The settings as a text, in alphabetical order, each as in a job file."""
+        return ", ".join(f"{name}={json.dumps(given, default=str)}" for name, given in sorted(self.settings.items()))
 
 
 ChosenPart: TypeAlias = str | Mapping[str, Any] | PartOptions

@@ -90,7 +90,7 @@ def test_a_setting_of_a_criterion_decides_which_channels_stay(model: Perceptron)
         ),
         (
             {"name": "powers", "settings": {"power": "x"}},
-            r"criterion \"powers\(power='x'\)\" fails: TypeError.*Correct",
+            r"criterion 'powers\(power=\"x\"\)' fails: TypeError.*Correct",
         ),
         ({"name": "powers", "settings": {"rng": 1}}, "no setting 'rng'"),
         ("backwards", "criterion 'backwards' needs the setting 'turned'"),
@@ -124,6 +124,6 @@ def test_two_settings_of_one_protocol_are_compared_apart(model: Perceptron, tmp_
     assert "fine_tune(lr_share=0.01)" in (result.directory / "report.md").read_text()
     again = regression(tmp_path / "run", model, verdict=verdict, resume=True)
     assert again.record.finals == result.record.finals
+    changed = {"name": "powers", "settings": {"power": 2}}
     with pytest.raises(autoprune.AutopruneError, match=r"search\.criterion: l2 before"):
-        changed = {"name": "powers", "settings": {"power": 2}}
         regression(tmp_path / "run", model, verdict=verdict, criterion=changed, resume=True)

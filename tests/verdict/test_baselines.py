@@ -47,8 +47,8 @@ def test_one_rule_with_other_settings_is_another_proposal_under_a_name_of_its_ow
     scores = [score + 10.0 * index for index, score in enumerate(SCORES)]
     given = ["global_threshold", {"name": "global_threshold", "settings": {"normalise": "none"}}]
     proposals = dict(plan(DOMAIN, scores, allocations=given, random_candidates=0, seed=0))
-    assert list(proposals) == [*UNIFORM, "global_threshold", "global_threshold(normalise='none')"]
-    assert proposals["global_threshold"] != proposals["global_threshold(normalise='none')"]
+    assert list(proposals) == [*UNIFORM, "global_threshold", 'global_threshold(normalise="none")']
+    assert proposals["global_threshold"] != proposals['global_threshold(normalise="none")']
     with pytest.raises(ConfigError, match="allocation 'uniform_all' has no setting 'ratio'; it has no settings"):
         plan(
             DOMAIN, scores, allocations=[{"name": "uniform_all", "settings": {"ratio": 1}}], random_candidates=0, seed=0
