@@ -49,12 +49,14 @@ class Part:
         source: who described it.
         use: when to choose it, one sentence.
         needs: settings without a default -> how to come by them.
+        told: how sentences call it, where the name itself will not do ("the FLOPs").
     """
 
     path: str
     source: str = ""
     use: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
+    told: str = ""
 
 
 @final

@@ -39,7 +39,7 @@ FoundPath: TypeAlias = Annotated[Path, AfterValidator(_found)]
 class ModelOptions(Strict):
     """The network to prune."""
 
-    factory: str = Field(description="zoo name, or module:factory")
+    factory: str = Field(description="a name that `autoprune parts models` lists, or module:factory")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
     weights: FoundPath | None = Field(None, description=".safetensors or state dict; None: the base network is trained")
 
@@ -47,7 +47,7 @@ class ModelOptions(Strict):
 class DataOptions(Strict):
     """The data set; the search scores on validation, the verdict touches test once."""
 
-    name: str = Field(description="digits, fashion_mnist, cifar10, image_folder, or module:function")
+    name: str = Field(description="a name that `autoprune parts data` lists, or module:function")
     path: FoundPath | None = Field(None, description="folder of the original files; None: AUTOPRUNE_DATA")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data set")
 

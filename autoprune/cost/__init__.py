@@ -12,11 +12,13 @@ METRICS = Registry(
             "autoprune.cost.flops:flops",
             "multiply-adds as the papers and fvcore count them",
             "The usual budget: compares with papers, holds for every device, and says little about time.",
+            told="the FLOPs",
         ),
         "params": Part(
             "autoprune.cost.params:params",
             "the number of parameters, tied ones once",
             "Compares with papers that state parameters.",
+            told="the parameters",
         ),
         "size_mb": Part(
             "autoprune.cost.memory.size_mb:size_mb",

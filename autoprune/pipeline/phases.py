@@ -14,6 +14,7 @@ from typing import Any, TypeVar, final
 import yaml
 
 from autoprune.controllers.base import Trial, TrialState
+from autoprune.cost import METRICS
 from autoprune.engines.base import Engine
 from autoprune.errors import EvaluationError, RunError
 from autoprune.evaluators.base import CandidateFactory
@@ -281,12 +282,11 @@ class _Run:
         return record
 
     def _verdict(self, finals: Sequence[FinalTraining], compared: Sequence[Arm]) -> Verdict:
-        names = {"flops": "the FLOPs", "params": "the parameters"}
-        limits = self._domain.budget.limits
+        told = [(limit, METRICS.card(limit.metric).told or limit.metric) for limit in self._domain.budget.limits]
         return judge(
             finals,
             protocols={chosen.label: make_protocol(chosen).told for chosen in self._job.verdict.protocols},
-            budget_text=" and ".join(f"{x.percent:.3g} % of {names.get(x.metric, x.metric)}" for x in limits),
+            budget_text=" and ".join(f"{limit.percent:.3g} % of {metric}" for limit, metric in told),
             unit=self._task.unit,
             identical=[arm.name for arm in compared[1:] if arm.widths == compared[0].widths],
             unseen_data=self._task.has_test,
