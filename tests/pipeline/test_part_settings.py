@@ -125,5 +125,7 @@ def test_two_settings_of_one_protocol_are_compared_apart(model: Perceptron, tmp_
     again = regression(tmp_path / "run", model, verdict=verdict, resume=True)
     assert again.record.finals == result.record.finals
     changed = {"name": "powers", "settings": {"power": 2}}
-    with pytest.raises(autoprune.AutopruneError, match=r"search\.criterion: l2 before.*\.settings\.power: – before, 2 now"):
+    with pytest.raises(
+        autoprune.AutopruneError, match=r"search\.criterion: l2 before.*\.settings\.power: – before, 2 now"
+    ):
         regression(tmp_path / "run", model, verdict=verdict, criterion=changed, resume=True)
