@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from autoprune.controllers.base import Controller, Trial
 from autoprune.controllers.parts.history import History
-from autoprune.controllers.parts.proposals import TRIES, as_widths, mutate, unseen_variation
+from autoprune.controllers.parts.proposals import as_widths, unseen_near
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.shares import group_shares
 from autoprune.errors import ConfigError
@@ -105,8 +105,7 @@ class Amc(Controller):
     def _propose(self) -> Widths:
         widths = self._episode(max(0, len(self._history.seen) - self._warmup))
         if widths in self._history.seen:
-            near = mutate(self._domain, np.repeat([widths], TRIES, axis=0), 1 / len(widths), self._rng)
-            return unseen_variation(self._domain, near, self._history.seen, self._rng)
+            return unseen_near(self._domain, widths, self._history.seen, self._rng)
         return widths
 
     def _episode(self, age: int) -> Widths:

@@ -19,7 +19,7 @@ import numpy as np
 
 from autoprune.controllers.base import Controller, Trial
 from autoprune.controllers.parts.history import History
-from autoprune.controllers.parts.proposals import TRIES, as_widths, mutate, unseen_variation
+from autoprune.controllers.parts.proposals import as_widths, unseen_near
 from autoprune.controllers.parts.ratios import from_log_ratios, log_ratios, smallest_log_ratios
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
@@ -79,8 +79,7 @@ class CmaEs(Controller):
         x = np.clip(self._search.sample(self._rng), self._least, 0.0)
         widths = as_widths(self._domain.repair(from_log_ratios(self._domain, x))[0])
         if widths in self._history.seen:
-            near = mutate(self._domain, np.repeat([widths], TRIES, axis=0), 1 / len(widths), self._rng)
-            return unseen_variation(self._domain, near, self._history.seen, self._rng)
+            return unseen_near(self._domain, widths, self._history.seen, self._rng)
         self._points[widths] = x + (log_ratios(self._domain, [widths])[0] - x).mean()
         return widths
 

@@ -17,21 +17,18 @@ networks found are varied.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 
-from autoprune.controllers.base import Controller, Trial
-from autoprune.controllers.greedy import GreedyWalk
-from autoprune.controllers.parts.history import History, near_best
+from autoprune.controllers.parts.greedy import GreedyController
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import IntArray, Widths
 
 
 @final
-class NetAdapt(Controller):
+class NetAdapt(GreedyController):
     """Equal savings, each from the group that can best spare it; proposals before the last step exceed the budget.
 
     Args:
@@ -45,8 +42,6 @@ class NetAdapt(Controller):
         ConfigError: a setting is out of its range.
     """
 
-    keeps_budget = False
-
     def __init__(
         self,
         domain: BudgetedSpace,
@@ -59,24 +54,11 @@ class NetAdapt(Controller):
         for name, share in (("reduction", reduction), ("decay", decay)):
             if not 0 < share <= 1:
                 raise ConfigError(f"netadapt: {name} must be above 0 and at most 1, got {share}")
-        self._domain = domain
-        self._rng = np.random.default_rng(seed)
-        self._history = History(domain)
         self._full = max(1.0, float(domain.budget.usage(np.array([domain.space.full]))[0]))
         self._reduction, self._decay = reduction, decay
         removed = np.cumsum([self._removed(step) for step in range(math.ceil(10 / reduction) + 1)])
         steps = 1 + int(np.searchsorted(removed, self._full - 1.0 - 1e-9))
-        self._walk = GreedyWalk(domain, self._history, self._cuts, seed=seed, steps=steps, trials=trials)
-
-    def ask(self, n: int = 1) -> list[Widths]:
-        """Return `n` options of this step or of those to come, and variations of the best once all are known."""
-        return [
-            self._history.mark(self._walk.next() or near_best(self._domain, self._history, self._rng)) for _ in range(n)
-        ]
-
-    def tell(self, trials: Sequence[Trial]) -> None:
-        """Remember the scores."""
-        self._history.tell(trials)
+        super().__init__(domain, seed=seed, trials=trials, steps=steps)
 
     def _removed(self, step: int) -> float:
         """What a step removes of the share of the budget; reductions fade to a tenth at most."""

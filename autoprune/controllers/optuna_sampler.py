@@ -20,7 +20,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 
 from autoprune.config.settings import check_settings
 from autoprune.controllers.base import Controller, Trial, TrialState
-from autoprune.controllers.parts.proposals import TRIES, as_widths, mutate, teachable, unseen_variation
+from autoprune.controllers.parts.proposals import as_widths, teachable, unseen_near
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError, RegistryError, blame, suggest
 from autoprune.registry import load_object
@@ -112,8 +112,7 @@ class OptunaSampler(Controller):
         drawn = [group.choices[asked.params[group.name]] for group in self._domain.space.groups]
         widths = as_widths(self._domain.repair(np.array([drawn]))[0])
         if widths in self._seen:
-            near = mutate(self._domain, np.repeat([widths], TRIES, axis=0), 1 / len(widths), self._rng)
-            widths = unseen_variation(self._domain, near, self._seen, self._rng)
+            widths = unseen_near(self._domain, widths, self._seen, self._rng)
         self._seen.add(widths)
         self._pending.setdefault(widths, asked)
         return widths

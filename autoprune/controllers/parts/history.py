@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from autoprune.controllers.base import Trial
-from autoprune.controllers.parts.proposals import TRIES, mutate, teachable, unseen_member, unseen_variation
+from autoprune.controllers.parts.proposals import teachable, unseen_member, unseen_near
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.space.groups import Widths
 
@@ -78,5 +78,4 @@ def near_best(domain: BudgetedSpace, history: History, rng: np.random.Generator)
     """Return an unseen variation of the best widths in about one group, or any unseen member before there is a best."""
     if history.best is None:
         return unseen_member(domain, history.seen, rng)
-    parents = np.repeat([history.best], TRIES, axis=0)
-    return unseen_variation(domain, mutate(domain, parents, 1 / parents.shape[1], rng), history.seen, rng)
+    return unseen_near(domain, history.best, history.seen, rng)

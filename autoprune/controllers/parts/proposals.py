@@ -67,6 +67,12 @@ def unseen_variation(
     return _first_unseen(domain.repair(proposals), seen) or unseen_member(domain, seen, rng)
 
 
+def unseen_near(domain: BudgetedSpace, widths: Widths, seen: Container[Widths], rng: np.random.Generator) -> Widths:
+    """Return an unseen variation of these widths in about one group, else any unseen member."""
+    parents = np.repeat([widths], TRIES, axis=0)
+    return unseen_variation(domain, mutate(domain, parents, 1 / len(widths), rng), seen, rng)
+
+
 def _first_unseen(members: IntArray, seen: Container[Widths]) -> Widths | None:
     rows = (as_widths(row) for row in members)
     return next((row for row in rows if row not in seen), None)

@@ -24,7 +24,7 @@ import numpy as np
 
 from autoprune.controllers.base import Controller, Trial
 from autoprune.controllers.parts.history import History
-from autoprune.controllers.parts.proposals import TRIES, as_widths, mutate, unseen_variation
+from autoprune.controllers.parts.proposals import as_widths, unseen_near
 from autoprune.controllers.parts.ratios import from_log_ratios, log_ratios
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
@@ -105,8 +105,7 @@ class TrustRegion(Controller):
             return proposed
         held = as_widths(self._domain.repair(from_log_ratios(self._domain, moved))[0])
         if held in self._history.seen:
-            near = mutate(self._domain, np.repeat([held], TRIES, axis=0), 1 / len(held), self._rng)
-            held = unseen_variation(self._domain, near, self._history.seen, self._rng)
+            held = unseen_near(self._domain, held, self._history.seen, self._rng)
         if held != proposed and proposed not in self._history.seen:  # it is not going to be scored
             self._inner.exchange(proposed, held)
         return held

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
 import numpy as np
 
-from autoprune.controllers.parts.history import History
+from autoprune.controllers.base import Controller, Trial
+from autoprune.controllers.parts.history import History, near_best
 from autoprune.controllers.parts.proposals import as_widths
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.space.groups import IntArray, Widths
@@ -135,6 +137,43 @@ class GreedyWalk:
         if (usage <= 1.0).any():  # the last step: fill what a coarse cut leaves of the budget
             rows[usage <= 1.0] = self._domain.repair(rows[usage <= 1.0])
         return list(dict.fromkeys(map(as_widths, rows))) or rest
+
+
+class GreedyController(Controller):
+    """A walk from the full network into the budget, then variations of the best that it found.
+
+    Proposals before the last step exceed the budget. A subclass says what a step may cut, and how many steps it takes.
+
+    Args:
+        domain: the space under its budget.
+        seed: of the order of the groups, and of variations of what is found.
+        trials: how many proposals the search will make, where that is known.
+        steps: how many steps the walk would like to take.
+    """
+
+    keeps_budget = False
+
+    def __init__(self, domain: BudgetedSpace, *, seed: int, trials: int | None, steps: int) -> None:
+        self._domain = domain
+        self._rng = np.random.default_rng(seed)
+        self._history = History(domain)
+        self._walk = GreedyWalk(domain, self._history, self._cuts, seed=seed, steps=steps, trials=trials)
+
+    @abstractmethod
+    def _cuts(self, at: Widths, step: int, left: int | None) -> IntArray:
+        """(G, G) options of a step, see `Cuts`."""
+
+    @final
+    def ask(self, n: int = 1) -> list[Widths]:
+        """Return `n` options of this step or of those to come, and variations of the best once all are known."""
+        return [
+            self._history.mark(self._walk.next() or near_best(self._domain, self._history, self._rng)) for _ in range(n)
+        ]
+
+    @final
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Remember the scores."""
+        self._history.tell(trials)
 
 
 def largest_choices(domain: BudgetedSpace, bounds: IntArray) -> IntArray:
