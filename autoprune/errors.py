@@ -60,10 +60,6 @@ class RunError(AutopruneError):
     """A run directory or ledger cannot be used: taken, read-only, incomplete, or of another job."""
 
 
-class AutopruneWarning(UserWarning):
-    """Something the user should know that does not stop the work."""
-
-
 def suggest(given: str, allowed: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest allowed name, or an empty string."""
     close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)

@@ -6,6 +6,7 @@ import errno
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,18 +68,32 @@ def patiently(
             return result
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there in one step, so that it is never seen half written.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file of a run in one step; a file system that is full or away for a while is waited for.
 
     Raises:
         RunError: its directory cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
 
     def write() -> None:
         try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
+            replace_file(path, content)
         except OSError as error:
             if lasting(error):
                 raise _unwritable(path.parent, error) from error

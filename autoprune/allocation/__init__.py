@@ -6,6 +6,9 @@ of group g.
 
 from autoprune.registry import Part, Registry
 
+UNIFORM = ("uniform_all", "uniform_inner")
+"""The rules that every search is compared with."""
+
 ALLOCATIONS = Registry(
     "allocation",
     {

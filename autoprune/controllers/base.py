@@ -55,7 +55,7 @@ class Controller(ABC):
     """Proposes widths and learns from finished trials; knows no model, no worker, no tensor.
 
     A controller is built as `Factory(domain, seed=..., **settings)` where `domain` is a
-    `autoprune.cost.budget.budget.BudgetedSpace`: the space, its closed-form costs, and `repair`.
+    `autoprune.cost.budget.repair.BudgetedSpace`: the space, its closed-form costs, and `repair`.
     A factory that also takes `trials` (how many proposals the search will make), `importance` (per group the
     (width,) importances of its channels) or `learned` (see the method of that name) is given what is known of them.
     Same seed and same calls in the same order give the same proposals: a run resumes by replaying its ledger.

@@ -11,7 +11,6 @@ import numpy as np
 from torch import nn
 
 from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, Table
-from autoprune.cost.latency.kernels import traced_batch
 from autoprune.cost.latency.latency_ms import FEATURES, LatencyPrediction, calls_of, missing_kernels
 from autoprune.errors import ConfigError
 from autoprune.latency.fit import fit, held_out
@@ -72,7 +71,7 @@ def build_profile(
     """
     if networks and networks < LEAST_NETWORKS:
         raise ConfigError(f"latency profile: at least {LEAST_NETWORKS} networks are needed for a fit, got {networks}")
-    profile = _begun(conditions, add_to, traced_batch(space))
+    profile = _begun(conditions, add_to, space.traced_batch)
     profile = profile.with_tables(_new_tables(profile, space, progress))
     if not networks:
         return profile

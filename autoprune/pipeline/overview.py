@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autoprune.allocation import UNIFORM
 from autoprune.report.words import FLOPS, lower_end, percent, quantity
 from autoprune.texts import score_text
 from autoprune.verdict.record import Arm, RunRecord
-from autoprune.verdict.statistics import UNIFORM_ARMS
 
 
 def write_overview(records: Sequence[RunRecord], directory: Path, *, budgets: int) -> Path:
@@ -39,7 +39,7 @@ def _lines(records: Sequence[RunRecord], name: str, budgets: int) -> Iterable[st
 
 
 def _row(record: RunRecord) -> str:
-    uniform = [arm for arm in record.arms if arm.name in UNIFORM_ARMS]
+    uniform = [arm for arm in record.arms if arm.name in UNIFORM]
     cells = (
         " and ".join(_limit(limit) for limit in record.budget),
         ", ".join(f"{m} {quantity(c)} ({percent(c, record.full_costs[m])})" for m, c in record.winner.costs.items()),

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, final
 
 import yaml
 
+from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.cost import METRICS
 from autoprune.engines.base import Engine
@@ -43,7 +44,7 @@ from autoprune.trials.ledger import Ledger, Notebook, open_storage
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.trials.selection import Posterior, probability_better, shortlist, smooth
 from autoprune.trials.session import SearchSession
-from autoprune.verdict.baselines import UNIFORM, arms, curve_budgets
+from autoprune.verdict.baselines import arms, curve_budgets
 from autoprune.verdict.finals import FinalPlan, train_finals
 from autoprune.verdict.record import Arm, CurvePoint, FinalTraining, RunRecord, Verdict, read_record, write_record
 from autoprune.verdict.statistics import judge

@@ -11,6 +11,7 @@ from typing import Any, final
 
 import yaml
 
+from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.redaction import masked
 from autoprune.report.latency import latency_notes, latency_table
@@ -28,9 +29,9 @@ from autoprune.report.words import (
 )
 from autoprune.texts import last_line, score_text
 from autoprune.verdict.record import Arm, RunRecord
-from autoprune.verdict.statistics import UNIFORM_ARMS, signed
+from autoprune.verdict.statistics import signed
 
-BASELINES = (*UNIFORM_ARMS, "random_baseline")
+BASELINES = (*UNIFORM, "random_baseline")
 NAMES = {
     "winner": "searched widths",
     "uniform_all": "uniform_all: one ratio for every group",
@@ -129,7 +130,7 @@ def collect(record: RunRecord) -> Facts:
 
 
 def _without_verdict(record: RunRecord) -> str:
-    uniform = [arm for arm in record.arms if arm.name in UNIFORM_ARMS and arm.search_score is not None]
+    uniform = [arm for arm in record.arms if arm.name in UNIFORM and arm.search_score is not None]
     scores = [
         f"{arm.name} {score_text(arm.search_score, record.unit)}"
         for arm in (record.winner, *uniform)

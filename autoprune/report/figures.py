@@ -16,11 +16,12 @@ from typing import Any, TypeAlias
 import matplotlib
 from matplotlib.figure import Figure
 
+from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.report.facts import BASELINES
 from autoprune.report.words import FLOPS
 from autoprune.verdict.record import Comparison, RunRecord
-from autoprune.verdict.statistics import UNIFORM_ARMS, signed
+from autoprune.verdict.statistics import signed
 
 Draw: TypeAlias = Callable[[Any], None]
 
@@ -106,7 +107,7 @@ def tradeoff(record: RunRecord) -> str:
             axes.plot(
                 *zip(*curve, strict=True), color=COLOURS["uniform"], linewidth=1.5, label="uniform, other budgets"
             )
-        for origin, marker in zip(UNIFORM_ARMS, ("D", "s"), strict=True):
+        for origin, marker in zip(UNIFORM, ("D", "s"), strict=True):
             x, y = points(t for t in complete if t.origin == origin)
             if x:
                 axes.plot(x, y, color=COLOURS["uniform"], marker=marker, markersize=7, linewidth=0, label=origin)
@@ -128,7 +129,7 @@ def search_progress(record: RunRecord) -> str:
     searched = [t for t in complete if t.origin not in BASELINES]
     stopped = [t for t in trials if t.state is TrialState.PRUNED]
     failed = [t.number for t in trials if t.state is TrialState.FAILED]
-    uniform = [t.score for t in complete if t.origin in UNIFORM_ARMS and t.score is not None]
+    uniform = [t.score for t in complete if t.origin in UNIFORM and t.score is not None]
     best = list(accumulate((t.score for t in searched if t.score is not None), max))
 
     def draw(axes: Any) -> None:

@@ -222,6 +222,12 @@ class SearchSpace:
         return tuple(block for index, block in self.switches.items() if not widths[index])
 
     @cached_property
+    def traced_batch(self) -> int:
+        """The batch of the example that the space was traced with; 1 where no input has one."""
+        inputs = (a for a in self.activations if a.batched and a.sizes and not a.sizes[0].terms)
+        return next((max(1, a.sizes[0].constant) for a in inputs), 1)
+
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of groups, choices and shapes: with the same one, two spaces give the same widths the same cost."""
         sizes = [[o.layer, o.kind, o.coefficient, [[s.constant, s.terms] for s in o.sizes]] for o in self.operations]

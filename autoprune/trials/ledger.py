@@ -15,8 +15,9 @@ from typing import Any, final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
@@ -97,14 +98,11 @@ class Ledger:
     def __init__(
         self, storage: BaseStorage, name: str, space: SearchSpace, *, note: Callable[[str], None] = lambda line: None
     ) -> None:
-        with _quiet():
-            self._study = optuna.create_study(
-                storage=storage, study_name=name, direction="maximize", load_if_exists=True
-            )
-        self._space, self._at = space, self._study._storage
+        self._space, self._at, self._study = space, storage, _study(storage, name)
         entries = self._entries()
         self._finished = sum(entry.state.is_finished() for entry in entries.values())
-        self._ids = {number: entry._trial_id for number, entry in entries.items()}
+        self._ids: dict[int, int] = {}  # number of a proposal -> its place in the storage
+        self._numbers = {number: entry.number for number, entry in entries.items()}  # -> Optuna's own number
         self._note = note
 
     def start(self, assignment: Assignment) -> None:
@@ -140,30 +138,38 @@ class Ledger:
         return finished_trial(assignment, outcome)
 
     def _create(self, number: int, template: FrozenTrial) -> None:
-        self._ids[number] = self._at.create_new_trial(self._study._study_id, template)
+        self._ids[number] = self._at.create_new_trial(self._study, template)
 
     def _set_end(self, number: int, end: Mapping[str, Any]) -> None:
-        self._at.set_trial_user_attr(self._ids[number], "end", end)
+        self._at.set_trial_user_attr(self._place(number), "end", end)
 
     def _tell(self, number: int, outcome: Outcome) -> None:
+        place = self._place(number)
         if outcome.score is None:
-            self._at.set_trial_state_values(self._ids[number], OptunaState.FAIL)
+            self._at.set_trial_state_values(place, OptunaState.FAIL)
             return
         if outcome.pruned:  # dashboards show what such a trial reported last
-            self._at.set_trial_intermediate_value(self._ids[number], 0, outcome.score)
+            self._at.set_trial_intermediate_value(place, 0, outcome.score)
         state = OptunaState.PRUNED if outcome.pruned else OptunaState.COMPLETE
-        self._at.set_trial_state_values(self._ids[number], state, [outcome.score])
+        self._at.set_trial_state_values(place, state, [outcome.score])
 
     def _holds(self, assignment: Assignment) -> bool:
         """Whether the newest entry is that of a proposal; then its place in the storage is noted."""
-        newest = self._study.get_trials(deepcopy=False)[-1:]
+        newest = self._at.get_all_trials(self._study, deepcopy=False)[-1:]
         if not newest or newest[0].user_attrs["number"] != assignment.number:
             return False
-        self._ids[assignment.number] = newest[0]._trial_id
+        self._numbers[assignment.number] = newest[0].number
         return True
 
     def _has_ended(self, number: int) -> bool:
-        return self._at.get_trial(self._ids[number]).state.is_finished()
+        return self._at.get_trial(self._place(number)).state.is_finished()
+
+    def _place(self, number: int) -> int:
+        """Where the storage keeps a proposal."""
+        if number not in self._ids:
+            own = self._numbers[number]
+            self._ids[number] = self._at.get_trial_id_from_study_id_trial_number(self._study, own)
+        return self._ids[number]
 
     @staticmethod
     def _once(write: Callable[[], None], written: Callable[[], bool]) -> Callable[[], None]:
@@ -190,7 +196,8 @@ class Ledger:
         return [_trial(entry) for entry in sorted(ended, key=lambda entry: int(entry.user_attrs["end"]["order"]))]
 
     def _entries(self) -> dict[int, FrozenTrial]:
-        return {int(t.user_attrs["number"]): t for t in self._study.get_trials(deepcopy=False)}
+        found = self._at.get_all_trials(self._study, deepcopy=False)
+        return {int(entry.user_attrs["number"]): entry for entry in found}
 
 
 @final
@@ -198,10 +205,7 @@ class Notebook:
     """Small JSON records under string keys, in a study of their own; each is on disk the moment it is written."""
 
     def __init__(self, storage: BaseStorage, name: str) -> None:
-        with _quiet():
-            self._study = optuna.create_study(
-                storage=storage, study_name=name, direction="maximize", load_if_exists=True
-            )
+        self._at, self._study = storage, _study(storage, name)
 
     def write(self, key: str, score: float, record: Mapping[str, Any]) -> None:
         """Add a record with a score; a second one of the same key replaces the first.
@@ -211,12 +215,21 @@ class Notebook:
         """
         attributes = {"key": key, **record}
         trial = optuna.trial.create_trial(value=score, user_attrs=attributes, params={}, distributions={})
-        patiently(lambda: self._study.add_trial(trial), _NAME, _PASSING)
+        patiently(lambda: self._at.create_new_trial(self._study, trial), _NAME, _PASSING)
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Key -> record, with its score under "score"."""
-        trials = self._study.get_trials(deepcopy=False)
+        trials = self._at.get_all_trials(self._study, deepcopy=False)
         return {str(t.user_attrs["key"]): {**t.user_attrs, "score": t.value} for t in trials}
+
+
+def _study(storage: BaseStorage, name: str) -> int:
+    """Where the storage keeps the study of this name, a new one where there is none."""
+    with _quiet():
+        try:
+            return storage.create_new_study([StudyDirection.MAXIMIZE], name)
+        except DuplicatedStudyError:
+            return storage.get_study_id_from_name(name)
 
 
 def _assignment(entry: FrozenTrial) -> Assignment:

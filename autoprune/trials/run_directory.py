@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Self, final
+from typing import Any, Self, final
+
+from filelock import FileLock, Timeout
 
 from autoprune.errors import RunError
 from autoprune.files import _unwritable, read_json, write_whole
@@ -27,7 +28,7 @@ class RunDirectory:
     Build it with `create` or `reopen`. Files are written beside their place and moved there in one step.
     """
 
-    def __init__(self, path: Path, lock: IO[str]) -> None:
+    def __init__(self, path: Path, lock: FileLock) -> None:
         self.path = path
         self._lock = lock
 
@@ -84,7 +85,7 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        self._lock.release()
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -118,14 +119,12 @@ def _is_free(names: set[str]) -> bool:
     return not names or (_LOCK in names and names <= _START)
 
 
-def _locked(path: Path) -> IO[str]:
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(path / _LOCK, timeout=0)
     try:
-        lock = (path / _LOCK).open("a")
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(f"run directory {path} is being worked on by another process; wait for it or stop it") from error
     except OSError as error:
         raise _unwritable(path, error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise RunError(f"run directory {path} is being worked on by another process; wait for it or stop it") from error
     return lock

@@ -12,6 +12,7 @@ from typing import final
 
 import numpy as np
 
+from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import EvaluationError, RunError
@@ -133,7 +134,7 @@ class SearchSession:
         if trial.state is TrialState.COMPLETE and trial.score is not None:
             self._scores[trial.widths] = trial.score
             if self._domain.feasible(np.array([trial.widths]))[0]:  # some controllers walk to the budget from above
-                uniform = trial.origin.startswith("uniform")
+                uniform = trial.origin in UNIFORM
                 self._highest[uniform] = max(trial.score, self._highest.get(uniform, trial.score))
         self._controller.tell([trial])
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from autoprune.allocation import ALLOCATIONS
+from autoprune.allocation import ALLOCATIONS, UNIFORM
 from autoprune.config.parts import ChosenPart, NamedPart
 from autoprune.config.settings import bind
 from autoprune.controllers.base import Trial
@@ -16,7 +16,6 @@ from autoprune.space.groups import FloatArray, Widths
 from autoprune.trials.selection import median_trial
 from autoprune.verdict.record import Arm
 
-UNIFORM = ("uniform_all", "uniform_inner")
 RANDOM = "random_baseline"
 _CURVE = (0.6, 0.8, 1.0, 1.25, 1.6)
 """Budgets at which uniform pruning is scored for the report, as multiples of the search's."""

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import stdtrit
 
+from autoprune.allocation import UNIFORM
 from autoprune.errors import EvaluationError
 from autoprune.verdict.record import Comparison, Conclusion, FinalTraining, Verdict
-
-UNIFORM_ARMS = ("uniform_all", "uniform_inner")
 
 _THAN = {"better": "better than", "worse": "worse than", "not distinguishable": "not distinguishable from"}
 
@@ -57,10 +56,10 @@ def better_uniform(finals: Sequence[FinalTraining], protocol: str) -> str:
     Raises:
         EvaluationError: no uniform network was trained by the protocol.
     """
-    scores = {arm: list(_by_seed(finals, protocol, arm).values()) for arm in UNIFORM_ARMS}
-    trained = [arm for arm in UNIFORM_ARMS if scores[arm]]
+    scores = {arm: list(_by_seed(finals, protocol, arm).values()) for arm in UNIFORM}
+    trained = [arm for arm in UNIFORM if scores[arm]]
     if not trained:
-        raise EvaluationError(f"no uniform network was trained by {protocol!r}; train one of {', '.join(UNIFORM_ARMS)}")
+        raise EvaluationError(f"no uniform network was trained by {protocol!r}; train one of {', '.join(UNIFORM)}")
     return max(trained, key=lambda arm: float(np.mean(scores[arm])))
 
 
@@ -109,7 +108,7 @@ def signed(difference: float, unit: str) -> str:
 def _compare(finals: Sequence[FinalTraining], protocol: str) -> Comparison | None:
     ours = _by_seed(finals, protocol, "winner")
     shared = [final for final in finals if final.seed in ours]
-    if not any(final.protocol == protocol and final.arm in UNIFORM_ARMS for final in shared):
+    if not any(final.protocol == protocol and final.arm in UNIFORM for final in shared):
         return None
     rival = better_uniform(shared, protocol)
     theirs = _by_seed(shared, protocol, rival)

@@ -8,8 +8,14 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.errors import EvaluationError, RegistryError, SpaceError
 from autoprune.importance import CRITERIA
-from autoprune.importance.members import Criterion, channel_scores, group_tensors, rank_channels, unit_scores
-from autoprune.space.cutting.slicing import ranking_from_scores
+from autoprune.importance.members import (
+    Criterion,
+    channel_scores,
+    group_tensors,
+    rank_channels,
+    ranking_of,
+    unit_scores,
+)
 from autoprune.space.groups import SearchSpace
 from autoprune.space.options.ties import tie
 from autoprune.testing.criteria import CriterionContract
@@ -151,8 +157,9 @@ def test_random_order_follows_its_seed_and_no_other_criterion_does(resnet: tuple
 
 
 def test_ranks_sort_by_importance_and_ties_keep_their_order() -> None:
-    (ranking,) = ranking_from_scores([np.array([0.5, 2.0, 0.5, 3.0, 0.0])])
-    assert ranking.tolist() == [2, 1, 3, 0, 4]
+    _, space, _ = tied_network()
+    _, _, ranking = ranking_of(space, [np.zeros(6), np.zeros(9), np.array([0.5, 3.0, 0.5, 0.0])])
+    assert ranking.tolist() == [1, 0, 2, 3]
 
 
 def tied_network() -> tuple[nn.Module, SearchSpace, SearchSpace]:
@@ -171,7 +178,7 @@ def test_tied_sets_are_scored_and_ranked_by_themselves(criterion: str) -> None:
     assert [len(s) for s in scores] == [group.slots for group in tied.groups] == [15, 4]
     assert scores[0] == pytest.approx(np.r_[first, second])
     assert scores[1] == pytest.approx(third)
-    of_first, of_second, of_third = ranking_from_scores([first, second, third])
+    of_first, of_second, of_third = ranking_of(apart, [first, second, third])
     ranking = rank_channels(model, tied, criterion)
     assert ranking[0].tolist() == [*(of_first // 2), *(of_second // 3)]
     assert ranking[1].tolist() == of_third.tolist()

@@ -157,14 +157,8 @@ class TimedCall:
 
 def timed_calls(space: SearchSpace) -> tuple[TimedCall, ...]:
     """The calls of a space that take time, in graph order: all but views."""
-    batch = traced_batch(space)
+    batch = space.traced_batch
     return tuple(_timed(space, call, batch) for call in space.calls if not _is_view(space, call))
-
-
-def traced_batch(space: SearchSpace) -> int:
-    """The batch of the example that the space was traced with."""
-    inputs = (a for a in space.activations if a.batched and a.sizes and not a.sizes[0].terms)
-    return next((max(1, a.sizes[0].constant) for a in inputs), 1)
 
 
 def _is_view(space: SearchSpace, call: KernelCall) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from autoprune.cost.latency.device_profile import FORMAT, Conditions, DeviceProfile, Grid, HeldOut, Table
 from autoprune.errors import ConfigError
+from autoprune.files import replace_file
 
 
 def read_profile(source: Path | str | Mapping[str, Any] | DeviceProfile) -> DeviceProfile:
@@ -54,12 +55,9 @@ def write_profile(profile: DeviceProfile, path: Path) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(json.dumps(profile.to_json(), indent=1))
-        temporary.replace(path)
+        replace_file(path, json.dumps(profile.to_json(), indent=1).encode())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ConfigError(
             f"{path} cannot be written ({error.strerror}); give a file in a folder that exists"
         ) from error

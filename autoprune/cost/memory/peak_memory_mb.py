@@ -25,7 +25,7 @@ from autoprune.cost.polynomial import CostFunction, Polynomial, WidthMatrix
 from autoprune.cost.unpriced import UnpricedError
 from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray, SearchSpace
-from autoprune.space.sizes import Activation, AffineSize
+from autoprune.space.sizes import AffineSize
 
 _CELLS = 4_000_000  # entries of the matrix (widths, values) that is held at once
 _Copies: TypeAlias = ConvolutionCopies | ProductCopies
@@ -63,7 +63,7 @@ def peak_memory_mb(
             raise ConfigError(f"peak_memory_mb: {name} must be a whole number of at least 1, got {number!r}")
     if device not in ("cpu", "any"):
         raise ConfigError(f"peak_memory_mb: device {device!r} is unknown; choose cpu or any")
-    traced = _traced_batch(space.activations)
+    traced = space.traced_batch
     at_once = traced if batch is None else batch
     growth = at_once / traced
     copies: tuple[_Copies, ...] = ()
@@ -137,9 +137,3 @@ class _Bytes:
         for value, group in self._switches:
             found[:, value] *= w[:, group]
         return found
-
-
-def _traced_batch(activations: Sequence[Activation]) -> int:
-    """First size of the first input that has one."""
-    sizes = (a.sizes[0].constant for a in activations if a.last < 0 and a.sizes)
-    return next(sizes, 1)

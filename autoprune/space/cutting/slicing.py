@@ -5,7 +5,7 @@ Channels are ranked once per group by importance; a candidate keeps the best one
 
 from __future__ import annotations
 
-from collections.abc import Collection, MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -23,16 +23,6 @@ Ranking: TypeAlias = tuple[IntArray, ...]
 """Per group: (slots,) rank of each channel (of its unit, inside its own set, where sets are tied); 0 is the best."""
 
 
-def ranking_from_scores(scores: Sequence[np.ndarray[Any, Any]]) -> Ranking:
-    """Rank channels by importance, higher first; ties keep their order."""
-    ranks = []
-    for score in scores:
-        rank = np.empty(len(score), dtype=np.int64)
-        rank[np.argsort(-np.asarray(score), kind="stable")] = np.arange(len(score))
-        ranks.append(rank)
-    return tuple(ranks)
-
-
 def random_ranking(space: SearchSpace, rng: np.random.Generator) -> Ranking:
     """An order of the channels of every group by chance; tied sets each have their own."""
     return tuple(
@@ -47,7 +37,7 @@ def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: R
     Whoever builds many from one model makes a `Slicer` once.
 
     Args:
-        model: the network that was traced, in the form of the space (`graph_form.network_for`); only read.
+        model: the network that was traced, in the form of the space (`space.origin.in_form`); only read.
         space: its space.
         widths: member of the space.
         ranking: which channels to keep first.
@@ -67,7 +57,7 @@ class Slicer:
     and flags may change between networks, its modules and their attributes may not.
 
     Args:
-        model: the network that was traced, in the form of the space (`graph_form.network_for`).
+        model: the network that was traced, in the form of the space (`space.origin.in_form`).
         space: its space.
         ranking: which channels to keep first.
 

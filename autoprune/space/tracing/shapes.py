@@ -68,17 +68,23 @@ def _all_below(names: Sequence[str], path: str) -> bool:
     return all(name.startswith(path) for name in names)
 
 
+def value_axes(space: SearchSpace, program: Program) -> dict[str, Mapping[int, AxisLayout]]:
+    """Name of every value of the graph that can be cut, tensors of the model too -> dimension -> its layout."""
+    axes: dict[str, Mapping[int, AxisLayout]] = {step.name: dict(step.axes) for step in space.steps}
+    by_name = {name: tensor for tensor in space.tensors for name in (tensor.names or (tensor.name,))}
+    for placeholder, (name, _) in program.tensors.items():
+        layouts = by_name[name].axes if name in by_name else ()
+        axes[placeholder] = {dim: axis for dim, axis in enumerate(layouts) if axis is not None}
+    return axes
+
+
 @final
 class _Walk:
     """The graph from its first node to its last."""
 
     def __init__(self, space: SearchSpace, program: Program) -> None:
         self._space, self._program = space, program
-        self._axes: dict[str, Mapping[int, AxisLayout]] = {step.name: dict(step.axes) for step in space.steps}
-        by_name = {name: tensor for tensor in space.tensors for name in (tensor.names or (tensor.name,))}
-        for placeholder, (name, _) in program.tensors.items():
-            axes = by_name[name].axes if name in by_name else ()
-            self._axes[placeholder] = {dim: axis for dim, axis in enumerate(axes) if axis is not None}
+        self._axes = value_axes(space, program)
         self._switch = {block.name: index for index, block in space.switches.items()}
         self._found: list[Activation] = []
         self._calls: list[KernelCall] = []

@@ -6,7 +6,6 @@ softmax), it runs over the survivors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
@@ -18,6 +17,7 @@ from autoprune.space.groups import AxisLayout, SearchSpace, Widths
 from autoprune.space.tracing.blocks import without
 from autoprune.space.tracing.program import Example, Program
 from autoprune.space.tracing.resize import RESIZE, Sized, name_of, named_arguments, operator_name
+from autoprune.space.tracing.shapes import value_axes
 
 _STATISTICS = frozenset(
     [
@@ -61,12 +61,7 @@ class _Masked:
         self._model, self._program, self._space = model, program, space
         self._widths, self._ranking = widths, ranking
         self._kept: dict[int, np.ndarray[Any, Any]] = {}
-        self._axes: dict[str, Mapping[int, AxisLayout]] = {step.name: dict(step.axes) for step in space.steps}
-        by_name = {name: tensor for tensor in space.tensors for name in (tensor.names or (tensor.name,))}
-        for placeholder, (name, _) in program.tensors.items():
-            layout = by_name.get(name)
-            axes = layout.axes if layout else ()
-            self._axes[placeholder] = {d: axis for d, axis in enumerate(axes) if axis is not None}
+        self._axes = value_axes(space, program)
 
     def run(self, example: Example) -> Any:
         with torch.no_grad():

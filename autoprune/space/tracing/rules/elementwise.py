@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph
 from autoprune.space.tracing.labels import FIXED, VOID
-from autoprune.space.tracing.rules.base import tie_parameter, unite_broadcast, unknown
+from autoprune.space.tracing.rules.base import tie_parameter, unite_broadcast
 
 _SUMS = {"add", "add_", "sub", "sub_"}
 _POINTWISE_WITHOUT_TAG = {"hardswish_", "hardswish", "hardtanh_", "relu6", "relu6_", "dropout", "dropout_", "selu_"}
@@ -77,8 +77,3 @@ def glu(graph: LabelGraph, call: Call) -> Any:
     dim = -1 if dim is None else int(dim)
     first, second = x.chunk(2, dim)
     return graph.unions.unite(first, second, f"{call.place} gates them with channels of fixed number")
-
-
-def refused(graph: LabelGraph, call: Call) -> Any:
-    """An operator whose result depends on which index a channel has."""
-    return unknown(graph, call, f"{call.name} depends on the position of channels")
