@@ -40,7 +40,7 @@ def test_values_come_from_the_environment_and_are_kept_by_name(tmp_path: Path, m
     (tmp_path / "files" / "digits").mkdir(parents=True)
     job = load_job(write_job(tmp_path / "job.yaml", changes))
     assert job.search.storage == URL.format("hunter2")
-    assert (job.search.controller.name, job.search.allocations) == ("random", ("uniform_all",))
+    assert (job.search.controller.name, job.search.allocations[0].name) == ("random", "uniform_all")
     assert job.data.path == tmp_path / "files" / "digits", "found beside the job file"
     assert job.data.arguments == {"nested": ["a-one-two", {"plain": "${X}"}]}
     assert (job.engine.storage_path, job.engine.memory_limit) == ("s3://b/x", 10**9)
