@@ -24,7 +24,8 @@ from autoprune.files import free_directory
 from autoprune.pipeline import driver
 from autoprune.pipeline.inputs import check_outputs, pick_device
 from autoprune.pipeline.prepare import RunInputs
-from autoprune.progress.base import Mode
+from autoprune.progress.callback_list import GivenCallback, by_name_and_ready
+from autoprune.progress.modes import Mode
 from autoprune.randomness import untouched
 from autoprune.space.tracing.program import Example
 from autoprune.tasks.base import Task
@@ -62,6 +63,7 @@ class SearchArguments(TypedDict, total=False):
     storage: str | None
     progress: Mode
     engine: str | Mapping[str, Any]
+    callbacks: Sequence[GivenCallback]
 
 
 @overload
@@ -110,6 +112,7 @@ def search(
     resume: bool = False,
     storage: str | None = None,
     engine: str | Mapping[str, Any] = "local",
+    callbacks: Sequence[GivenCallback] = ("tensorboard",),
     progress: Mode = "auto",
 ) -> SearchResult | tuple[SearchResult, ...]:
     """Search the widths of a model under a budget and compare the winner with uniform pruning.
@@ -143,6 +146,8 @@ def search(
         resume: go on with the run, or the family, in `run_dir` (the other arguments must be its own).
         storage: Optuna storage URL of the ledger; a journal file in the run directory by default.
         engine: "local", "ray", or {"name": "ray", "address": …, "workers": …, …}; a run may be resumed on another one.
+        callbacks: told what happens: names, {"name": …, "settings": {…}}, or objects of your own subclass of
+            `autoprune.progress.callbacks.Callback`; they change no trial.
         progress: "auto", "rich", "plain" or "silent".
 
     Returns:
@@ -151,6 +156,7 @@ def search(
     Raises:
         AutopruneError: one clear message; nothing is written before the job is known to be usable.
     """
+    named, ready = by_name_and_ready(callbacks)
     skip_verdict = score_func is not None and train_func is None and verdict is None
     given = {
         "seed": seed,
@@ -171,6 +177,7 @@ def search(
         },
         "verdict": {"seeds": 0} if skip_verdict else _dump(verdict),
         "engine": engine,
+        "callbacks": named,
     }
     job = validated(Job, given, "search")
     chosen_device = pick_device(device)
@@ -188,7 +195,7 @@ def search(
             'search needs something to score with: data="cifar10", your data sets as '
             "data={'train': …, 'validation': …}, or score_func(model) -> float"
         )
-    run_inputs = RunInputs(job, model, trained, example_input, task)
+    run_inputs = RunInputs(job, model, trained, example_input, task, ready)
     path = Path(run_dir) if run_dir is not None else None
     if resume and path is None:
         raise ConfigError("resume=True needs run_dir, the directory of the run to go on with")

@@ -31,9 +31,11 @@ from autoprune.pipeline.measured import measure_compared, measured_winner
 from autoprune.pipeline.prepare import Prepared
 from autoprune.pipeline.provenance import changes, now, provenance
 from autoprune.pipeline.run_engine import RunEngine
+from autoprune.pipeline.told import run_ended, run_started, trial_ended
 from autoprune.pipeline.winners import write_winners
 from autoprune.progress.base import Progress
-from autoprune.progress.tensorboard import Events
+from autoprune.progress.callback_list import CallbackList
+from autoprune.progress.callbacks import PhaseEnded
 from autoprune.report.pages import write_reports
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
@@ -70,7 +72,7 @@ def start(
         seconds={},
         **{RECORD: job.engine.of_trials},
     )
-    return _Run(prepared, directory, progress, engine, family).finish()
+    return _Run(prepared, directory, progress, engine, family).finish(resumed=False)
 
 
 def resume(
@@ -90,7 +92,7 @@ def resume(
         )
     if (directory / "result.json").is_file():
         return read_record(directory.path)
-    return _Run(prepared, directory, progress, engine, family).finish()
+    return _Run(prepared, directory, progress, engine, family).finish(resumed=True)
 
 
 @final
@@ -111,13 +113,21 @@ class _Run:
         self._space, self._domain = prepared.space, prepared.domain
         self._directory, self._progress = directory, progress
         self._storage = open_storage(self._job.search.storage, directory / "journal.log")
+        self._told = CallbackList(self._job.callbacks, prepared.run_inputs.callbacks, note=progress.note)
         self._base: Snapshot | None = None
         self._by_flops = by_flops(prepared)
         if self._by_flops is not None and family is None:
             self._family = shared_by_both(directory, self._job.search.storage)
 
-    def finish(self) -> RunRecord:
-        """Do what is left and return the record."""
+    def finish(self, *, resumed: bool) -> RunRecord:
+        """Do what is left and return the record; whoever wants to know is told."""
+        with self._told:
+            self._told.run_started(run_started(self._directory, self._task.unit, resumed=resumed))
+            record = self._finish()
+            self._told.run_ended(run_ended(record))
+        return record
+
+    def _finish(self) -> RunRecord:
         base = self._timed(
             "base network", lambda: base_network(self._prepared, self._directory, self._progress, self._family)
         )
@@ -165,7 +175,7 @@ class _Run:
                 cache.add(trial.widths, trial.score, full=False)
             done, busy = len(session.trials), engine.busy
             self._progress.trial(trial, session.best, session.uniform, done, session.total, busy)
-            events.trial(trial, session.best, session.uniform, done, busy)
+            self._told.trial_ended(trial_ended(trial, session, busy))
 
         begun_with = read_json(self._directory / "run.json").get("begun_with")
         controller = self._prepared.controller(scores, learned=begun_with)
@@ -180,8 +190,7 @@ class _Run:
             remembered=lambda widths: cache.score(widths, full=False) if cache is not None else None,
         )
         self._progress.start(session.total, self._task.unit, engine.workers)
-        with Events(self._directory / "tensorboard") as events:
-            engine.search(session)
+        engine.search(session)
         self._directory.update_run(learned=controller.learned())
         self._winners = write_winners(controller.winners(), self._space, self._directory)
         return tuple(sorted(session.trials, key=lambda trial: trial.number))
@@ -306,8 +315,9 @@ class _Run:
         try:
             found = work()
             self._check_base(phase)
-            return found
         finally:
             seconds: Mapping[str, float] = self._directory.recorded("seconds")
-            spent = seconds.get(phase, 0.0) + time.perf_counter() - started
-            self._directory.update_run(seconds={**seconds, phase: round(spent, 3)}, engine=self._engine.record())
+            spent = round(seconds.get(phase, 0.0) + time.perf_counter() - started, 3)
+            self._directory.update_run(seconds={**seconds, phase: spent}, engine=self._engine.record())
+        self._told.phase_ended(PhaseEnded(phase, spent))
+        return found

@@ -32,6 +32,8 @@ from autoprune.importance import CRITERIA
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
+from autoprune.progress.callback_list import make_callback
+from autoprune.progress.callbacks import Callback
 from autoprune.randomness import untouched
 from autoprune.redaction import masked
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
@@ -58,6 +60,7 @@ class RunInputs:
         trained: its weights are the base network's; False: the run trains a copy first.
         example: what the model is traced with.
         task: trains and scores.
+        callbacks: told what happens, beside those that the job names.
     """
 
     job: Job
@@ -65,6 +68,7 @@ class RunInputs:
     trained: bool
     example: Example
     task: Task
+    callbacks: tuple[Callback, ...] = ()
 
 
 @final
@@ -263,6 +267,8 @@ def _check_parts(job: Job) -> None:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
     for protocol in job.verdict.protocols:
         _try_protocol(protocol, job)
+    for callback in job.callbacks:
+        make_callback(callback)
 
 
 def _try_protocol(options: PartOptions, job: Job) -> None:

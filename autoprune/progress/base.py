@@ -7,13 +7,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Self, TextIO, final
+from typing import Self, TextIO, final
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.errors import ConfigError, suggest
 from autoprune.texts import last_line, score_text
-
-Mode = Literal["auto", "rich", "plain", "silent"]
 
 
 class Progress(ABC):
@@ -160,27 +157,6 @@ class PlainProgress(Progress):
         self._shown_at = self._clock()
         self._stream.write(line + "\n")
         self._stream.flush()
-
-
-def make_progress(mode: str = "auto", stream: TextIO | None = None) -> Progress:
-    """Return the display for a stream, standard error by default; "auto" is live only in a terminal.
-
-    Raises:
-        ConfigError: an unknown mode.
-    """
-    if mode == "auto":
-        mode = "rich" if (stream or sys.stderr).isatty() else "plain"
-    match mode:
-        case "rich":
-            from autoprune.progress.live import RichProgress
-
-            return RichProgress(stream)
-        case "plain":
-            return PlainProgress(stream)
-        case "silent":
-            return SilentProgress()
-    allowed = ("auto", "rich", "plain", "silent")
-    raise ConfigError(f"progress {mode!r} is unknown; allowed: {', '.join(allowed)}.{suggest(mode, allowed)}")
 
 
 @final
