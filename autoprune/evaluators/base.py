@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, final
 from torch import nn
 
 from autoprune.config.settings import bind
+from autoprune.deprecation import moved
 from autoprune.errors import ConfigError
 from autoprune.evaluators import EVALUATORS
 from autoprune.randomness import seeded
@@ -19,6 +20,8 @@ from autoprune.tasks.base import Task
 from autoprune.training.integrity import Snapshot
 from autoprune.training.scores import checked_score
 from autoprune.training.watch import Watch
+
+__getattr__ = moved(__name__, {"Workbench": "autoprune.evaluators.base:CandidateFactory"}, since="2026-11-29")
 
 
 @final
