@@ -4,7 +4,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 BY_HAND := $(addprefix benchmarks/,coverage.py channel_bench.py latency.py latency_search.py scaling.py)
 BENCHMARKS := $(sort $(filter-out $(BY_HAND),$(wildcard benchmarks/*.py)))
 
-.PHONY: help demo test lint bench coverage clean
+.PHONY: help demo test lint picture bench coverage clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -21,6 +21,9 @@ lint: .venv/dev.stamp  ## ruff, mypy --strict, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+picture: .venv/dev.stamp  ## draw docs/architecture.svg from the imports
+	$(BIN)/python docs/draw_architecture.py
 
 bench: .venv/test.stamp  ## run the scripts in benchmarks/ that need nothing else and take minutes
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done

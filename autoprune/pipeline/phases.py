@@ -1,6 +1,7 @@
 """The phases of a run: base network, search, re-scoring, final trainings, conclusion.
 
 Each phase leaves what it did on disk, and a resumed run does only what is left.
+Longer than others, as the order of the phases is read on one page.
 """
 
 from __future__ import annotations

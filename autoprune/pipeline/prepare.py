@@ -1,4 +1,7 @@
-"""Everything that can be wrong with a job is found here, before a run directory is made."""
+"""Everything that can be wrong with a job is found here, before a run directory is made.
+
+Longer than others, as a check that stood elsewhere would be forgotten by one of the ways into a run.
+"""
 
 from __future__ import annotations
 
