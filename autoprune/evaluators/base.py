@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
@@ -12,7 +13,7 @@ from torch import nn
 from autoprune.errors import ConfigError
 from autoprune.evaluators import EVALUATORS
 from autoprune.integrity import Snapshot
-from autoprune.randomness import seeded
+from autoprune.randomness import seeded, untouched
 from autoprune.settings import check_settings
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.slicing import Ranking, Slicer
@@ -83,14 +84,19 @@ class Guarded(Evaluator):
 
     Args:
         name: of the evaluator, for messages.
-        inner: the evaluator.
-        bench: what it was built from.
+        make: bench -> the evaluator.
+        bench: what it is built from.
+
+    Raises:
+        RunError: building it changed the base network.
     """
 
-    def __init__(self, name: str, inner: Evaluator, bench: Workbench) -> None:
-        self.kind = inner.kind
-        self._name, self._inner, self._task = name, inner, bench.task
-        self._base = Snapshot(bench.model)
+    def __init__(self, name: str, make: Callable[[Workbench], Evaluator], bench: Workbench) -> None:
+        self._name, self._task, self._base = name, bench.task, Snapshot(bench.model)
+        with untouched():
+            self._inner = make(bench)
+        self._check_base()
+        self.kind = self._inner.kind
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         """See `Evaluator.evaluate`; the global random state inside comes from the seed.
@@ -102,11 +108,14 @@ class Guarded(Evaluator):
         watched = {} if watch is None else {"watch": watch}
         with seeded(seed):
             score: object = self._inner.evaluate(widths, seed=seed, full=full, **watched)
+        self._check_base()
+        return checked_score(score, self._task.score_range, what=f"evaluator {self._name!r}")
+
+    def _check_base(self) -> None:
         self._base.check(
             f"evaluator {self._name!r} changed the base network",
             "let it work on bench.candidate(widths), which is its own, and only read bench.model",
         )
-        return checked_score(score, self._task.score_range, what=f"evaluator {self._name!r}")
 
 
 def check_counts(evaluator: str, *, least: int, **settings: int | None) -> None:
@@ -130,7 +139,7 @@ def make_evaluator(name: str, bench: Workbench, settings: Mapping[str, Any]) -> 
         ConfigError: a setting that the evaluator does not have, or a value out of range.
     """
     check_evaluator(name, settings)
-    return Guarded(name, EVALUATORS.get(name)(bench, **settings), bench)
+    return Guarded(name, functools.partial(EVALUATORS.get(name), **settings), bench)
 
 
 def check_evaluator(name: str, settings: Mapping[str, Any]) -> None:
