@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
@@ -12,7 +12,7 @@ from torch import nn
 from autoprune.config.settings import bind
 from autoprune.errors import ConfigError
 from autoprune.evaluators import EVALUATORS
-from autoprune.randomness import seeded
+from autoprune.randomness import seeded, untouched
 from autoprune.space.cutting.slicing import Ranking, Slicer
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.tasks.base import Task
@@ -83,14 +83,19 @@ class Guarded(Evaluator):
 
     Args:
         name: of the evaluator, for messages.
-        inner: the evaluator.
-        factory: what it was built from.
+        make: factory -> the evaluator.
+        factory: what it is built from.
+
+    Raises:
+        RunError: building it changed the base network.
     """
 
-    def __init__(self, name: str, inner: Evaluator, factory: CandidateFactory) -> None:
-        self.kind = inner.kind
-        self._name, self._inner, self._task = name, inner, factory.task
-        self._base = Snapshot(factory.model)
+    def __init__(self, name: str, make: Callable[[CandidateFactory], Evaluator], factory: CandidateFactory) -> None:
+        self._name, self._task, self._base = name, factory.task, Snapshot(factory.model)
+        with untouched():
+            self._inner = make(factory)
+        self._check_base()
+        self.kind = self._inner.kind
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         """See `Evaluator.evaluate`; the global random state inside comes from the seed.
@@ -102,11 +107,14 @@ class Guarded(Evaluator):
         watched = {} if watch is None else {"watch": watch}
         with seeded(seed):
             score: object = self._inner.evaluate(widths, seed=seed, full=full, **watched)
+        self._check_base()
+        return checked_score(score, self._task.score_range, what=f"evaluator {self._name!r}")
+
+    def _check_base(self) -> None:
         self._base.check(
             f"evaluator {self._name!r} changed the base network",
             "let it work on factory.candidate(widths), which is its own, and only read factory.model",
         )
-        return checked_score(score, self._task.score_range, what=f"evaluator {self._name!r}")
 
 
 def check_counts(evaluator: str, *, least: int, **settings: int | None) -> None:
@@ -129,7 +137,7 @@ def make_evaluator(name: str, factory: CandidateFactory, settings: Mapping[str, 
         RegistryError: unknown name.
         ConfigError: a setting that the evaluator does not have, or a value out of range.
     """
-    return Guarded(name, bind(EVALUATORS, name, settings)(factory), factory)
+    return Guarded(name, bind(EVALUATORS, name, settings), factory)
 
 
 def check_evaluator(name: str, settings: Mapping[str, Any]) -> None:

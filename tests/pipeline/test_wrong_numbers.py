@@ -25,6 +25,8 @@ from autoprune.evaluators.base import CandidateFactory, Evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.l1 import l1
 from autoprune.importance.members import GroupTensors
+from autoprune.pipeline import phases
+from autoprune.pipeline.prepare import Prepared
 from autoprune.space.groups import Widths
 from autoprune.training.watch import Watch
 
@@ -275,6 +277,9 @@ class Careless(Evaluator):
 
     def __init__(self, factory: CandidateFactory, *, how: str = "scale") -> None:
         self._factory, self._how = factory, how
+        if how == "build":
+            next(iter(factory.model.parameters())).data.mul_(0.99)
+            torch.rand(1)
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         base = next(iter(self._factory.model.parameters()))
@@ -285,6 +290,56 @@ class Careless(Evaluator):
         random.random()
         answers: dict[str, Any] = {"nan": float("nan"), "above": 100.5, "text": "90", "truth": True}
         return answers.get(self._how, 50.0)  # type: ignore[no-any-return]
+
+
+def test_a_change_of_the_base_network_by_whatever_way_ends_the_run_with_the_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[nn.Module] = []
+
+    def base_network(*given: Any) -> nn.Module:
+        made.append(phases_base(*given))
+        return made[0]
+
+    def score(network: nn.Module) -> float:
+        if made:
+            made[0].last.weight.data.mul_(0.9)  # type: ignore[union-attr, operator]
+        return closeness(network)
+
+    def scale(prepared: Any, base: nn.Module) -> Any:
+        base.first.bias.data.mul_(0.9)  # type: ignore[union-attr, operator]
+        return scores(prepared, base)
+
+    phases_base, scores = phases.base_network, Prepared.scores
+    monkeypatch.setattr(phases, "base_network", base_network)
+    with pytest.raises(AutopruneError, match=r"changed the base network: parameter 'last.weight'"):
+        regression(tmp_path / "run", perceptron(), score_func=score)
+    made.clear()
+    monkeypatch.setattr(Prepared, "scores", lambda self, base: scale(self, base) if made else scores(self, base))
+    with pytest.raises(RunError, match=r"^the criterion changed the base network: parameter 'first.bias'"):
+        regression(tmp_path / "other", perceptron())
+
+
+def test_a_change_between_evaluations_is_found_at_the_end_of_the_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, train_finals = [], phases.train_finals
+    phases_base = phases.base_network
+
+    def base_network(*given: Any) -> nn.Module:
+        made.append(phases_base(*given))
+        return made[0]
+
+    def trained(*given: Any, **options: Any) -> Any:
+        finals = train_finals(*given, **options)
+        made[0].second.train()  # type: ignore[operator, union-attr]
+        return finals
+
+    monkeypatch.setattr(phases, "base_network", base_network)
+    monkeypatch.setattr(phases, "train_finals", trained)
+    with pytest.raises(RunError, match=r"^final trainings changed the base network: the training flag of 'second'"):
+        regression(tmp_path / "run", perceptron())
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def in_place(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
@@ -298,6 +353,7 @@ def in_place(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
     ("how", "message"),
     [
         ("scale", r"'careless' changed the base network: parameter 'conv1.weight' is not as it was"),
+        ("build", r"'careless' changed the base network: parameter 'conv1.weight' is not as it was"),
         ("freeze", r"'careless' changed the base network: requires_grad of 'conv1.weight'"),
         ("nan", "'careless' must return a finite number from 0 to 100, .*returned nan"),
         ("above", "from 0 to 100, .*returned 100.5"),
