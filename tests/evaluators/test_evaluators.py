@@ -16,6 +16,7 @@ from autoprune.engines.local import evaluate
 from autoprune.errors import ConfigError, EvaluationError, RegistryError, RunError
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, make_evaluator
+from autoprune.registry import Part
 from autoprune.space.cutting.graph_form import graph_network
 from autoprune.space.groups import Widths
 from autoprune.space.tracing.trace import trace
@@ -138,7 +139,7 @@ class Careless(Evaluator):
 
 @pytest.fixture
 def careless(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EVALUATORS._table, "careless", f"{__name__}:Careless")
+    monkeypatch.setitem(EVALUATORS._table, "careless", Part(f"{__name__}:Careless"))
 
 
 @pytest.mark.usefixtures("careless")

@@ -27,6 +27,7 @@ from autoprune.importance.l1 import l1
 from autoprune.importance.members import GroupTensors
 from autoprune.pipeline import phases
 from autoprune.pipeline.prepare import Prepared
+from autoprune.registry import Part
 from autoprune.space.groups import Widths
 from autoprune.training.watch import Watch
 
@@ -364,7 +365,7 @@ def in_place(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
 def test_an_evaluator_of_the_users_gives_possible_scores_of_the_base_network_as_it_was(
     how: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(EVALUATORS._table, "careless", f"{__name__}:Careless")
+    monkeypatch.setitem(EVALUATORS._table, "careless", Part(f"{__name__}:Careless"))
     before = random.getstate()
     with pytest.raises(AutopruneError, match=message):
         search(tmp_path / "run", evaluator={"name": "careless", "settings": {"how": how}})
@@ -374,7 +375,7 @@ def test_an_evaluator_of_the_users_gives_possible_scores_of_the_base_network_as_
 def test_a_criterion_that_works_on_what_it_is_given_reaches_neither_the_model_nor_the_base_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(CRITERIA._table, "in_place", f"{__name__}:in_place")
+    monkeypatch.setitem(CRITERIA._table, "in_place", Part(f"{__name__}:in_place"))
     model = perceptron()
     before = copy.deepcopy(model)
     careless, plain = (regression(tmp_path / name, model, criterion=name) for name in ("in_place", "l1"))
