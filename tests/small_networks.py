@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import autoprune
 import numpy as np
 import torch
+from torch import Tensor, nn
+
+import autoprune
 from autoprune.config import SpaceOptions
 from autoprune.cost.device_profile import Conditions, DeviceProfile, Grid, Table, cpu_name
 from autoprune.cost.kernels import Kernel, distinct_kernels, timed_calls
@@ -15,7 +17,6 @@ from autoprune.cost.latency_ms import FEATURES
 from autoprune.cost.wider_kernels import full_sizes
 from autoprune.space.groups import SearchSpace
 from autoprune.zoo import build_model
-from torch import Tensor, nn
 
 NETWORKS = ("resnet20", "mobilenetv2", "transformer")
 
@@ -64,7 +65,7 @@ def network(name: str) -> nn.Module:
 
 
 @cache
-def space_of(name: str, options: SpaceOptions | Path = SpaceOptions()) -> SearchSpace:
+def space_of(name: str, options: SpaceOptions | Path | None = None) -> SearchSpace:
     """Its space for an image of 16 x 16."""
     return autoprune.trace(network(name), torch.zeros(1, 3, 16, 16), options=options, verify=False).search_space
 

@@ -87,7 +87,8 @@ def _one(
     name: str, domain: BudgetedSpace, seed: int, settings: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Controller:
     """The controller of this name, given those of the facts about the search that it takes."""
-    from autoprune.settings import check_settings
+    from autoprune.errors import ConfigError, blame
+    from autoprune.settings import check_numbers, check_settings
 
     if name.startswith((_OPTUNA, _HUB)):
         from autoprune.controllers.optuna_sampler import OptunaSampler
@@ -96,7 +97,12 @@ def _one(
         return OptunaSampler(domain, seed=seed, sampler=sampler, settings=settings, hub=f"{kind}:" == _HUB)
     factory = CONTROLLERS.get(name)
     check_settings(factory, settings, what=f"controller {name!r}", reserved={"domain", "seed", "importance", "learned"})
+    check_numbers(factory, settings, what=f"controller {name!r}")
+    length = settings.get("trials")
+    if isinstance(length, int) and length < 1:
+        raise ConfigError(f"controller {name!r}: trials must be at least 1, got {length}")
     takes = inspect.signature(factory).parameters
     taken = {key: fact for key, fact in facts.items() if key in takes and key not in settings}
-    controller: Controller = factory(domain, seed=seed, **taken, **settings)
+    with blame(ConfigError, f"controller {name!r} fails with settings {dict(settings)}", then="Correct its settings."):
+        controller: Controller = factory(domain, seed=seed, **taken, **settings)
     return controller

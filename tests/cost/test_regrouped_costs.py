@@ -1,4 +1,4 @@
-"""A space whose groups are tied or taken out costs by every metric what the old one does at the widths that are meant."""
+"""A space whose groups are tied or taken out costs by every metric what the old one does at the same widths."""
 
 from __future__ import annotations
 
