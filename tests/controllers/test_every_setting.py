@@ -305,6 +305,12 @@ def test_a_budget_that_one_ratio_cannot_reach_names_the_setting() -> None:
 def test_sets_with_few_ratios_in_common_are_searched_in_all_and_rounded(name: str) -> None:
     """Multiples of 8 of 24, 48 and 72 channels: what is written out is a member, also above or below the budget."""
     domain = BudgetedSpace(space_of("mobilenetv2", SpaceOptions(divisor=8)), FLOPS)
-    trials, winner = whole_search(domain, name, {"per": "model"}, trials=30)
+    trials, winner = whole_search(domain, name, {"per": "stage"}, trials=30)
     assert_sound(domain, trials, winner, within=name != "netadapt", n=30)
     assert len({trial.widths for trial in trials if trial.origin == "controller"}) > 5
+
+
+def test_sets_with_no_ratio_in_common_can_be_cut() -> None:
+    domain = BudgetedSpace(space_of("mobilenetv2", SpaceOptions(divisor=8)), FLOPS)
+    trials, winner = whole_search(domain, "random", {"per": "model"}, trials=FEW)
+    assert_sound(domain, trials, winner, within=True, n=FEW)
