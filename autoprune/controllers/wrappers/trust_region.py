@@ -52,7 +52,7 @@ class TrustRegion(Controller):
     """
 
     def __init__(self, domain: BudgetedSpace, inner: Controller, *, seed: int, distance: float) -> None:
-        if isinstance(distance, bool) or not 0 < distance < math.inf:
+        if isinstance(distance, bool) or not isinstance(distance, int | float) or not 0 < distance < math.inf:
             raise ConfigError(f"trust_region must be a distance of log ratios above 0, such as 0.5, got {distance!r}")
         if not inner.keeps_budget:
             raise ConfigError(
