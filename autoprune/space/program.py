@@ -141,7 +141,7 @@ def record(model: nn.Module, example: Example) -> Program:
         ) from error
     for tracer in tracers:
         try:
-            with untouched(), _quiet(), torch.no_grad(), _plain_attention():
+            with untouched(), _quiet(), torch.no_grad(), plain_attention():
                 program = tracer(clone, example)
                 _flatten(program.graph)
                 _note_shapes(program.graph)
@@ -264,7 +264,7 @@ def _has_effect(node: fx.Node) -> bool:
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Keep nn.MultiheadAttention from vanishing into one fused operator."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

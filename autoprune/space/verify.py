@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 
 from autoprune.errors import SpaceError
 from autoprune.randomness import untouched
+from autoprune.space.blueprint import Blueprint
 from autoprune.space.choices import freeze_groups
 from autoprune.space.comparison import TOLERANCE, first_line, in_double, relative, tensors, varied
 from autoprune.space.cuts import common_widths, halves, with_all_blocks
@@ -28,9 +29,10 @@ from autoprune.space.graph_form import graph_network
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.masked import run_masked
 from autoprune.space.program import Example, Program, run_model
-from autoprune.space.scramble import runs_in_training, scrambled, telling
+from autoprune.space.scramble import runs_in_training, scrambled
 from autoprune.space.shapes import with_shapes
 from autoprune.space.slicing import Ranking, random_ranking, slice_model
+from autoprune.space.telling import telling
 from autoprune.space.trace import Traced
 
 _RANDOM_CUTS = 3
@@ -64,9 +66,7 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
         SpaceError: fvcore counts other FLOPs than the closed form, no group is left, or the model is random.
     """
     with untouched():
-        trial = _Trial(scrambled(model, seed=seed), traced, seed)
-        if not trial.is_finite():
-            trial = _Trial(scrambled(model, seed=seed, loud=False), traced, seed)
+        trial = _trial(model, traced, seed)
         trial.check_repeatable()
         space = traced.space
         _check_groups(space)
@@ -76,6 +76,16 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
             space, worst = trial.run(space)
         trial.check_flops(space)
     return _with_network(model, traced, space, worst)
+
+
+def _trial(model: nn.Module, traced: Traced, seed: int) -> _Trial:
+    """A trial on the loudest copy of the model that its graph still is the graph of."""
+    for loud, single in ((True, True), (False, True), (True, False)):
+        trial = _Trial(scrambled(model, seed=seed, loud=loud, single=single), traced, seed)
+        if trial.is_finite() and trial.follows_graph():
+            return trial
+    trial = _Trial(scrambled(model, seed=seed, single=False), traced, seed)
+    return trial if trial.is_finite() else _Trial(scrambled(model, seed=seed, loud=False, single=False), traced, seed)
 
 
 def unverified(model: nn.Module, traced: Traced) -> Verified:
@@ -102,23 +112,26 @@ class _Trial:
     def __init__(self, model: nn.Module, traced: Traced, seed: int) -> None:
         self._model = model
         self._program: Program = traced.program
-        self._example: Example = telling(model, traced)
         self._rng = np.random.default_rng(seed)
         self._graphs: dict[int, nn.Module] = {}
         self._traced = traced
         self._double: _Trial | None = None  # made where rounding errors must be told from wrong cuts
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self._tolerance = TOLERANCE.get(self._dtype, 1e-4)
+        self._example: Example = telling(model, self._program, traced.example, self._tolerance)
+        self._blueprint = Blueprint(model, self._program, self._example, self._tolerance)
 
     def run(self, space: SearchSpace) -> tuple[SearchSpace, float | None]:
         """Try cuts until one fails; return the space to try next, or the largest error where none failed."""
         worst = 0.0
-        for widths, ranking in self._cuts(space):
-            error, problem = self._compare(space, widths, ranking)
+        telling = with_all_blocks(space, space.smallest)
+        for number, (widths, ranking) in enumerate(self._cuts(space)):
+            inside = number == 0 or widths == telling
+            error, problem = self._compare(space, widths, ranking, inside=inside)
             if problem and space.form == "module" and self._graph_works(space):
                 return replace(space, form="graph"), None
             if problem:
-                return freeze_groups(space, self._culprits(space, widths, ranking)), None
+                return freeze_groups(space, self._culprits(space, widths, ranking, inside=inside)), None
             worst = max(worst, error)
         self._check_sight(space)
         if space.form == "module" and not self._trains(space) and self._graph_works(space):
@@ -147,7 +160,16 @@ class _Trial:
 
     def is_finite(self) -> bool:
         """True where all outputs are numbers."""
-        return all(bool(output.isfinite().all()) for output in self._outputs(self._model))
+        try:
+            return all(bool(output.isfinite().all()) for output in self._outputs(self._model))
+        except Exception:  # noqa: BLE001 - a forward may ask about values that are no longer what they were
+            return False
+
+    def follows_graph(self) -> bool:
+        """False where forward decides by a value that is no longer what it was."""
+        full = self._masked(self._traced.space, self._traced.space.full, random_ranking(self._traced.space, self._rng))
+        found = self._outputs(self._model)
+        return all(a.shape == b.shape and relative(a, b) <= self._tolerance for a, b in zip(found, full, strict=True))
 
     def check_repeatable(self) -> None:
         """Two passes of the same network must agree, and so must its graph, or no comparison means anything."""
@@ -212,7 +234,7 @@ class _Trial:
             for index, group in enumerate(space.groups)
         )
 
-    def _culprits(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> dict[int, str]:
+    def _culprits(self, space: SearchSpace, widths: Widths, ranking: Ranking, *, inside: bool) -> dict[int, str]:
         """The groups without which these widths pass, and what goes wrong with each; found by halving."""
         reasons: dict[int, str] = {}
         good: set[int] = set()
@@ -220,7 +242,7 @@ class _Trial:
         def search(suspects: list[int]) -> None:
             cut = good.union(suspects)
             only = tuple(w if i in cut else full for i, (w, full) in enumerate(zip(widths, space.full, strict=True)))
-            problem = self._compare(space, only, ranking)[1]
+            problem = self._compare(space, only, ranking, inside=inside)[1]
             if problem is None:
                 good.update(suspects)
             elif len(suspects) == 1:
@@ -232,8 +254,13 @@ class _Trial:
         search(list(range(len(space.groups))))
         return reasons
 
-    def _compare(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[float, str | None]:
-        """Return the relative error of the sliced network, and what is wrong with it (None: nothing)."""
+    def _compare(
+        self, space: SearchSpace, widths: Widths, ranking: Ranking, *, inside: bool
+    ) -> tuple[float, str | None]:
+        """Return the relative error of the sliced network, and what is wrong with it (None: nothing).
+
+        With `inside`, every value in it is compared, not only its outputs.
+        """
         try:
             expected = self._masked(space, widths, ranking)
         except Exception as error:  # noqa: BLE001 - a graph whose sizes depend on values runs on the traced ones only
@@ -245,12 +272,13 @@ class _Trial:
         if [o.shape for o in found] != [o.shape for o in expected]:
             return math.inf, "the cut network's output has another shape"
         worst = max((relative(f, e) for f, e in zip(found, expected, strict=True)), default=0.0)
-        if worst <= self._tolerance:
-            return worst, None
-        exact = self._in_double(space, widths, ranking)
-        return (exact, None) if exact is not None else (worst, f"the cut network's output differs by {worst:.1e}")
+        problem = f"the cut network's output differs by {worst:.1e}" if worst > self._tolerance else None
+        if problem is None and inside and space.form == "module":
+            problem = self._blueprint.problem(self._sliced(space, widths, ranking), space, widths, ranking)
+        exact = self._in_double(space, widths, ranking, inside=inside) if problem else None
+        return (exact, None) if exact is not None else (worst, problem)
 
-    def _in_double(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> float | None:
+    def _in_double(self, space: SearchSpace, widths: Widths, ranking: Ranking, *, inside: bool) -> float | None:
         """The error in double precision, if it vanishes there: some deep networks blow rounding errors up."""
         if self._dtype != torch.float32:
             return None
@@ -258,7 +286,7 @@ class _Trial:
             model, example = in_double(self._model, self._example)
             self._double = _Trial(model, replace(self._traced, example=example), 0)
             self._double._tolerance = self._tolerance  # a wrong cut is blown up as much as a rounding error
-        error, problem = self._double._compare(space, widths, ranking)
+        error, problem = self._double._compare(space, widths, ranking, inside=inside)
         return None if problem else error
 
     def _sliced(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> nn.Module:
