@@ -26,7 +26,9 @@ from autoprune.space.watch import Made, Origin, Value, value_of, watched
 
 Calls: TypeAlias = tuple[list[Made], frozenset[int]]
 
-_COPIES = frozenset(["alias", "clone", "contiguous", "detach", "detach_", "lift_fresh", "lift_fresh_copy", "to", "_to_copy"])
+_COPIES = frozenset(
+    ["alias", "clone", "contiguous", "detach", "detach_", "lift_fresh", "lift_fresh_copy", "to", "_to_copy"]
+)
 """Operators that say nothing: tracers leave some of them out."""
 
 _FILLS = frozenset(["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"])
@@ -82,7 +84,9 @@ class Blueprint:
             return tensor_of(cut, twin.tensors[node.name][0]) if node.name in twin.tensors else given
 
         with torch.no_grad():
-            return watched(lambda: twin.run(self._example, place, lambda node, args, kwargs: node.target(*args, **kwargs)))  # type: ignore[operator]
+            return watched(
+                lambda: twin.run(self._example, place, lambda node, args, kwargs: node.target(*args, **kwargs))
+            )  # type: ignore[operator]
 
 
 @final
@@ -117,7 +121,9 @@ class _Plan:
     def __init__(self, found: _Aligned, space: SearchSpace, widths: Widths, tolerance: float) -> None:
         self._found, self._tolerance = found.calls, tolerance
         self._by_name = {node.name: made for node, made in found.calls.items()}
-        self._sizes = {s.name: {dim: axis_size(axis, space.groups)(widths) for dim, axis in s.axes} for s in space.steps}
+        self._sizes = {
+            s.name: {dim: axis_size(axis, space.groups)(widths) for dim, axis in s.axes} for s in space.steps
+        }
         self._fed: set[str] = set()
         self._largest: dict[str, float] = {}
         self.problem: str | None = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.space.program import Example, run_model
+from autoprune.space.program import Example, Program, run_model
+from autoprune.space.resize import operator_name
 
 
 def scrambled(model: nn.Module, *, seed: int, loud: bool = True, single: bool = True) -> nn.Module:
@@ -50,7 +51,9 @@ def _break_repeats(tensor: Tensor, generator: torch.Generator) -> None:
     for dim in range(tensor.ndim):
         rows = tensor.movedim(dim, 0)
         flat = rows.reshape(len(rows), -1)
-        same = (flat == flat[:, :1]).all(1) if tensor.ndim > 1 and flat.shape[1] > 1 else flat.new_zeros(len(flat)).bool()
+        same = (
+            (flat == flat[:, :1]).all(1) if tensor.ndim > 1 and flat.shape[1] > 1 else flat.new_zeros(len(flat)).bool()
+        )
         same[1:] |= (flat[1:] == flat[:-1]).all(1)
         if bool(same.any()):
             chosen = rows[same]
@@ -87,3 +90,18 @@ def runs_in_training(network: nn.Module, example: Example) -> bool:
     except Exception:  # noqa: BLE001 - user code may refuse training mode in any way
         return False
     return True
+
+
+def silences(program: Program) -> bool:
+    """True where a constant of zero multiplies something: the graph would keep a gate closed that its owner may open."""
+
+    def is_zero(value: object) -> bool:
+        while isinstance(value, fx.Node) and operator_name(value) in ("lift_fresh_copy", "detach", "to", "clone"):
+            value = value.args[0]
+        if isinstance(value, fx.Node):
+            constant = program.constants.get(value.name)
+            return constant is not None and constant.is_floating_point() and not bool(constant.any())
+        return isinstance(value, float) and value == 0
+
+    products = (node for node in program.nodes if node.op == "call_function" and operator_name(node) in ("mul", "mul_"))
+    return any(is_zero(value) for node in products for value in node.args)

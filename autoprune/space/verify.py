@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from autoprune.errors import SpaceError
+from autoprune.config import SpaceOptions
+from autoprune.errors import AutopruneError, SpaceError
 from autoprune.randomness import untouched
 from autoprune.space.blueprint import Blueprint
 from autoprune.space.choices import freeze_groups
@@ -27,13 +28,14 @@ from autoprune.space.cuts import common_widths, halves, with_all_blocks
 from autoprune.space.flop_check import counted_by_fvcore, multiply_adds
 from autoprune.space.graph_form import graph_network
 from autoprune.space.groups import SearchSpace, Widths
+from autoprune.space.longer import carried_over, lengthened
 from autoprune.space.masked import run_masked
 from autoprune.space.program import Example, Program, run_model
-from autoprune.space.scramble import runs_in_training, scrambled
+from autoprune.space.scramble import runs_in_training, scrambled, silences
 from autoprune.space.shapes import with_shapes
 from autoprune.space.slicing import Ranking, random_ranking, slice_model
 from autoprune.space.telling import telling
-from autoprune.space.trace import Traced
+from autoprune.space.trace import Traced, trace
 
 _RANDOM_CUTS = 3
 
@@ -134,9 +136,32 @@ class _Trial:
                 return freeze_groups(space, self._culprits(space, widths, ranking, inside=inside)), None
             worst = max(worst, error)
         self._check_sight(space)
-        if space.form == "module" and not self._trains(space) and self._graph_works(space):
-            return replace(space, form="graph"), None
+        if space.form == "module" and not (self._trains(space) and self._holds_longer(space)):
+            if self._graph_works(space):
+                return replace(space, form="graph"), None
         return space, worst
+
+    def _holds_longer(self, space: SearchSpace) -> bool:
+        """False where a cut that is right for this example is wrong for one with longer axes."""
+        if space.switches:
+            return True
+        for example in lengthened(self._model, self._example, self._tolerance):
+            if not any(self._holds_for(space, example, attention) for attention in ("heads", "head_dim")):
+                return False
+        return True
+
+    def _holds_for(self, space: SearchSpace, example: Example, attention: str) -> bool:
+        options = SpaceOptions.model_validate({"attention": attention})
+        try:
+            traced = trace(self._model, example, options=options)
+        except AutopruneError:
+            return True  # what no tracer can follow cannot be held against anything
+        longer = carried_over(space, traced.space)
+        if longer is None:
+            return False
+        trial = _Trial(self._model, replace(traced, space=longer), 0)
+        cuts = ((longer.smallest, random_ranking(longer, self._rng)) for _ in range(2))
+        return all(trial._compare(longer, *cut, inside=True)[1] is None for cut in cuts)
 
     def _trains(self, space: SearchSpace) -> bool:
         """False where the full network runs in training mode and a cut one does not: a part that only training runs."""
@@ -298,7 +323,7 @@ class _Trial:
 
     def _graph_works(self, space: SearchSpace) -> bool:
         """True where the graph gives what the model gives, whatever forward decides by values."""
-        if self._program.decides:
+        if self._program.decides or silences(self._program):
             return False
         examples = [self._example]
         if self._program.tracer == "make_fx":

@@ -30,8 +30,8 @@ class Value:
     @property
     def largest(self) -> float:
         """The largest finite magnitude."""
-        finite = self.elements[self.elements.isfinite()].abs()
-        return float(finite.max()) if finite.numel() else 0.0
+        finite = self.elements[self.elements.isfinite()]
+        return float((finite.double() if not finite.is_complex() else finite).abs().max()) if finite.numel() else 0.0
 
 
 @final
