@@ -6,7 +6,8 @@ softmax), it runs over the survivors.
 
 from __future__ import annotations
 
-from typing import Any, final
+from collections.abc import Callable
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
@@ -45,27 +46,52 @@ _STATISTICS = frozenset(
     ]
 )
 
+Watch: TypeAlias = Callable[[fx.Node, list[Tensor | None]], None]
+"""Told what every node makes, of which only the survivors are left."""
+
 
 def run_masked(
-    model: nn.Module, program: Program, space: SearchSpace, example: Example, widths: Widths, ranking: Ranking
+    model: nn.Module,
+    program: Program,
+    space: SearchSpace,
+    example: Example,
+    widths: Widths,
+    ranking: Ranking,
+    *,
+    watch: Watch | None = None,
 ) -> Any:
     """Outputs of the full network without the channels and blocks that these widths cut; the model is only read."""
-    return _Masked(model, without(program, space.left_out(widths)), space, widths, ranking).run(example)
+    return _Masked(model, without(program, space.left_out(widths)), space, widths, ranking, watch).run(example)
 
 
 @final
 class _Masked:
     def __init__(
-        self, model: nn.Module, program: Program, space: SearchSpace, widths: Widths, ranking: Ranking
+        self,
+        model: nn.Module,
+        program: Program,
+        space: SearchSpace,
+        widths: Widths,
+        ranking: Ranking,
+        watch: Watch | None,
     ) -> None:
         self._model, self._program, self._space = model, program, space
-        self._widths, self._ranking = widths, ranking
+        self._widths, self._ranking, self._watch = widths, ranking, watch
         self._kept: dict[int, np.ndarray[Any, Any]] = {}
         self._axes = value_axes(space, program)
 
     def run(self, example: Example) -> Any:
         with torch.no_grad():
-            return self._program.run(example, self._place, self._call)
+            return self._program.run(example, self._place, self._watched if self._watch else self._call)
+
+    def _watched(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        made = self._call(node, args, kwargs)
+        if self._watch and operator_name(node) != "getitem":
+            named = [(node.name, made)] if isinstance(made, Tensor) else []
+            if isinstance(made, list | tuple):
+                named = [(f"{node.name}.{index}", value) for index, value in enumerate(made)]
+            self._watch(node, [self._only_kept(v, name) if isinstance(v, Tensor) else None for name, v in named])
+        return made
 
     def _place(self, node: fx.Node, given: Any) -> Any:
         if node.name in self._program.tensors:

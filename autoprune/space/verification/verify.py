@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from autoprune.errors import SpaceError
+from autoprune.config.space import SpaceOptions
+from autoprune.errors import AutopruneError, SpaceError
 from autoprune.randomness import untouched
 from autoprune.space.cutting.graph_form import GraphNetwork, graph_network
 from autoprune.space.cutting.slicing import Ranking, random_ranking, slice_model
@@ -26,12 +27,15 @@ from autoprune.space.groups import SearchSpace, Widths, with_all_blocks
 from autoprune.space.options.choices import freeze_groups
 from autoprune.space.tracing.program import Example, Program, run_model, tensors
 from autoprune.space.tracing.shapes import with_shapes
-from autoprune.space.tracing.trace import Traced
+from autoprune.space.tracing.trace import Traced, trace
+from autoprune.space.verification.blueprint import Blueprint
 from autoprune.space.verification.comparison import TOLERANCE, in_double, relative, varied
 from autoprune.space.verification.cuts import common_widths, halves
 from autoprune.space.verification.flop_check import counted_by_fvcore, multiply_adds
+from autoprune.space.verification.longer import carried_over, lengthened
 from autoprune.space.verification.masked import run_masked
-from autoprune.space.verification.scramble import runs_in_training, scrambled, telling
+from autoprune.space.verification.scramble import runs_in_training, scrambled, silences
+from autoprune.space.verification.telling import telling
 from autoprune.space.verification.training_check import check_training
 from autoprune.texts import first_line
 
@@ -66,9 +70,7 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
         SpaceError: fvcore counts other FLOPs than the closed form, no group is left, or the model is random.
     """
     with untouched():
-        trial = _Trial(scrambled(model, seed=seed), traced, seed)
-        if not trial.is_finite():
-            trial = _Trial(scrambled(model, seed=seed, loud=False), traced, seed)
+        trial = _trial(model, traced, seed)
         trial.check_repeatable()
         space = traced.space
         _check_groups(space)
@@ -83,6 +85,16 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
     with untouched():
         checked = check_training(verified.space, trial._model, verified.network, trial._example)
     return replace(verified, space=checked)
+
+
+def _trial(model: nn.Module, traced: Traced, seed: int) -> _Trial:
+    """A trial on the loudest copy of the model that its graph still is the graph of."""
+    for loud, single in ((True, True), (False, True), (True, False)):
+        trial = _Trial(scrambled(model, seed=seed, loud=loud, single=single), traced, seed)
+        if trial.is_finite() and trial.follows_graph():
+            return trial
+    trial = _Trial(scrambled(model, seed=seed, single=False), traced, seed)
+    return trial if trial.is_finite() else _Trial(scrambled(model, seed=seed, loud=False, single=False), traced, seed)
 
 
 def unverified(model: nn.Module, traced: Traced) -> Verified:
@@ -109,28 +121,64 @@ class _Trial:
     def __init__(self, model: nn.Module, traced: Traced, seed: int) -> None:
         self._model = model
         self._program: Program = traced.program
-        self._example: Example = telling(model, traced)
         self._rng = np.random.default_rng(seed)
         self._graphs: dict[int, nn.Module] = {}
         self._traced = traced
         self._double: _Trial | None = None  # made where rounding errors must be told from wrong cuts
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self._tolerance = TOLERANCE.get(self._dtype, 1e-4)
+        self._example: Example = telling(model, self._program, traced.example, self._tolerance)
+        self._blueprint = Blueprint(model, self._program, self._example, self._tolerance)
 
     def run(self, space: SearchSpace) -> tuple[SearchSpace, float | None]:
         """Try cuts until one fails; return the space to try next, or the largest error where none failed."""
         worst = 0.0
-        for widths, ranking in self._cuts(space):
-            error, problem = self._compare(space, widths, ranking)
+        telling = with_all_blocks(space, space.smallest)
+        for number, (widths, ranking) in enumerate(self._cuts(space)):
+            inside = number == 0 or widths == telling
+            error, problem = self._compare(space, widths, ranking, inside=inside)
             if problem and space.form == "module" and self._graph_works(space):
                 return replace(space, form="graph"), None
             if problem:
-                return freeze_groups(space, self._culprits(space, widths, ranking)), None
+                return freeze_groups(space, self._culprits(space, widths, ranking, inside=inside)), None
             worst = max(worst, error)
         self._check_sight(space)
-        if space.form == "module" and not self._trains(space) and self._graph_works(space):
-            return replace(space, form="graph"), None
+        if space.form == "module":
+            if not self._trains(space) and self._graph_works(space):
+                return replace(space, form="graph"), None
+            wrong = self._wrong_when_longer(space)
+            if wrong and self._graph_works(space):
+                return replace(space, form="graph"), None
+            if wrong:
+                return freeze_groups(space, wrong), None
         return space, worst
+
+    def _wrong_when_longer(self, space: SearchSpace) -> dict[int, str]:
+        """The groups whose cut is right for this example and wrong for one with longer axes, each with a reason."""
+        if space.switches:
+            return {}
+        for example in lengthened(self._model, self._example, self._tolerance):
+            found = [self._wrong_for(space, example, attention) for attention in ("heads", "head_dim")]
+            if all(found):
+                return min(found, key=len)
+        return {}
+
+    def _wrong_for(self, space: SearchSpace, example: Example, attention: str) -> dict[int, str]:
+        options = SpaceOptions.model_validate({"attention": attention})
+        try:
+            traced = trace(self._model, example, options=options)
+        except AutopruneError:
+            return {}  # what no tracer can follow cannot be held against anything
+        longer = carried_over(space, traced.space)
+        if longer is None:
+            where = "its channels lie otherwise where an axis of one of the example input is longer"
+            return dict.fromkeys(range(len(space.groups)), f"{where}; trace with a longer example")
+        trial = _Trial(self._model, replace(traced, space=longer), 0)
+        for _ in range(2):
+            ranking = random_ranking(longer, self._rng)
+            if trial._compare(longer, longer.smallest, ranking, inside=True)[1] is not None:
+                return trial._culprits(longer, longer.smallest, ranking, inside=True)
+        return {}
 
     def _trains(self, space: SearchSpace) -> bool:
         """False where the full network runs in training mode and a cut one does not: a part that only training runs."""
@@ -154,7 +202,16 @@ class _Trial:
 
     def is_finite(self) -> bool:
         """True where all outputs are numbers."""
-        return all(bool(output.isfinite().all()) for output in self._outputs(self._model))
+        try:
+            return all(bool(output.isfinite().all()) for output in self._outputs(self._model))
+        except Exception:  # noqa: BLE001 - a forward may ask about values that are no longer what they were
+            return False
+
+    def follows_graph(self) -> bool:
+        """False where forward decides by a value that is no longer what it was."""
+        full = self._masked(self._traced.space, self._traced.space.full, random_ranking(self._traced.space, self._rng))
+        found = self._outputs(self._model)
+        return all(a.shape == b.shape and relative(a, b) <= self._tolerance for a, b in zip(found, full, strict=True))
 
     def check_repeatable(self) -> None:
         """Two passes of the same network must agree, and so must its graph, or no comparison means anything."""
@@ -219,7 +276,7 @@ class _Trial:
             for index, group in enumerate(space.groups)
         )
 
-    def _culprits(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> dict[int, str]:
+    def _culprits(self, space: SearchSpace, widths: Widths, ranking: Ranking, *, inside: bool) -> dict[int, str]:
         """The groups without which these widths pass, and what goes wrong with each; found by halving."""
         reasons: dict[int, str] = {}
         good: set[int] = set()
@@ -227,7 +284,7 @@ class _Trial:
         def search(suspects: list[int]) -> None:
             cut = good.union(suspects)
             only = tuple(w if i in cut else full for i, (w, full) in enumerate(zip(widths, space.full, strict=True)))
-            problem = self._compare(space, only, ranking)[1]
+            problem = self._compare(space, only, ranking, inside=inside)[1]
             if problem is None:
                 good.update(suspects)
             elif len(suspects) == 1:
@@ -239,8 +296,13 @@ class _Trial:
         search(list(range(len(space.groups))))
         return reasons
 
-    def _compare(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[float, str | None]:
-        """Return the relative error of the sliced network, and what is wrong with it (None: nothing)."""
+    def _compare(
+        self, space: SearchSpace, widths: Widths, ranking: Ranking, *, inside: bool
+    ) -> tuple[float, str | None]:
+        """Return the relative error of the sliced network, and what is wrong with it (None: nothing).
+
+        With `inside`, every value in it is compared, not only its outputs.
+        """
         try:
             expected = self._masked(space, widths, ranking)
         except Exception as error:  # noqa: BLE001 - a graph whose sizes depend on values runs on the traced ones only
@@ -252,12 +314,13 @@ class _Trial:
         if [o.shape for o in found] != [o.shape for o in expected]:
             return math.inf, "the cut network's output has another shape"
         worst = max((relative(f, e) for f, e in zip(found, expected, strict=True)), default=0.0)
-        if worst <= self._tolerance:
-            return worst, None
-        exact = self._in_double(space, widths, ranking)
-        return (exact, None) if exact is not None else (worst, f"the cut network's output differs by {worst:.1e}")
+        problem = f"the cut network's output differs by {worst:.1e}" if worst > self._tolerance else None
+        if problem is None and inside and space.form == "module":
+            problem = self._blueprint.problem(self._sliced(space, widths, ranking), space, widths, ranking)
+        exact = self._in_double(space, widths, ranking, inside=inside) if problem else None
+        return (exact, None) if exact is not None else (worst, problem)
 
-    def _in_double(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> float | None:
+    def _in_double(self, space: SearchSpace, widths: Widths, ranking: Ranking, *, inside: bool) -> float | None:
         """The error in double precision, if it vanishes there: some deep networks blow rounding errors up."""
         if self._dtype != torch.float32:
             return None
@@ -265,7 +328,7 @@ class _Trial:
             model, example = in_double(self._model, self._example)
             self._double = _Trial(model, replace(self._traced, example=example), 0)
             self._double._tolerance = self._tolerance  # a wrong cut is blown up as much as a rounding error
-        error, problem = self._double._compare(space, widths, ranking)
+        error, problem = self._double._compare(space, widths, ranking, inside=inside)
         return None if problem else error
 
     def _sliced(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> nn.Module:
@@ -277,7 +340,7 @@ class _Trial:
 
     def _graph_works(self, space: SearchSpace) -> bool:
         """True where the graph gives what the model gives, whatever forward decides by values."""
-        if self._program.decides:
+        if self._program.decides or silences(self._program):
             return False
         examples = [self._example]
         if self._program.tracer == "make_fx":
