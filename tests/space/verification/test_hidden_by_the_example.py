@@ -178,3 +178,18 @@ def test_a_constant_zero_is_not_baked_into_a_graph() -> None:
 
     with pytest.raises(SpaceError):
         autoprune.trace(Baked(), torch.randn(2, 3, 8, 8))
+
+
+class Fused(Gated):
+    """Fused attention scales by the width of a head: cut inside heads, it can only be a graph."""
+
+    def mixed(self, x: Tensor) -> Tensor:
+        q, k, v = (f(x).unflatten(-1, (PARTS, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        attended = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.p(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def test_a_space_of_graph_form_refuses_a_gate_that_is_a_number_of_zero() -> None:
+    with pytest.raises(SpaceError, match="would keep a number that is 0 now"):
+        autoprune.trace(Fused(0.0), torch.randn(2, 9, 12), options={"attention": "head_dim"})
+    assert autoprune.trace(Fused(0.1), torch.randn(2, 9, 12), options={"attention": "head_dim"}).groups
