@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from autoprune._version import __version__
+from autoprune.deprecation import install
 from autoprune.errors import AutopruneError
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ __all__ = [
     "search",
     "trace",
 ]
+
+
+install()
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, final
 from torch import nn
 
 from autoprune.config.settings import bind
+from autoprune.deprecation import moved_names
 from autoprune.errors import ConfigError
 from autoprune.evaluators import EVALUATORS
 from autoprune.randomness import seeded, untouched
@@ -143,3 +144,6 @@ def make_evaluator(name: str, factory: CandidateFactory, settings: Mapping[str, 
 def check_evaluator(name: str, settings: Mapping[str, Any]) -> None:
     """Check name and names of settings before anything is built; raises what `make_evaluator` raises."""
     bind(EVALUATORS, name, settings)
+
+
+__getattr__ = moved_names(__name__, {"Workbench": f"{__name__}:CandidateFactory"})
