@@ -53,7 +53,7 @@ def graph_network(
         growing, counts = {**training.growing, **growing}, {**training.counts, **counts}
         sizes |= sizes_of_added(training.program, program, sizes)
     signature = inspect.signature(model.forward)
-    plan = Plan(program, example, size, growing, counts, sizes, signature, training, space.switches)
+    plan = Plan(program, example, size, growing, counts, sizes, signature, training, space.presence)
     network = GraphNetwork(copy.deepcopy(model), plan, space.full)
     if training.program is None or _trains_when_cut(network, space):
         return network

@@ -197,7 +197,8 @@ class _Trial:
         Where groups are apart, the order of channels is also reversed, so that every channel is cut once. Blocks are
         left out last: every two of them apart, then all (what is cut inside a block that is not there shows nothing).
         """
-        blocks, groups = set(space.switches), set(range(len(space.groups))) - set(space.switches)
+        blocks = set(space.presence.blocks)
+        groups = set(range(len(space.groups))) - blocks
         for _ in range(_RANDOM_CUTS):
             yield self._cut(space, groups), random_ranking(space, self._rng)
         for apart in halves(groups):
