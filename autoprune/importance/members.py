@@ -16,6 +16,7 @@ from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.importance import CRITERIA
 from autoprune.space.cutting.slicing import Ranking, check_model, tensor_of
 from autoprune.space.groups import AxisLayout, BoolArray, FloatArray, SearchSpace
+from autoprune.space.kinds import KINDS
 from autoprune.space.options.ties import rank_slots, set_ranges
 
 
@@ -66,8 +67,8 @@ def channel_scores(model: nn.Module, space: SearchSpace, criterion: ChosenPart, 
     rng = np.random.default_rng(seed)
     scores = []
     for index, group in enumerate(space.groups):
-        if group.kind == "blocks":  # a block as a whole: nothing to rank
-            scores.append(np.ones(1))
+        if not KINDS[group.kind].ranked:  # a block as a whole: nothing to rank
+            scores.append(np.ones(group.slots))
             continue
         of_sets = []
         for number, (_, width) in enumerate(set_ranges(group)):

@@ -99,8 +99,7 @@ class TrustRegion(Controller):
             return proposed
         centre = log_ratios(self._domain, [self._history.best])
         logs = log_ratios(self._domain, [proposed])
-        moved = np.clip(logs, centre - self.distance, centre + self.distance)
-        moved = np.where(self._domain.switches, logs, moved)  # a block is there or not
+        moved = self._domain.space.kinds.near(logs, centre, self.distance)
         if (moved == logs).all():
             return proposed
         held = as_widths(self._domain.repair(from_log_ratios(self._domain, moved))[0])

@@ -19,7 +19,8 @@ from autoprune.space.cutting.slicing import Ranking, tensor_of
 from autoprune.space.groups import SearchSpace, Widths, axis_size
 from autoprune.space.tracing.blocks import without
 from autoprune.space.tracing.program import Example, Program, plain_attention, record, run_model
-from autoprune.space.tracing.resize import RESIZE, Sized, first_index, named_arguments, operator_name
+from autoprune.space.tracing.resize import Sized, first_index, named_arguments, operator_name
+from autoprune.space.tracing.rules import rule_of
 from autoprune.space.verification.masked import run_masked
 from autoprune.space.verification.watch import Made, Origin, Value, value_of, watched
 from autoprune.texts import first_line
@@ -172,7 +173,7 @@ class _Plan:
         tensors = {name: value for name, value in made.arguments.items() if _has_origin(value)}
         given = tree_map_only(Origin, lambda o: torch.empty(o.shape, device="meta"), tensors)
         planned = {**named_arguments(node, node.args, node.kwargs), **given}
-        resize = RESIZE.get(operator_name(node))
+        resize = rule_of(node.target).resize
         if resize and "hx" not in planned:
             planned = resize(Sized(node, planned, partial(self._shape, node), partial(self._before, node)))
         expected, found = (_integers(a, made) for a in (planned, made.arguments))

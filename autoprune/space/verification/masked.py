@@ -17,34 +17,9 @@ from autoprune.space.cutting.slicing import Ranking, kept_mask, tensor_of
 from autoprune.space.groups import AxisLayout, SearchSpace, Widths
 from autoprune.space.tracing.blocks import without
 from autoprune.space.tracing.program import Example, Program
-from autoprune.space.tracing.resize import RESIZE, Sized, name_of, named_arguments, operator_name
+from autoprune.space.tracing.resize import Sized, name_of, named_arguments, operator_name
+from autoprune.space.tracing.rules import rule_of
 from autoprune.space.tracing.shapes import value_axes
-
-_STATISTICS = frozenset(
-    [
-        "layer_norm",
-        "rms_norm",
-        "group_norm",
-        "mean",
-        "var",
-        "std",
-        "var_mean",
-        "std_mean",
-        "amax",
-        "amin",
-        "max",
-        "min",
-        "logsumexp",
-        "norm",
-        "prod",
-        "linalg_vector_norm",
-        "softmax",
-        "_softmax",
-        "log_softmax",
-        "_log_softmax",
-        "cumprod",
-    ]
-)
 
 Watch: TypeAlias = Callable[[fx.Node, list[Tensor | None]], None]
 """Told what every node makes, of which only the survivors are left."""
@@ -102,8 +77,7 @@ class _Masked:
 
     def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         name = operator_name(node)
-        statistic = name in _STATISTICS or (name == "batch_norm" and node.args[5])  # of a weight, standardised
-        if statistic and any(self._axes.get(name_of(n)) for n in node.all_input_nodes):
+        if rule_of(node.target).statistic(node) and any(self._axes.get(name_of(n)) for n in node.all_input_nodes):
             return self._over_survivors(node, args, kwargs)
         made = node.target(*args, **kwargs)  # type: ignore[operator]
         if name == "getitem":
@@ -122,7 +96,7 @@ class _Masked:
         nodes = (tuple(node.args), dict(node.kwargs))
         cut_args, cut_kwargs = torch.utils._pytree.tree_map(survivors, nodes)
         arguments = named_arguments(node, cut_args, cut_kwargs)
-        resize = RESIZE.get(operator_name(node))
+        resize = rule_of(node.target).resize
         if resize:
             arguments = resize(Sized(node, arguments, lambda index: (), lambda dim, traced: traced))
         made = node.target(**arguments)  # type: ignore[operator]
