@@ -18,7 +18,7 @@ from autoprune.pipeline.continuation import going_on
 from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import RunInputs, check_scoring, prepare
-from autoprune.progress.base import make_progress
+from autoprune.progress import make_progress
 from autoprune.report.pages import write_reports
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.record import RunRecord, read_record

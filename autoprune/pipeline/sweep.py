@@ -23,7 +23,7 @@ from autoprune.pipeline.inputs import cpu_threads, how_to_resume
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import Prepared, RunInputs, check_scoring, job_fingerprint, prepare_family, same_job
 from autoprune.pipeline.provenance import provenance
-from autoprune.progress.base import make_progress
+from autoprune.progress import make_progress
 from autoprune.trials.ledger import Notebook, open_storage
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.record import RunRecord
