@@ -29,6 +29,7 @@ from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
+from autoprune.importance.evidence import DATA, EVIDENCE_BATCHES, Calibration, needs_of
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
@@ -136,10 +137,20 @@ class Prepared:
             seed=job.seed,
         )
 
-    def scores(self, base: nn.Module) -> list[FloatArray]:
-        """Per group, the importance of each channel."""
-        job = self.run_inputs.job
-        return channel_scores(base, self.space, job.search.criterion, seed=job.seed)
+    def scores(self, base: nn.Module, *, batches: int = EVIDENCE_BATCHES) -> list[FloatArray]:
+        """Per group, the importance of each channel.
+
+        Args:
+            base: the base network.
+            batches: training batches to gather evidence on, where the criterion needs data.
+        """
+        job, task = self.run_inputs.job, self.run_inputs.task
+        calibration = None
+        if needs_of(CRITERIA.get(job.search.criterion.name)) & DATA and (
+            examples := task.calibration_examples(batches, seed=0)
+        ):
+            calibration = Calibration(examples, task.objective, task.device)
+        return channel_scores(base, self.space, job.search.criterion, seed=job.seed, calibration=calibration)
 
     def factory(self, base: nn.Module, scores: Sequence[FloatArray]) -> CandidateFactory:
         """What candidates of this base network are made from."""
@@ -281,7 +292,7 @@ def _try_protocol(options: PartOptions, job: Job) -> None:
 def _rehearse(prepared: Prepared) -> None:
     """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
     base, search = prepared.network, prepared.run_inputs.job.search
-    scores = prepared.scores(base)
+    scores = prepared.scores(base, batches=1)
     prepared.plan(scores)
     with _built("controller", search.controller.name, search.controller.settings):
         prepared.controller(scores).ask(1)
