@@ -34,6 +34,8 @@ LOSS: frozenset[Need] = frozenset({"gradients", "curvature"})
 EVIDENCE_BATCHES = 10
 """How many training batches a run gathers evidence on."""
 
+_CPU = torch.device("cpu")
+
 Objective: TypeAlias = Callable[[Any, Any], Tensor]
 """(outputs of the network, targets) -> loss, the mean over the examples of the batch."""
 
@@ -83,7 +85,7 @@ class Calibration:
 
     batches: Iterable[tuple[Any, Any]]
     objective: Objective | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
 
 
 @final

@@ -16,7 +16,7 @@ from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import AxisLayout, SearchSpace
 from autoprune.space.options.ties import set_ranges
 
-_CALLS = {name: (0, 1) for name in ("conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul", "mm")}
+_CALLS = dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul", "mm"), (0, 1))
 _CALLS |= {f"conv_transpose{n}d": (0, 1) for n in (1, 2, 3)} | {"addmm": (1, 2)}
 """Name of a function -> positions of its input and its weight."""
 
@@ -146,7 +146,7 @@ class Reads(TorchFunctionMode):
         gates = self._gates[:, :-1]
         factors = torch.cat([gates, torch.ones_like(gates[:, :1])], dim=1)[:, slots]
         batch = inputs.shape[0] if dim else 1
-        # windows and tokens that are folded into the batch belong to their example; where there is no batch, to the first
+        # windows that are folded into the batch belong to their example; where there is no batch, to the first
         examples = len(factors)
         factors = factors.repeat_interleave(batch // examples, dim=0) if batch % examples == 0 else factors[:1]
         shape = [1] * inputs.ndim

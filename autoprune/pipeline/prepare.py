@@ -31,6 +31,7 @@ from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluat
 from autoprune.importance import CRITERIA
 from autoprune.importance.evidence import DATA, EVIDENCE_BATCHES, Calibration, needs_of
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
+from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
 from autoprune.randomness import untouched
@@ -154,8 +155,9 @@ class Prepared:
 
     def factory(self, base: nn.Module, scores: Sequence[FloatArray]) -> CandidateFactory:
         """What candidates of this base network are made from."""
-        given = self.run_inputs
-        return CandidateFactory(base, self.space, ranking_of(self.space, scores), given.task, given.job.training.epochs)
+        task, job = self.run_inputs.task, self.run_inputs.job
+        ranking, epochs = ranking_of(self.space, scores), job.training.epochs
+        return CandidateFactory(base, self.space, ranking, task, epochs, job.search.inherit)
 
     def evaluator(self, factory: CandidateFactory) -> Evaluator:
         """A new evaluator of the job."""
@@ -270,6 +272,7 @@ def _check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `_rehearse`)."""
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
     bind(CRITERIA, job.search.criterion.name, job.search.criterion.settings)
+    Chain(job.search.inherit)
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
     for protocol in job.verdict.protocols:

@@ -203,7 +203,7 @@ def test_missing_data_or_a_missing_loss_are_named(network: tuple[nn.Module, Sear
         rank_channels(model, space, "apoz")
     with pytest.raises(ConfigError, match="'fisher' needs curvature and so a loss"):
         rank_channels(model, space, "fisher", calibration=calibration(objective=None))
-    with pytest.raises((ConfigError, SpaceError), match="cannot run the network on calibration|any batch size"):
+    with pytest.raises((ConfigError, SpaceError), match=r"cannot run the network on calibration|any batch size"):
         rank_channels(model, space, "apoz", calibration=calibration(batches=[(torch.randn(2, 9), None)]))
 
 
