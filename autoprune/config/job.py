@@ -13,8 +13,10 @@ from pydantic import (
     BeforeValidator,
     Field,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -81,6 +83,9 @@ class ControllerOptions(PartOptions):
     name: str = "surrogate"
 
 
+_INHERIT = (NamedPart(name="bn_recalibration"),)
+
+
 class SearchOptions(Strict):
     """The search itself."""
 
@@ -88,11 +93,22 @@ class SearchOptions(Strict):
     controller: ControllerOptions = ControllerOptions()
     evaluator: EvaluatorOptions = EvaluatorOptions()
     criterion: NamedPart = Field(NamedPart(name="l2"), description="ranks the channels inside a group")
+    inherit: tuple[NamedPart, ...] = Field(
+        _INHERIT, description="what is done to the weights of cut networks before they are scored, in order"
+    )
     allocations: tuple[NamedPart, ...] = Field(
         (NamedPart(name="global_threshold"),), description="one-shot proposals scored first"
     )
     rescore: int = Field(5, ge=1, description="how many of the best are re-scored on all validation data")
     storage: str | None = Field(None, description="Optuna storage URL; None: a journal file in the run directory")
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Options that came later are left out where nobody set them, so that the fingerprints of jobs stay."""
+        written = handler(self)
+        if self.inherit == _INHERIT:
+            written.pop("inherit", None)
+        return written
 
 
 class VerdictOptions(Strict):

@@ -9,11 +9,14 @@ from typing import Any, Literal, TypeAlias, final
 
 from torch import nn
 
+from autoprune.config.parts import ChosenPart
 from autoprune.config.settings import bind
 from autoprune.deprecation import moved_names
 from autoprune.errors import ConfigError
 from autoprune.evaluators import EVALUATORS
+from autoprune.inherit import DEFAULT
 from autoprune.randomness import seeded, untouched
+from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import Ranking, Slicer
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.tasks.base import Task
@@ -33,6 +36,7 @@ class CandidateFactory:
         ranking: per group, the rank of each channel.
         task: trains and scores networks.
         base_epochs: how long the base network was trained.
+        inherit: what is done to the weights of cut networks that are scored without a training, in order.
     """
 
     model: nn.Module
@@ -40,6 +44,7 @@ class CandidateFactory:
     ranking: Ranking
     task: Task
     base_epochs: int
+    inherit: tuple[ChosenPart, ...] = DEFAULT
     _slicer: Slicer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -48,6 +53,10 @@ class CandidateFactory:
     def candidate(self, widths: Widths) -> nn.Module:
         """A new network of these widths with inherited weights."""
         return self._slicer(widths)
+
+    def cut(self, widths: Widths) -> Cut:
+        """As `candidate`, with the indices that survived."""
+        return self._slicer.cut(widths)
 
 
 Kind: TypeAlias = Literal["short", "training"]

@@ -29,7 +29,9 @@ from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, make_evaluator
 from autoprune.importance import CRITERIA
+from autoprune.importance.evidence import DATA, EVIDENCE_BATCHES, Calibration, needs_of
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
+from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
 from autoprune.randomness import untouched
@@ -136,15 +138,26 @@ class Prepared:
             seed=job.seed,
         )
 
-    def scores(self, base: nn.Module) -> list[FloatArray]:
-        """Per group, the importance of each channel."""
-        job = self.run_inputs.job
-        return channel_scores(base, self.space, job.search.criterion, seed=job.seed)
+    def scores(self, base: nn.Module, *, batches: int = EVIDENCE_BATCHES) -> list[FloatArray]:
+        """Per group, the importance of each channel.
+
+        Args:
+            base: the base network.
+            batches: training batches to gather evidence on, where the criterion needs data.
+        """
+        job, task = self.run_inputs.job, self.run_inputs.task
+        calibration = None
+        if needs_of(CRITERIA.get(job.search.criterion.name)) & DATA and (
+            examples := task.calibration_examples(batches, seed=0)
+        ):
+            calibration = Calibration(examples, task.objective, task.device)
+        return channel_scores(base, self.space, job.search.criterion, seed=job.seed, calibration=calibration)
 
     def factory(self, base: nn.Module, scores: Sequence[FloatArray]) -> CandidateFactory:
         """What candidates of this base network are made from."""
-        given = self.run_inputs
-        return CandidateFactory(base, self.space, ranking_of(self.space, scores), given.task, given.job.training.epochs)
+        task, job = self.run_inputs.task, self.run_inputs.job
+        ranking, epochs = ranking_of(self.space, scores), job.training.epochs
+        return CandidateFactory(base, self.space, ranking, task, epochs, job.search.inherit)
 
     def evaluator(self, factory: CandidateFactory) -> Evaluator:
         """A new evaluator of the job."""
@@ -259,6 +272,7 @@ def _check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `_rehearse`)."""
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
     bind(CRITERIA, job.search.criterion.name, job.search.criterion.settings)
+    Chain(job.search.inherit)
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
     for protocol in job.verdict.protocols:
@@ -281,7 +295,7 @@ def _try_protocol(options: PartOptions, job: Job) -> None:
 def _rehearse(prepared: Prepared) -> None:
     """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
     base, search = prepared.network, prepared.run_inputs.job.search
-    scores = prepared.scores(base)
+    scores = prepared.scores(base, batches=1)
     prepared.plan(scores)
     with _built("controller", search.controller.name, search.controller.settings):
         prepared.controller(scores).ask(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,15 @@ class Task(ABC):
     @abstractmethod
     def calibration_inputs(self, batches: int, *, seed: int) -> list[Tensor]:
         """Return up to `batches` batches of training inputs on the device; none where there are no data."""
+
+    def calibration_examples(self, batches: int, *, seed: int) -> list[tuple[Any, Any]]:
+        """Return `calibration_inputs` with their targets, None where there are none."""
+        return [(inputs, None) for inputs in self.calibration_inputs(batches, seed=seed)]
+
+    @property
+    def objective(self) -> Callable[[Any, Any], Tensor] | None:
+        """(outputs, targets) -> loss, the mean over examples; None where the task has none that can be called."""
+        return None
 
     def noise(self, score: float, *, split: SplitName = "validation") -> float | None:
         """Standard error of a score: how far it may be off because examples are few. None if unknown."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import islice
-from typing import final
+from typing import Any, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.data.base import DataSplits, Split, digest
@@ -68,6 +69,16 @@ class ClassificationTask(Task):
         """See `Task.calibration_inputs`; not augmented, as scores are taken on images that are not."""
         drawn = self._data.train.batches(self._recipe.batch_size, seed=seed)
         return [inputs.to(self.device) for inputs, _ in islice(drawn, batches)]
+
+    def calibration_examples(self, batches: int, *, seed: int) -> list[tuple[Tensor, Tensor]]:
+        """See `Task.calibration_examples`; the batches of `calibration_inputs`."""
+        drawn = self._data.train.batches(self._recipe.batch_size, seed=seed)
+        return [(inputs.to(self.device), labels.to(self.device)) for inputs, labels in islice(drawn, batches)]
+
+    @property
+    def objective(self) -> Callable[[Any, Any], Tensor]:
+        """Cross entropy."""
+        return F.cross_entropy
 
     @property
     def trains(self) -> bool:

@@ -93,9 +93,8 @@ def _on(device: torch.device, factory: CandidateFactory) -> CandidateFactory:
     """A copy of a factory whose model and task are on another device."""
     task = copy.copy(factory.task)
     task.device = device
-    return CandidateFactory(
-        copy.deepcopy(factory.model).to(device), factory.space, factory.ranking, task, factory.base_epochs
-    )
+    model = copy.deepcopy(factory.model).to(device)
+    return CandidateFactory(model, factory.space, factory.ranking, task, factory.base_epochs, factory.inherit)
 
 
 def _dumps(thing: object) -> bytes:
@@ -113,7 +112,8 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # ray has no ty
         if isinstance(thing, Program):
             return _program, (_flat(thing.graph), {f.name: getattr(thing, f.name) for f in fields(thing)[1:]})
         if isinstance(thing, CandidateFactory):
-            return CandidateFactory, (thing.model, thing.space, thing.ranking, thing.task, thing.base_epochs)
+            model, space, ranking, task = thing.model, thing.space, thing.ranking, thing.task
+            return CandidateFactory, (model, space, ranking, task, thing.base_epochs, thing.inherit)
         return super().reducer_override(thing)
 
 
