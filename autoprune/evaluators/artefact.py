@@ -10,7 +10,7 @@ from autoprune.errors import RunError
 from autoprune.evaluators.base import Evaluator
 from autoprune.files import read_json, write_whole
 
-FOLDER, _LIST = "evaluator", "evaluator.json"
+FOLDER, LIST = "evaluator", "evaluator.json"
 
 
 def prepared(evaluator: Evaluator, run: Path, *, seed: int) -> Path:
@@ -24,7 +24,7 @@ def prepared(evaluator: Evaluator, run: Path, *, seed: int) -> Path:
     Raises:
         RunError: what was prepared before is damaged.
     """
-    folder, complete = run / FOLDER, run / _LIST
+    folder, complete = run / FOLDER, run / LIST
     if complete.is_file():
         damaged = _different(read_json(complete), _digests(folder))
         if damaged is not None:

@@ -77,7 +77,7 @@ def binomial_error(right: float, examples: int) -> float:
 def packed(examples: Examples) -> str:
     """Values as a short text: truth values as bits, numbers in single precision, both deflated.
 
-    10 000 right or wrong answers take at most 1.7 kB, and 0.8 kB where nine of ten are right; as many numbers 50 kB.
+    10 000 right or wrong answers take at most 1.7 kB, and 1.0 kB where nine of ten are right; as many numbers 50 kB.
     """
     bits = examples.dtype.kind == "b"
     raw = np.packbits(examples).tobytes() if bits else examples.astype("<f4").tobytes()

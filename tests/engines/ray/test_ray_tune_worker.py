@@ -15,7 +15,6 @@ from autoprune.engines.base import Scoring, WorkerSetup
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import CandidateFactory, Evaluator, Kind, make_evaluator
 from autoprune.space.groups import Widths
-from autoprune.tasks.score import Score
 from autoprune.testing.evaluators import EvaluatorContract, Make
 from autoprune.training.watch import Stopped, Watch
 from autoprune.trials.assignment import Assignment
@@ -159,9 +158,9 @@ class Remote(Evaluator):
         ray.get(worker.equip.remote(pack_setup(place)))
         self._worker, self._states = worker, str(states)
 
-    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float | Score:
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         if watch is not None:
-            return self._local.evaluate(widths, seed=seed, full=full, watch=watch)
+            return float(self._local.evaluate(widths, seed=seed, full=full, watch=watch))
         piece = Scoring(widths, seed) if full else Assignment(0, widths, "controller", seed, 0, {})
         ending: Ending = ray.get(self._worker.evaluate.remote(piece, self._states))
         assert ending.error is None, ending.error
