@@ -28,7 +28,7 @@ from autoprune.registry import Part
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score
 from autoprune.testing.evaluators import EvaluatorContract, Make, tiny_bench
-from autoprune.training.watch import Watch
+from autoprune.training.watch import Stopped, Watch
 
 
 @final
@@ -226,3 +226,24 @@ def test_a_value_out_of_range_inside_names_its_place(factory: CandidateFactory) 
 def test_noise_that_is_none_is_refused(about: dict[str, Any], message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         Score(50.0, **about)
+
+
+@final
+class Meddling(Evaluator):
+    """Changes the base network, and is stopped right after."""
+
+    kind = "training"
+
+    def __init__(self, factory: CandidateFactory) -> None:
+        self._factory = factory
+
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
+        self._factory.model.get_parameter("head.bias").data.add_(1.0)
+        raise Stopped
+
+
+def test_a_stop_does_not_hide_that_the_base_network_was_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EVALUATORS._table, "meddling", Part(f"{__name__}:Meddling"))
+    factory = tiny_bench()
+    with pytest.raises(RunError, match=r"'meddling' changed the base network: parameter 'head\.bias'"):
+        make_evaluator("meddling", factory, {}).evaluate(factory.space.full, seed=0)
