@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import AxisLayout, SearchSpace
+from autoprune.space.kinds import KINDS
 from autoprune.space.options.ties import set_ranges
 
 _CALLS = dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul", "mm"), (0, 1))
@@ -35,7 +36,7 @@ class Slots:
     """
 
     def __init__(self, space: SearchSpace, device: torch.device) -> None:
-        lengths = [0 if g.kind == "blocks" else sum(width for _, width in set_ranges(g)) for g in space.groups]
+        lengths = [0 if not KINDS[g.kind].ranked else sum(width for _, width in set_ranges(g)) for g in space.groups]
         self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._device = device
         self.number = int(self._starts[-1]) + 1

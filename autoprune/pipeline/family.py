@@ -9,6 +9,7 @@ from typing import Any, final
 
 from autoprune.files import read_json
 from autoprune.space.groups import Widths
+from autoprune.tasks.score import Score, as_score
 from autoprune.trials.ledger import Notebook
 from autoprune.trials.run_directory import RunDirectory
 
@@ -48,18 +49,29 @@ class ScoreCache:
 
     def __init__(self, notebook: Notebook) -> None:
         self._notebook = notebook
-        self._known = {key: float(record["score"]) for key, record in notebook.read().items()}
+        self._known = {
+            key: Score(float(record["score"]), record.get("standard_error"), record.get("paired", False))
+            for key, record in notebook.read().items()
+        }
 
-    def score(self, widths: Widths, *, full: bool) -> float | None:
+    def scored(self, widths: Widths, *, full: bool) -> Score | None:
         """The score of these widths, on all validation data or on the search's part; None where there is none."""
         return self._known.get(_key(widths, full))
 
-    def add(self, widths: Widths, score: float, *, full: bool) -> None:
+    def score(self, widths: Widths, *, full: bool) -> float | None:
+        """As `scored`, without its noise."""
+        known = self.scored(widths, full=full)
+        return None if known is None else float(known)
+
+    def add(self, widths: Widths, score: float | Score, *, full: bool) -> None:
         """Remember a score; a second one of the same widths is dropped."""
-        if self.score(widths, full=full) is not None:
+        if self.scored(widths, full=full) is not None:
             return
-        self._known[_key(widths, full)] = score
-        self._notebook.write(_key(widths, full), score, {})
+        given = as_score(score)
+        self._known[_key(widths, full)] = given
+        noise = {"standard_error": given.standard_error, "paired": given.paired}
+        known = {} if given.standard_error is None else noise
+        self._notebook.write(_key(widths, full), float(given), known)
 
 
 def _key(widths: Widths, full: bool) -> str:

@@ -40,6 +40,7 @@ from autoprune.space.serial import to_json
 from autoprune.texts import score_text
 from autoprune.training.integrity import Snapshot
 from autoprune.training.protocols import make_protocol
+from autoprune.trials.assignment import score_of
 from autoprune.trials.ledger import Ledger, Notebook, open_storage
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.trials.selection import Posterior, probability_better, shortlist, smooth
@@ -161,8 +162,9 @@ class _Run:
         cache, engine = self._cache, self._engine.engine
 
         def show(trial: Trial) -> None:
-            if cache is not None and trial.state is TrialState.COMPLETE and trial.score is not None:
-                cache.add(trial.widths, trial.score, full=False)
+            score = score_of(trial)
+            if cache is not None and trial.state is TrialState.COMPLETE and score is not None:
+                cache.add(trial.widths, score, full=False)
             done, busy = len(session.trials), engine.busy
             self._progress.trial(trial, session.best, session.uniform, done, session.total, busy)
             events.trial(trial, session.best, session.uniform, done, busy)
@@ -177,7 +179,7 @@ class _Run:
             trials=self._job.search.trials,
             seed=self._job.seed,
             on_trial=show,
-            remembered=lambda widths: cache.score(widths, full=False) if cache is not None else None,
+            remembered=lambda widths: cache.scored(widths, full=False) if cache is not None else None,
         )
         self._progress.start(session.total, self._task.unit, engine.workers)
         with Events(self._directory / "tensorboard") as events:

@@ -26,8 +26,7 @@ from autoprune.controllers.base import Controller
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.latency.profile_files import profile_fingerprint
 from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
-from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, make_evaluator
+from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, kind_of, make_evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.evidence import DATA, EVIDENCE_BATCHES, Calibration, needs_of
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
@@ -187,7 +186,7 @@ def prepare_family(run_inputs: RunInputs) -> tuple[Prepared, ...]:
     """
     job, task = run_inputs.job, run_inputs.task
     _check_parts(job)
-    evaluator_trains = EVALUATORS.get(job.search.evaluator.name).kind == "training"
+    evaluator_trains = kind_of(job.search.evaluator.name, job.search.evaluator.settings) == "training"
     if not task.trains and (not run_inputs.trained or job.verdict.seeds or evaluator_trains):
         raise ConfigError(
             "this job trains networks (the base network, the evaluator or the verdict), but there is no train_func: "

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from autoprune.tasks.score import Score
 from autoprune.training.loop import EpochProgress
 from autoprune.training.scores import ANY
 from autoprune.training.watch import Watch
@@ -64,6 +65,20 @@ class Task(ABC):
             EvaluationError: the score is not a finite number, or one that cannot be.
             DataError: an example is not as it must be.
         """
+
+    def scored(
+        self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None, examples: bool = False
+    ) -> Score:
+        """As `score`, with its standard error where it is known.
+
+        Args:
+            model: see `score`.
+            split: see `score`.
+            limit: see `score`.
+            examples: also keep the values of single examples, where the task has some.
+        """
+        value = self.score(model, split=split, limit=limit)
+        return Score(value, self.noise(value, split=split) if limit is None else None)
 
     @abstractmethod
     def calibration_inputs(self, batches: int, *, seed: int) -> list[Tensor]:
