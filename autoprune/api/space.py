@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 from torch import nn
 
+from autoprune.config.job import DEFAULT_CRITERION
 from autoprune.config.space import SpaceOptions, load_space_options
 from autoprune.config.validation import validated
 from autoprune.cost.polynomial import CostFunction
@@ -80,7 +81,12 @@ class Space:
         return price(self.search_space)
 
     def slice(
-        self, model: nn.Module, widths: Iterable[int], *, criterion: str | Mapping[str, Any] = "l1", seed: int = 0
+        self,
+        model: nn.Module,
+        widths: Iterable[int],
+        *,
+        criterion: str | Mapping[str, Any] = DEFAULT_CRITERION,
+        seed: int = 0,
     ) -> nn.Module:
         """A new network of these widths with inherited weights, the best channels by `criterion`; `model` is only read.
 
