@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from autoprune.api.calibration import as_calibration, calibration_batches, device_of
+from autoprune.config.job import DEFAULT_CRITERION
 from autoprune.config.space import SpaceOptions, load_space_options
 from autoprune.config.validation import validated
 from autoprune.cost.polynomial import CostFunction
@@ -88,7 +89,7 @@ class Space:
         model: nn.Module,
         widths: Iterable[int],
         *,
-        criterion: str | Mapping[str, Any] = "l1",
+        criterion: str | Mapping[str, Any] = DEFAULT_CRITERION,
         seed: int = 0,
         inherit: Sequence[str | Mapping[str, Any]] = (),
         calibration: Any = None,

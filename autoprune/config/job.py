@@ -38,6 +38,10 @@ FoundPath: TypeAlias = Annotated[Path, AfterValidator(_found)]
 """Relative to the current folder, or to that of the job file."""
 
 
+DEFAULT_CRITERION = "l2"
+"""Ranks the channels inside a group where nothing else is said."""
+
+
 class ModelOptions(Strict):
     """The network to prune."""
 
@@ -92,7 +96,7 @@ class SearchOptions(Strict):
     trials: int = Field(100, ge=1, description="proposals of the controller, beside those of the allocations")
     controller: ControllerOptions = ControllerOptions()
     evaluator: EvaluatorOptions = EvaluatorOptions()
-    criterion: NamedPart = Field(NamedPart(name="l2"), description="ranks the channels inside a group")
+    criterion: NamedPart = Field(NamedPart(name=DEFAULT_CRITERION), description="ranks the channels inside a group")
     inherit: tuple[NamedPart, ...] = Field(
         _INHERIT, description="what is done to the weights of cut networks before they are scored, in order"
     )

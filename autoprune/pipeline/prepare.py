@@ -164,25 +164,11 @@ class Prepared:
         return make_evaluator(chosen.name, factory, chosen.settings)
 
 
-def prepare(run_inputs: RunInputs) -> Prepared:
-    """Trace, verify and budget the space, and build each part of the job once; writes nothing.
+def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
+    """Trace, verify and budget the space, once for all budgets of the job, and build each of its parts; writes nothing.
 
     Raises:
-        AutopruneError: the model, the space options, the budget, a name or a setting cannot be used.
-    """
-    if len(run_inputs.job.family) > 1:
-        raise ConfigError(
-            f"constraints with lists of limits make a family of {len(run_inputs.job.family)} searches, not one run: "
-            f"`autoprune resume` goes on with it, or autoprune.search(…, resume=True) if it was started from Python"
-        )
-    return prepare_family(run_inputs)[0]
-
-
-def prepare_family(run_inputs: RunInputs) -> tuple[Prepared, ...]:
-    """As `prepare`, for each budget of the job; the model is traced and verified once.
-
-    Raises:
-        AutopruneError: as for `prepare`, for any of the budgets.
+        AutopruneError: the model, the space options, a budget, a name or a setting cannot be used.
     """
     job, task = run_inputs.job, run_inputs.task
     _check_parts(job)

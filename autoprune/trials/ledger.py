@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -46,6 +46,10 @@ _DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 _NAME = "the ledger"
 _PASSING = (OSError, StorageInternalError)
 """What a storage raises that is full, away or locked."""
+
+
+Storage: TypeAlias = BaseStorage
+"""Where trials and scores lie."""
 
 
 def open_storage(url: str | None, journal: Path) -> BaseStorage:

@@ -15,7 +15,7 @@ from autoprune.pipeline.prepare import prepare
 
 def test_candidates_of_a_tied_space_have_the_size_that_was_priced(tmp_path: Path) -> None:
     job = load_job(write_job(tmp_path / "job.yaml", {"space": {"per": "model"}}))
-    prepared = prepare(inputs_of_job(job))
+    (prepared,) = prepare(inputs_of_job(job))
     assert any(group.sets for group in prepared.space.groups)
     scores = prepared.scores(prepared.network)
     factory = prepared.factory(prepared.network, scores)
