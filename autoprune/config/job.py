@@ -22,10 +22,10 @@ from pydantic import (
 
 from autoprune.config.engine import EngineOptions
 from autoprune.config.environment import Reference, expanded, written
+from autoprune.config.limits import RangeError, ends_of
 from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
 from autoprune.config.validation import Strict, read_mapping, validated
-from autoprune.errors import suggest
 
 
 def _found(path: Path, info: ValidationInfo) -> Path:
@@ -144,16 +144,11 @@ def _limits(value: object) -> Limits | tuple[Limits, ...]:
 
 
 def _limit(value: object) -> Limits:
-    if isinstance(value, Mapping):
-        unknown = [str(key) for key in value if key not in ("min", "max")]
-        if unknown:
-            raise ValueError(
-                f"unknown key {unknown[0]!r}.{suggest(unknown[0], ('min', 'max'))} A range has min and max"
-            )
-        if "max" not in value:
-            raise ValueError("a range needs a max")
-        return {key: _end(end) for key, end in value.items()}
-    return _end(value)
+    try:
+        ends = {key: _end(end) for key, end in ends_of(value).items()}
+    except RangeError as error:
+        raise ValueError(f"{error} A range has min and max") from None
+    return ends if isinstance(value, Mapping) else ends["max"]
 
 
 def _end(value: object) -> str | float:
