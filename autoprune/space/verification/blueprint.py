@@ -61,7 +61,7 @@ class Blueprint:
     def problem(self, cut: nn.Module, space: SearchSpace, widths: Widths, ranking: Ranking) -> str | None:
         """What is wrong inside a network cut in the model's own class, None where nothing is."""
         program = without(self._program, space.left_out(widths))
-        found = None if self._traces else _Aligned.of(program, self._watch(cut))
+        found = None if self._traces else self._watched(program, cut)
         if found is None:
             self._traces = True
             try:
@@ -74,9 +74,12 @@ class Blueprint:
         run_masked(self._model, self._program, space, self._example, widths, ranking, watch=plan.hold)
         return plan.problem
 
-    def _watch(self, cut: nn.Module) -> Calls:
-        with torch.no_grad(), plain_attention():
-            return watched(lambda: run_model(cut, self._example))
+    def _watched(self, program: Program, cut: nn.Module) -> _Aligned | None:
+        try:
+            with torch.no_grad(), plain_attention():
+                return _Aligned.of(program, watched(lambda: run_model(cut, self._example)))
+        except Exception:  # noqa: BLE001 - what runs may still not run while it is watched; a tracer follows more
+            return None
 
     def _trace(self, cut: nn.Module) -> Calls:
         twin = record(cut, self._example)

@@ -50,14 +50,21 @@ def _break_repeats(tensor: Tensor, generator: torch.Generator) -> None:
         return
     for dim in range(tensor.ndim):
         rows = tensor.movedim(dim, 0)
-        flat = rows.reshape(len(rows), -1)
-        same = (
-            (flat == flat[:, :1]).all(1) if tensor.ndim > 1 and flat.shape[1] > 1 else flat.new_zeros(len(flat)).bool()
-        )
-        same[1:] |= (flat[1:] == flat[:-1]).all(1)
+        corner = rows[(slice(None), *[slice(2)] * (rows.ndim - 1))]
+        if not bool(_repeated(corner).any()):  # most tensors repeat nothing, and large ones are slow to look through
+            continue
+        same = _repeated(rows)
         if bool(same.any()):
             chosen = rows[same]
             rows[same] = torch.where(chosen == 0, _near_zero(chosen, generator), chosen * _near_one(chosen, generator))
+
+
+def _repeated(rows: Tensor) -> Tensor:
+    """(n,) True where a slice is the same as the one before, or of one value."""
+    flat = rows.reshape(len(rows), -1)
+    same = (flat == flat[:, :1]).all(1) if flat.shape[1] > 1 else flat.new_zeros(len(flat), dtype=torch.bool)
+    same[1:] |= (flat[1:] == flat[:-1]).all(1)
+    return same
 
 
 def _randomise(tensor: Tensor, generator: torch.Generator) -> None:

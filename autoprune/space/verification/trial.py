@@ -129,7 +129,11 @@ class Trial:
 
     def follows_graph(self) -> bool:
         """False where forward decides by a value that is no longer what it was."""
-        full = self._masked(self._traced.space, self._traced.space.full, random_ranking(self._traced.space, self._rng))
+        space = self._traced.space
+        try:
+            full = self._masked(space, space.full, random_ranking(space, self._rng))
+        except Exception:  # noqa: BLE001 - sizes that follow values are those of the traced ones
+            return False
         found = self._outputs(self.model)
         return all(a.shape == b.shape and relative(a, b) <= self._tolerance for a, b in zip(found, full, strict=True))
 
@@ -229,7 +233,8 @@ class Trial:
         except Exception as error:  # noqa: BLE001 - a graph whose sizes depend on values runs on the traced ones only
             return math.inf, f"sizes inside the model depend on values: {first_line(error)}"
         try:
-            found = self._outputs(self._sliced(space, widths, ranking))
+            cut = self._sliced(space, widths, ranking)
+            found = self._outputs(cut)
         except Exception as error:  # noqa: BLE001 - user code on a cut network may fail in any way; it is frozen then
             return math.inf, f"the cut network does not run: {type(error).__name__}: {first_line(error)}"
         if [o.shape for o in found] != [o.shape for o in expected]:
@@ -237,7 +242,7 @@ class Trial:
         worst = max((relative(f, e) for f, e in zip(found, expected, strict=True)), default=0.0)
         problem = f"the cut network's output differs by {worst:.1e}" if worst > self._tolerance else None
         if problem is None and inside and space.form == "module":
-            problem = self._blueprint.problem(self._sliced(space, widths, ranking), space, widths, ranking)
+            problem = self._blueprint.problem(cut, space, widths, ranking)
         exact = self._in_double(space, widths, ranking, inside=inside) if problem else None
         return (exact, None) if exact is not None else (worst, problem)
 

@@ -189,7 +189,10 @@ class Fused(Gated):
         return self.p(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
-def test_a_space_of_graph_form_refuses_a_gate_that_is_a_number_of_zero() -> None:
-    with pytest.raises(SpaceError, match="would keep a number that is 0 now"):
-        autoprune.trace(Fused(0.0), torch.randn(2, 9, 12), options={"attention": "head_dim"})
-    assert autoprune.trace(Fused(0.1), torch.randn(2, 9, 12), options={"attention": "head_dim"}).groups
+def test_a_gate_that_is_a_number_of_zero_keeps_the_own_class() -> None:
+    """What only a graph could cut is frozen then."""
+    closed, ajar = (
+        autoprune.trace(Fused(gate), torch.randn(2, 9, 12), options={"attention": "head_dim"}) for gate in (0.0, 0.1)
+    )
+    assert (closed.search_space.form, ajar.search_space.form) == ("module", "graph")
+    assert len(closed.groups) < len(ajar.groups)
