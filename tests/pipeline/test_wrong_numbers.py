@@ -25,7 +25,8 @@ from autoprune.evaluators.base import CandidateFactory, Evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.l1 import l1
 from autoprune.importance.members import GroupTensors
-from autoprune.pipeline import phases
+from autoprune.pipeline import run
+from autoprune.pipeline.phases import finals
 from autoprune.pipeline.prepare import Prepared
 from autoprune.registry import Part
 from autoprune.space.groups import Widths
@@ -307,16 +308,17 @@ def test_a_change_of_the_base_network_by_whatever_way_ends_the_run_with_the_phas
             made[0].last.weight.data.mul_(0.9)  # type: ignore[union-attr, operator]
         return closeness(network)
 
-    def scale(prepared: Any, base: nn.Module) -> Any:
-        base.first.bias.data.mul_(0.9)  # type: ignore[union-attr, operator]
-        return scores(prepared, base)
+    def scale(prepared: Any, base: nn.Module, **given: Any) -> Any:
+        if made:
+            base.first.bias.data.mul_(0.9)  # type: ignore[union-attr, operator]
+        return scores(prepared, base, **given)
 
-    phases_base, scores = phases.base_network, Prepared.scores
-    monkeypatch.setattr(phases, "base_network", base_network)
+    phases_base, scores = run.base_network, Prepared.scores
+    monkeypatch.setattr(run, "base_network", base_network)
     with pytest.raises(AutopruneError, match=r"changed the base network: parameter 'last.weight'"):
         regression(tmp_path / "run", perceptron(), score_func=score)
     made.clear()
-    monkeypatch.setattr(Prepared, "scores", lambda self, base: scale(self, base) if made else scores(self, base))
+    monkeypatch.setattr(Prepared, "scores", scale)
     with pytest.raises(RunError, match=r"^the criterion changed the base network: parameter 'first.bias'"):
         regression(tmp_path / "other", perceptron())
 
@@ -324,20 +326,20 @@ def test_a_change_of_the_base_network_by_whatever_way_ends_the_run_with_the_phas
 def test_a_change_between_evaluations_is_found_at_the_end_of_the_phase(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, train_finals = [], phases.train_finals
-    phases_base = phases.base_network
+    made, train_finals = [], finals.train_finals
+    phases_base = run.base_network
 
     def base_network(*given: Any) -> nn.Module:
         made.append(phases_base(*given))
         return made[0]
 
     def trained(*given: Any, **options: Any) -> Any:
-        finals = train_finals(*given, **options)
+        found = train_finals(*given, **options)
         made[0].second.train()  # type: ignore[operator, union-attr]
-        return finals
+        return found
 
-    monkeypatch.setattr(phases, "base_network", base_network)
-    monkeypatch.setattr(phases, "train_finals", trained)
+    monkeypatch.setattr(run, "base_network", base_network)
+    monkeypatch.setattr(finals, "train_finals", trained)
     with pytest.raises(RunError, match=r"^final trainings changed the base network: the training flag of 'second'"):
         regression(tmp_path / "run", perceptron())
     assert not (tmp_path / "run" / "result.json").exists()
