@@ -4,7 +4,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 BY_HAND := $(addprefix benchmarks/,coverage.py channel_bench.py latency.py latency_search.py scaling.py)
 BENCHMARKS := $(sort $(filter-out $(BY_HAND),$(wildcard benchmarks/*.py)))
 
-.PHONY: help demo test lint picture bench coverage clean
+.PHONY: help demo test lint bench coverage picture clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -22,9 +22,6 @@ lint: .venv/dev.stamp  ## ruff, mypy --strict, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-picture: .venv/dev.stamp  ## draw docs/architecture.svg from the imports
-	$(BIN)/python docs/draw_architecture.py
-
 bench: .venv/test.stamp  ## run the scripts in benchmarks/ that need nothing else and take minutes
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
 
@@ -32,6 +29,9 @@ coverage: .venv/test.stamp  ## which of 238 models can be pruned, beside the pee
 	$(PIP) -r benchmarks/coverage_dependencies.txt
 	$(PIP) --no-deps -r benchmarks/coverage_requirements.txt
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
+
+picture: .venv/test.stamp  ## draw docs/architecture.png from the imports
+	$(BIN)/python docs/draw_architecture.py
 
 clean:  ## remove the environment, caches and build leftovers; runs stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

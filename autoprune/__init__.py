@@ -14,12 +14,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from autoprune._version import __version__
-from autoprune.deprecation import find_old_modules
+from autoprune.deprecation import install
 from autoprune.errors import AutopruneError
 
 if TYPE_CHECKING:
     from autoprune.api.result import SearchResult
-    from autoprune.api.search import Space, resume, search, trace
+    from autoprune.api.search import Space, resume, search, sweep, trace
     from autoprune.config.space import SpaceOptions
     from autoprune.controllers.base import Controller, Trial
     from autoprune.cost.budget.repair import BudgetedSpace
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "search": "autoprune.api.search",
+    "sweep": "autoprune.api.search",
     "resume": "autoprune.api.search",
     "trace": "autoprune.api.space",
     "load": "autoprune.export.architecture",
@@ -53,11 +54,12 @@ __all__ = [
     "load",
     "resume",
     "search",
+    "sweep",
     "trace",
 ]
 
 
-find_old_modules()
+install()
 
 
 def __getattr__(name: str) -> Any:

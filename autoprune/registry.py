@@ -90,7 +90,7 @@ class Registry:
         self.shared: Mapping[str, str] = shared or {}
         self._table = {name: row if isinstance(row, Part) else Part(row) for name, row in table.items()}
         self._families = dict(families or {})
-        self.group = group
+        self._group = group
 
     def names(self) -> list[str]:
         """All names, ours first, then those of other packages."""
@@ -139,7 +139,7 @@ class Registry:
 
     def _plugins(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}
-        for point in entry_points(group=self.group) if self.group else ():
+        for point in entry_points(group=self._group) if self._group else ():
             if point.name in self._table or (point.name in found and found[point.name].value != point.value):
                 raise RegistryError(
                     f"{self.kind} {point.name!r} is offered twice, the second time by {point.value!r}; "

@@ -29,7 +29,7 @@ from autoprune.config.validation import validated
 from autoprune.cost.latency.device_profile import Conditions, DeviceProfile
 from autoprune.cost.latency.profile_files import write_profile
 from autoprune.latency.profile import build_profile
-from autoprune.pipeline.driver import run_job
+from autoprune.pipeline.driver import start_job
 from autoprune.report.latency import latency_notes, latency_table
 from autoprune.verdict.record import RunRecord
 from autoprune.zoo import build_model
@@ -104,7 +104,8 @@ def searched(profile: Path, directory: Path, options: argparse.Namespace) -> Run
         "search": {"trials": options.trials},
         "verdict": {"seeds": options.seeds, "protocols": ["fine_tune"], "fine_tune_epochs": 8},
     }
-    return run_job(validated(Job, job, "the benchmark's job"), directory, progress="plain")
+    (record,) = start_job(validated(Job, job, "the benchmark's job"), directory, progress="plain")
+    return record
 
 
 def share_of_limit(record: RunRecord) -> float:

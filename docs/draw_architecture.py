@@ -1,122 +1,75 @@
-"""Draws `docs/architecture.svg` from the imports: the packages in their layers, and which imports which.
+"""Draw docs/architecture.png from the imports: the packages in their layers, an arrow where one uses another.
 
-    make picture
+    python docs/draw_architecture.py
 
-An arrow is left out where a longer way of arrows says the same (the transitive reduction).
+Layers are those that import-linter holds (pyproject.toml). Arrows that follow from others are left out.
 """
 
 from __future__ import annotations
 
+import ast
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-import grimp
-import matplotlib as mpl
+import matplotlib
 
-mpl.use("svg")
+matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import networkx
 
 ROOT = Path(__file__).parent.parent
-PICTURE = Path(__file__).with_name("architecture.svg")
-WIDTH, LINE = 12.0, 0.78
-COLOURS = ("#dbe8f6", "#f3f6fa")
+HIDDEN = {"_version", "redaction", "deprecation", "testing"}
 
 
 def layers() -> list[list[str]]:
-    """The packages of each layer, from the top, as import-linter holds them."""
+    """Packages and modules of the first contract, from the top down."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    rows = next(contract["layers"] for contract in contracts if contract.get("containers") == ["autoprune"])
-    return [row.replace("|", " ").replace(":", " ").split() for row in rows]
+    rows = [[name.strip() for name in row.replace(":", "|").split("|")] for row in contracts[0]["layers"]]
+    return [kept for row in rows if (kept := [name for name in row if name not in HIDDEN])]
 
 
-def imports() -> dict[str, set[str]]:
-    """Package -> the packages that it imports from."""
-    graph = grimp.build_graph("autoprune", exclude_type_checking_imports=True, cache_dir=None)
-    found: dict[str, set[str]] = {name: set() for row in layers() for name in row}
-    for module in graph.modules - {"autoprune"}:
-        own = module.split(".")[1]
-        there = {other.split(".")[1] for other in graph.find_modules_directly_imported_by(module) if "." in other}
-        found[own] |= there - {own}
-    return found
+def uses() -> Iterator[tuple[str, str]]:
+    """(package, package that it imports), type annotations and functions included."""
+    for path in sorted((ROOT / "autoprune").rglob("*.py")):
+        own = path.relative_to(ROOT / "autoprune").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("autoprune."):
+                other = (node.module or "").split(".")[1]
+                if other != own:
+                    yield own, other
 
 
-def arrows(found: Mapping[str, set[str]]) -> list[tuple[str, str]]:
-    """(importer, imported), without those that follow from others."""
-
-    def below(name: str) -> set[str]:
-        return {end for one in found[name] for end in ({one} | below(one))}
-
-    return [
-        (name, one)
-        for name in sorted(found)
-        for one in sorted(found[name])
-        if not any(one in below(other) for other in found[name] - {one})
-    ]
+def size(name: str) -> str:
+    """How much is in it."""
+    folder = ROOT / "autoprune" / name
+    files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    lines = sum(len(path.read_text().splitlines()) for path in files)
+    return f"{len(files)} files, {lines:,} lines" if len(files) > 1 else f"{lines} lines"
 
 
-def places(rows: list[list[str]], drawn: list[tuple[str, str]]) -> dict[str, tuple[float, float]]:
-    """Where each package stands: rows from the top, each package near those that import it."""
-    found: dict[str, tuple[float, float]] = {}
-    for depth, row in enumerate(rows):
-        above = {name: [found[a][0] for a, b in drawn if b == name and a in found] for name in row}
-        wished = {name: sum(xs) / len(xs) if xs else WIDTH / 2 for name, xs in above.items()}
-        order = sorted(row, key=lambda name: (wished[name], name))
-        step = WIDTH / len(order)
-        shift = 0.0 if len(order) > 1 else (1 if depth % 2 else -1) * WIDTH / 7  # single ones beside each other's way
-        for position, name in enumerate(order):
-            found[name] = (step * (position + 0.5) + shift, -LINE * depth)
-    return found
-
-
-def files() -> dict[str, int]:
-    """Package -> how many Python files it has."""
-    top = ROOT / "autoprune"
-    return {
-        place.stem: len(list(place.rglob("*.py"))) if place.is_dir() else 1
-        for place in sorted(top.iterdir())
-        if place.suffix == ".py" or (place / "__init__.py").is_file()
-    }
-
-
-def draw(path: Path) -> None:
-    """Write the picture; the same imports give the same file."""
-    rows, drawn, sizes = layers(), arrows(imports()), files()
-    where = places(rows, drawn)
-    with mpl.rc_context({"svg.hashsalt": "autoprune", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure, axes = plt.subplots(figsize=(WIDTH, LINE * len(rows) + 0.4))
-        axes.set(xlim=(0, WIDTH), ylim=(-LINE * (len(rows) - 0.5), LINE * 0.6))
-        axes.axis("off")
-        for a, b in drawn:
-            (x0, y0), (x1, y1) = where[a], where[b]
-            far = round((y0 - y1) / LINE)
-            if far == 0:  # beside each other: over what stands between
-                bend, leave = 0.3 if x0 > x1 else -0.3, 0.2
-            else:
-                bend, leave = 0.0 if far == 1 else 0.13 * (1 if x0 + x1 > WIDTH else -1), -0.2
-            arrow = axes.annotate(
-                "",
-                zorder=1,
-                xy=(x1, y1 + 0.2),
-                xytext=(x0, y0 + leave),
-                arrowprops={
-                    "arrowstyle": "-|>",
-                    "color": "#7890ab",
-                    "lw": 0.9,
-                    "shrinkA": 0,
-                    "shrinkB": 0,
-                    "connectionstyle": f"arc3,rad={bend}",
-                },
-            )
-            arrow.arrow_patch.set_gid(f"{a}-to-{b}")
-        for depth, row in enumerate(rows):
-            for name in row:
-                text = f"{name}  ({sizes[name]})" if sizes[name] > 1 else name
-                box = {"boxstyle": "round,pad=0.35", "fc": COLOURS[depth % 2], "ec": "#48607c", "lw": 0.9}
-                axes.text(*where[name], text, ha="center", va="center", fontsize=10, bbox=box, zorder=2)
-        figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
-        plt.close(figure)
+def main() -> None:
+    """Draw and write the picture."""
+    rows = layers()
+    places = {name: ((i + 0.5) / len(row), -float(y)) for y, row in enumerate(rows) for i, name in enumerate(row)}
+    graph = networkx.DiGraph((a, b) for a, b in uses() if a in places and b in places)
+    arrows = networkx.transitive_reduction(graph)
+    figure, axes = plt.subplots(figsize=(10, 0.7 * len(rows)))
+    for one, other in sorted(arrows.edges):
+        axes.annotate(
+            "",
+            xy=places[other],
+            xytext=places[one],
+            arrowprops={"arrowstyle": "-|>", "color": "#8899aa", "lw": 0.9, "shrinkA": 14, "shrinkB": 14},
+        )
+    for name, (x, y) in sorted(places.items()):
+        box = {"boxstyle": "round,pad=0.35", "facecolor": "#eef3f8", "edgecolor": "#33506b", "linewidth": 0.8}
+        axes.text(x, y, f"{name}\n{size(name)}", ha="center", va="center", fontsize=8, color="#1b2f42", bbox=box)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0.6 - len(rows), 0.6)
+    axes.axis("off")
+    figure.savefig(ROOT / "docs" / "architecture.png", dpi=120, bbox_inches="tight", metadata={"Software": None})
 
 
 if __name__ == "__main__":
-    draw(PICTURE)
+    main()

@@ -1,176 +1,70 @@
+"""Names that moved still work, and say where they went."""
+
 from __future__ import annotations
 
 import importlib
 import subprocess
 import sys
-import warnings
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
-import autoprune
-from autoprune.deprecation import MODULES, Deprecated, deprecated, moved
-
-NAMES = {
-    "autoprune.api:SearchResult": "autoprune.api.result:SearchResult",
-    "autoprune.api:trace": "autoprune.api.space:trace",
-    "autoprune.cli:main": "autoprune.cli.main:main",
-    "autoprune.config:Job": "autoprune.config.job:Job",
-    "autoprune.config:SpaceOptions": "autoprune.config.space:SpaceOptions",
-    "autoprune.cost.budget:Budget": "autoprune.cost.budget.budget:Budget",
-    "autoprune.evaluators.base:Workbench": "autoprune.evaluators.base:CandidateFactory",
-}
-OLD_PLUG_INS = """
-from autoprune.controllers.base import Controller, Trial, TrialState
-from autoprune.controllers.history import History
-from autoprune.controllers.proposals import mutate
-from autoprune.cost.polynomial import Polynomial
-from autoprune.cost.repair import BudgetedSpace
-from autoprune.evaluators.base import Evaluator, Workbench
-from autoprune.importance.members import rank_channels
-from autoprune.space.calls import Call, LabelGraph
-from autoprune.space.rules.base import fed
-from autoprune.space.trace import trace
-from autoprune.config import SpaceOptions
-from autoprune.training.loop import Recipe
-from autoprune.training.protocols import Protocol
-from autoprune.training.task import ClassificationTask, Task
-from autoprune.testing.controllers import ControllerContract
-import autoprune.training.callable_task as tasks
-assert tasks.CallableTask and callable(autoprune.search)
-"""
+from autoprune import deprecation
+from autoprune.deprecation import MovedWarning, deprecated
 
 
-def named(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+@pytest.mark.parametrize("old", deprecation._MODULES)
+def test_a_module_is_found_by_its_old_name(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, f"autoprune.{old}", raising=False)
+    new = f"autoprune.{deprecation._MODULES[old]}"
+    with pytest.warns(MovedWarning, match=rf"autoprune\.{old} has moved \(2026-11-29\): use {new}; .* after 2027-"):
+        found = importlib.import_module(f"autoprune.{old}")
+    assert found is importlib.import_module(new)
+    assert (found.__name__, found.__spec__.name) == (new, new)  # type: ignore[union-attr]
 
 
-@pytest.fixture(params=MODULES)
-def old(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.delitem(sys.modules, request.param, raising=False)
-    return str(request.param)
-
-
-def test_an_old_module_gives_the_names_of_the_new_one(old: str) -> None:
-    with pytest.warns(Deprecated, match=f"^{old} is now {MODULES[old][0]}.*the old name goes on 2027-05-30$") as caught:
-        module = importlib.import_module(old)
-    assert len(caught) == 1
-    for home in map(importlib.import_module, MODULES[old]):
-        for name, value in vars(home).items():
-            if getattr(value, "__module__", None) == home.__name__:
-                assert getattr(module, name) is value
-    with pytest.raises(AttributeError, match="has no 'no_such'"):
-        _ = module.no_such
-
-
-def test_no_module_of_today_is_called_like_an_old_one() -> None:
-    root = Path(autoprune.__file__).parent
-    for name in MODULES:
-        place = root.joinpath(*name.split(".")[1:])
-        assert not place.is_dir()
-        assert not place.with_suffix(".py").exists()
-
-
-@pytest.mark.parametrize("path", NAMES)
-def test_a_name_that_left_its_module_is_found_and_says_where_it_is(path: str) -> None:
-    told = (
-        f"{path.replace(':', '.')} is now {NAMES[path].replace(':', '.')}; change your code, the old name goes on 2027"
-    )
-    with pytest.warns(Deprecated, match=told):
-        found = named(path)
-    assert found is named(NAMES[path])
-
-
-def test_plug_ins_written_for_the_old_layout_are_imported_and_warned_where_they_are(tmp_path: Any) -> None:
-    plug_in = tmp_path / "old_plug_in.py"
-    plug_in.write_text("import autoprune\n" + OLD_PLUG_INS)
+@pytest.mark.parametrize(
+    ("package", "name", "now"),
+    [
+        ("autoprune.config", "SpaceOptions", "autoprune.config.space"),
+        ("autoprune.config", "load_job", "autoprune.config.job"),
+        ("autoprune.api", "resume", "autoprune.api.search"),
+        ("autoprune.api", "SearchResult", "autoprune.api.result"),
+        ("autoprune.evaluators.base", "Workbench", "autoprune.evaluators.base:CandidateFactory"),
+    ],
+)
+def test_a_name_is_found_in_its_old_place(package: str, name: str, now: str) -> None:
     code = (
-        "import warnings\n"
-        "with warnings.catch_warnings(record=True) as caught:\n"
-        "    warnings.simplefilter('always')\n"
-        "    import old_plug_in\n"
-        "from autoprune.deprecation import Deprecated\n"
-        "for one in caught:\n"
-        "    if one.category is Deprecated: print(one.filename, str(one.message).split()[0])\n"
+        f"import warnings\nwith warnings.catch_warnings(record=True) as seen:\n    warnings.simplefilter('always')\n"
+        f"    from {package} import {name} as found\nimport importlib\n"
+        f"module, _, attribute = {now!r}.partition(':')\n"
+        f"assert found is getattr(importlib.import_module(module), attribute or {name!r}), found\n"
+        f"assert 'has moved' in str(seen[0].message), seen"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert {file for file, _ in lines} == {str(plug_in)}
-    assert [name.removeprefix("autoprune.") for _, name in lines] == [
-        "controllers.history",
-        "controllers.proposals",
-        "cost.repair",
-        "evaluators.base.Workbench",
-        "space.calls",
-        "space.rules",
-        "space.rules.base",
-        "space.trace",
-        "config.SpaceOptions",
-        "training.task",
-        "training.callable_task",
-    ]
 
 
-def test_the_package_called_search_is_gone_with_a_reason() -> None:
-    with pytest.raises(ModuleNotFoundError, match=r"autoprune.search is a function; .* in autoprune.trials"):
-        importlib.import_module("autoprune.search.session")
+def test_the_warning_points_at_the_line_that_imports() -> None:
+    with pytest.warns(MovedWarning) as seen:
+        exec(compile("from autoprune.config import Override", "plugin.py", "exec"), {})
+    assert {warning.filename for warning in seen} == {"plugin.py"}
 
 
-def test_other_names_are_missed_as_ever() -> None:
-    for name in ("autoprune.no_such", "autoprune.training.no_such", "autoprune.training.task.no_such"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Deprecated)
-            with pytest.raises(ModuleNotFoundError):
-                importlib.import_module(name)
-    with pytest.raises(AttributeError, match=r"module 'autoprune.config' has no attribute 'Jobs'"):
-        named("autoprune.config:Jobs")
+def test_unknown_names_stay_unknown() -> None:
+    with pytest.raises(ImportError):
+        importlib.import_module("autoprune.nonsense")
+    with pytest.raises(AttributeError, match=r"module 'autoprune\.config' has no attribute 'nonsense'"):
+        importlib.import_module("autoprune.config").nonsense  # noqa: B018
 
 
-@deprecated(since="2026-12-01", use="somewhere.new")
-def doubled(number: int) -> int:
-    """Twice the number."""
-    return 2 * number
+def test_a_function_that_goes_works_and_says_so() -> None:
+    @deprecated(use="new()", since="2026-11-29", until="2027-06-01")
+    def old(a: int, *, b: int = 1) -> int:
+        """Add."""
+        return a + b
 
-
-@deprecated(since="2026-12-01", use="somewhere.New")
-class Old:
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-class OwnChild(Old):
-    pass
-
-
-def test_a_deprecated_function_works_and_warns_the_caller() -> None:
     with pytest.warns(
-        Deprecated, match="test_deprecation.doubled is now somewhere.new; .* goes on 2027-06-01"
-    ) as caught:
-        assert doubled(4) == 8
-    assert caught[0].filename == __file__
-    assert doubled.__doc__ == "Twice the number."
-
-
-def test_a_deprecated_class_stays_a_class() -> None:
-    with pytest.warns(Deprecated, match="test_deprecation.Old is now somewhere.New") as caught:
-        assert Old(3).number == 3
-    assert caught[0].filename == __file__
-    assert isinstance(Old, type)
-    with pytest.warns(Deprecated, match="Old is now"):
-        assert isinstance(OwnChild(3), Old)
-
-
-def test_asking_for_a_name_that_moved_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    module: Any = ModuleType("old_home")
-    module.__path__ = []  # a package, which the import statement asks twice
-    module.__getattr__ = moved("old_home", {"Trial": "autoprune.controllers.base"}, since="2026-11-29")
-    monkeypatch.setitem(sys.modules, "old_home", module)
-    with pytest.warns(Deprecated) as caught:
-        exec("from old_home import Trial", {})
-    assert [str(one.message).split(";")[0] for one in caught] == [
-        "old_home.Trial is now autoprune.controllers.base.Trial"
-    ]
+        MovedWarning, match=r"old has moved \(2026-11-29\): use new\(\); the old name goes after 2027-06-01"
+    ):
+        assert old(1, b=2) == 3
+    assert old.__doc__ == "Add."

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import networkx
 import pytest
 
 import autoprune
@@ -21,6 +24,43 @@ def test_the_layers_hold() -> None:
     code = f"from {cli.__name__} import lint_imports; raise SystemExit(lint_imports())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Modules, and names that may be modules, that a file imports when it runs, in functions too."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        todo += ast.iter_child_nodes(node)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / "autoprune").rglob("*.py")
+    }
+    graph = networkx.DiGraph(
+        (name, other)
+        for name, path in names.items()
+        for other in imported(ast.parse(path.read_text()))
+        if other in names and other != name and not name.startswith(other + ".")
+    )
+    assert len(graph) > 100
+    assert [sorted(circle) for circle in networkx.strongly_connected_components(graph) if len(circle) > 1] == []
+
+
+def test_files_are_short() -> None:
+    """Half of them below 120 lines, nine of ten below 260."""
+    lengths = sorted(len(path.read_text().splitlines()) for path in (ROOT / "autoprune").rglob("*.py"))
+    assert lengths[len(lengths) // 2] < 120
+    assert lengths[len(lengths) * 9 // 10] < 260
 
 
 def test_public_names_are_few_and_there() -> None:

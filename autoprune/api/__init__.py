@@ -1,14 +1,14 @@
 """The Python front door."""
 
-from autoprune.deprecation import moved
+from __future__ import annotations
 
-__getattr__ = moved(
+from autoprune.deprecation import moved_names
+
+__getattr__ = moved_names(
     __name__,
     {
+        "resume": "autoprune.api.search",  # `search` is the name of the module now; `autoprune.search` is the function
+        **dict.fromkeys(("Space", "trace"), "autoprune.api.space"),
         "SearchResult": "autoprune.api.result",
-        "Space": "autoprune.api.space",
-        "resume": "autoprune.api.search",
-        "trace": "autoprune.api.space",
     },
-    since="2026-11-29",
 )

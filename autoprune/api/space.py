@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,17 @@ from typing import Any, final
 import numpy as np
 from torch import nn
 
+from autoprune.api.calibration import as_calibration, calibration_batches, device_of
+from autoprune.config.job import DEFAULT_CRITERION
 from autoprune.config.space import SpaceOptions, load_space_options
 from autoprune.config.validation import validated
 from autoprune.cost.polynomial import CostFunction
 from autoprune.cost.pricing import MetricSettings, price
+from autoprune.errors import ConfigError
+from autoprune.importance.evidence import Objective
 from autoprune.importance.members import rank_channels
-from autoprune.space.cutting.slicing import slice_model
+from autoprune.inherit.base import Chain, Statistics
+from autoprune.space.cutting.slicing import Slicer
 from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
 from autoprune.space.origin import InForm, in_form
 from autoprune.space.tracing.program import Example
@@ -80,7 +85,15 @@ class Space:
         return price(self.search_space)
 
     def slice(
-        self, model: nn.Module, widths: Iterable[int], *, criterion: str | Mapping[str, Any] = "l1", seed: int = 0
+        self,
+        model: nn.Module,
+        widths: Iterable[int],
+        *,
+        criterion: str | Mapping[str, Any] = DEFAULT_CRITERION,
+        seed: int = 0,
+        inherit: Sequence[str | Mapping[str, Any]] = (),
+        calibration: Any = None,
+        objective: Objective | None = None,
     ) -> nn.Module:
         """A new network of these widths with inherited weights, the best channels by `criterion`; `model` is only read.
 
@@ -92,13 +105,25 @@ class Space:
             widths: member of the space.
             criterion: ranks channels inside a group: a name, or {"name": …, "settings": {…}}.
             seed: of the criterion, where it is random.
+            inherit: what is done to the weights that stay, in order: names, or mappings as above.
+            calibration: data for criterion and inheritance: a batch of inputs (a tensor), or a loader or list of
+                batches, each the inputs or (inputs, targets).
+            objective: (outputs, targets) -> loss, for criteria that need one; None: cross entropy, if targets are
+                whole numbers.
 
         Raises:
             SpaceError: the widths are not in the space, or `model` is not the one that was traced.
-            ConfigError: an unknown criterion, or wrong settings.
+            ConfigError: an unknown criterion or inheritance, wrong settings, or data that they need are missing.
         """
-        ranking = rank_channels(model, self.search_space, criterion, seed=seed)
-        return slice_model(self._in_form(model), self.search_space, self.search_space.check(widths), ranking)
+        chain, batches, device = Chain(inherit), calibration_batches(calibration), device_of(model)
+        given = as_calibration(batches, objective, device) if batches else None
+        if inherit and given is None:
+            raise ConfigError("inherit needs data: give calibration=, a batch of inputs or a loader of batches")
+        ranking = rank_channels(model, self.search_space, criterion, seed=seed, calibration=given)
+        dense, full = self._in_form(model), self.search_space.check(widths)
+        cut = Slicer(dense, self.search_space, ranking).cut(full)
+        statistics = Statistics(lambda number: [inputs for inputs, _ in batches[:number]], device)
+        return chain.apply(cut, dense, statistics)
 
 
 def trace(

@@ -77,11 +77,11 @@ def search(
     job = job.model_copy(update={"engine": chosen_engine(job.engine, engine, address, workers)})
 
     from autoprune.files import free_directory
-    from autoprune.pipeline.driver import RUNS, run_all
+    from autoprune.pipeline.driver import RUNS, start_job
 
     directory = run_dir or free_directory(RUNS, job.name)
     with _stoppable(directory):
-        _conclude(run_all(job, directory, progress=progress))
+        _conclude(start_job(job, directory, progress=progress))
 
 
 @app.command()
@@ -93,12 +93,12 @@ def resume(
     workers: WorkersOption = None,
 ) -> None:
     """Go on with a run that was killed, as if it had not been; on another engine or with other workers if you like."""
-    from autoprune.pipeline.driver import resume_all
+    from autoprune.pipeline.driver import resume_job
     from autoprune.pipeline.inputs import job_of_run
 
     chosen = chosen_engine(job_of_run(run_dir).engine, engine, address, workers)
     with _stoppable(run_dir):
-        _conclude(resume_all(run_dir, progress=progress, engine=chosen))
+        _conclude(resume_job(run_dir, progress=progress, engine=chosen))
 
 
 @app.command()

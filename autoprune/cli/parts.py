@@ -12,6 +12,7 @@ KINDS = {
     "data": "autoprune.data:DATA_SETS",
     "metrics": "autoprune.cost:METRICS",
     "criteria": "autoprune.importance:CRITERIA",
+    "inheritance": "autoprune.inherit:INHERITANCE",
     "allocations": "autoprune.allocation:ALLOCATIONS",
     "controllers": "autoprune.controllers:CONTROLLERS",
     "evaluators": "autoprune.evaluators:EVALUATORS",

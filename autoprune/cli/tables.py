@@ -20,6 +20,7 @@ from autoprune.cost.params import tensor_sizes
 from autoprune.cost.shares import group_shares, prunable
 from autoprune.errors import ConfigError, suggest
 from autoprune.space.groups import WidthGroup, Widths
+from autoprune.space.kinds import KINDS
 
 
 def space_json(space: Space) -> dict[str, Any]:
@@ -188,7 +189,8 @@ def _others(group: WidthGroup) -> str:
 
 
 def _kind(group: WidthGroup) -> str:
-    kinds = ["heads"] * (group.kind == "heads") + ["residual"] * group.residual
+    label = KINDS[group.kind].label
+    kinds = [label] * bool(label) + ["residual"] * group.residual
     return f" ({', '.join(kinds)})" if kinds else ""
 
 

@@ -13,17 +13,19 @@ from pydantic import (
     BeforeValidator,
     Field,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from autoprune.config.engine import EngineOptions
 from autoprune.config.environment import Reference, expanded, written
+from autoprune.config.limits import RangeError, ends_of
 from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
 from autoprune.config.validation import Strict, read_mapping, validated
-from autoprune.errors import suggest
 
 
 def _found(path: Path, info: ValidationInfo) -> Path:
@@ -34,6 +36,10 @@ def _found(path: Path, info: ValidationInfo) -> Path:
 
 FoundPath: TypeAlias = Annotated[Path, AfterValidator(_found)]
 """Relative to the current folder, or to that of the job file."""
+
+
+DEFAULT_CRITERION = "l2"
+"""Ranks the channels inside a group where nothing else is said."""
 
 
 class ModelOptions(Strict):
@@ -81,18 +87,32 @@ class ControllerOptions(PartOptions):
     name: str = "surrogate"
 
 
+_INHERIT = (NamedPart(name="bn_recalibration"),)
+
+
 class SearchOptions(Strict):
     """The search itself."""
 
     trials: int = Field(100, ge=1, description="proposals of the controller, beside those of the allocations")
     controller: ControllerOptions = ControllerOptions()
     evaluator: EvaluatorOptions = EvaluatorOptions()
-    criterion: NamedPart = Field(NamedPart(name="l2"), description="ranks the channels inside a group")
+    criterion: NamedPart = Field(NamedPart(name=DEFAULT_CRITERION), description="ranks the channels inside a group")
+    inherit: tuple[NamedPart, ...] = Field(
+        _INHERIT, description="what is done to the weights of cut networks before they are scored, in order"
+    )
     allocations: tuple[NamedPart, ...] = Field(
         (NamedPart(name="global_threshold"),), description="one-shot proposals scored first"
     )
     rescore: int = Field(5, ge=1, description="how many of the best are re-scored on all validation data")
     storage: str | None = Field(None, description="Optuna storage URL; None: a journal file in the run directory")
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Options that came later are left out where nobody set them, so that the fingerprints of jobs stay."""
+        written = handler(self)
+        if self.inherit == _INHERIT:
+            written.pop("inherit", None)
+        return written
 
 
 class VerdictOptions(Strict):
@@ -124,16 +144,11 @@ def _limits(value: object) -> Limits | tuple[Limits, ...]:
 
 
 def _limit(value: object) -> Limits:
-    if isinstance(value, Mapping):
-        unknown = [str(key) for key in value if key not in ("min", "max")]
-        if unknown:
-            raise ValueError(
-                f"unknown key {unknown[0]!r}.{suggest(unknown[0], ('min', 'max'))} A range has min and max"
-            )
-        if "max" not in value:
-            raise ValueError("a range needs a max")
-        return {key: _end(end) for key, end in value.items()}
-    return _end(value)
+    try:
+        ends = {key: _end(end) for key, end in ends_of(value).items()}
+    except RangeError as error:
+        raise ValueError(f"{error} A range has min and max") from None
+    return ends if isinstance(value, Mapping) else ends["max"]
 
 
 def _end(value: object) -> str | float:

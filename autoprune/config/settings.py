@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Collection, Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Collection, Mapping
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from autoprune.errors import ConfigError, suggest
 from autoprune.registry import Registry
@@ -68,6 +70,31 @@ def check_settings(
     if missing:
         how = (needs or {}).get(missing[0], "")
         raise ConfigError(f"{what} needs the {noun} {missing[0]!r}{how and ': '}{how}; add it to {place}")
+
+
+def check_numbers(factory: Callable[..., Any], settings: Mapping[str, object], *, what: str) -> None:
+    """Check the settings that are annotated as numbers; the factory checks ranges, and all others.
+
+    Args:
+        factory: a class or function.
+        settings: the keywords it is about to be given.
+        what: what messages call it.
+
+    Raises:
+        ConfigError: no whole number, or no finite one, where that is asked for.
+    """
+    try:
+        hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except (NameError, TypeError):  # names that only a type checker imports
+        return
+    for name, value in settings.items():
+        wanted = set(get_args(hints.get(name)) or (hints.get(name),))
+        if wanted - {NoneType} not in ({int}, {float}) or (value is None and NoneType in wanted):
+            continue
+        number = isinstance(value, int if int in wanted else int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):  # type: ignore[arg-type]
+            kind = "whole" if int in wanted else "finite"
+            raise ConfigError(f"{what}: {name} must be a {kind} number, got {value!r}")
 
 
 def missing_settings(

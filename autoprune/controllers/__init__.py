@@ -151,10 +151,16 @@ def _one(
     name: str, domain: BudgetedSpace, seed: int, settings: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Controller:
     """The controller of this name, given those of the facts about the search that it takes."""
-    from autoprune.config.settings import bind
+    from autoprune.config.settings import bind, check_numbers
+    from autoprune.errors import ConfigError, blame
 
-    factory = bind(CONTROLLERS, name, settings)
+    factory, what = bind(CONTROLLERS, name, settings), f"controller {name!r}"
+    check_numbers(CONTROLLERS.get(name), settings, what=what)
+    length = settings.get("trials")
+    if isinstance(length, int) and length < 1:
+        raise ConfigError(f"{what}: trials must be at least 1, got {length}")
     takes = inspect.signature(factory).parameters
     taken = {key: fact for key, fact in facts.items() if key in takes and key not in settings}
-    controller: Controller = factory(domain, seed=seed, **taken)
+    with blame(ConfigError, f"{what} fails with settings {dict(settings)}", then="Correct its settings."):
+        controller: Controller = factory(domain, seed=seed, **taken)
     return controller

@@ -30,6 +30,7 @@ from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.shares import group_shares
 from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray, Widths
+from autoprune.space.kinds import KINDS
 
 _HIDDEN = 300
 _ACTOR_RATE, _CRITIC_RATE = 1e-4, 1e-3
@@ -155,13 +156,14 @@ class Amc(Controller):
         """(G,) smallest ratios: `least`, or the smallest choices where the budget demands less."""
         choices: FloatArray = np.array(self._domain.space.smallest) / self._full
         ratios: FloatArray = np.maximum(choices, least)
-        ratios[self._domain.switches] = choices[self._domain.switches]
+        held = ~self._domain.space.kinds.scales  # there or not
+        ratios[held] = choices[held]
         return ratios if self._domain.budget.usage((ratios * self._full)[None, :])[0] <= 1.0 else choices
 
 
 def _describe(domain: BudgetedSpace) -> FloatArray:
     """(G, S) what does not change of the states, every column from 0 to 1; the last three are empty."""
-    kinds = {"channels": 0.0, "heads": 1.0, "blocks": 2.0}
+    kinds = {kind: number for number, kind in enumerate(KINDS)}
     groups, shares = domain.space.groups, group_shares(domain.space)
     rows = [
         [i, kinds[g.kind], g.slots, g.positions, g.residual, len(g.members), share["flops"], share["params"], 0, 0, 0]

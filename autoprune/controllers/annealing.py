@@ -87,10 +87,9 @@ class Annealing(Controller):
             return self._uniform
         point = log_ratios(self._domain, [self._current[0] if self._current else self._uniform])
         step = self._between(self._steps)
-        moves = point + self._rng.uniform(-step, step, (TRIES, point.shape[1]))
-        flipped = self._rng.random(moves.shape) < 1 / point.shape[1]
-        flips = np.where(point < math.log(0.5), 0.0, math.log(0.25))
-        moves = np.where(self._domain.switches, np.where(flipped, flips, point), moves)
+        steps = self._rng.uniform(-step, step, (TRIES, point.shape[1]))
+        chosen = self._rng.random(steps.shape) < 1 / point.shape[1]
+        moves = self._domain.space.kinds.moved(point, steps, chosen)
         widths = from_log_ratios(self._domain, moves)
         return unseen_variation(self._domain, widths, self._history.seen, self._rng)
 

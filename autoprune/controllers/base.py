@@ -36,6 +36,9 @@ class Trial:
         seconds: wall time of the evaluation.
         told: how many trials had been told when this one was asked for; resuming replays by it.
         error: traceback of a failed trial.
+        standard_error: of the score; None if unknown.
+        paired: the standard error is that of the difference to a reference on the same examples; see `noise`.
+        partial: (share of the whole evaluation, score then) at which it was decided whether to go on.
     """
 
     number: int
@@ -49,6 +52,14 @@ class Trial:
     told: int = 0
     error: str | None = None
     fidelity: float = 1.0
+    standard_error: float | None = None
+    paired: bool = False
+    partial: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def noise(self) -> float:
+        """The standard error of the score that is known to be its own; 0 where nothing of it is known."""
+        return self.standard_error if self.paired and self.standard_error is not None else 0.0
 
 
 class Controller(ABC):

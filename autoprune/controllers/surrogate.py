@@ -72,7 +72,7 @@ class Surrogate(Controller):
         self._rng = np.random.default_rng(seed)
         self._model = ScoreModel(domain)
         self._fitted, self._fitted_afresh = 0, 0  # scores that the kernel's parameters were fitted to
-        self._told: list[tuple[Widths, float, float, float]] = []  # widths, score, noise scale, fidelity
+        self._told: list[tuple[Widths, float, float, float, float]] = []  # widths, score, noise scale, fidelity, known
         self._seen: set[Widths] = set()  # asked for or told; those in the queue, too
         self._ended: set[Widths] = set()
         self._draws_next = False
@@ -99,7 +99,7 @@ class Surrogate(Controller):
         self._queue = [widths for widths in self._queue if widths not in told]  # others may have had them scored
         for trial, score in teachable(trials):
             noise = _PRUNED_NOISE if trial.state is TrialState.PRUNED else 1.0
-            self._told.append((trial.widths, score, noise, trial.fidelity))
+            self._told.append((trial.widths, score, noise, trial.fidelity, trial.noise))
 
     @property
     def _pending(self) -> int:
@@ -162,11 +162,11 @@ class Surrogate(Controller):
         """Fit the model to all scores; its parameters when there are more, afresh when there are twice as many."""
         n = len(self._told)
         widths = np.array([told[0] for told in self._told])
-        known_scores = [np.array([told[i] for told in self._told]) for i in (1, 2, 3)]
-        known = self._model.kernel
+        *scores, errors = (np.array([told[i] for told in self._told]) for i in (1, 2, 3, 4))
+        kernel = self._model.kernel
         if n < _GROWTH * self._fitted:
-            self._model.fit(widths, *known_scores, kernel=known)
+            self._model.fit(widths, *scores, known=errors, kernel=kernel)
             return
         afresh = n >= 2 * self._fitted_afresh
-        self._model.fit(widths, *known_scores, near=None if afresh else known)
+        self._model.fit(widths, *scores, known=errors, near=None if afresh else kernel)
         self._fitted, self._fitted_afresh = n, n if afresh else self._fitted_afresh

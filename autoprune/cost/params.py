@@ -17,7 +17,7 @@ def params(space: SearchSpace) -> CostFunction:
 
 def tensor_sizes(space: SearchSpace) -> Iterator[tuple[TensorLayout, list[AffineSize]]]:
     """Every parameter and buffer with its sizes; one that goes with a block has the block's switch as a last factor."""
-    switch = {name: AffineSize(0, ((g, 1),)) for g, block in space.switches.items() for name in block.tensors}
+    switch = {name: AffineSize(0, ((group, 1),)) for name, group in space.presence.tensors.items()}
     for tensor in space.tensors:
         sizes = [
             AffineSize(length) if axis is None else axis_size(axis, space.groups)

@@ -42,10 +42,9 @@ def _parts(space: SearchSpace) -> Iterator[tuple[_Metric, int, set[int]]]:
     for operation in space.operations:
         value = operation.coefficient * math.prod(size(space.full) for size in operation.sizes)
         yield "flops", value, {group for size in operation.sizes for group, _ in size.terms}
-    switch = {name: index for index, block in space.switches.items() for name in block.tensors}
     for tensor in space.tensors:
         if tensor.kind == "parameter":
             groups = {int(g) for axis in tensor.axes if axis is not None for g in set(axis.group.tolist()) if g >= 0}
-            if tensor.name in switch:
-                groups.add(switch[tensor.name])
+            if tensor.name in space.presence.tensors:
+                groups.add(space.presence.tensors[tensor.name])
             yield "params", math.prod(tensor.shape), groups

@@ -212,7 +212,7 @@ class LoaderSplit(Split):
             rows = torch.as_tensor(dataset.indices)[rows]
             dataset = dataset.dataset
         if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
-            for chosen in torch.split(rows, _STORED):
+            for chosen in torch.split(rows.sort().values, _STORED):  # the first wrong row is named
                 yield chosen, dataset.tensors[0][chosen], dataset.tensors[1][chosen]
 
     @cached_property

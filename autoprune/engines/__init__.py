@@ -25,7 +25,7 @@ def make_engine(options: EngineOptions, *, device: str = "cpu") -> Engine:
     if options.name == "local":
         from autoprune.engines.local import LocalEngine
 
-        return LocalEngine()
+        return LocalEngine(options.scheduler)
     try:
         importlib.import_module("ray.tune")
     except ImportError as error:

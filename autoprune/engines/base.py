@@ -33,6 +33,7 @@ class WorkerSetup:
         kind: of the evaluator: "short" (seconds; resident workers) or "training" (epochs; checkpoints).
         threads: CPU threads of torch and BLAS in every worker, so that sums are rounded as in the driver.
         directory: of the run; checkpoints go there where no other storage is given.
+        artefact: folder of what the evaluator has prepared for this run, None where it prepares nothing.
     """
 
     factory: CandidateFactory
@@ -40,6 +41,14 @@ class WorkerSetup:
     kind: Kind
     threads: int
     directory: Path
+    artefact: Path | None = None
+
+    def new_evaluator(self) -> Evaluator:
+        """A new evaluator, ready to evaluate."""
+        evaluator = self.evaluator(self.factory)
+        if self.artefact is not None:
+            evaluator.load(self.artefact)
+        return evaluator
 
 
 @final

@@ -1,4 +1,4 @@
-"""The local engine: one evaluation after the other, in this process."""
+"""The local engine: one evaluation after the other, in this process; unpromising ones may be stopped early."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar, final
 
 from autoprune.engines.base import Engine, Failure, Scoring, WorkerSetup
+from autoprune.engines.stopping import EarlyStopping, StoppingWatch, SuccessiveHalving, make_stopper
 from autoprune.evaluators.base import Evaluator
 from autoprune.space.groups import Widths
-from autoprune.trials.assignment import Outcome
+from autoprune.training.watch import Stopped
+from autoprune.trials.assignment import Assignment, Outcome
 from autoprune.trials.session import SearchSession
 
 P = TypeVar("P")
@@ -19,9 +21,14 @@ R = TypeVar("R")
 
 @final
 class LocalEngine(Engine):
-    """Evaluates where it is called; the trials depend on the seed alone."""
+    """Evaluates where it is called; the trials depend on the seed alone.
 
-    def __init__(self) -> None:
+    Args:
+        early_stopping: of evaluators of kind "training".
+    """
+
+    def __init__(self, early_stopping: EarlyStopping = "none") -> None:
+        self._early_stopping = early_stopping
         self._setup: WorkerSetup | None = None
         self._evaluator: Evaluator | None = None
         self._busy = 0
@@ -32,12 +39,13 @@ class LocalEngine(Engine):
 
     def equip(self, setup: WorkerSetup, note: Callable[[str], None] = lambda line: None) -> None:
         """See `Engine.equip`."""
-        self._setup, self._evaluator = setup, setup.evaluator(setup.factory)
+        self._setup, self._evaluator = setup, setup.new_evaluator()
 
     def search(self, session: SearchSession) -> None:
         """See `Engine.search`."""
         self._busy = 1
-        run(session, self._equipped[1])
+        evaluator = self._equipped[1]
+        run(session, evaluator, make_stopper(self._early_stopping) if evaluator.kind == "training" else None)
         self._busy = 0
 
     def score(self, pieces: Sequence[Scoring]) -> Iterator[tuple[int, Outcome]]:
@@ -74,17 +82,48 @@ class LocalEngine(Engine):
         return self._setup, self._evaluator
 
 
-def run(session: SearchSession, evaluator: Evaluator) -> None:
-    """Evaluate until the session has nothing left."""
+def run(session: SearchSession, evaluator: Evaluator, stopper: SuccessiveHalving | None = None) -> None:
+    """Evaluate until the session has nothing left.
+
+    Args:
+        session: what is evaluated; of a resumed one the stopper learns what happened before.
+        evaluator: of kind "training" where there is a stopper.
+        stopper: decides who goes on; baselines are never stopped.
+    """
+    if stopper is not None:
+        for trial in session.trials:
+            last = () if trial.score is None or trial.fidelity == 1 else ((trial.fidelity, trial.score),)
+            stopper.learn(trial.seed, trial.partial or last)  # engines that note only the last score
     while (assignment := session.ask()) is not None:
-        session.tell(assignment, evaluate(evaluator, assignment.widths, seed=assignment.seed))
+        watch = _watch(assignment, stopper)
+        session.tell(assignment, evaluate(evaluator, assignment.widths, seed=assignment.seed, watch=watch))
 
 
-def evaluate(evaluator: Evaluator, widths: Widths, *, seed: int, full: bool = False) -> Outcome:
+def evaluate(
+    evaluator: Evaluator, widths: Widths, *, seed: int, full: bool = False, watch: StoppingWatch | None = None
+) -> Outcome:
     """Evaluate once; whatever a candidate does wrong becomes a failed outcome with its traceback."""
     start = time.perf_counter()
+    watched: dict[str, Any] = {} if watch is None else {"watch": watch}
+
+    def about() -> dict[str, Any]:
+        return {
+            "seconds": time.perf_counter() - start,
+            "partial": () if watch is None else tuple(watch.partial),
+        }
+
     try:
-        score = float(evaluator.evaluate(widths, seed=seed, full=full))
-        return Outcome(score, seconds=time.perf_counter() - start)
-    except Exception:  # noqa: BLE001 - the worker boundary: a failing candidate never ends a search
-        return Outcome(None, traceback.format_exc(), time.perf_counter() - start)
+        outcome = Outcome.of(evaluator.evaluate(widths, seed=seed, full=full, **watched), **about())
+    except Exception as error:  # noqa: BLE001 - the worker boundary: a failing candidate never ends a search
+        if watch is None or not watch.stopped or not isinstance(error, Stopped):
+            return Outcome(None, traceback.format_exc(), **about())
+    if watch is None or not watch.stopped:
+        return outcome
+    share, last = watch.partial[-1]  # what it was told to stop with, whatever it returned
+    return Outcome(last, pruned=True, fidelity=share, **about())
+
+
+def _watch(assignment: Assignment, stopper: SuccessiveHalving | None) -> StoppingWatch | None:
+    if stopper is None or assignment.origin != "controller":
+        return None
+    return StoppingWatch(stopper, assignment.seed)

@@ -1,25 +1,31 @@
-"""Inherited weights with adaptive batch norm: Li et al., EagleEye, ECCV 2020, section 3.3."""
+"""Inherited weights, by default with adaptive batch norm: Li et al., EagleEye, ECCV 2020, section 3.3."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import final
 
 from torch import nn
 
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_counts
-from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
+from autoprune.inherit.base import Chain, Statistics
+from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES
 from autoprune.space.groups import Widths
+from autoprune.tasks.score import Score
 from autoprune.training.watch import Watch
 
 
 @final
 class Inherited(Evaluator):
-    """Slice the base network, recalibrate its batch norms on training inputs, score it; seconds per candidate.
+    """Slice the base network, apply the job's inheritance on training inputs, score it; seconds per candidate.
 
     Args:
         factory: what candidates are made from.
-        calibration_batches: training batches whose statistics replace the inherited ones; the same for all candidates.
+        calibration_batches: the setting `batches` of bn_recalibration, where the job's `inherit` does not give it; the
+            same batches for all candidates.
         validation_limit: score on this many validation examples (None: all of them).
+        keep_examples: the ledger keeps which validation examples were right, where the task can tell (1.7 kB of text
+            for 10 000 of them).
     """
 
     def __init__(
@@ -28,19 +34,22 @@ class Inherited(Evaluator):
         *,
         calibration_batches: int = CALIBRATION_BATCHES,
         validation_limit: int | None = None,
+        keep_examples: bool = False,
     ) -> None:
         check_counts("inherited", least=0, calibration_batches=calibration_batches)
         check_counts("inherited", least=1, validation_limit=validation_limit)
         self._factory = factory
-        self._limit = validation_limit
-        self._inputs = factory.task.calibration_inputs(calibration_batches, seed=0)
+        self._limit, self._keep = validation_limit, keep_examples
+        self._chain = Chain(factory.inherit, {"bn_recalibration": {"batches": calibration_batches}})
+        self._statistics = Statistics(partial(factory.task.calibration_inputs, seed=0), factory.task.device)
+        self._chain.prepare(self._statistics)
 
-    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> Score:
         """See `Evaluator.evaluate`; the seed changes nothing, as nothing is random."""
-        return self._factory.task.score(self.network(widths), limit=None if full else self._limit)
+        return self._factory.task.scored(self.network(widths), limit=None if full else self._limit, examples=self._keep)
 
     def network(self, widths: Widths) -> nn.Module:
         """The network that is scored."""
-        network = self._factory.candidate(widths)
-        recalibrate_batch_norm(network, self._inputs, device=self._factory.task.device)
-        return network
+        return self._chain.apply(self._factory.cut(widths), self._factory.model, self._statistics).to(
+            self._statistics.device
+        )

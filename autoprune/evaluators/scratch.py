@@ -9,6 +9,7 @@ from torch import nn
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_counts
 from autoprune.evaluators.trained import train_and_score
 from autoprune.space.groups import Widths
+from autoprune.tasks.score import Score
 from autoprune.training.protocols import reinitialise
 from autoprune.training.watch import Watch
 
@@ -21,23 +22,34 @@ class Scratch(Evaluator):
         factory: what candidates are made from.
         epochs: length of each training; the learning-rate schedule is compressed to it.
         validation_limit: score on this many validation examples (None: all of them).
+        keep_examples: see `Inherited`.
     """
 
     kind = "training"
 
-    def __init__(self, factory: CandidateFactory, *, epochs: int = 10, validation_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        factory: CandidateFactory,
+        *,
+        epochs: int = 10,
+        validation_limit: int | None = None,
+        keep_examples: bool = False,
+    ) -> None:
         check_counts("scratch", least=1, epochs=epochs, validation_limit=validation_limit)
         self._factory = factory
         self._epochs = epochs
-        self._limit = validation_limit
+        self._limit, self._keep = validation_limit, keep_examples
 
-    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> Score:
         """See `Evaluator.evaluate`."""
         network, task = self._factory.candidate(widths), self._factory.task
 
+        scores: list[Score] = []
+
         def score(trained: nn.Module) -> float:
-            return task.score(trained, limit=None if full else self._limit)
+            scores.append(task.scored(trained, limit=None if full else self._limit, examples=self._keep))
+            return float(scores[-1])
 
         reinitialise(network, seed=seed)
-        trained = train_and_score(task, network, score, epochs=self._epochs, seed=seed, watch=watch, scores_epochs=True)
-        return trained.score
+        train_and_score(task, network, score, epochs=self._epochs, seed=seed, watch=watch, scores_epochs=True)
+        return scores[-1]

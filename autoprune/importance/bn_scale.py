@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from autoprune.importance.l2 import l2
-from autoprune.importance.members import GroupTensors
+from autoprune.importance.members import GroupEvidence
 
 
-def bn_scale(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
+def bn_scale(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) sum of |gamma| over the group's batch norms; a group without one is ranked by `l2`."""
-    if not tensors.norm_scales:
-        return l2(tensors, rng)
-    return torch.stack([scale.abs() for scale in tensors.norm_scales]).sum(dim=0)
+    if not evidence.norm_scales:
+        return l2(evidence, rng)
+    return torch.stack([scale.abs() for scale in evidence.norm_scales]).sum(dim=0)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.importance.members import GroupTensors
+from autoprune.importance.members import GroupEvidence
 
 
-def l1(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
+def l1(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) sum of absolute weights of every filter that writes the channel, over all layers of the group."""
-    return torch.stack([rows.abs().sum(dim=1) for rows in tensors.filters]).sum(dim=0)
+    return torch.stack([rows.abs().sum(dim=1) for rows in evidence.filters]).sum(dim=0)

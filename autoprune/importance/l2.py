@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.importance.members import GroupTensors
+from autoprune.importance.members import GroupEvidence
 
 
-def l2(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
+def l2(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) Euclidean norm of all weights that write the channel, over all layers of the group."""
-    return torch.stack([rows.square().sum(dim=1) for rows in tensors.filters]).sum(dim=0).sqrt()
+    return torch.stack([rows.square().sum(dim=1) for rows in evidence.filters]).sum(dim=0).sqrt()

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.importance.members import GroupTensors
+from autoprune.importance.members import GroupEvidence
 
 
-def random_order(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
+def random_order(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) independent uniform numbers."""
-    return torch.from_numpy(rng.random(tensors.width))
+    return torch.from_numpy(rng.random(evidence.width))

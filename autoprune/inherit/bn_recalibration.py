@@ -15,7 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from autoprune.errors import ConfigError
+from autoprune.inherit.base import Inheritance, Statistics
 from autoprune.randomness import seeded
+from autoprune.space.cutting.cut import Cut
 
 CALIBRATION_BATCHES = 10
 """How many batches statistics are averaged over, where nobody asks for another number."""
@@ -69,6 +72,28 @@ def recalibrate_batch_norm(
         for module, flag in flags:
             module.training = flag
     return averages.write(model)
+
+
+@final
+class BatchNormRecalibration(Inheritance):
+    """Running statistics are averages over training batches (see `recalibrate_batch_norm`).
+
+    Args:
+        batches: over how many.
+    """
+
+    def __init__(self, *, batches: int = CALIBRATION_BATCHES) -> None:
+        if not isinstance(batches, int) or isinstance(batches, bool) or batches < 0:
+            raise ConfigError(f"bn_recalibration: batches must be at least 0, a whole number, got {batches!r}")
+        self._batches = batches
+
+    def prepare(self, statistics: Statistics) -> None:
+        """See `Inheritance.prepare`."""
+        statistics.inputs(self._batches)
+
+    def apply(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> None:
+        """See `Inheritance.apply`."""
+        recalibrate_batch_norm(cut.network, statistics.inputs(self._batches), device=statistics.device)
 
 
 def buffers_of(model: nn.Module) -> dict[str, Tensor]:

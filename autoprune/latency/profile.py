@@ -25,6 +25,7 @@ from autoprune.latency.measure import (
     running,
 )
 from autoprune.space.groups import IntArray, SearchSpace, Widths
+from autoprune.space.kinds.base import LACKING
 from autoprune.space.tracing.program import Example
 
 ProfileProgress: TypeAlias = Callable[[str, int, int], None]
@@ -93,19 +94,14 @@ def random_widths(space: SearchSpace, n: int, rng: np.random.Generator) -> IntAr
     Widths that are all drawn alone would give networks of nearly the same latency: sums of many vary little. Candidates
     of a search are of any size, some nearly uniform and some not.
 
-    Of the blocks that can be left out, each member lacks a random share of at most a half.
+    Of what can be left out, each member lacks a random share of at most a half.
     """
     found: dict[Widths, None] = {}
     for _ in range(50 * n):
         middle, spread = rng.uniform(0.15, 1.0), rng.uniform(0.0, 0.5)
-        ratios = np.clip(rng.uniform(middle - spread, middle + spread, size=len(space.groups)), 0.0, 1.0)
-        kept = rng.random(len(space.groups)) >= rng.uniform(0.0, 0.5)
-        member = space.nearest(
-            [
-                float(on) if group.kind == "blocks" else ratio * group.width
-                for group, ratio, on in zip(space.groups, ratios, kept, strict=True)
-            ]
-        )
+        ratios = np.clip(rng.uniform(middle - spread, middle + spread, size=(1, len(space.groups))), 0.0, 1.0)
+        chances = rng.random(ratios.shape) - rng.uniform(0.0, LACKING)
+        member = space.nearest(space.kinds.decided(space.kinds.drawn(ratios, chances))[0])
         if member != space.full:
             found[member] = None
         if len(found) == n:

@@ -1,9 +1,14 @@
-"""A run from start to end: the checks in their order, the lock, the threads, then the phases."""
+"""The doors to a run, for job files and for Python: the checks in their order, the lock, the threads, the engine.
+
+Each returns a record for every budget of the job; a run alone is a family of one.
+"""
 
 from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +17,13 @@ from autoprune.config.job import Job
 from autoprune.engines import make_engine
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
-from autoprune.files import free_directory
-from autoprune.pipeline import phases, sweep
+from autoprune.pipeline import run
 from autoprune.pipeline.continuation import going_on
+from autoprune.pipeline.family import parts_of
 from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import RunInputs, check_scoring, prepare
-from autoprune.progress.modes import make_progress
+from autoprune.progress import make_progress
 from autoprune.report.pages import write_reports
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.record import RunRecord, read_record
@@ -26,107 +31,51 @@ from autoprune.verdict.record import RunRecord, read_record
 RUNS = Path("runs")
 
 
-def run_job(job: Job, path: Path, *, progress: str = "auto") -> RunRecord:
-    """Start a run from a job file; raises what `run` raises."""
+def start_job(job: Job, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+    """Start what a job file says; raises what `start` raises."""
     RunDirectory.check_free(path)  # before data are read
-    return run(inputs_of_job(job), path, progress=progress)
+    return start(inputs_of_job(job), path, progress=progress)
 
 
-def resume_job(path: Path, *, progress: str = "auto", engine: EngineOptions | None = None) -> RunRecord:
-    """Go on with a run that was started from a job file, maybe on another engine; raises what `resume` raises."""
-    return resume(inputs_of_job(_on_engine(job_of_run(path), engine)), path, progress=progress)
+def resume_job(path: Path, *, progress: str = "auto", engine: EngineOptions | None = None) -> tuple[RunRecord, ...]:
+    """Go on with what was started from a job file, maybe on another engine; raises what `resume` raises."""
+    job = job_of_run(path)
+    return resume(inputs_of_job(job if engine is None else _on(job, engine)), path, progress=progress)
 
 
-def run_all(job: Job, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
-    """Start what a job file says, a run or a family of them; raises what `run` raises."""
-    RunDirectory.check_free(path)
-    if len(job.family) == 1:
-        return (run_job(job, path, progress=progress),)
-    return start_family(inputs_of_job(job), path, progress=progress)
-
-
-def resume_all(path: Path, *, progress: str = "auto", engine: EngineOptions | None = None) -> tuple[RunRecord, ...]:
-    """Go on with a run or a family that was started from a job file; raises what `resume` raises."""
-    job = _on_engine(job_of_run(path), engine)
-    if len(job.family) == 1:
-        return (resume_job(path, progress=progress, engine=engine),)
-    return resume_family(inputs_of_job(job), path, progress=progress)
-
-
-def records_of(path: Path) -> tuple[RunRecord, ...]:
-    """Read a finished run, or those of a finished family.
-
-    Raises:
-        RunError: one has not ended, or is damaged.
-    """
-    family = sweep.parts_of(path)
-    return tuple(map(read_record, family)) if family else (read_record(path),)
-
-
-def write_all_reports(path: Path) -> tuple[RunRecord, ...]:
-    """Write the reports of a finished run or family anew; raises what `records_of` raises."""
-    records = records_of(path)
-    for record in records:
-        write_reports(record)
-    if sweep.parts_of(path):
-        write_overview(records, path, budgets=len(records))
-    return records
-
-
-def run(run_inputs: RunInputs, path: Path | None, *, progress: str = "auto") -> RunRecord:
-    """Start a run and see it through; the number of threads is as before afterwards.
+def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+    """Start a run for each budget of a job and see them through; the number of threads is as before afterwards.
 
     Args:
-        run_inputs: what it works on.
-        path: the run directory; None: a free one below `runs/`.
-        progress: how it is shown.
+        run_inputs: what they work on.
+        path: a new directory.
+        progress: how they are shown.
 
     Raises:
-        AutopruneError: the job cannot be used; then nothing has been written. Or the run failed.
+        AutopruneError: the job cannot be used; then nothing has been written. Or a run failed.
     """
-    chosen = path or free_directory(RUNS, run_inputs.job.name)
-    RunDirectory.check_free(chosen)
-    with (
-        cpu_threads(run_inputs.job.threads),
-        engine_of(run_inputs) as engine,  # before anything is shown, written or traced
-        make_progress(progress) as shown,
-    ):
-        prepared = prepare(run_inputs)
-        check_scoring(prepared)
-        with RunDirectory.create(chosen) as directory:
-            command = f"autoprune resume {shlex.quote(str(chosen))}"
-            shown.note(f"run directory {chosen}; if it is stopped, `{command}` goes on")
-            for line in how_to_resume(run_inputs.job):
-                shown.note(line)
-            return phases.start(prepared, directory, shown, engine)
+    RunDirectory.check_free(path)
+    job = run_inputs.job
+    with _ready(run_inputs, job.threads, progress) as engine:
+        runs = prepare(run_inputs)
+        check_scoring(runs[0])
+        with RunDirectory.create(path) as directory:
+            command = f"autoprune resume {shlex.quote(str(path))}"
+            where = [f"run directory {path}; if it is stopped, `{command}` goes on"] if len(runs) == 1 else []
+            notes = (*where, *how_to_resume(job))
+            return run.start(job, runs, directory, engine, progress=progress, notes=notes)
 
 
-def resume(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> RunRecord:
-    """Go on with a run, on as many threads as it began with: sums in another order round differently.
+def resume(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+    """Go on with the runs of a job, on as many threads as they began with: sums in another order round differently.
 
     Raises:
         RunError: there is no such run, another process works on it, or it was started with something else.
     """
-    with RunDirectory.reopen(path) as directory, cpu_threads(directory.recorded("threads")):
+    with RunDirectory.reopen(path) as directory:
         run_inputs, notes = _on_with(run_inputs, path)
-        with engine_of(run_inputs) as engine, make_progress(progress) as shown:
-            for line in notes:
-                shown.note(line)
-            return phases.resume(prepare(run_inputs), directory, shown, engine)
-
-
-def start_family(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
-    """Start a run for each budget of a job; raises what `sweep.start` raises."""
-    RunDirectory.check_free(path)
-    with engine_of(run_inputs) as engine:
-        return sweep.start(run_inputs, path, engine, progress=progress)
-
-
-def resume_family(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
-    """Go on with the runs of a family; raises what `sweep.resume` raises."""
-    run_inputs, notes = _on_with(run_inputs, path)
-    with engine_of(run_inputs) as engine:
-        return sweep.resume(run_inputs, path, engine, progress=progress, notes=notes)
+        with _ready(run_inputs, directory.recorded("threads"), progress) as engine:
+            return run.resume(run_inputs.job, prepare(run_inputs), directory, engine, progress=progress, notes=notes)
 
 
 def engine_of(run_inputs: RunInputs) -> Engine:
@@ -138,17 +87,42 @@ def engine_of(run_inputs: RunInputs) -> Engine:
     return make_engine(run_inputs.job.engine, device=run_inputs.task.device.type)
 
 
+@contextmanager
+def _ready(run_inputs: RunInputs, threads: int | None, progress: str) -> Iterator[Engine]:
+    """The threads are set and the engine is open, before anything is traced, shown or written."""
+    make_progress(progress).close()  # refuses an unknown one
+    with cpu_threads(threads), engine_of(run_inputs) as engine:
+        yield engine
+
+
 def _on_with(run_inputs: RunInputs, path: Path) -> tuple[RunInputs, tuple[str, ...]]:
-    """What the run in `path` goes on with, and what to tell; on the local engine if it has ended and is only read."""
-    if not (path / "run.json").is_file():
-        return run_inputs, ()  # opening it says what is wrong
-    if all((place / "result.json").is_file() for place in sweep.parts_of(path) or (path,)):
-        return replace(run_inputs, job=_on_engine(run_inputs.job, EngineOptions())), ()
+    """What the runs in `path` go on with, and what to tell; on the local engine if all have ended and are only read."""
+    if all((place / "result.json").is_file() for place in parts_of(path) or (path,)):
+        return replace(run_inputs, job=_on(run_inputs.job, EngineOptions())), ()
     return going_on(run_inputs, path)
 
 
-def _on_engine(job: Job, engine: EngineOptions | None) -> Job:
-    return job if engine is None else job.model_copy(update={"engine": engine})
+def _on(job: Job, engine: EngineOptions) -> Job:
+    return job.model_copy(update={"engine": engine})
+
+
+def records_of(path: Path) -> tuple[RunRecord, ...]:
+    """Read a finished run, or those of a finished family.
+
+    Raises:
+        RunError: one has not ended, or is damaged.
+    """
+    return tuple(map(read_record, parts_of(path) or (path,)))
+
+
+def write_all_reports(path: Path) -> tuple[RunRecord, ...]:
+    """Write the reports of a finished run or family anew; raises what `records_of` raises."""
+    records = records_of(path)
+    for record in records:
+        write_reports(record)
+    if parts_of(path):
+        write_overview(records, path, budgets=len(records))
+    return records
 
 
 def export_run(directory: Path, folder: Path) -> Path:
@@ -157,7 +131,7 @@ def export_run(directory: Path, folder: Path) -> Path:
     Raises:
         RunError: the run has not ended, or the folder holds something else already.
     """
-    family = sweep.parts_of(directory)
+    family = parts_of(directory)
     if family:
         names = ", ".join(str(part) for part in family)
         raise RunError(f"{directory} holds a run for each of {len(family)} budgets; export one of them: {names}")

@@ -1,15 +1,18 @@
-"""What the searches of a family of budgets share: the base network, and every score."""
+"""What the searches of a family of budgets share, and where each of them lies."""
 
 from __future__ import annotations
 
+import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Self, final
 
+from autoprune.config.job import Job
 from autoprune.files import read_json
 from autoprune.space.groups import Widths
-from autoprune.trials.ledger import Notebook
+from autoprune.tasks.score import Score, as_score
+from autoprune.trials.ledger import Notebook, open_storage
 from autoprune.trials.run_directory import RunDirectory
 
 
@@ -34,6 +37,10 @@ class Family:
             for name in ("base.json", "base.safetensors"):
                 shutil.copyfile(self.base / name, directory / name)
 
+    def after(self, place: Path) -> Family:
+        """What the next run is handed, when the one in this directory has ended."""
+        return replace(self, before=place)
+
     @property
     def handed_on(self) -> Any:
         """What the controller of the run before has learned that serves other budgets; None for nothing."""
@@ -48,19 +55,66 @@ class ScoreCache:
 
     def __init__(self, notebook: Notebook) -> None:
         self._notebook = notebook
-        self._known = {key: float(record["score"]) for key, record in notebook.read().items()}
+        self._known = {
+            key: Score(float(record["score"]), record.get("standard_error"), record.get("paired", False))
+            for key, record in notebook.read().items()
+        }
 
-    def score(self, widths: Widths, *, full: bool) -> float | None:
+    @classmethod
+    def of(cls, directory: RunDirectory, storage: str | None) -> Self:
+        """The scores that lie in a directory, or in the storage of its ledger."""
+        notebook = Notebook(open_storage(storage, directory / "scores.log"), f"{directory.recorded('id')}/scores")
+        return cls(notebook)
+
+    def scored(self, widths: Widths, *, full: bool) -> Score | None:
         """The score of these widths, on all validation data or on the search's part; None where there is none."""
         return self._known.get(_key(widths, full))
 
-    def add(self, widths: Widths, score: float, *, full: bool) -> None:
+    def score(self, widths: Widths, *, full: bool) -> float | None:
+        """As `scored`, without its noise."""
+        known = self.scored(widths, full=full)
+        return None if known is None else float(known)
+
+    def add(self, widths: Widths, score: float | Score, *, full: bool) -> None:
         """Remember a score; a second one of the same widths is dropped."""
-        if self.score(widths, full=full) is not None:
+        if self.scored(widths, full=full) is not None:
             return
-        self._known[_key(widths, full)] = score
-        self._notebook.write(_key(widths, full), score, {})
+        given = as_score(score)
+        self._known[_key(widths, full)] = given
+        noise = {"standard_error": given.standard_error, "paired": given.paired}
+        known = {} if given.standard_error is None else noise
+        self._notebook.write(_key(widths, full), float(given), known)
 
 
 def _key(widths: Widths, full: bool) -> str:
     return "-".join(map(str, widths)) + ("/all" if full else "")
+
+
+def parts(job: Job, path: Path) -> tuple[Path, ...]:
+    """The run directories of a family, in the order of its budgets."""
+    return tuple(path / f"{number}-{_slug(one)}" for number, one in enumerate(job.family, start=1))
+
+
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """The run directories of the family in this directory; none where it is a run, or nothing."""
+    mark = path / "run.json"
+    names = read_json(mark).get("family", []) if mark.is_file() else []
+    return tuple(path / name for name in names)
+
+
+def opened(place: Path) -> RunDirectory:
+    """The directory of a run that has begun, or a new one.
+
+    Raises:
+        RunError: another process works on it, it cannot be written, or holds something else.
+    """
+    return (RunDirectory.reopen if (place / "run.json").is_file() else RunDirectory.create)(place)
+
+
+def _slug(job: Job) -> str:
+    """A budget as a folder name: flops-50, params-1.2M, flops-45-50."""
+    words = []
+    for metric, given in job.constraints.items():
+        ends = [given[end] for end in ("min", "max") if end in given] if isinstance(given, dict) else [given]
+        words += [metric, *(f"{end:g}" if isinstance(end, float) else str(end) for end in ends)]
+    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "", word) for word in words)

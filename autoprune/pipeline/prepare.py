@@ -29,10 +29,11 @@ from autoprune.controllers.base import Controller
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.latency.profile_files import profile_fingerprint
 from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
-from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, make_evaluator
+from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, kind_of, make_evaluator
 from autoprune.importance import CRITERIA
+from autoprune.importance.evidence import DATA, EVIDENCE_BATCHES, Calibration, needs_of
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
+from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
 from autoprune.progress.callback_list import make_callback
@@ -143,15 +144,26 @@ class Prepared:
             seed=job.seed,
         )
 
-    def scores(self, base: nn.Module) -> list[FloatArray]:
-        """Per group, the importance of each channel."""
-        job = self.run_inputs.job
-        return channel_scores(base, self.space, job.search.criterion, seed=job.seed)
+    def scores(self, base: nn.Module, *, batches: int = EVIDENCE_BATCHES) -> list[FloatArray]:
+        """Per group, the importance of each channel.
+
+        Args:
+            base: the base network.
+            batches: training batches to gather evidence on, where the criterion needs data.
+        """
+        job, task = self.run_inputs.job, self.run_inputs.task
+        calibration = None
+        if needs_of(CRITERIA.get(job.search.criterion.name)) & DATA and (
+            examples := task.calibration_examples(batches, seed=0)
+        ):
+            calibration = Calibration(examples, task.objective, task.device)
+        return channel_scores(base, self.space, job.search.criterion, seed=job.seed, calibration=calibration)
 
     def factory(self, base: nn.Module, scores: Sequence[FloatArray]) -> CandidateFactory:
         """What candidates of this base network are made from."""
-        given = self.run_inputs
-        return CandidateFactory(base, self.space, ranking_of(self.space, scores), given.task, given.job.training.epochs)
+        task, job = self.run_inputs.task, self.run_inputs.job
+        ranking, epochs = ranking_of(self.space, scores), job.training.epochs
+        return CandidateFactory(base, self.space, ranking, task, epochs, job.search.inherit)
 
     def evaluator(self, factory: CandidateFactory) -> Evaluator:
         """A new evaluator of the job."""
@@ -159,29 +171,15 @@ class Prepared:
         return make_evaluator(chosen.name, factory, chosen.settings)
 
 
-def prepare(run_inputs: RunInputs) -> Prepared:
-    """Trace, verify and budget the space, and build each part of the job once; writes nothing.
+def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
+    """Trace, verify and budget the space, once for all budgets of the job, and build each of its parts; writes nothing.
 
     Raises:
-        AutopruneError: the model, the space options, the budget, a name or a setting cannot be used.
-    """
-    if len(run_inputs.job.family) > 1:
-        raise ConfigError(
-            f"constraints with lists of limits make a family of {len(run_inputs.job.family)} searches, not one run: "
-            f"`autoprune resume` goes on with it, or autoprune.search(…, resume=True) if it was started from Python"
-        )
-    return prepare_family(run_inputs)[0]
-
-
-def prepare_family(run_inputs: RunInputs) -> tuple[Prepared, ...]:
-    """As `prepare`, for each budget of the job; the model is traced and verified once.
-
-    Raises:
-        AutopruneError: as for `prepare`, for any of the budgets.
+        AutopruneError: the model, the space options, a budget, a name or a setting cannot be used.
     """
     job, task = run_inputs.job, run_inputs.task
     _check_parts(job)
-    evaluator_trains = EVALUATORS.get(job.search.evaluator.name).kind == "training"
+    evaluator_trains = kind_of(job.search.evaluator.name, job.search.evaluator.settings) == "training"
     if not task.trains and (not run_inputs.trained or job.verdict.seeds or evaluator_trains):
         raise ConfigError(
             "this job trains networks (the base network, the evaluator or the verdict), but there is no train_func: "
@@ -266,6 +264,7 @@ def _check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `_rehearse`)."""
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
     bind(CRITERIA, job.search.criterion.name, job.search.criterion.settings)
+    Chain(job.search.inherit)
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
     for protocol in job.verdict.protocols:
@@ -290,7 +289,7 @@ def _try_protocol(options: PartOptions, job: Job) -> None:
 def _rehearse(prepared: Prepared) -> None:
     """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
     base, search = prepared.network, prepared.run_inputs.job.search
-    scores = prepared.scores(base)
+    scores = prepared.scores(base, batches=1)
     prepared.plan(scores)
     with _built("controller", search.controller.name, search.controller.settings):
         prepared.controller(scores).ask(1)

@@ -8,8 +8,8 @@ from typing import Any, final
 import torch
 
 from autoprune.engines.base import Engine, WorkerSetup
-from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import CandidateFactory, make_evaluator
+from autoprune.evaluators.artefact import prepared
+from autoprune.evaluators.base import CandidateFactory, kind_of, make_evaluator, prepares_something
 from autoprune.files import read_json
 from autoprune.pipeline.prepare import Prepared
 from autoprune.progress.base import Progress
@@ -35,13 +35,17 @@ class RunEngine:
 
     def equip(self, factory: CandidateFactory) -> None:
         """Give the workers this factory and the job's evaluator."""
-        chosen = self._prepared.run_inputs.job.search.evaluator
+        job, run = self._prepared.run_inputs.job, self._directory.path
+        chosen = job.search.evaluator
+        make = functools.partial(make_evaluator, chosen.name, settings=chosen.settings)
+        prepares = prepares_something(chosen.name, chosen.settings)
         setup = WorkerSetup(
             factory,
-            functools.partial(make_evaluator, chosen.name, settings=chosen.settings),
-            EVALUATORS.get(chosen.name).kind,
+            make,
+            kind_of(chosen.name, chosen.settings),
             torch.get_num_threads(),
-            self._directory.path,
+            run,
+            prepared(make(factory), run, seed=job.seed) if prepares else None,
         )
         self.engine.equip(setup, self._progress.note)
 

@@ -26,6 +26,7 @@ def trial_ended(trial: Trial, session: SearchSession, busy: int) -> TrialEnded:
         origin=trial.origin,
         state=trial.state.value,
         score=trial.score,
+        standard_error=trial.standard_error,
         fidelity=trial.fidelity,
         costs={metric: float(cost) for metric, cost in trial.costs.items()},
         seconds=trial.seconds,

@@ -41,6 +41,7 @@ class TrialEnded:
         origin: who proposed it: "controller", an allocation's name, or "random_baseline".
         state: "complete", "pruned" (stopped early) or "failed".
         score: higher is better; None if and only if it failed.
+        standard_error: of the score; None if unknown.
         fidelity: share of the whole training after which the score was taken.
         costs: metric -> cost of the widths.
         seconds: wall time of the evaluation.
@@ -57,6 +58,7 @@ class TrialEnded:
     origin: str
     state: str
     score: float | None
+    standard_error: float | None
     fidelity: float
     costs: Mapping[str, float]
     seconds: float

@@ -1,12 +1,14 @@
 """How far scores may lie from the truth: noise of each score's own, and what all scores of a lower fidelity lack.
 
+Noise of a score's own has a part that is estimated from all scores, and one that is known where its standard error is.
+
 A training that was stopped early is scored lower than it would have ended, at its own epoch about as much as any other.
 That part is no noise of its own: it is learned, as freely as the level of the scores is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -30,13 +32,15 @@ class ScoreNoise:
     Attributes:
         scale: (N,) factors on the standard deviation of a score's own noise.
         fidelity: (N,) share of the whole training after which the score was taken, 1 for a complete one.
+        known: (N,), or one for all: standard deviations of a score's own noise that are known; the rest is estimated.
 
     Raises:
-        EvaluationError: a scale is not positive, or a fidelity not in (0, 1].
+        EvaluationError: a scale is not positive, a fidelity not in (0, 1], or a known deviation negative or not finite.
     """
 
     scale: FloatArray
     fidelity: FloatArray
+    known: FloatArray = field(default_factory=lambda: np.zeros(()))
 
     def __post_init__(self) -> None:
         if not (self.scale > 0).all():
@@ -44,6 +48,9 @@ class ScoreNoise:
         if not ((self.fidelity > 0) & (self.fidelity <= 1)).all():
             wrong = self.fidelity[~((self.fidelity > 0) & (self.fidelity <= 1))][0]
             raise EvaluationError(f"fidelities are shares of a training, above 0 and at most 1, got {wrong}")
+        if not ((self.known >= 0) & (self.known < np.inf)).all():
+            raise EvaluationError("known standard errors must be finite numbers of at least 0; 0 where none is known")
+        object.__setattr__(self, "known", np.broadcast_to(self.known, self.scale.shape))
 
     @property
     def complete(self) -> BoolArray:
@@ -53,11 +60,20 @@ class ScoreNoise:
 
     def __getitem__(self, rows: IntArray) -> ScoreNoise:
         """Return the noise of some of the scores."""
-        return ScoreNoise(self.scale[rows], self.fidelity[rows])
+        return ScoreNoise(self.scale[rows], self.fidelity[rows], self.known[rows])
+
+    def in_units(self, unit: float) -> ScoreNoise:
+        """Return the noise of the scores divided by a number."""
+        return replace(self, known=self.known / unit)
+
+    def estimated(self, of_one: float) -> FloatArray:
+        """Return the (N,) variances of the part that is not known, given that of a score of scale 1."""
+        rest: FloatArray = of_one * self.scale**2
+        return rest
 
     def variance(self, of_one: float) -> FloatArray:
-        """Return the (N,) variances of each score's own noise, given that of a score of scale 1."""
-        own: FloatArray = of_one * self.scale**2
+        """Return the (N,) variances of each score's own noise, given the estimated one of scale 1."""
+        own: FloatArray = self.estimated(of_one) + self.known**2
         return own
 
     def covariance(self, of_one: float) -> FloatArray:

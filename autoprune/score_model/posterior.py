@@ -78,6 +78,7 @@ class ScoreModel:
         noise_scale: FloatArray | None = None,
         fidelity: FloatArray | None = None,
         *,
+        known: FloatArray | None = None,
         kernel: Kernel | None = None,
         near: Kernel | None = None,
     ) -> ScoreModel:
@@ -91,6 +92,8 @@ class ScoreModel:
                 times the data has 0.5.
             fidelity: (N,) shares of the whole training after which the scores were taken, 1 where None. What is
                 predicted are scores of whole trainings.
+            known: (N,) standard errors of the scores that are known and independent of one another, such as those of
+                paired differences, 0 where none is. Their squares are part of the noise; the rest is estimated.
             kernel: keep these parameters; None finds the most probable ones given the scores.
             near: look for them from these on, such as those of fewer scores, which takes a fraction of the time.
 
@@ -98,11 +101,13 @@ class ScoreModel:
             The model itself.
 
         Raises:
-            EvaluationError: the arrays do not fit together, a noise scale is not positive, or a fidelity not in (0, 1].
+            EvaluationError: the arrays do not fit together, a noise scale is not positive, a fidelity not in (0, 1],
+                or a known standard error is none.
         """
-        w, y, self._noise = self._checked(widths, scores, noise_scale, fidelity)
-        y = _without_collapses(y, self._noise.fidelity)
-        self._mean, self._scale = _level_and_spread(y, self._noise.fidelity)
+        w, y, noise = self._checked(widths, scores, noise_scale, fidelity, known)
+        y = _without_collapses(y, noise.fidelity)
+        self._mean, self._scale = _level_and_spread(y, noise.fidelity)
+        self._noise = noise.in_units(self._scale)
         self._inputs = self._map(w)
         self._y = (y - self._mean) / self._scale
         self.kernel = kernel or most_probable_kernel(self._inputs, self._y, self._noise, near=near)
@@ -176,16 +181,18 @@ class ScoreModel:
         scores: FloatArray,
         noise_scale: FloatArray | None,
         fidelity: FloatArray | None,
+        known: FloatArray | None,
     ) -> tuple[FloatArray, FloatArray, ScoreNoise]:
         w, y = np.asarray(widths, dtype=np.float64).reshape(-1, self._groups), np.asarray(scores, dtype=np.float64)
         s, f = (np.ones(y.shape) if x is None else np.asarray(x, dtype=np.float64) for x in (noise_scale, fidelity))
-        if y.shape != (len(w),) or s.shape != y.shape or f.shape != y.shape:
+        e = np.zeros(y.shape) if known is None else np.asarray(known, dtype=np.float64)
+        if any(given.shape != (len(w),) for given in (y, s, f, e)):
             raise EvaluationError(
-                f"{len(w)} width vectors need as many scores, noise scales and fidelities, got shapes {y.shape}, "
-                f"{s.shape} and {f.shape}"
+                f"{len(w)} width vectors need as many scores, noise scales, fidelities and known standard errors, got "
+                f"shapes {y.shape}, {s.shape}, {f.shape} and {e.shape}"
             )
-        noise = ScoreNoise(s, f)
-        rows = np.column_stack([w, y, s, f])
+        noise = ScoreNoise(s, f, e)
+        rows = np.column_stack([w, y, s, f, e])
         distinct = np.sort(np.unique(rows, axis=0, return_index=True)[1])
         chosen = distinct[np.isfinite(y[distinct])]
         return w[chosen], y[chosen], noise[chosen]
@@ -274,6 +281,6 @@ def negative_log_density(
     value = 0.5 * deviations @ weights + np.log(np.diag(cholesky)).sum() + 0.5 * deviation @ pull
     slope = inverse - np.outer(weights, weights)
     by_kernel = [0.5 * np.vdot(slope, derivative) for derivative in kernel.gradient(gram)]
-    by_noise = 0.5 * np.diag(slope) @ noise.variance(kernel.noise)
+    by_noise = 0.5 * np.diag(slope) @ noise.estimated(kernel.noise)
     by_trend = -0.5 * expected @ weights
     return float(value), np.array([by_trend, *by_kernel, by_noise]) + pull

@@ -13,18 +13,32 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, TypeAlias, final
+from typing import Literal, final
 
 import numpy as np
-import numpy.typing as npt
 
 from autoprune.errors import SpaceError
+from autoprune.space.arrays import BoolArray, FloatArray, IntArray, Widths
+from autoprune.space.kinds import KINDS
+from autoprune.space.kinds.columns import KindColumns
+from autoprune.space.presence import Block, Presence
 from autoprune.space.sizes import Activation, AffineSize, KernelCall, Operation
 
-Widths: TypeAlias = tuple[int, ...]
-IntArray: TypeAlias = npt.NDArray[np.int64]
-FloatArray: TypeAlias = npt.NDArray[np.float64]
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
+__all__ = [
+    "AxisLayout",
+    "Block",
+    "BoolArray",
+    "FloatArray",
+    "FrozenPart",
+    "IntArray",
+    "SearchSpace",
+    "StepLayout",
+    "TensorLayout",
+    "WidthGroup",
+    "Widths",
+    "axis_size",
+    "with_all_blocks",
+]
 
 
 @final
@@ -39,8 +53,7 @@ class WidthGroup:
         members: every layer whose output channels are in the group, in graph order.
         residual: True where several layers write the same channels (a residual sum);
             `uniform_inner` keeps such groups full.
-        kind: "heads" where one unit of width is a whole attention head, "blocks" where the width is 1 or 0: a residual
-            block is there or left out; else "channels".
+        kind: what one unit of width is, one of `KINDS`: "channels", "heads", "blocks".
         positions: output positions (batch x pixels or tokens) of the first producer; equal ones form a stage.
         sets: full channel counts of tied channel sets, each a multiple of `width`; () is one set of `width` channels.
     """
@@ -50,7 +63,7 @@ class WidthGroup:
     choices: Widths
     members: tuple[str, ...] = ()
     residual: bool = False
-    kind: Literal["channels", "heads", "blocks"] = "channels"
+    kind: str = "channels"
     positions: int = 0
     sets: tuple[int, ...] = ()
 
@@ -65,8 +78,10 @@ class WidthGroup:
         return sum(self.sets) or self.width
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise SpaceError(f"group {self.name!r} cannot be of kind {self.kind!r}; kinds are {', '.join(KINDS)}")
         ascending = all(a < b for a, b in zip(self.choices, self.choices[1:], strict=False))
-        least = 0 if self.kind == "blocks" else 1
+        least = KINDS[self.kind].least
         if not self.choices or not ascending or self.choices[0] < least or self.choices[-1] != self.width:
             raise SpaceError(
                 f"group {self.name!r}: choices must ascend from at least {least} to the full width {self.width}, "
@@ -147,35 +162,6 @@ class StepLayout:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A residual block that can be left out: its output becomes its input.
-
-    Attributes:
-        name: path of its module.
-        input: graph node of the value that enters it.
-        output: graph node of the value that leaves it.
-        operations: indices of its matrix products in `SearchSpace.operations`.
-        tensors: names of the parameters and buffers that go with it.
-        argument: position or keyword of the input of its module that takes the output's place.
-        outputs: length of the tuple that its module returns, the output first; 0 where it returns a tensor.
-    """
-
-    name: str
-    input: str
-    output: str
-    operations: tuple[int, ...] = ()
-    tensors: tuple[str, ...] = ()
-    argument: int | str = 0
-    outputs: int = 0
-
-    @property
-    def group(self) -> str:
-        """Name of the group that switches it, where it is offered."""
-        return f"block:{self.name}"
-
-
-@final
 @dataclass(frozen=True, eq=False)
 class SearchSpace:
     """Width groups with their allowed widths, the shapes that costs follow from, and what is frozen.
@@ -197,8 +183,11 @@ class SearchSpace:
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
         known = {block.group for block in self.blocks}
-        if any(group.kind == "blocks" and group.name not in known for group in self.groups):
-            raise SpaceError(f"every group of kind 'blocks' must name a block, one of {sorted(known)}; got {names}")
+        for group in self.groups:
+            if KINDS[group.kind].switches and group.name not in known:
+                raise SpaceError(
+                    f"every group of kind {group.kind!r} must name a block, one of {sorted(known)}; got {names}"
+                )
         if len(set(names)) != len(names):
             raise SpaceError(f"group names must be distinct, got {sorted(n for n in names if names.count(n) > 1)}")
 
@@ -213,14 +202,19 @@ class SearchSpace:
         return tuple(group.choices[0] for group in self.groups)
 
     @cached_property
-    def switches(self) -> dict[int, Block]:
-        """Index of a group -> the residual block that it switches on and off, in graph order."""
+    def kinds(self) -> KindColumns:
+        """How the widths of all groups behave, each as its kind says."""
+        return KindColumns([group.kind for group in self.groups], self.full)
+
+    @cached_property
+    def presence(self) -> Presence:
+        """What can be left out, and by which group."""
         index = {group.name: number for number, group in enumerate(self.groups)}
-        return {index[block.group]: block for block in self.blocks if block.group in index}
+        return Presence({index[block.group]: block for block in self.blocks if block.group in index})
 
     def left_out(self, widths: Sequence[int]) -> tuple[Block, ...]:
         """The blocks that these widths switch off, in graph order."""
-        return tuple(block for index, block in self.switches.items() if not widths[index])
+        return self.presence.left_out(widths)
 
     @cached_property
     def traced_batch(self) -> int:
@@ -235,8 +229,8 @@ class SearchSpace:
         uncut = {t.name for t in self.tensors if t.kind == "buffer" and not any(t.axes)}  # cost no FLOPs, no parameters
         tensors = [[t.name, t.shape] for t in self.tensors if t.name not in uncut]
         content: list[object] = [[[g.name, g.choices, g.sets] for g in self.groups], sizes, tensors, self.form]
-        if self.switches:
-            blocks = self.switches.items()
+        if self.presence.blocks:
+            blocks = self.presence.blocks.items()
             content.append([[i, b.name, [name for name in b.tensors if name not in uncut]] for i, b in blocks])
         text = json.dumps(content)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -271,7 +265,7 @@ class SearchSpace:
         """
         if not 0 < ratio <= 1:
             raise SpaceError(f"a uniform ratio must be above 0 and at most 1, got {ratio}")
-        return self.nearest([g.width if g.kind == "blocks" else ratio * g.width for g in self.groups])
+        return self.nearest([ratio * g.width if KINDS[g.kind].scales else g.width for g in self.groups])
 
     def nearest(self, widths: Iterable[float]) -> Widths:
         """The member of the space nearest to these widths, group by group (ties go to the smaller width).
@@ -314,4 +308,4 @@ def _short(choices: Widths) -> str:
 
 def with_all_blocks(space: SearchSpace, widths: Widths) -> Widths:
     """These widths with every block switched on."""
-    return tuple(1 if index in space.switches else width for index, width in enumerate(widths))
+    return space.presence.with_all(widths)

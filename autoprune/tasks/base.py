@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from autoprune.tasks.score import Score
 from autoprune.training.loop import EpochProgress
 from autoprune.training.scores import ANY
 from autoprune.training.watch import Watch
@@ -65,9 +66,32 @@ class Task(ABC):
             DataError: an example is not as it must be.
         """
 
+    def scored(
+        self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None, examples: bool = False
+    ) -> Score:
+        """As `score`, with its standard error where it is known.
+
+        Args:
+            model: see `score`.
+            split: see `score`.
+            limit: see `score`.
+            examples: also keep the values of single examples, where the task has some.
+        """
+        value = self.score(model, split=split, limit=limit)
+        return Score(value, self.noise(value, split=split) if limit is None else None)
+
     @abstractmethod
     def calibration_inputs(self, batches: int, *, seed: int) -> list[Tensor]:
         """Return up to `batches` batches of training inputs on the device; none where there are no data."""
+
+    def calibration_examples(self, batches: int, *, seed: int) -> list[tuple[Any, Any]]:
+        """Return `calibration_inputs` with their targets, None where there are none."""
+        return [(inputs, None) for inputs in self.calibration_inputs(batches, seed=seed)]
+
+    @property
+    def objective(self) -> Callable[[Any, Any], Tensor] | None:
+        """(outputs, targets) -> loss, the mean over examples; None where the task has none that can be called."""
+        return None
 
     def noise(self, score: float, *, split: SplitName = "validation") -> float | None:
         """Standard error of a score: how far it may be off because examples are few. None if unknown."""

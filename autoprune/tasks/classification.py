@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import islice
-from typing import final
+from typing import Any, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.data.base import DataSplits, Split, digest
 from autoprune.data.labelled import labelled
 from autoprune.tasks.base import SplitName, Task
-from autoprune.training.loop import EpochProgress, accuracy, train
+from autoprune.tasks.score import Score, binomial_error
+from autoprune.training.loop import EpochProgress, accuracy, right_answers, train
 from autoprune.training.recipe import Recipe
 from autoprune.training.scores import checked_score
 from autoprune.training.watch import Watch
@@ -56,10 +57,18 @@ class ClassificationTask(Task):
         return checked_score(score, self.score_range, what="accuracy")
 
     def noise(self, score: float, *, split: SplitName = "validation") -> float | None:
-        """Binomial, with one right and one wrong answer more than there were: never 0."""
-        n = len(self._examples(split)) + 2
-        right = (score / 100 * (n - 2) + 1) / n
-        return 100 * math.sqrt(right * (1 - right) / n)
+        """See `binomial_error`."""
+        n = len(self._examples(split))
+        return 100 * binomial_error(score / 100 * n, n)
+
+    def scored(
+        self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None, examples: bool = False
+    ) -> Score:
+        """See `Task.scored`; examples are right or wrong."""
+        right = right_answers(model, self._examples(split), device=self.device, limit=limit).numpy()
+        count = int(right.sum())
+        error = 100 * binomial_error(count, len(right))
+        return Score(100.0 * count / len(right), error, examples=right if examples else None)
 
     def _examples(self, split: SplitName) -> Split:
         return self._data.test if split == "test" and self._data.test is not None else self._data.validation
@@ -68,6 +77,16 @@ class ClassificationTask(Task):
         """See `Task.calibration_inputs`; not augmented, as scores are taken on images that are not."""
         drawn = self._data.train.batches(self._recipe.batch_size, seed=seed)
         return [inputs.to(self.device) for inputs, _ in islice(drawn, batches)]
+
+    def calibration_examples(self, batches: int, *, seed: int) -> list[tuple[Tensor, Tensor]]:
+        """See `Task.calibration_examples`; the batches of `calibration_inputs`."""
+        drawn = self._data.train.batches(self._recipe.batch_size, seed=seed)
+        return [(inputs.to(self.device), labels.to(self.device)) for inputs, labels in islice(drawn, batches)]
+
+    @property
+    def objective(self) -> Callable[[Any, Any], Tensor]:
+        """Cross entropy."""
+        return F.cross_entropy
 
     @property
     def trains(self) -> bool:

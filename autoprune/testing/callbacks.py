@@ -36,6 +36,7 @@ def trial_ended(number: int, score: float | None) -> TrialEnded:
         origin="controller",
         state="failed" if score is None else "complete",
         score=score,
+        standard_error=None if score is None else 0.5,
         fidelity=1.0,
         costs={"flops": 1200.0, "params": 40.0},
         seconds=2.0,

@@ -10,27 +10,76 @@ class TestMine(CriterionContract):
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from autoprune.importance.members import Criterion, GroupTensors
+from autoprune.importance.evidence import Activations, Curvature, Gradients, needs_of
+from autoprune.importance.members import Criterion, GroupEvidence
 from autoprune.testing.generators import global_generators
 
 _WIDTH = 12
 
 
-def example_group(*, norms: int = 2, dtype: torch.dtype = torch.float32) -> GroupTensors:
-    """A group of twelve channels: two convolutions, a bias and some batch norms, all of them random."""
+def example_group(*, norms: int = 2, dtype: torch.dtype = torch.float32) -> GroupEvidence:
+    """Evidence of every kind on twelve channels: two convolutions, a bias and some batch norms, all of it random."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(dtype)
 
-    filters = (draw(_WIDTH, 27), draw(_WIDTH, 1), draw(_WIDTH, 144))
-    return GroupTensors(_WIDTH, filters, tuple(draw(_WIDTH) for _ in range(norms)))
+    shapes = ((_WIDTH, 27), (_WIDTH, 1), (_WIDTH, 144))
+    filters = tuple(draw(*shape) for shape in shapes)
+    scales = tuple(draw(_WIDTH) for _ in range(norms))
+    readers = (draw(_WIDTH, 18), draw(_WIDTH, 45))
+    share = torch.rand(_WIDTH, generator=generator).double()
+    mean, second = draw(_WIDTH).double().abs(), draw(_WIDTH).double().square()
+    products = tuple(draw(*shape).double() for shape in shapes)
+    gradients = Gradients(mean, mean.square() + second, products, tuple(p.square() for p in products))
+    return GroupEvidence(
+        _WIDTH, filters, scales, readers, Activations(mean, second, share, mean + share), gradients, Curvature(second)
+    )
+
+
+def _tensors(evidence: GroupEvidence) -> list[Tensor]:
+    """All tensors in it."""
+    found = [*evidence.filters, *evidence.norm_scales, *evidence.readers]
+    for part in (evidence.activations, evidence.gradients, evidence.curvature):
+        for item in fields(part) if part is not None else ():
+            value = getattr(part, item.name)
+            found += value if isinstance(value, tuple) else [value]
+    return found
+
+
+def _mapped(evidence: GroupEvidence, change: Callable[[Tensor], Tensor]) -> GroupEvidence:
+    """The same evidence with each tensor changed."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return change(value)
+        if isinstance(value, tuple):
+            return tuple(map(changed, value))
+        if value is None or isinstance(value, int):
+            return value
+        return replace(value, **{item.name: changed(getattr(value, item.name)) for item in fields(value)})
+
+    mapped: GroupEvidence = changed(evidence)
+    return mapped
+
+
+def _without_channel(evidence: GroupEvidence, channel: int) -> GroupEvidence:
+    """What a channel leaves that is zero everywhere: nothing, and all of its values are zeros."""
+    quiet = copy.deepcopy(evidence)
+    for tensor in _tensors(quiet):
+        tensor[channel] = 0.0
+    if quiet.activations is not None:
+        quiet.activations.zeros[channel] = 1.0
+    return quiet
 
 
 class CriterionContract:
@@ -61,17 +110,29 @@ class CriterionContract:
         if not self.reads_weights:
             pytest.skip("a control that looks at no weight")
         group, order = example_group(), torch.randperm(_WIDTH, generator=torch.Generator().manual_seed(1))
-        moved = GroupTensors(_WIDTH, *(tuple(t[order] for t in ts) for ts in (group.filters, group.norm_scales)))
+        moved = _mapped(group, lambda tensor: tensor[order])
         scores = criterion(group, np.random.default_rng(0))
         assert torch.allclose(criterion(moved, np.random.default_rng(0)), scores[order])
 
     def test_a_channel_of_zeros_is_the_least_important(self, criterion: Criterion) -> None:
         if not self.reads_weights:
             pytest.skip("a control that looks at no weight")
-        group = copy.deepcopy(example_group())
-        for tensor in (*group.filters, *group.norm_scales):
-            tensor[5] = 0.0
+        if not getattr(criterion, "zeros_last", True):
+            pytest.skip("says that it need not hold: zeros_last = False")
+        group = _without_channel(example_group(), 5)
         assert int(criterion(group, np.random.default_rng(0)).argmin()) == 5
+
+    def test_it_says_what_it_needs_and_reads_nothing_else(self, criterion: Criterion) -> None:
+        group, needs = example_group(), needs_of(criterion)
+        asked = replace(
+            group,
+            readers=group.readers if "readers" in needs else (),
+            activations=group.activations if "activations" in needs else None,
+            gradients=group.gradients if "gradients" in needs else None,
+            curvature=group.curvature if "curvature" in needs else None,
+        )
+        one, other = (criterion(given, np.random.default_rng(0)) for given in (group, asked))
+        assert torch.equal(one, other)
 
     def test_channels_are_told_apart(self, criterion: Criterion) -> None:
         assert len(set(criterion(example_group(), np.random.default_rng(0)).tolist())) == _WIDTH
@@ -84,6 +145,6 @@ class CriterionContract:
         group = example_group()
         before, generators = copy.deepcopy(group), global_generators()
         criterion(group, np.random.default_rng(0))
-        for old, new in zip(before.filters + before.norm_scales, group.filters + group.norm_scales, strict=True):
+        for old, new in zip(_tensors(before), _tensors(group), strict=True):
             assert torch.equal(old, new)
         assert global_generators() == generators

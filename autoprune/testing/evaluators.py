@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import TypeAlias, final
 
 import pytest
@@ -22,10 +25,12 @@ from torch.utils.data import TensorDataset
 
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits
+from autoprune.evaluators.artefact import LIST, files_of, prepared
 from autoprune.evaluators.base import CandidateFactory, Evaluator
 from autoprune.importance.members import rank_channels
 from autoprune.space.tracing.trace import trace
 from autoprune.tasks.classification import ClassificationTask
+from autoprune.tasks.score import Score, as_score
 from autoprune.testing.generators import global_generators
 from autoprune.training.recipe import Recipe
 from autoprune.training.watch import State, Stopped, Watch
@@ -102,12 +107,32 @@ class InterruptingWatch(Watch):
         """See `Watch.epoch`."""
         self.epochs.append(done)
         if score is not None:
-            assert math.isfinite(score())
+            assert math.isfinite(float(score()))
         buffer = io.BytesIO()
         torch.save(state(), buffer)
         self._kept = buffer.getvalue()
         if self._interrupts:
             raise Stopped
+
+
+@final
+class StoppingAtOnce(Watch):
+    """Asks for a score and stops, whenever it is told of anything."""
+
+    def __init__(self) -> None:
+        self.shares: list[float] = []
+        self.scores: list[float] = []
+
+    def restore(self) -> State | None:
+        """See `Watch.restore`."""
+        return None
+
+    def epoch(self, done: int, total: int, score: Callable[[], float] | None, state: Callable[[], State]) -> None:
+        """See `Watch.epoch`."""
+        self.shares.append(done / total)
+        if score is not None:
+            self.scores.append(float(score()))
+        raise Stopped
 
 
 class EvaluatorContract:
@@ -123,49 +148,103 @@ class EvaluatorContract:
         """Return a small problem that is learned in seconds."""
         return tiny_bench()
 
-    def test_every_member_of_the_space_gets_a_finite_score(self, make: Make, factory: CandidateFactory) -> None:
-        evaluator, space = make(factory), factory.space
+    @pytest.fixture
+    def ready(self, make: Make, tmp_path_factory: pytest.TempPathFactory) -> Make:
+        """Return the factory under test, whose evaluators have what they prepare."""
+
+        def build(factory: CandidateFactory) -> Evaluator:
+            evaluator = make(factory)
+            evaluator.load(prepared(make(factory), tmp_path_factory.mktemp("run"), seed=3))
+            return evaluator
+
+        return build
+
+    def test_every_member_of_the_space_gets_a_finite_score(self, ready: Make, factory: CandidateFactory) -> None:
+        evaluator, space = ready(factory), factory.space
         for widths in (space.full, space.smallest, space.uniform(0.5)):
             for full in (False, True):
                 score = evaluator.evaluate(widths, seed=0, full=full)
-                assert isinstance(score, float)
-                assert math.isfinite(score)
+                assert isinstance(score, float | Score)
+                assert math.isfinite(float(score))
 
-    def test_same_widths_and_seed_give_the_same_score(self, make: Make, factory: CandidateFactory) -> None:
+    def test_same_widths_and_seed_give_the_same_score(self, ready: Make, factory: CandidateFactory) -> None:
         widths = factory.space.uniform(0.5)
-        evaluator = make(factory)
+        evaluator = ready(factory)
         first = evaluator.evaluate(widths, seed=5)
         evaluator.evaluate(factory.space.smallest, seed=6)
         torch.rand(1)
         assert evaluator.evaluate(widths, seed=5) == first
-        assert make(tiny_bench()).evaluate(widths, seed=5) == first
+        assert ready(tiny_bench()).evaluate(widths, seed=5) == first
 
-    def test_the_whole_network_is_better_than_the_narrowest(self, make: Make, factory: CandidateFactory) -> None:
-        evaluator, space = make(factory), factory.space
-        assert evaluator.evaluate(space.full, seed=0) > evaluator.evaluate(space.smallest, seed=0)
+    def test_the_whole_network_is_better_than_the_narrowest(self, ready: Make, factory: CandidateFactory) -> None:
+        evaluator, space = ready(factory), factory.space
+        whole, narrowest = (evaluator.evaluate(widths, seed=0) for widths in (space.full, space.smallest))
+        assert float(whole) > float(narrowest)
 
     def test_an_interrupted_training_ends_with_the_score_of_a_whole_one(
-        self, make: Make, factory: CandidateFactory
+        self, ready: Make, factory: CandidateFactory
     ) -> None:
-        evaluator, widths = make(factory), factory.space.uniform(0.5)
+        evaluator, widths = ready(factory), factory.space.uniform(0.5)
         if evaluator.kind == "short":
             pytest.skip("evaluators of kind 'short' are not watched")
         whole, watch = evaluator.evaluate(widths, seed=5), InterruptingWatch()
         try:
             evaluator.evaluate(widths, seed=5, watch=watch)
         except Stopped:
-            assert make(tiny_bench()).evaluate(widths, seed=5, watch=watch) == whole
+            assert ready(tiny_bench()).evaluate(widths, seed=5, watch=watch) == whole
         assert watch.epochs == sorted(set(watch.epochs)), "an epoch was trained twice"
 
+    def test_a_score_is_a_number_or_one_with_what_is_known_of_its_noise(
+        self, ready: Make, factory: CandidateFactory
+    ) -> None:
+        given = ready(factory).evaluate(factory.space.uniform(0.5), seed=0)
+        score = as_score(given)
+        assert math.isfinite(score.value)
+        assert isinstance(given, float) or score.standard_error is None or score.standard_error >= 0
+
+    def test_scores_on_the_way_are_numbers_and_a_stop_is_obeyed(self, ready: Make, factory: CandidateFactory) -> None:
+        evaluator, watch = ready(factory), StoppingAtOnce()
+        if evaluator.kind == "short":
+            pytest.skip("evaluators of kind 'short' are not watched")
+        before = {name: tensor.clone() for name, tensor in factory.model.state_dict().items()}
+        with suppress(Stopped):  # those that report nothing cannot be stopped
+            evaluator.evaluate(factory.space.uniform(0.5), seed=5, watch=watch)
+        assert len(watch.shares) <= 1, "it went on after it was told to stop"
+        assert all(0 < share <= 1 for share in watch.shares)
+        assert all(math.isfinite(score) for score in watch.scores)
+        assert all(torch.equal(before[name], tensor) for name, tensor in factory.model.state_dict().items())
+
+    def test_what_it_prepares_is_made_once_and_is_the_same_after_a_kill(
+        self, make: Make, factory: CandidateFactory, tmp_path: Path
+    ) -> None:
+        """The run is killed when all is made and nothing yet says so; workers read a copy, in a place of its own."""
+        widths, run = factory.space.uniform(0.5), tmp_path / "run"
+        run.mkdir()
+        folder = prepared(make(factory), run, seed=3)
+        shutil.copytree(folder, tmp_path / "worker")
+        first = files_of(folder)
+        (run / LIST).unlink()
+        assert files_of(prepared(make(tiny_bench()), run, seed=3)) == first
+        changed = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+        assert prepared(make(factory), run, seed=3) == folder
+        assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == changed, "it was prepared twice"
+        scores = []
+        for place in (folder, tmp_path / "worker"):
+            evaluator = make(factory)
+            evaluator.load(place)
+            scores.append(float(evaluator.evaluate(widths, seed=5)))
+        assert scores[0] == scores[1]
+        assert files_of(folder) == first, "what is prepared is only read"
+
     def test_base_network_and_global_generators_are_left_as_they_were(
-        self, make: Make, factory: CandidateFactory
+        self, ready: Make, factory: CandidateFactory
     ) -> None:
         factory.model.train()
         factory.model.get_submodule("features.1").eval()
         flags = [module.training for module in factory.model.modules()]
         tensors = {name: tensor.clone() for name, tensor in factory.model.state_dict().items()}
         generators = global_generators()
-        evaluator = make(factory)
+        evaluator = ready(factory)
         for seed in (0, 1):
             evaluator.evaluate(factory.space.uniform(0.5), seed=seed)
         assert [module.training for module in factory.model.modules()] == flags

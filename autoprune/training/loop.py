@@ -94,7 +94,15 @@ def train(
 def accuracy(
     model: nn.Module, split: Split, *, device: torch.device, batch_size: int = 512, limit: int | None = None
 ) -> float:
-    """Share of examples whose highest output is the right class, in percent (0 to 100).
+    """Share of examples whose highest output is the right class, in percent (0 to 100); see `right_answers`."""
+    right = right_answers(model, split, device=device, batch_size=batch_size, limit=limit)
+    return 100.0 * int(right.sum()) / len(right)
+
+
+def right_answers(
+    model: nn.Module, split: Split, *, device: torch.device, batch_size: int = 512, limit: int | None = None
+) -> Tensor:
+    """Return (N,), for each example whether the highest output is the right class; on the CPU.
 
     A copy of the model runs, in eval mode on `device`: what `forward` itself writes down is not kept.
 
@@ -109,22 +117,22 @@ def accuracy(
         EvaluationError: weights or outputs that are no usable numbers, or outputs that are not of shape (N, classes).
     """
     network = scored_copy(model, device)
-    correct, seen = torch.zeros((), dtype=torch.int64, device=device), 0
+    right: list[Tensor] = []
     sound: list[Tensor] = []
     with seeded(0), torch.no_grad():
         for inputs, targets in split.batches(batch_size, limit=limit):
             outputs = class_outputs(network(inputs.to(device)), targets)
             best = outputs.max(1)
             sound.append(best.values.isfinite())  # NaN is the highest; classes may be masked by minus infinity
-            correct += (best.indices == targets.to(device)).sum()
-            seen += len(targets)
-    broken = (~torch.cat(sound)).nonzero()  # looked at once: a GPU is not waited for after each batch
+            right.append(best.indices == targets.to(device))
+    finite = torch.cat(sound)
+    broken = (~finite).nonzero()  # looked at once: a GPU is not waited for after each batch
     if len(broken):
         raise EvaluationError(
-            f"the network's outputs are NaN or infinite for {len(broken)} of {seen} examples, first for example "
+            f"the network's outputs are NaN or infinite for {len(broken)} of {len(finite)} examples, first for example "
             f"{int(broken[0])} as read; its weights and these inputs are finite: its forward overflows or divides by 0"
         )
-    return 100.0 * correct.item() / seen
+    return torch.cat(right).cpu()
 
 
 def _move(model: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:

@@ -1,5 +1,7 @@
 """Watching a training: after each epoch it reports, offers its state, and may be told to stop.
 
+Evaluations that do not train by epochs report in steps of their own, such as blocks of examples.
+
 A later attempt of the same training, given the state that the earlier one offered last, goes on bitwise as if it had
 not been interrupted.
 """
@@ -27,12 +29,13 @@ class Watch(ABC):
 
     @abstractmethod
     def epoch(self, done: int, total: int, score: Callable[[], float] | None, state: Callable[[], State]) -> None:
-        """An epoch is over.
+        """An epoch is over, or another step of an evaluation.
 
         Args:
             done: epochs done.
             total: epochs in all.
-            score: of the network as it is, on validation data; None where that cannot be told.
+            score: the score so far, of the network as it is on validation data; None where that cannot be told. It is
+                called only where somebody wants to know.
             state: everything the training needs to go on from here, copied to the CPU; to be called, if at all, before
                 this call returns.
 

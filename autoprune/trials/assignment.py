@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, Self, final
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import EvaluationError
 from autoprune.redaction import masked
 from autoprune.space.groups import Widths
+from autoprune.tasks.score import Score, as_score, packed
 
 
 @final
@@ -46,6 +47,10 @@ class Outcome:
         seconds: wall time.
         pruned: it was stopped early.
         fidelity: share of the whole training after which the score was taken.
+        standard_error: of the score; None if unknown.
+        paired: see `Score.paired`.
+        examples: the values of single examples, see `autoprune.tasks.score.packed`; None where they are not kept.
+        partial: (share of the whole evaluation, score then) at which it was decided whether to go on.
 
     Raises:
         EvaluationError: the score is not a finite number, there is neither a score nor an error, or a fidelity not in
@@ -57,6 +62,26 @@ class Outcome:
     seconds: float = 0.0
     pruned: bool = False
     fidelity: float = 1.0
+    standard_error: float | None = None
+    paired: bool = False
+    examples: str | None = None
+    partial: tuple[tuple[float, float], ...] = ()
+
+    @classmethod
+    def of(cls, score: float | Score, **about: Any) -> Self:
+        """The outcome of an evaluation that gave a score.
+
+        Args:
+            score: with its noise, or a plain number.
+            about: other attributes.
+
+        Raises:
+            EvaluationError: see the class.
+        """
+        given = as_score(score)
+        examples = None if given.examples is None else packed(given.examples)
+        error = None if given.standard_error is None else float(given.standard_error)
+        return cls(float(given), standard_error=error, paired=given.paired, examples=examples, **about)
 
     def __post_init__(self) -> None:
         if self.score is None and not self.error:
@@ -84,4 +109,12 @@ def finished_trial(assignment: Assignment, outcome: Outcome) -> Trial:
         assignment.told,
         outcome.error,
         outcome.fidelity,
+        outcome.standard_error,
+        outcome.paired,
+        outcome.partial,
     )
+
+
+def score_of(trial: Trial) -> Score | None:
+    """The score of a trial, without the values of examples; None where it failed."""
+    return None if trial.score is None else Score(trial.score, trial.standard_error, trial.paired)

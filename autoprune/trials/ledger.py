@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -26,6 +26,7 @@ from autoprune.errors import RunError
 from autoprune.files import patiently
 from autoprune.redaction import masked, secrets_in
 from autoprune.space.groups import SearchSpace, WidthGroup
+from autoprune.tasks.score import Examples, unpacked
 from autoprune.trials.assignment import Assignment, Outcome, finished_trial
 from autoprune.trials.journal import Journal, mend
 
@@ -36,12 +37,19 @@ _STATES = {
 }
 
 
+_SELDOM: dict[str, Any] = {"fidelity": 1.0, "standard_error": None, "paired": False, "examples": None, "partial": ()}
+"""What an end holds only where it is not this, so that entries are short and those of older runs are read."""
+
 _DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Modules of database drivers whose packages have another name."""
 
 _NAME = "the ledger"
 _PASSING = (OSError, StorageInternalError)
 """What a storage raises that is full, away or locked."""
+
+
+Storage: TypeAlias = BaseStorage
+"""Where trials and scores lie."""
 
 
 def open_storage(url: str | None, journal: Path) -> BaseStorage:
@@ -130,8 +138,7 @@ class Ledger:
         """Write down how the evaluation ended."""
         number = assignment.number
         end = {"order": self._finished, "seconds": outcome.seconds, "error": outcome.error}
-        if outcome.fidelity < 1:
-            end["fidelity"] = outcome.fidelity
+        end |= {key: getattr(outcome, key) for key, usual in _SELDOM.items() if getattr(outcome, key) != usual}
         self._patiently(partial(self._set_end, number, end))  # one entry: each waits for the disk
         self._patiently(self._once(partial(self._tell, number, outcome), partial(self._has_ended, number)))
         self._finished += 1
@@ -195,6 +202,11 @@ class Ledger:
         ended = [entry for entry in self._entries().values() if entry.state.is_finished()]
         return [_trial(entry) for entry in sorted(ended, key=lambda entry: int(entry.user_attrs["end"]["order"]))]
 
+    def examples(self) -> dict[int, Examples]:
+        """Number of a proposal -> the values of single examples behind its score, where they were kept."""
+        kept = {number: entry.user_attrs.get("end", {}).get("examples") for number, entry in self._entries().items()}
+        return {number: unpacked(text) for number, text in kept.items() if text is not None}
+
     def _entries(self) -> dict[int, FrozenTrial]:
         found = self._at.get_all_trials(self._study, deepcopy=False)
         return {int(entry.user_attrs["number"]): entry for entry in found}
@@ -242,8 +254,10 @@ def _trial(entry: FrozenTrial) -> Trial:
     assignment = _assignment(entry)
     end, state = entry.user_attrs["end"], _STATES[entry.state]
     score = None if state is TrialState.FAILED else entry.value
-    pruned, fidelity = state is TrialState.PRUNED, end.get("fidelity", 1.0)
-    return finished_trial(assignment, Outcome(score, end["error"], end["seconds"], pruned, fidelity))
+    seldom = {key: end.get(key, usual) for key, usual in _SELDOM.items()}
+    seldom["partial"] = tuple((float(share), float(then)) for share, then in seldom["partial"])
+    pruned = state is TrialState.PRUNED
+    return finished_trial(assignment, Outcome(score, end["error"], end["seconds"], pruned, **seldom))
 
 
 def _distribution(group: WidthGroup) -> BaseDistribution:

@@ -47,12 +47,13 @@ def _fitted(
     domain: BudgetedSpace, trials: Sequence[Trial], rescored: Mapping[Widths, float]
 ) -> tuple[ScoreModel, list[Widths]]:
     """The model of all scores, and the width vectors that have one."""
-    complete = [(t.widths, t.score) for t in trials if t.state is TrialState.COMPLETE and t.score is not None]
+    complete = [(t.widths, t.score, t.noise) for t in trials if t.state is TrialState.COMPLETE and t.score is not None]
     if not complete:
         raise EvaluationError("no candidate has a score; the tracebacks of the failed trials are in the ledger")
-    observed = [*complete, *rescored.items()]
-    model = ScoreModel(domain).fit(np.array([w for w, _ in observed]), np.array([s for _, s in observed]))
-    return model, list(dict.fromkeys(widths for widths, _ in observed))
+    observed = [*complete, *((widths, score, 0.0) for widths, score in rescored.items())]
+    widths, scores, known = zip(*observed, strict=True)
+    model = ScoreModel(domain).fit(np.array(widths), np.array(scores), known=np.array(known))
+    return model, list(dict.fromkeys(widths))
 
 
 def shortlist(posterior: Posterior, k: int, domain: BudgetedSpace, baselines: Collection[Widths] = ()) -> list[Widths]:

@@ -17,8 +17,9 @@ from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import EvaluationError, RunError
 from autoprune.space.groups import Widths
+from autoprune.tasks.score import Score
 from autoprune.texts import last_line
-from autoprune.trials.assignment import Assignment, Outcome
+from autoprune.trials.assignment import Assignment, Outcome, score_of
 from autoprune.trials.ledger import Ledger
 
 HOPELESS = 10
@@ -53,7 +54,7 @@ class SearchSession:
         trials: int,
         seed: int,
         on_trial: Callable[[Trial], None] | None = None,
-        remembered: Callable[[Widths], float | None] = lambda widths: None,
+        remembered: Callable[[Widths], float | Score | None] = lambda widths: None,
     ) -> None:
         self._domain = domain
         self._controller = controller
@@ -66,7 +67,7 @@ class SearchSession:
         self.trials: list[Trial] = []  # ended, in the order in which they were told
         self._asked = 0
         self._waiting: deque[Assignment] = deque()  # started before a kill, not ended
-        self._scores: dict[Widths, float] = {}
+        self._scores: dict[Widths, Score] = {}
         self._highest: dict[bool, float] = {}  # raw scores inside the budget, of uniform baselines (True) and others
         self._replay()
 
@@ -79,7 +80,7 @@ class SearchSession:
             known = self._scores.get(assignment.widths, self._remembered(assignment.widths))
             if known is None:
                 break
-            self.tell(assignment, Outcome(known))
+            self.tell(assignment, Outcome.of(known))
         return assignment
 
     def tell(self, assignment: Assignment, outcome: Outcome) -> Trial:
@@ -131,11 +132,12 @@ class SearchSession:
 
     def _learn(self, trial: Trial) -> None:
         self.trials.append(trial)
-        if trial.state is TrialState.COMPLETE and trial.score is not None:
-            self._scores[trial.widths] = trial.score
+        score = score_of(trial)
+        if trial.state is TrialState.COMPLETE and score is not None:
+            self._scores[trial.widths] = score
             if self._domain.feasible(np.array([trial.widths]))[0]:  # some controllers walk to the budget from above
                 uniform = trial.origin in UNIFORM
-                self._highest[uniform] = max(trial.score, self._highest.get(uniform, trial.score))
+                self._highest[uniform] = max(float(score), self._highest.get(uniform, float(score)))
         self._controller.tell([trial])
 
     def _replay(self) -> None:

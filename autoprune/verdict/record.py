@@ -243,4 +243,5 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def _trial(data: dict[str, Any]) -> Trial:
-    return Trial(**{**data, "widths": tuple(data["widths"]), "state": TrialState(data["state"])})
+    partial = tuple(tuple(pair) for pair in data.get("partial", ()))
+    return Trial(**{**data, "widths": tuple(data["widths"]), "state": TrialState(data["state"]), "partial": partial})

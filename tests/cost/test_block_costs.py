@@ -21,11 +21,11 @@ from autoprune.cost.flops import flops
 from autoprune.cost.params import params
 from autoprune.cost.shares import group_shares, prunable
 from autoprune.space.cutting.slicing import random_ranking, slice_model
-from autoprune.space.groups import Block, SearchSpace, WidthGroup, Widths
+from autoprune.space.groups import Block, BoolArray, SearchSpace, WidthGroup, Widths
 from autoprune.space.options.choices import freeze_groups
 from autoprune.space.sizes import AffineSize, Operation
 from autoprune.space.tracing.trace import trace
-from autoprune.space.verification.verify import counted_by_fvcore
+from autoprune.space.verification.flop_check import counted_by_fvcore
 from autoprune.zoo import build_model
 
 IMAGE = torch.zeros(1, 3, 16, 16)
@@ -41,6 +41,10 @@ def space_of(name: str) -> SearchSpace:
     return trace(network(name), IMAGE, options=SpaceOptions(blocks=True)).space
 
 
+def on_off(domain: BudgetedSpace) -> BoolArray:
+    return ~domain.space.kinds.scales
+
+
 def at_random(space: SearchSpace, rng: np.random.Generator) -> Widths:
     return tuple(int(rng.choice(group.choices)) for group in space.groups)
 
@@ -48,7 +52,7 @@ def at_random(space: SearchSpace, rng: np.random.Generator) -> Widths:
 @pytest.mark.parametrize("name", ["resnet20", "resnet56", "mobilenetv2"])
 def test_cost_is_that_of_the_network_that_is_built(name: str) -> None:
     space, rng = space_of(name), np.random.default_rng(0)
-    assert len(space.switches) == {"resnet20": 7, "resnet56": 25, "mobilenetv2": 10}[name]
+    assert len(space.presence.blocks) == {"resnet20": 7, "resnet56": 25, "mobilenetv2": 10}[name]
     every = (space.smallest, *(at_random(space, rng) for _ in range(4)))
     for widths in every:
         built = slice_model(network(name), space, widths, random_ranking(space, rng)).eval()
@@ -59,8 +63,8 @@ def test_cost_is_that_of_the_network_that_is_built(name: str) -> None:
 
 def test_the_widths_inside_a_block_that_is_off_cost_nothing() -> None:
     space = space_of("resnet20")
-    switch = next(iter(space.switches))
-    inner = next(i for i, g in enumerate(space.groups) if g.name == f"{space.switches[switch].name}.conv1")
+    switch = next(iter(space.presence.blocks))
+    inner = next(i for i, g in enumerate(space.groups) if g.name == f"{space.presence.blocks[switch].name}.conv1")
     off = np.array([space.full, space.full])
     off[:, switch] = 0
     off[1, inner] = 1
@@ -70,17 +74,17 @@ def test_the_widths_inside_a_block_that_is_off_cost_nothing() -> None:
 
 def test_a_block_that_is_frozen_costs_what_it_did() -> None:
     space = space_of("resnet20")
-    less = freeze_groups(space, dict.fromkeys(list(space.switches)[:3], "for a test"))
-    assert list(less.switches.values()) == list(space.switches.values())[3:]
+    less = freeze_groups(space, dict.fromkeys(list(space.presence.blocks)[:3], "for a test"))
+    assert list(less.presence.blocks.values()) == list(space.presence.blocks.values())[3:]
     for metric in (flops, params):
         every = np.array([space.smallest])
-        every[:, list(space.switches)[:3]] = 1
+        every[:, list(space.presence.blocks)[:3]] = 1
         assert metric(less)(np.array([less.smallest]))[0] == metric(space)(every)[0]
 
 
 def test_shares_count_what_goes_with_a_block() -> None:
     space = space_of("resnet20")
-    index, block = next(iter(space.switches.items()))
+    index, block = next(iter(space.presence.blocks.items()))
     full, off = np.array([space.full]), np.array([space.full])
     off[0, index] = 0
     share = group_shares(space)[index]
@@ -115,17 +119,17 @@ def test_repair_keeps_the_choice_of_blocks_where_the_budget_allows_it(
     assert all(tuple(row) in space for row in members.tolist())
     assert domain.feasible(members).all()
     assert (domain.repair(members) == members)[domain.budget.usage(members) >= BAND].all()
-    low, high = (np.where(domain.switches, given_widths, bound) for bound in (space.smallest, space.full))
+    low, high = (np.where(on_off(domain), given_widths, bound) for bound in (space.smallest, space.full))
     can = (domain.budget.usage(low) <= 1) & (domain.budget.usage(high) >= BAND)
     in_band = domain.budget.usage(members) >= BAND
     if not divisor:
         assert in_band.all()
-        assert (members == given_widths)[can][:, domain.switches].all()
+        assert (members == given_widths)[can][:, on_off(domain)].all()
 
 
 def test_random_members_lack_some_blocks_but_at_most_about_half() -> None:
     domain = BudgetedSpace(space_of("resnet56"), {"flops": "50%"})
-    on = domain.sample(200, np.random.default_rng(0))[:, domain.switches].mean(axis=1)
+    on = domain.sample(200, np.random.default_rng(0))[:, on_off(domain)].mean(axis=1)
     assert 0.7 < on.mean() < 0.8
     assert on.max() == 1.0
     assert on.min() < 0.6
@@ -135,10 +139,10 @@ def test_uniform_keeps_blocks_until_the_budget_cannot_be_reached_with_them() -> 
     space = space_of("resnet20")
     for inner_only in (False, True):
         kept = BudgetedSpace(space, {"flops": "40%"}).uniform(inner_only=inner_only)
-        assert all(kept[index] == 1 for index in space.switches)
+        assert all(kept[index] == 1 for index in space.presence.blocks)
     tight = BudgetedSpace(space, {"flops": "8%"})
     inner = tight.uniform(inner_only=True)
-    assert 0 < len(space.left_out(inner)) < len(space.switches)
+    assert 0 < len(space.left_out(inner)) < len(space.presence.blocks)
     assert all(w == g.width for w, g in zip(inner, space.groups, strict=True) if g.residual)
 
 
@@ -166,9 +170,9 @@ def test_coarse_widths_rarely_change_the_choice_of_blocks() -> None:
     for percent in range(20, 100, 8):
         domain = BudgetedSpace(space, {"flops": f"{percent}%"})
         wanted = np.array([at_random(space, rng) for _ in range(50)])
-        low, high = (np.where(domain.switches, wanted, bound) for bound in (space.smallest, space.full))
+        low, high = (np.where(on_off(domain), wanted, bound) for bound in (space.smallest, space.full))
         can = (domain.budget.usage(low) <= 1) & (domain.budget.usage(high) >= BAND)
-        kept += (domain.repair(wanted) == wanted)[can][:, domain.switches].all(axis=1).tolist()
+        kept += (domain.repair(wanted) == wanted)[can][:, on_off(domain)].all(axis=1).tolist()
     assert len(kept) > 100
     assert np.mean(kept) > 0.965
 
@@ -186,7 +190,7 @@ def test_mutations_switch_blocks_both_ways() -> None:
     domain = BudgetedSpace(space, {"flops": "50%"})
     for start in (0, 1):
         parents = np.array([space.full] * 50)
-        parents[:, domain.switches] = start
+        parents[:, on_off(domain)] = start
         mutated = mutate(domain, parents, 0.3, np.random.default_rng(0))
-        assert set(np.unique(mutated[:, domain.switches])) == {0.0, 1.0}
-        assert 0.1 < (mutated[:, domain.switches] != start).mean() < 0.5
+        assert set(np.unique(mutated[:, on_off(domain)])) == {0.0, 1.0}
+        assert 0.1 < (mutated[:, on_off(domain)] != start).mean() < 0.5

@@ -105,6 +105,9 @@ def test_rows_that_are_not_read_as_they_lie_are_not_judged() -> None:
         Labelled(LoaderSplit(form), "train", classes=4).check_stored()
     with pytest.raises(DataError, match="row 22"):
         Labelled(LoaderSplit(Subset(data, [0, 22, 5])), "train", classes=4).check_stored()
+    several = Subset(TensorDataset(X, Y + 9), [30, 7, 12])
+    with pytest.raises(DataError, match="row 7"):
+        Labelled(LoaderSplit(several), "train", classes=4).check_stored()
 
 
 def test_pictures_in_memory_are_checked_by_their_labels() -> None:

@@ -16,6 +16,7 @@ from autoprune.engines.local import evaluate
 from autoprune.errors import ConfigError, EvaluationError, RegistryError, RunError
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, make_evaluator
+from autoprune.registry import Part
 from autoprune.space.cutting.graph_form import graph_network
 from autoprune.space.groups import Widths
 from autoprune.space.tracing.trace import trace
@@ -38,7 +39,7 @@ def factory() -> CandidateFactory:
 
 def test_inherited_weights_of_the_whole_network_score_as_the_base_network(factory: CandidateFactory) -> None:
     evaluator = make_evaluator("inherited", factory, {"calibration_batches": 0})
-    assert evaluator.evaluate(factory.space.full, seed=0) == factory.task.score(factory.model)
+    assert float(evaluator.evaluate(factory.space.full, seed=0)) == factory.task.score(factory.model)
 
 
 def test_recalibrated_statistics_are_those_of_the_cut_network(factory: CandidateFactory) -> None:
@@ -50,7 +51,7 @@ def test_recalibrated_statistics_are_those_of_the_cut_network(factory: Candidate
             module.running_mean.fill_(50.0)
     other = CandidateFactory(spoilt, factory.space, factory.ranking, factory.task, factory.base_epochs)
     without, with_, unspoilt = (
-        make_evaluator("inherited", b, {"calibration_batches": n}).evaluate(factory.space.full, seed=0)
+        float(make_evaluator("inherited", b, {"calibration_batches": n}).evaluate(factory.space.full, seed=0))
         for b, n in ((other, 0), (other, 8), (factory, 8))
     )
     assert with_ == unspoilt
@@ -92,10 +93,10 @@ def test_a_limit_scores_a_part_except_where_all_is_asked_for(factory: CandidateF
     part = make_evaluator(name, factory, {**QUICK[name], "validation_limit": 7})
     whole = make_evaluator(name, factory, QUICK[name])
     widths = factory.space.smallest
-    of_seven, of_all = part.evaluate(widths, seed=0), whole.evaluate(widths, seed=0)
+    of_seven, of_all = (float(evaluator.evaluate(widths, seed=0)) for evaluator in (part, whole))
     assert of_seven * 7 / 100 == pytest.approx(round(of_seven * 7 / 100))
     assert of_seven != of_all
-    assert part.evaluate(widths, seed=0, full=True) == of_all
+    assert float(part.evaluate(widths, seed=0, full=True)) == of_all
 
 
 @pytest.mark.parametrize(
@@ -138,14 +139,14 @@ class Careless(Evaluator):
 
 @pytest.fixture
 def careless(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EVALUATORS._table, "careless", f"{__name__}:Careless")
+    monkeypatch.setitem(EVALUATORS._table, "careless", Part(f"{__name__}:Careless"))
 
 
 @pytest.mark.usefixtures("careless")
 def test_an_evaluation_that_changed_the_base_network_has_no_score(tmp_path: Path) -> None:
     factory = tiny_bench()
     evaluator, before = make_evaluator("careless", factory, {}), (torch.get_rng_state(), random.getstate())
-    assert evaluator.evaluate(factory.space.full, seed=0) == 50.0
+    assert float(evaluator.evaluate(factory.space.full, seed=0)) == 50.0
     with pytest.raises(RunError, match=r"'careless' changed the base network: parameter 'head\.bias' is not as it was"):
         evaluator.evaluate(factory.space.full, seed=0)
     outcome = evaluate(evaluator, factory.space.full, seed=1)  # as the local engine and Ray's actors do
@@ -169,6 +170,6 @@ def test_trainings_on_ray_are_watched_as_well(tmp_path: Path) -> None:
     factory = tiny_bench()
     place = WorkerSetup(factory, lambda b: make_evaluator("careless", b, {}), "short", 1, tmp_path)
     evaluations = worker.Evaluations(place)
-    assert evaluations(Scoring(factory.space.full, 0), None) == 50.0
+    assert float(evaluations(Scoring(factory.space.full, 0), None)) == 50.0
     with pytest.raises(RunError, match="changed the base network"):
         evaluations(Scoring(factory.space.full, 0), None)

@@ -118,7 +118,9 @@ def nan_score(model: nn.Module) -> float:
     return float("nan")
 
 
-def regression(run_dir: Path | None = None, model: nn.Module | None = None, **changes: Any) -> autoprune.SearchResult:
+def regression(
+    run_dir: Path | None = None, model: nn.Module | None = None, call: Any = autoprune.search, **changes: Any
+) -> Any:
     """A whole search in about a second."""
     given: dict[str, Any] = {
         "constraints": {"flops": "50%"},
@@ -132,7 +134,7 @@ def regression(run_dir: Path | None = None, model: nn.Module | None = None, **ch
         "device": "cpu",
         "run_dir": run_dir,
     }
-    return autoprune.search(model or perceptron(), X[:1], **(given | changes))
+    return call(model or perceptron(), X[:1], **(given | changes))
 
 
 def pictures(n: int, seed: int) -> TensorDataset:

@@ -24,8 +24,8 @@ from autoprune.errors import ConfigError, RunError
 from autoprune.evaluators.inherited import Inherited
 from autoprune.latency.profile import build_profile
 from autoprune.pipeline import driver
-from autoprune.pipeline.equal_latency import FOLDER, by_flops_too
 from autoprune.pipeline.family import Family, ScoreCache
+from autoprune.pipeline.phases.flops_search import FOLDER, by_flops_too
 from autoprune.space.groups import Widths
 from autoprune.trials.ledger import Notebook, open_storage
 from autoprune.verdict.record import read_record
@@ -169,9 +169,10 @@ def test_a_profile_is_found_beside_the_job_file(
     given = {"metrics": {"latency_ms": {"profile": "cpu.json"}}, "verdict.seeds": 0, "verdict.flops_search": False}
     job = write_job(folder / "job.yaml", given)
     monkeypatch.chdir(tmp_path)
-    record = driver.run_job(autoprune.config.job.load_job(job), tmp_path / "run", progress="silent")
+    (record,) = driver.start_job(autoprune.config.job.load_job(job), tmp_path / "run", progress="silent")
     assert record.winner.costs["latency_ms"] > 0
-    assert driver.resume_job(tmp_path / "run", progress="silent").winner == record.winner
+    (again,) = driver.resume_job(tmp_path / "run", progress="silent")
+    assert again.winner == record.winner
     (folder / "cpu.json").unlink()
     with pytest.raises(ConfigError, match=r"device profile .*cpu\.json cannot be read"):
         driver.resume_job(tmp_path / "run", progress="silent")

@@ -151,7 +151,10 @@ def test_a_resumed_run_says_so_and_tells_no_trial_twice(tmp_path: Path) -> None:
 
 def test_a_family_tells_of_one_run_after_the_other(tmp_path: Path) -> None:
     listener = Listener()
-    regression(tmp_path / "family", callbacks=[listener], constraints={"flops": ["60%", "40%"]}, verdict={"seeds": 0})
+    constraints = {"flops": ["60%", "40%"]}
+    regression(
+        tmp_path / "family", call=autoprune.sweep, callbacks=[listener], constraints=constraints, verdict={"seeds": 0}
+    )
     starts = [event for event in listener.heard if isinstance(event, RunStarted)]
     marks = [kind for kind in kinds(listener.heard) if kind in ("RunStarted", "RunEnded", "closed")]
     assert marks == ["RunStarted", "RunEnded", "closed"] * 2
@@ -164,7 +167,7 @@ def test_a_job_names_callbacks_of_other_packages(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "autoprune.callbacks" else ())
     HEARD.clear()
     path = write_job(tmp_path / "job.yaml", {"callbacks": ["listener", f"{__name__}:Fussy"], "verdict.seeds": 0})
-    driver.run_job(load_job(path), tmp_path / "run", progress="silent")
+    driver.start_job(load_job(path), tmp_path / "run", progress="silent")
     assert kinds(HEARD)[0] == "RunStarted"
     assert kinds(HEARD)[-2:] == ["RunEnded", "closed"]
     assert yaml.safe_load((tmp_path / "run/job.yaml").read_text())["callbacks"] == ["listener", f"{__name__}:Fussy"]

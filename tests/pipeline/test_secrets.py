@@ -169,13 +169,13 @@ def test_a_run_that_was_begun_with_its_secret_in_clear_text_goes_on_and_shows_it
     driver.write_all_reports(run)
     assert holding(run) == [str(run / "job.yaml")]
     unfinish(run)
-    driver.resume_all(run, progress="silent")
+    driver.resume_job(run, progress="silent")
     assert holding(run) == [str(run / "job.yaml")]
     clear["seed"] = 7
     (run / "job.yaml").write_text(yaml.safe_dump(clear))
     unfinish(run)
     with pytest.raises(RunError, match=r"job, weights of the run .* differ; restore") as caught:
-        driver.resume_all(run, progress="silent")
+        driver.resume_job(run, progress="silent")
     assert SECRET not in str(caught.value)
 
 

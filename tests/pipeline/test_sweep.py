@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import Counter
 from functools import partial
@@ -12,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny import regression, write_job
+from tiny import perceptron, regression, write_job
 
 import autoprune
 from autoprune.config.job import Job, load_job
 from autoprune.errors import BudgetError, ConfigError, RunError
 from autoprune.evaluators.inherited import Inherited
 from autoprune.files import read_json
-from autoprune.pipeline import base_network, driver, phases, prepare, sweep
+from autoprune.pipeline import driver, prepare, run
+from autoprune.pipeline.phases import base_network
 from autoprune.space.groups import Widths
 from autoprune.verdict.record import RunRecord
 
@@ -37,6 +39,10 @@ def outcome(record: RunRecord) -> dict[str, Any]:
     for timed in (*found["trials"], found["base"]):
         del timed["seconds"]
     return dict(found)
+
+
+def swept(run_dir: Path | None = None, **changes: Any) -> tuple[autoprune.SearchResult, ...]:
+    return regression(run_dir, call=autoprune.sweep, **changes)
 
 
 @pytest.fixture
@@ -62,7 +68,7 @@ def test_a_family_shares_trace_base_network_and_scores(
         monkeypatch.setattr(module, name, lambda *a, _r=real, _n=name, **k: (calls.update([_n]), _r(*a, **k))[1])
     trained = base_network._train
     monkeypatch.setattr(base_network, "_train", lambda *run: (calls.update(["base"]), trained(*run))[1])
-    records = driver.run_all(job_of(tmp_path), tmp_path / "family", progress="silent")
+    records = driver.start_job(job_of(tmp_path), tmp_path / "family", progress="silent")
     assert calls == {"trace": 1, "verify": 1, "base": 1}
     assert set(counted.values()) == {1}
     assert [record.directory.name for record in records] == NAMES
@@ -74,11 +80,11 @@ def test_a_family_shares_trace_base_network_and_scores(
 
 def test_the_same_budget_again_scores_nothing_anew(tmp_path: Path, counted: Counter[tuple[Widths, bool]]) -> None:
     once = job_of(tmp_path, constraints={"flops": "50%"})
-    driver.run_all(once, tmp_path / "once", progress="silent")
+    driver.start_job(once, tmp_path / "once", progress="silent")
     needed = len(counted)
     counted.clear()
     twice = job_of(tmp_path, constraints={"flops": ["50%", "50%"]})
-    first, second = driver.run_all(twice, tmp_path / "twice", progress="silent")
+    first, second = driver.start_job(twice, tmp_path / "twice", progress="silent")
     assert sum(counted.values()) == needed
     assert [t.score for t in first.trials] == [t.score for t in second.trials]
 
@@ -88,16 +94,16 @@ def test_one_learned_ranking_serves_every_budget(settings: dict[str, Any], tmp_p
     """The second search of `legr` begins with the best map of the first, also when it is resumed."""
     changes = {"search.controller": {"name": "legr", "settings": settings}, "search.trials": 8}
     two, one = ({"constraints": {"flops": limits}} for limits in (["70%", "50%"], "50%"))
-    first, second = driver.run_all(job_of(tmp_path, **changes, **two), tmp_path / "family", progress="silent")
+    first, second = driver.start_job(job_of(tmp_path, **changes, **two), tmp_path / "family", progress="silent")
     learned = read_json(first.directory / "run.json")["learned"]
     assert read_json(first.directory / "run.json")["begun_with"] is None
     assert learned == read_json(second.directory / "run.json")["begun_with"]
     assert np.array(learned).shape[0] == 2
-    (fresh,) = driver.run_all(job_of(tmp_path, **changes, **one), tmp_path / "alone", progress="silent")
+    (fresh,) = driver.start_job(job_of(tmp_path, **changes, **one), tmp_path / "alone", progress="silent")
     proposed = [[t.widths for t in run.trials if t.origin == "controller"] for run in (second, fresh)]
     assert proposed[0] != proposed[1]
     (second.directory / "result.json").unlink()
-    *_, again = driver.resume_all(tmp_path / "family", progress="silent")
+    *_, again = driver.resume_job(tmp_path / "family", progress="silent")
     assert [t.widths for t in again.trials] == [t.widths for t in second.trials]
 
 
@@ -107,8 +113,8 @@ def test_a_family_that_was_killed_while_a_run_began_goes_on(
 ) -> None:
     """The first time that versions are looked up is for the family, then for each run."""
     changes = {"search.controller": {"name": "legr"}, "constraints": {"flops": ["70%", "50%"]}}
-    whole = driver.run_all(job_of(tmp_path, **changes), tmp_path / "whole", progress="silent")
-    real, calls = phases.provenance, list[int]()
+    whole = driver.start_job(job_of(tmp_path, **changes), tmp_path / "whole", progress="silent")
+    real, calls = run.provenance, list[int]()
 
     def provenance() -> dict[str, Any]:
         calls.append(len(calls))
@@ -116,17 +122,16 @@ def test_a_family_that_was_killed_while_a_run_began_goes_on(
             raise KeyboardInterrupt
         return real()
 
-    for module in (phases, sweep):
-        monkeypatch.setattr(module, "provenance", provenance)
+    monkeypatch.setattr(run, "provenance", provenance)
     with pytest.raises(KeyboardInterrupt):
-        driver.run_all(job_of(tmp_path, **changes), tmp_path / "part", progress="silent")
-    again = driver.resume_all if after > 1 else partial(driver.run_all, job_of(tmp_path, **changes))
+        driver.start_job(job_of(tmp_path, **changes), tmp_path / "part", progress="silent")
+    again = driver.resume_job if after > 1 else partial(driver.start_job, job_of(tmp_path, **changes))
     records = again(tmp_path / "part", progress="silent")
     assert [[t.widths for t in run.trials] for run in records] == [[t.widths for t in run.trials] for run in whole]
 
 
 def test_the_overview_has_a_row_for_each_budget(tmp_path: Path) -> None:
-    driver.run_all(job_of(tmp_path), tmp_path / "family", progress="silent")
+    driver.start_job(job_of(tmp_path), tmp_path / "family", progress="silent")
     text = (tmp_path / "family" / "overview.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ") and "flops ≤" in line]
     assert [row.split("|")[1].strip() for row in rows] == [
@@ -144,7 +149,7 @@ def test_the_overview_has_a_row_for_each_budget(tmp_path: Path) -> None:
 def test_a_killed_family_goes_on_as_if_it_had_not_been(
     after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = driver.run_all(job_of(tmp_path), tmp_path / "whole", progress="silent")
+    whole = driver.start_job(job_of(tmp_path), tmp_path / "whole", progress="silent")
     real, calls = Inherited.evaluate, list[Widths]()
 
     def evaluate(self: Inherited, widths: Widths, *, seed: int, full: bool = False) -> float:
@@ -155,11 +160,11 @@ def test_a_killed_family_goes_on_as_if_it_had_not_been(
 
     monkeypatch.setattr(Inherited, "evaluate", evaluate)
     with pytest.raises(KeyboardInterrupt):
-        driver.run_all(job_of(tmp_path), tmp_path / "family", progress="silent")
-    resumed = driver.resume_all(tmp_path / "family", progress="silent")
+        driver.start_job(job_of(tmp_path), tmp_path / "family", progress="silent")
+    resumed = driver.resume_job(tmp_path / "family", progress="silent")
     assert [outcome(record) for record in resumed] == [outcome(record) for record in whole]
     calls.clear()
-    assert [outcome(r) for r in driver.resume_all(tmp_path / "family", progress="silent")] == [
+    assert [outcome(r) for r in driver.resume_job(tmp_path / "family", progress="silent")] == [
         outcome(r) for r in whole
     ]
     assert not calls
@@ -170,20 +175,20 @@ def test_one_budget_that_cannot_be_kept_stops_the_family_before_anything_is_writ
     with pytest.raises(
         BudgetError, match=r"cannot be reached: the smallest network of this space costs .* the largest"
     ):
-        driver.run_all(job, tmp_path / "family", progress="silent")
+        driver.start_job(job, tmp_path / "family", progress="silent")
     assert not (tmp_path / "family").exists()
 
 
 def test_a_family_is_not_exported_and_not_resumed_with_another_job(tmp_path: Path) -> None:
     folder = tmp_path / "family"
-    driver.run_all(job_of(tmp_path, **{"constraints.flops": ["60%", "40%"]}), folder, progress="silent")
+    driver.start_job(job_of(tmp_path, **{"constraints.flops": ["60%", "40%"]}), folder, progress="silent")
     with pytest.raises(RunError, match=r"a run for each of 2 budgets; export one of them: .*1-flops-60"):
         driver.export_run(folder, tmp_path / "out")
     assert driver.export_run(folder / "1-flops-60", tmp_path / "out").is_dir()
     text = yaml.safe_load((folder / "job.yaml").read_text())
     (folder / "job.yaml").write_text(yaml.safe_dump({**text, "seed": 7}))
     with pytest.raises(RunError, match=r"its job\.yaml is not that of the start"):
-        driver.resume_all(folder, progress="silent")
+        driver.resume_job(folder, progress="silent")
 
 
 def test_lists_go_together_and_single_limits_hold_for_all(tmp_path: Path) -> None:
@@ -219,7 +224,7 @@ def test_a_list_of_budgets_gives_python_a_result_for_each(
     tmp_path: Path, counted: Counter[tuple[Widths, bool]]
 ) -> None:
     given: dict[str, Any] = {"constraints": {"flops": ["60%", "40%"]}, "verdict": {"seeds": 0, "random_candidates": 2}}
-    results = regression(tmp_path / "family", **given)
+    results = swept(tmp_path / "family", **given)
     assert isinstance(results, tuple)
     assert [result.directory.name for result in results] == ["1-flops-60", "2-flops-40"]
     for result, share in zip(results, (0.6, 0.4), strict=True):
@@ -227,22 +232,59 @@ def test_a_list_of_budgets_gives_python_a_result_for_each(
         assert result.model(torch.zeros(2, 4)).shape == (2, 1)
     assert (tmp_path / "family" / "overview.md").is_file()
     scored = dict(counted)
-    again = regression(tmp_path / "family", resume=True, **given)
+    again = swept(tmp_path / "family", resume=True, **given)
     assert [outcome(r.record) for r in again] == [outcome(r.record) for r in results]
     assert dict(counted) == scored
     with pytest.raises(RunError, match=r"is in use already"):
-        regression(tmp_path / "family", **given)
+        swept(tmp_path / "family", **given)
     with pytest.raises(RunError, match=r"started from Python with a model object"):
         autoprune.resume(tmp_path / "family")
 
 
 def test_a_family_from_python_finds_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    first, _ = regression(constraints={"flops": ["60%", "40%"]}, verdict={"seeds": 0, "random_candidates": 2})
+    first, _ = swept(constraints={"flops": ["60%", "40%"]}, verdict={"seeds": 0, "random_candidates": 2})
     assert first.directory == Path("runs/search/1-flops-60")
 
 
 def test_one_run_is_not_a_family(tmp_path: Path) -> None:
-    driver.run_all(job_of(tmp_path, **{"constraints.flops": ["60%", "40%"]}), tmp_path / "family", progress="silent")
+    driver.start_job(job_of(tmp_path, **{"constraints.flops": ["60%", "40%"]}), tmp_path / "family", progress="silent")
     with pytest.raises(ConfigError, match=r"family of 2 searches, not one run: `autoprune resume` goes on with it"):
         autoprune.resume(tmp_path / "family")
+
+
+ONE = {"verdict": {"seeds": 0, "random_candidates": 2}, "trials": 2}
+
+
+def test_a_sweep_of_one_budget_is_the_search_of_it(tmp_path: Path) -> None:
+    model = perceptron()
+    alone = regression(tmp_path / "alone", model, **ONE)
+    (swept_alone,) = regression(tmp_path / "sweep", model, call=autoprune.sweep, **ONE)
+    assert outcome(swept_alone.record) == outcome(alone.record)
+    files, expected = ({path.name for path in (tmp_path / name).iterdir()} for name in ("sweep", "alone"))
+    assert files == expected
+
+
+def test_lists_of_limits_in_a_search_still_give_a_tuple_and_say_what_to_call(tmp_path: Path) -> None:
+    limits = {"constraints": {"flops": ["60%", "40%"]}}
+    with pytest.warns(FutureWarning, match=r"since 2026-\d\d-\d\d it is autoprune\.sweep") as caught:
+        results: Any = regression(tmp_path / "run", **ONE, **limits)
+    assert [type(result) for result in results] == [autoprune.SearchResult] * 2
+    assert Path(caught[0].filename).name == "tiny.py", "the line of the caller is blamed"
+
+
+def test_search_and_sweep_show_one_list_of_arguments_with_defaults_and_docs() -> None:
+    one, several = map(inspect.signature, (autoprune.search, autoprune.sweep))
+    assert list(one.parameters.items()) == list(several.parameters.items())
+    assert (one.parameters["trials"].default, one.parameters["engine"].default) == (100, "local")
+    assert [name for name, p in one.parameters.items() if p.kind is not p.KEYWORD_ONLY] == ["model", "example_input"]
+    for name in one.parameters:
+        assert f"\n    {name}: " in str(inspect.getdoc(autoprune.search)), name
+        assert f"\n    {name}: " in str(inspect.getdoc(autoprune.sweep)), name
+    slices = inspect.signature(autoprune.Space.slice).parameters["criterion"].default
+    assert one.parameters["criterion"].default == slices == Job.model_fields["search"].default.criterion.name
+
+
+def test_an_argument_that_does_not_exist_is_named_with_the_function(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"search\(\) got an unexpected keyword argument 'trails'"):
+        regression(tmp_path / "run", trails=3)

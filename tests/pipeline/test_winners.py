@@ -9,7 +9,7 @@ import pytest
 from tiny import write_job
 
 from autoprune.config.job import load_job
-from autoprune.pipeline.driver import run_job
+from autoprune.pipeline.driver import start_job
 from autoprune.report.markdown import write_markdown
 from autoprune.verdict.record import read_record
 
@@ -17,7 +17,7 @@ from autoprune.verdict.record import read_record
 @pytest.mark.parametrize("more", [{}, {"per": "block"}, {"trust_region": 1.0, "budgets": []}])
 def test_the_winners_of_a_pareto_search_are_reported_and_saved(tmp_path: Path, more: dict[str, object]) -> None:
     search = {"trials": 8, "controller": {"name": "pareto", "settings": {"budgets": [0.8], **more}}}
-    record = run_job(
+    (record,) = start_job(
         load_job(write_job(tmp_path / "job.yaml", {"search": search})), tmp_path / "run", progress="silent"
     )
     assert 1.0 in record.winners

@@ -25,6 +25,10 @@ from autoprune.evaluators.base import CandidateFactory, Evaluator
 from autoprune.importance import CRITERIA
 from autoprune.importance.l1 import l1
 from autoprune.importance.members import GroupTensors
+from autoprune.pipeline import run
+from autoprune.pipeline.phases import finals
+from autoprune.pipeline.prepare import Prepared
+from autoprune.registry import Part
 from autoprune.space.groups import Widths
 from autoprune.training.watch import Watch
 
@@ -275,6 +279,9 @@ class Careless(Evaluator):
 
     def __init__(self, factory: CandidateFactory, *, how: str = "scale") -> None:
         self._factory, self._how = factory, how
+        if how == "build":
+            next(iter(factory.model.parameters())).data.mul_(0.99)
+            torch.rand(1)
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         base = next(iter(self._factory.model.parameters()))
@@ -285,6 +292,57 @@ class Careless(Evaluator):
         random.random()
         answers: dict[str, Any] = {"nan": float("nan"), "above": 100.5, "text": "90", "truth": True}
         return answers.get(self._how, 50.0)  # type: ignore[no-any-return]
+
+
+def test_a_change_of_the_base_network_by_whatever_way_ends_the_run_with_the_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[nn.Module] = []
+
+    def base_network(*given: Any) -> nn.Module:
+        made.append(phases_base(*given))
+        return made[0]
+
+    def score(network: nn.Module) -> float:
+        if made:
+            made[0].last.weight.data.mul_(0.9)  # type: ignore[union-attr, operator]
+        return closeness(network)
+
+    def scale(prepared: Any, base: nn.Module, **given: Any) -> Any:
+        if made:
+            base.first.bias.data.mul_(0.9)  # type: ignore[union-attr, operator]
+        return scores(prepared, base, **given)
+
+    phases_base, scores = run.base_network, Prepared.scores
+    monkeypatch.setattr(run, "base_network", base_network)
+    with pytest.raises(AutopruneError, match=r"changed the base network: parameter 'last.weight'"):
+        regression(tmp_path / "run", perceptron(), score_func=score)
+    made.clear()
+    monkeypatch.setattr(Prepared, "scores", scale)
+    with pytest.raises(RunError, match=r"^the criterion changed the base network: parameter 'first.bias'"):
+        regression(tmp_path / "other", perceptron())
+
+
+def test_a_change_between_evaluations_is_found_at_the_end_of_the_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, train_finals = [], finals.train_finals
+    phases_base = run.base_network
+
+    def base_network(*given: Any) -> nn.Module:
+        made.append(phases_base(*given))
+        return made[0]
+
+    def trained(*given: Any, **options: Any) -> Any:
+        found = train_finals(*given, **options)
+        made[0].second.train()  # type: ignore[operator, union-attr]
+        return found
+
+    monkeypatch.setattr(run, "base_network", base_network)
+    monkeypatch.setattr(finals, "train_finals", trained)
+    with pytest.raises(RunError, match=r"^final trainings changed the base network: the training flag of 'second'"):
+        regression(tmp_path / "run", perceptron())
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def in_place(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
@@ -298,6 +356,7 @@ def in_place(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
     ("how", "message"),
     [
         ("scale", r"'careless' changed the base network: parameter 'conv1.weight' is not as it was"),
+        ("build", r"'careless' changed the base network: parameter 'conv1.weight' is not as it was"),
         ("freeze", r"'careless' changed the base network: requires_grad of 'conv1.weight'"),
         ("nan", "'careless' must return a finite number from 0 to 100, .*returned nan"),
         ("above", "from 0 to 100, .*returned 100.5"),
@@ -308,7 +367,7 @@ def in_place(tensors: GroupTensors, rng: np.random.Generator) -> Tensor:
 def test_an_evaluator_of_the_users_gives_possible_scores_of_the_base_network_as_it_was(
     how: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(EVALUATORS._table, "careless", f"{__name__}:Careless")
+    monkeypatch.setitem(EVALUATORS._table, "careless", Part(f"{__name__}:Careless"))
     before = random.getstate()
     with pytest.raises(AutopruneError, match=message):
         search(tmp_path / "run", evaluator={"name": "careless", "settings": {"how": how}})
@@ -318,7 +377,7 @@ def test_an_evaluator_of_the_users_gives_possible_scores_of_the_base_network_as_
 def test_a_criterion_that_works_on_what_it_is_given_reaches_neither_the_model_nor_the_base_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(CRITERIA._table, "in_place", f"{__name__}:in_place")
+    monkeypatch.setitem(CRITERIA._table, "in_place", Part(f"{__name__}:in_place"))
     model = perceptron()
     before = copy.deepcopy(model)
     careless, plain = (regression(tmp_path / name, model, criterion=name) for name in ("in_place", "l1"))

@@ -9,9 +9,10 @@ import pytest
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import ConfigError
-from autoprune.progress.base import PlainProgress, Progress, SilentProgress, result
+from autoprune.progress import make_progress
+from autoprune.progress.base import Progress, SilentProgress, result
 from autoprune.progress.live import RichProgress
-from autoprune.progress.modes import make_progress
+from autoprune.progress.plain import PlainProgress
 from autoprune.texts import last_line
 
 
@@ -148,7 +149,7 @@ def test_a_trial_that_was_stopped_early_says_when() -> None:
 
 
 def test_rich_is_imported_only_for_the_live_display() -> None:
-    code = "import sys, autoprune.progress.modes as p; p.make_progress('plain'); print('rich' in sys.modules)"
+    code = "import sys, autoprune.progress as p; p.make_progress('plain'); print('rich' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

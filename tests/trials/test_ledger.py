@@ -4,6 +4,7 @@ import logging
 import time
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from fake_search import ROOMY, Fake, gist, noisy, session
@@ -12,6 +13,7 @@ from autoprune.controllers.base import TrialState
 from autoprune.engines import local
 from autoprune.errors import EvaluationError, RunError
 from autoprune.space.groups import SearchSpace, WidthGroup
+from autoprune.tasks.score import Score, packed, unpacked
 from autoprune.trials.assignment import Assignment, Outcome
 from autoprune.trials.ledger import Ledger, Notebook, open_storage
 
@@ -161,3 +163,47 @@ def test_optunas_log_level_is_as_before(tmp_path: Path) -> None:
         assert logger.level == logging.DEBUG
     finally:
         logger.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("url", [None, "sqlite:///{folder}/trials.db"])
+def test_the_noise_of_a_score_and_the_values_behind_it_are_kept(tmp_path: Path, url: str | None) -> None:
+    url = url and url.format(folder=tmp_path)
+    first, right = ledger(tmp_path, url=url), np.random.default_rng(0).random(1000) < 0.9
+    losses = np.random.default_rng(1).random(100)
+    scores = [Score(90.0, 0.95, examples=right), Score(-0.5, 0.1, paired=True, examples=losses), 3.5]
+    told = []
+    for number, score in enumerate(scores):
+        first.start(assignment(number))
+        told.append(first.finish(assignment(number), Outcome.of(score, partial=((1 / 9, 0.25),))))
+    again = ledger(tmp_path, url=url)
+    assert again.trials() == told
+    assert [(trial.standard_error, trial.paired, trial.noise) for trial in told] == [
+        (0.95, False, 0.0),
+        (0.1, True, 0.1),
+        (None, False, 0.0),
+    ]
+    kept = again.examples()
+    assert list(kept) == [0, 1]
+    assert kept[0].dtype == bool
+    assert (kept[0] == right).all()
+    assert kept[1] == pytest.approx(losses, rel=1e-6)
+
+
+def test_an_end_without_noise_is_written_and_read_as_before_there_was_any(tmp_path: Path) -> None:
+    storage = open_storage(None, tmp_path / "journal.log")
+    first = Ledger(storage, "search", SPACE)
+    first.start(assignment(0))
+    told = first.finish(assignment(0), Outcome(0.5, seconds=2.0))
+    (entry,) = storage.get_all_trials(storage.get_study_id_from_name("search"))
+    assert entry.user_attrs["end"] == {"order": 0, "seconds": 2.0, "error": None}
+    assert (told.standard_error, told.paired, told.partial) == (None, False, ())
+    assert first.examples() == {}
+
+
+@pytest.mark.parametrize(("share", "most"), [(0.5, 1720), (0.9, 1020)])
+def test_values_of_examples_are_as_small_as_is_said(share: float, most: int) -> None:
+    right = np.random.default_rng(0).random(10_000) < share
+    assert len(packed(right)) <= most
+    assert (unpacked(packed(right)) == right).all()
+    assert len(packed(np.random.default_rng(0).random(10_000))) <= 50_000
+    assert len(unpacked(packed(np.empty(0, bool)))) == 0

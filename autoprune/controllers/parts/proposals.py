@@ -36,15 +36,14 @@ def as_widths(row: Iterable[int]) -> Widths:
 def mutate(domain: BudgetedSpace, parents: IntArray, share: float, rng: np.random.Generator) -> FloatArray:
     """Return (N, G) mutated widths, not yet repaired: log-normal steps in a random `share` of the groups.
 
-    Blocks among them are switched on or off.
+    What takes no steps among them (a block) changes as its kind does.
 
     Every row changes at least one group. The budget couples the groups, so `repair` moves the others in answer.
     """
     chosen = rng.random(parents.shape) < share
     chosen[np.arange(len(parents)), rng.integers(parents.shape[1], size=len(parents))] = True
     steps = _STEP * rng.standard_normal(parents.shape) * chosen
-    mutated: FloatArray = parents.astype(np.float64) * np.exp(steps)
-    return np.where(chosen & domain.switches, 1.0 - parents, np.where(domain.switches, parents, mutated))
+    return domain.space.kinds.mutated(parents, chosen, steps)
 
 
 def cross(first: IntArray, second: IntArray, rng: np.random.Generator) -> IntArray:

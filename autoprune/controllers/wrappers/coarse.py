@@ -3,11 +3,12 @@
 The controller searches the space in which such groups are one (`space.ties`, as the space option `per` makes it); what
 it proposes is written out for the space itself, where `repair` fills what coarse ratios leave of the budget. Unlike the
 space option, it changes nothing for allocations, baselines and the winner's final choice. Residual groups and inner
-ones are never tied with each other.
+ones are never tied with each other; a group that the space keeps whole stays out.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +19,9 @@ import numpy as np
 from autoprune.config.space import SpaceOptions
 from autoprune.controllers.base import Controller, Trial
 from autoprune.controllers.parts.proposals import as_widths
+from autoprune.cost.budget.notches import Notches
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import BudgetError, ConfigError, suggest
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
 from autoprune.space.options.ties import partition, tie, tied_sets
 
@@ -53,10 +55,11 @@ class Coarse(Controller):
             allowed = get_args(Per)
             raise ConfigError(f"per cannot be {per!r}; allowed: {', '.join(allowed)}.{suggest(str(per), allowed)}")
         space = domain.space
-        sets = tied_sets(space, SpaceOptions(per=per))
-        self._domain = domain
-        self._coarse = _same_budget(domain, tie(space, sets))
+        tied = (_that_can_be_cut(space, indices) for indices in tied_sets(space, SpaceOptions(per=per)))
+        sets = [indices for indices in tied if len(indices) > 1]
+        self._domain, self._notches = domain, Notches(space)
         self._members = partition(len(space.groups), sets)
+        self._coarse = _same_budget(domain, _with_choices(tie(space, sets), space, self._members), per)
         self._full = np.array(space.full, dtype=np.float64)
         self._units = np.array(self._coarse.space.full, dtype=np.float64)
         self._owner = np.empty(len(self._full), dtype=np.int64)
@@ -94,7 +97,7 @@ class Coarse(Controller):
         fine = self._raw(coarse)
         if as_widths(self._coarse.repair(np.array([coarse]))[0]) == coarse:
             return as_widths(self._domain.repair(fine)[0])
-        return as_widths(fine[0])  # meant to be larger than the budget, or smaller
+        return as_widths(self._notches.round_down(fine)[0])  # meant to be larger than the budget, or smaller
 
     def _raw(self, coarse: Widths) -> FloatArray:
         """(1, G) widths of all groups at the coarse ratios; whole numbers, as units divide every width."""
@@ -120,6 +123,32 @@ class Coarse(Controller):
         return merged
 
 
-def _same_budget(domain: BudgetedSpace, space: SearchSpace) -> BudgetedSpace:
+def _that_can_be_cut(space: SearchSpace, indices: Sequence[int]) -> tuple[int, ...]:
+    """Those with a choice: one that stays whole would keep all groups tied with it whole."""
+    return tuple(index for index in indices if len(space.groups[index].choices) > 1)
+
+
+def _with_choices(tied: SearchSpace, space: SearchSpace, members: Sequence[Sequence[int]]) -> SearchSpace:
+    """The tied space with ratios enough: all of them where the groups of a set allow hardly any in common.
+
+    Channels in multiples of 8 of 24 and of 64 have no ratio in common; what is written out is rounded.
+    """
+    groups = []
+    for group, indices in zip(tied.groups, members, strict=True):
+        own = [space.groups[index] for index in indices]
+        if len(group.choices) < min(len(fine.choices) for fine in own):
+            least = max(fine.choices[0] / fine.width for fine in own)
+            units = range(max(1, math.ceil(least * group.width - 1e-9)), group.width + 1)
+            group = replace(group, choices=tuple(units))
+        groups.append(group)
+    return replace(tied, groups=tuple(groups))
+
+
+def _same_budget(domain: BudgetedSpace, space: SearchSpace, per: Per) -> BudgetedSpace:
     """Another space of the same network under the limits of the domain."""
-    return BudgetedSpace(space, domain.budget.constraints, metrics=domain.budget.settings)
+    try:
+        return BudgetedSpace(space, domain.budget.constraints, metrics=domain.budget.settings)
+    except BudgetError as error:
+        raise BudgetError(
+            f"per {per}: one ratio for all groups of a {per} leaves too few networks: {error}, or leave per out"
+        ) from error

@@ -52,7 +52,7 @@ class TrustRegion(Controller):
     """
 
     def __init__(self, domain: BudgetedSpace, inner: Controller, *, seed: int, distance: float) -> None:
-        if isinstance(distance, bool) or not 0 < distance < math.inf:
+        if isinstance(distance, bool) or not isinstance(distance, int | float) or not 0 < distance < math.inf:
             raise ConfigError(f"trust_region must be a distance of log ratios above 0, such as 0.5, got {distance!r}")
         if not inner.keeps_budget:
             raise ConfigError(
@@ -99,8 +99,7 @@ class TrustRegion(Controller):
             return proposed
         centre = log_ratios(self._domain, [self._history.best])
         logs = log_ratios(self._domain, [proposed])
-        moved = np.clip(logs, centre - self.distance, centre + self.distance)
-        moved = np.where(self._domain.switches, logs, moved)  # a block is there or not
+        moved = self._domain.space.kinds.near(logs, centre, self.distance)
         if (moved == logs).all():
             return proposed
         held = as_widths(self._domain.repair(from_log_ratios(self._domain, moved))[0])

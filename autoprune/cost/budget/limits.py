@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
-from autoprune.errors import BudgetError, suggest
+from autoprune.config.limits import RangeError, ends_of
+from autoprune.errors import BudgetError
 
 Bound: TypeAlias = str | float | Mapping[str, str | float]
 """`"50%"` of the full model, a number in the metric's unit, `"40M"` (k, M, G), or a range `{"min": …, "max": …}`."""
@@ -68,13 +69,13 @@ def read_limit(metric: str, given: Bound, *, full: float, smallest: float) -> Li
         BudgetError: malformed, contradicting itself, or out of reach; says what can be reached.
     """
     within = Limit(metric, full, full, smallest)
-    ends = dict(given) if isinstance(given, Mapping) else {"max": given}
-    unknown = sorted(ends.keys() - {"min", "max"})
-    if unknown or "max" not in ends:
-        what = f"unknown key {unknown[0]!r}.{suggest(unknown[0], ('min', 'max'))}" if unknown else "it has no 'max'"
+    try:
+        ends = ends_of(given)
+    except RangeError as error:
         raise BudgetError(
-            f'budget {metric}: a range is {{"min": …, "max": …}}, got {given!r}: {what}; {within.reachable}'
-        )
+            f'budget {metric}: a range is {{"min": …, "max": …}}, got {given!r}: '
+            f"{str(error).rstrip('.')}; {within.reachable}"
+        ) from None
     upper = _parse(within, ends["max"])
     lower = _parse(within, ends["min"], zero=True) if "min" in ends else 0.0
     limit = Limit(metric, upper, full, smallest, lower)

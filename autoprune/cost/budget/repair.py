@@ -16,6 +16,7 @@ from autoprune.cost.polynomial import WidthMatrix
 from autoprune.cost.pricing import MetricSettings
 from autoprune.errors import BudgetError
 from autoprune.space.groups import BoolArray, FloatArray, IntArray, SearchSpace, Widths
+from autoprune.space.kinds.base import LACKING, Settling
 
 _BISECTIONS = 40
 _MAX_FILL_PASSES = 64
@@ -47,7 +48,7 @@ class BudgetedSpace:
         self._notches = Notches(space)
         self._smallest = np.array([space.smallest])
         self._full = np.array([space.full])
-        self.switches: BoolArray = np.array([group.kind == "blocks" for group in space.groups], dtype=np.bool_)
+        self._held: BoolArray = ~space.kinds.scales  # settled before the others scale
         if self.budget.has_ranges:
             low, high = self._smallest.astype(np.float64), self._full.astype(np.float64)
             self._anchor = inside_all_ranges(self.budget, high, lambda rows: self._onto_limit(rows, low, high))
@@ -75,25 +76,25 @@ class BudgetedSpace:
     def sample(self, n: int, rng: np.random.Generator) -> IntArray:
         """Return (n, G) random members on the budget: independent uniform ratios per group, repaired.
 
-        Of the blocks that can be left out, each member lacks a random share of at most a half.
+        Of what can be left out, each member lacks a random share of at most a half.
         """
-        ratios = rng.uniform(0.05, 1.0, size=(n, len(self._notches.choices)))
-        proposals: FloatArray = ratios * self._full
-        if self.switches.any():
-            lacking = rng.uniform(0.0, 0.5, size=(n, 1))
-            proposals[:, self.switches] = rng.random((n, int(self.switches.sum()))) + 0.5 - lacking
-        return self.repair(proposals)
+        ratios = rng.uniform(0.05, 1.0, size=(n, len(self.space.groups)))
+        chances = np.zeros_like(ratios)
+        if self._held.any():
+            lacking = rng.uniform(0.0, LACKING, size=(n, 1))
+            chances[:, self._held] = rng.random((n, int(self._held.sum()))) - lacking
+        return self.repair(self.space.kinds.drawn(ratios, chances))
 
     def uniform(self, *, inner_only: bool = False) -> Widths:
         """The uniform member on the budget: one ratio on every group, or on all but the residual ones.
 
-        Blocks stay, unless the budget cannot be reached with all of them.
+        What does not scale (blocks) stays whole, unless the budget cannot be reached so.
 
         Raises:
             BudgetError: `inner_only`, and the budget cannot be reached with full residual groups.
         """
         pinned = np.array([inner_only and group.residual for group in self.space.groups])
-        kept = pinned | self.switches
+        kept = pinned | self._held
         if self.budget.usage(np.where(kept, self._full, self._smallest))[0] <= 1.0:
             pinned = kept
         return tuple(int(w) for w in self.repair(self._full.astype(np.float64), pinned=pinned)[0])
@@ -148,10 +149,10 @@ class BudgetedSpace:
 
     def _onto_limit(self, given: FloatArray, low: FloatArray, high: FloatArray) -> IntArray:
         """Members below all upper ends, as full as they can be with about these ratios."""
-        floor, ceiling = self._switched(given, low, high)
+        floor, ceiling = self._settled(given, low, high)
         target = self._scale(np.maximum(given, 1e-9), floor, ceiling)
         widths = self._shrink(self._notches.round_down(target), target, floor)
-        widths = self._fill(widths, target, frozen=self.switches)
+        widths = self._fill(widths, target, frozen=self._held)
         return self._search_where_loose(widths, target, low)
 
     def _shrink(self, widths: IntArray, target: FloatArray, floor: FloatArray) -> IntArray:
@@ -165,39 +166,25 @@ class BudgetedSpace:
             over = over[self.budget.usage(widths[over]) > 1.0]
         return widths
 
-    def _switched(self, given: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(N, G) bounds in which every block is on or off: as proposed, but for what the budget demands.
-
-        While a row is under the band at its largest, the block with the highest proposal comes; while it is over the
-        budget at its smallest, the one with the lowest goes. Of equal ones the cheapest comes and the costliest goes.
-        """
+    def _settled(self, given: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(N, G) bounds in which all that does not scale has its width: its kind decides it, the budget with it."""
         low, high = (np.repeat(bound, len(given), axis=0) for bound in (low, high))
-        columns = np.flatnonzero(self.switches)
-        wanted = np.where(low[:, columns] > 0, np.inf, given[:, columns])  # pinned ones stay
-        cheap = np.argsort(self._block_costs, kind="stable")
-        rank = np.empty(wanted.shape, dtype=np.int64)
-        rank[:, cheap] = np.argsort(np.argsort(-wanted[:, cheap], axis=1, kind="stable"), axis=1)
-        number = (wanted >= 0.5).sum(axis=1)
-        for step in (1, -1):
-            wrong = np.ones(len(given), dtype=np.bool_)
-            while wrong.any():
-                low[:, columns] = high[:, columns] = rank < number[:, None]
-                more, fewer = number < len(columns), number > 0
-                under, over = self.budget.usage(high) < BAND, self.budget.usage(low) > 1.0
-                wrong = more & under if step > 0 else fewer & over
-                number += step * wrong
+        self.space.kinds.settle(Settling(given, low, high, self._uses_of_held, self.budget.usage, BAND))
         return low, high
 
     @cached_property
-    def _block_costs(self) -> FloatArray:
-        """What each block that can be left out uses of the budget in the smallest network that has them all."""
-        every = np.where(self.switches, 1, self._smallest)
-        return self.budget.usage(every) - self.budget.usage(every - np.eye(len(self.switches))[self.switches])
+    def _uses_of_held(self) -> FloatArray:
+        """(G,) what each group that does not scale uses of the budget in the smallest network with all of them."""
+        uses = np.zeros(len(self._held))
+        every = np.where(self._held, self._full, self._smallest)
+        without = np.where(np.eye(len(uses), dtype=np.bool_)[self._held], self._smallest, every)
+        uses[self._held] = self.budget.usage(every) - self.budget.usage(without)
+        return uses
 
     def _scale(self, p: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         """Bisect the log of one factor per row, within (N, G) bounds; costs are monotone in the widths."""
-        below = np.log(np.where(self.switches, 1.0, low / p).min(axis=1))
-        above = np.log(np.where(self.switches, 1.0, high / p).max(axis=1))
+        below = np.log(np.where(self._held, 1.0, low / p).min(axis=1))
+        above = np.log(np.where(self._held, 1.0, high / p).max(axis=1))
         for _ in range(_BISECTIONS):
             middle = (below + above) / 2
             inside = self.budget.usage(np.clip(p * np.exp(middle)[:, None], low, high)) <= 1.0
@@ -238,22 +225,22 @@ class BudgetedSpace:
             widths[loose] = closest(*self._feasible_members, target[loose], low)
         else:
             for row in loose:
-                found = self._exchange(widths[row : row + 1], low, frozen=self.switches)
+                found = self._exchange(widths[row : row + 1], low, frozen=self._held)
                 found = self._less_extreme(found, target[row : row + 1], low)
                 widths[row] = self._exchange(found, low)[0]  # blocks come and go only where nothing else helps
         return widths
 
     def _less_extreme(self, best: IntArray, target: FloatArray, low: FloatArray) -> IntArray:
         """Step from a target that rounding cannot meet towards equal ratios, until a member of the band is met."""
-        floor = np.where(self.switches, best, low).astype(np.float64)
-        ceiling = np.where(self.switches, best, self._full).astype(np.float64)
+        floor = np.where(self._held, best, low).astype(np.float64)
+        ceiling = np.where(self._held, best, self._full).astype(np.float64)
         for step in (0.2, 0.4, 0.6, 0.8, 1.0):
             if self.budget.usage(best)[0] >= BAND:
                 break
             mixed = np.maximum(target, 1e-9) ** (1 - step) * self._full**step
             scaled = self._scale(mixed, floor, ceiling)
-            filled = self._fill(self._notches.round_down(scaled), scaled, frozen=self.switches)
-            options = np.concatenate([best, self._exchange(filled, low, frozen=self.switches)])
+            filled = self._fill(self._notches.round_down(scaled), scaled, frozen=self._held)
+            options = np.concatenate([best, self._exchange(filled, low, frozen=self._held)])
             best = options[[int(np.argmax(self.budget.usage(options)))]]
         return best
 

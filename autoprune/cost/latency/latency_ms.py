@@ -3,7 +3,6 @@
 A network's latency is a sum over the kernels it runs, each looked up in the profile at the sizes that the widths give
 it, weighted and completed by what the profile learned from whole networks: cost per call, memory traffic, and how much
 faster or slower each kind of kernel runs inside a network than alone.
-Longer than others, as prediction, and what a profile must cover for it, are one reading of the same calls.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, HeldOut, Table, cpu_name
 from autoprune.cost.latency.kernels import FUSED, DeviceKernel, TimedCall, distinct_kernels, timed_calls
 from autoprune.cost.latency.profile_files import read_profile
+from autoprune.cost.latency.wider_kernels import covered_calls, full_sizes, reaches
 from autoprune.cost.polynomial import CostFunction, Polynomial, WidthMatrix
 from autoprune.cost.unpriced import UnpricedError
 from autoprune.errors import BudgetError, ConfigError
@@ -79,7 +79,7 @@ class LatencyPrediction:
                 f"the device profile of {profile.machine} is fitted on {', '.join(profile.features)}, not on "
                 f"{', '.join(FEATURES)}: it was made by another version of autoprune; make it anew"
             )
-        calls = calls_of(space)
+        calls = covered_calls(profile.tables, space, calls_of(space))
         check_covers(profile, space, calls)
         self._profile = profile
         self._coefficients = np.array(profile.coefficients or _as_measured())
@@ -243,20 +243,8 @@ def missing_kernels(
     return {
         name: (kernel, own)
         for name, (kernel, own) in distinct_kernels(calls).items()
-        if name not in tables or not _reaches(tables[name], full_sizes(kernel, own, space))
+        if name not in tables or not reaches(tables[name], full_sizes(kernel, own, space))
     }
-
-
-def _reaches(table: Table | None, full: tuple[float, ...]) -> bool:
-    return table is None or all(a <= b for a, b in zip(full, table.largest, strict=True))
-
-
-def full_sizes(kernel: DeviceKernel, calls: list[TimedCall], space: SearchSpace) -> tuple[float, ...]:
-    """The largest size of each axis of the kernel's table over these calls."""
-    rows = np.array([[size(space.full) for size in call.sizes] for call in calls], dtype=np.float64)
-    if kernel.table_axes != kernel.axes:
-        return (float(kernel.elements(list(rows.T)).max()),)
-    return tuple(float(x) for x in rows.reshape(len(calls), -1).max(axis=0)) if kernel.axes else ()
 
 
 def _as_measured() -> tuple[float, ...]:

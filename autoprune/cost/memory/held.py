@@ -81,7 +81,7 @@ def _aliases(space: SearchSpace, owners: Sequence[int]) -> list[tuple[int, int, 
     lies_in = {a.name: place[a.storage] for a in space.activations if a.storage in place}
     return [
         (group, lies_in[block.input], lies_in[block.output])
-        for group, block in space.switches.items()
+        for group, block in space.presence.blocks.items()
         if block.input in lies_in and block.output in lies_in
     ]
 

@@ -50,7 +50,7 @@ class _Worker:
         """Unpack the setup; raises what building the evaluator raises."""
         setup = unpack_setup(packed, device)
         self._threads = setup.threads
-        self._evaluator = setup.evaluator(setup.factory)
+        self._evaluator = setup.new_evaluator()
 
     def evaluate(self, widths: Widths, seed: int, full: bool) -> Outcome:
         """Score once; an error of the candidate is part of the outcome."""

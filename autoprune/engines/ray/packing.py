@@ -12,6 +12,7 @@ import io
 import pickle
 import sys
 import sysconfig
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,10 +29,14 @@ from torch import fx
 
 from autoprune.engines.base import WorkerSetup
 from autoprune.errors import ConfigError
+from autoprune.evaluators.artefact import files_of, write_files
 from autoprune.evaluators.base import CandidateFactory
 from autoprune.space.tracing.program import Program
 
 Buffer: TypeAlias = "bytes | np.ndarray[Any, np.dtype[np.uint8]]"
+
+_COPIES: list[tempfile.TemporaryDirectory[str]] = []
+"""Folders of this worker, gone when it ends."""
 
 _PACKAGES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OURS = str(Path(__file__).parents[2])
@@ -72,15 +77,30 @@ def pack_setup(setup: WorkerSetup) -> bytes:
     factory = setup.factory
     if factory.task.device.type != "cpu":
         factory = _on(torch.device("cpu"), factory)
-    return pack(replace(setup, factory=factory), "the model, the task or the evaluator")
+    files = None if setup.artefact is None else files_of(setup.artefact)
+    return pack((replace(setup, factory=factory), files), "the model, the task or the evaluator")
 
 
 def unpack_setup(packed: Buffer, device: str) -> WorkerSetup:
     """A setup on a worker's device, with as many threads as the driver uses from now on."""
-    setup: WorkerSetup = unpack(packed)
+    setup: WorkerSetup
+    setup, files = unpack(packed)
     use_threads(setup.threads)
+    if files is not None:
+        setup = replace(setup, artefact=_folder_of(files, setup.artefact))
     factory = setup.factory
     return setup if device == "cpu" else replace(setup, factory=_on(torch.device(device), factory))
+
+
+def _folder_of(files: dict[str, bytes], made: Path | None) -> Path:
+    """Where a worker finds what the evaluator has prepared: the run's own folder if it sees it, or else a copy."""
+    with suppress(OSError):
+        if made is not None and files_of(made) == files:
+            return made
+    copied = tempfile.TemporaryDirectory(prefix="autoprune-", ignore_cleanup_errors=True)
+    _COPIES.append(copied)
+    write_files(files, Path(copied.name))
+    return Path(copied.name)
 
 
 def use_threads(n: int) -> None:
@@ -93,9 +113,8 @@ def _on(device: torch.device, factory: CandidateFactory) -> CandidateFactory:
     """A copy of a factory whose model and task are on another device."""
     task = copy.copy(factory.task)
     task.device = device
-    return CandidateFactory(
-        copy.deepcopy(factory.model).to(device), factory.space, factory.ranking, task, factory.base_epochs
-    )
+    model = copy.deepcopy(factory.model).to(device)
+    return CandidateFactory(model, factory.space, factory.ranking, task, factory.base_epochs, factory.inherit)
 
 
 def _dumps(thing: object) -> bytes:
@@ -113,7 +132,8 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # ray has no ty
         if isinstance(thing, Program):
             return _program, (_flat(thing.graph), {f.name: getattr(thing, f.name) for f in fields(thing)[1:]})
         if isinstance(thing, CandidateFactory):
-            return CandidateFactory, (thing.model, thing.space, thing.ranking, thing.task, thing.base_epochs)
+            model, space, ranking, task = thing.model, thing.space, thing.ranking, thing.task
+            return CandidateFactory, (model, space, ranking, task, thing.base_epochs, thing.inherit)
         return super().reducer_override(thing)
 
 

@@ -31,6 +31,7 @@ from autoprune.engines.ray.packing import pack
 from autoprune.engines.ray.tune_feed import Dispatcher, Source, TuneSearcher, WorkerMonitor
 from autoprune.engines.ray.tune_states import States
 from autoprune.engines.ray.tune_worker import Ending, Evaluations, Training, Trainings, Work, WorkItem
+from autoprune.engines.stopping import BRACKETS, GRACE, REDUCTION
 from autoprune.errors import ConfigError
 from autoprune.files import read_json
 from autoprune.randomness import untouched
@@ -50,8 +51,6 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of data stay right
 }
-_REDUCTION = 3
-"""ASHA goes on with the best third at 11 % and at 33 % of a training; Li et al., MLSys 2020, use 3 or 4."""
 
 
 @final
@@ -95,7 +94,7 @@ class TuneLane:
     def score(self, pieces: Sequence[Scoring]) -> Iterator[tuple[int, Outcome]]:
         """See `Engine.score`."""
         for position, ending in self._all(pieces, "score", Evaluations):
-            yield position, Outcome(ending.result, ending.error, ending.seconds)
+            yield position, _outcome(ending)
 
     def train(self, work: Callable[..., R], pieces: Sequence[P]) -> Iterator[tuple[int, R | Failure]]:
         """See `Engine.train`."""
@@ -187,9 +186,9 @@ class TuneLane:
             metric="score",
             mode="max",
             max_t=100,
-            grace_period=100 / _REDUCTION**2,
-            reduction_factor=_REDUCTION,
-            brackets=3 if name == "hyperband" else 1,  # asynchronous HyperBand: Li et al., 2020, section 3.3
+            grace_period=100 * GRACE,
+            reduction_factor=REDUCTION,
+            brackets=BRACKETS[name],
             stop_last_trials=False,
         )
 
@@ -218,9 +217,7 @@ class _Session(Source):
 
     def end(self, piece: WorkItem, ending: Ending) -> None:
         """See `Source.end`."""
-        fidelity = ending.share / 100
-        outcome = Outcome(ending.result, ending.error, ending.seconds, pruned=ending.pruned, fidelity=fidelity)
-        self._session.tell(self._assignments.pop(piece.key), outcome)
+        self._session.tell(self._assignments.pop(piece.key), _outcome(ending))
         _forget(self._states, piece.key)
 
 
@@ -247,6 +244,13 @@ class _Pieces(Source):
         """See `Source.end`."""
         self.counter.put((self._positions[piece.key], ending))
         _forget(self._states, piece.key)
+
+
+def _outcome(ending: Ending) -> Outcome:
+    """Of an evaluation."""
+    if ending.result is None:
+        return Outcome(None, ending.error, ending.seconds)
+    return Outcome.of(ending.result, seconds=ending.seconds, pruned=ending.pruned, fidelity=ending.share / 100)
 
 
 def _machines() -> set[str]:

@@ -18,6 +18,7 @@ from autoprune.engines.base import Scoring, WorkerSetup
 from autoprune.engines.ray.cluster import own_memory
 from autoprune.engines.ray.packing import unpack, unpack_setup, use_threads
 from autoprune.engines.ray.tune_states import States
+from autoprune.tasks.score import Score, as_score
 from autoprune.training.watch import State, Stopped, Watch
 from autoprune.trials.assignment import Assignment, Outcome
 
@@ -224,7 +225,7 @@ class Stepwise(Watch):
         self._epochs += 1
         if done == total:
             return
-        value = score() if self._scores and score is not None else None
+        value = float(score()) if self._scores and score is not None else None
         try:
             self._states.write(self._key, {"seconds": self._seconds(), "training": state()})
         except Exception:  # noqa: BLE001 - the storage does not answer: a training that goes well is not given up for it
@@ -256,14 +257,14 @@ class Evaluations:
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
-        self._evaluator = setup.evaluator(setup.factory)
+        self._evaluator = setup.new_evaluator()
 
-    def __call__(self, piece: Assignment | Scoring, watch: Watch) -> float:
+    def __call__(self, piece: Assignment | Scoring, watch: Watch) -> Score:
         """The score; a finite number."""
         full = isinstance(piece, Scoring)
         watched = {"watch": watch} if self._evaluator.kind == "training" else {}
-        score = float(self._evaluator.evaluate(piece.widths, seed=piece.seed, full=full, **watched))
-        Outcome(score)  # refuses what is not finite
+        score = as_score(self._evaluator.evaluate(piece.widths, seed=piece.seed, full=full, **watched))
+        Outcome.of(score)  # refuses what is not finite
         return score
 
 

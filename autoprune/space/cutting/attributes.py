@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from autoprune.space.groups import SearchSpace, Widths
+from autoprune.space.kinds import KINDS
 from autoprune.space.tracing.rules.norms import whole_groups
 
 Adapter: TypeAlias = Callable[[Any], None]
@@ -116,11 +117,11 @@ def adapt_heads(full: nn.Module, sliced: nn.Module, space: SearchSpace, widths: 
         space: the space of `full`, of module form.
         widths: what was cut.
     """
-    if all(group.kind != "heads" for group in space.groups):
+    if not any(KINDS[group.kind].counted for group in space.groups):
         return
     there = {name for name, _ in sliced.named_modules(remove_duplicate=False)}  # blocks may be left out
     for group, width in zip(space.groups, widths, strict=True):
-        if group.kind != "heads" or width == group.width:
+        if not KINDS[group.kind].counted or width == group.width:
             continue
         for owner in there.intersection(name.rpartition(".")[0] for name in group.members):
             for n_heads in group.sets or (group.width,):

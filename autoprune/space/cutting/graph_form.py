@@ -30,7 +30,8 @@ from autoprune.space.cutting.training_form import Training, is_plain, sizes_of_a
 from autoprune.space.groups import SearchSpace, Widths, axis_size, with_all_blocks
 from autoprune.space.tracing.functions import FunctionCall
 from autoprune.space.tracing.program import Example, Prepare, Program, call_arguments, run_model, tensors
-from autoprune.space.tracing.resize import CARRIES_SIZES, Sized, call_resized, named_arguments, operator_name
+from autoprune.space.tracing.resize import Sized, named_arguments, operator_name
+from autoprune.space.tracing.rules import rule_of
 
 
 def graph_network(
@@ -53,7 +54,7 @@ def graph_network(
         growing, counts = {**training.growing, **growing}, {**training.counts, **counts}
         sizes |= sizes_of_added(training.program, program, sizes)
     signature = inspect.signature(model.forward)
-    plan = Plan(program, example, size, growing, counts, sizes, signature, training, space.switches)
+    plan = Plan(program, example, size, growing, counts, sizes, signature, training, space.presence)
     network = GraphNetwork(copy.deepcopy(model), plan, space.full)
     if training.program is None or _trains_when_cut(network, space):
         return network
@@ -217,9 +218,10 @@ class _Run:
             trains = self._caller(node).training
             chosen = {argument: pair[trains] for argument, pair in modes.items()}
             args, kwargs = (), named_arguments(node, args, kwargs) | chosen
-        if name in CARRIES_SIZES:
+        rule = rule_of(node.target)
+        if rule.carries_sizes:
             shape, before = partial(self._shape, node), partial(self._before, node)
-            return call_resized(Sized(node, named_arguments(node, args, kwargs), shape, before))
+            return rule.call(Sized(node, named_arguments(node, args, kwargs), shape, before))
         if name == "batch_norm":
             return self._batch_norm(node, args, kwargs)
         return node.target(*args, **kwargs)  # type: ignore[operator]

@@ -12,7 +12,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from autoprune.space.cutting.training_form import Training
-from autoprune.space.groups import Block, Widths
+from autoprune.space.groups import Widths
+from autoprune.space.presence import Presence
 from autoprune.space.sizes import AffineSize
 from autoprune.space.tracing.blocks import without
 from autoprune.space.tracing.program import Example, Program
@@ -32,7 +33,7 @@ class Plan:
         sizes: value name -> (dimension, size) of what follows the widths.
         signature: of the model's forward.
         training: how training differs from the graph.
-        switches: index of a width -> the block that is left out where it is 0.
+        presence: which blocks some widths leave out.
     """
 
     program: Program
@@ -43,11 +44,11 @@ class Plan:
     sizes: Mapping[str, tuple[tuple[int, AffineSize], ...]]
     signature: inspect.Signature
     training: Training
-    switches: Mapping[int, Block]
+    presence: Presence
 
     def at(self, widths: Widths) -> Plan:
         """The plan without the blocks that these widths leave out."""
-        off = [block for index, block in self.switches.items() if not widths[index]]
+        off = self.presence.left_out(widths)
         if not off:
             return self
         training = self.training

@@ -5,7 +5,7 @@ Channels are ranked once per group by importance; a candidate keeps the best one
 
 from __future__ import annotations
 
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import SpaceError
 from autoprune.space.cutting.attributes import adapt_heads, adapters
+from autoprune.space.cutting.cut import Cut, KeptIndices
 from autoprune.space.cutting.parts import Parts
 from autoprune.space.cutting.scissors import Scissors
 from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
@@ -73,6 +74,7 @@ class Slicer:
         """Of each distinct axis: its group, or -1 where it has several; group and rank of every index."""
         numbers: dict[int, int] = {}
         self._tensors: list[tuple[str, MutableMapping[str, Any], str, tuple[tuple[int, int], ...], bool]] = []
+        self._places: dict[str, tuple[int, tuple[tuple[int, int], ...]]] = {}
         for layout in space.tensors:
             dims = [(dim, axis) for dim, axis in enumerate(layout.axes) if axis is not None]
             for _, axis in dims:
@@ -83,6 +85,7 @@ class Slicer:
                     self._axes.append((only, axis.group, _ranks(axis, ranking)))
             table, name = self._parts.table_of(layout.name)
             places = tuple((dim, numbers[id(axis)]) for dim, axis in dims)
+            self._places[layout.name] = len(layout.shape), places
             self._tensors.append((layout.name, table, name, places, layout.kind == "parameter"))
 
     def __call__(self, widths: Widths) -> nn.Module:
@@ -91,12 +94,21 @@ class Slicer:
         Raises:
             SpaceError: the widths are not in the space.
         """
+        return self.cut(widths).network
+
+    def cut(self, widths: Widths) -> Cut:
+        """Build the network of these widths, a member of the space, and say which indices survived.
+
+        Raises:
+            SpaceError: the widths are not in the space.
+        """
         self._space.check(widths)
         blocks = self._space.left_out(widths)
         gone = {name for block in blocks for name in block.tensors}
         made: dict[int, Any] = {id(self._model.get_submodule(block.name)): Skip(block) for block in blocks}
+        kept = self._kept(widths)
         with torch.no_grad():
-            self._cut(widths, gone, made)
+            self._cut(kept, gone, made)
             sliced: nn.Module = self._parts.assemble(made, [block.name for block in blocks])
         for module, adapt in self._adapters:
             copied = made.get(id(module))
@@ -106,11 +118,11 @@ class Slicer:
             sliced.follow_widths(widths)  # type: ignore[operator]
         else:
             adapt_heads(self._model, sliced, self._space, widths)
-        return sliced
+        return Cut(sliced, self._space, widths, KeptIndices(self._places, kept, frozenset(gone)))
 
-    def _cut(self, widths: Widths, gone: Collection[str], made: dict[int, Any]) -> None:
+    def _cut(self, kept: Sequence[Tensor | None], gone: Collection[str], made: dict[int, Any]) -> None:
         """Add to `made` what is left of every tensor that stays."""
-        kept, cut = self._kept(widths), self._scissors.cut
+        cut = self._scissors.cut
         for name, table, key, dims, trained in self._tensors:
             if gone and name in gone:
                 continue

@@ -11,6 +11,7 @@ from typing import final
 from autoprune.config.space import KindRules, SpaceOptions, WidthRule
 from autoprune.errors import SpaceError, suggest
 from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
+from autoprune.space.kinds import KINDS
 from autoprune.space.options.regroup import Place, regroup
 from autoprune.space.options.ties import matching, partition, tie, tied_sets
 
@@ -112,18 +113,20 @@ def freeze_groups(space: SearchSpace, reasons: Mapping[int, str]) -> SearchSpace
 
 def kinds_of(space: SearchSpace) -> list[str]:
     """Which of the kinds of a space file each group is; see `KindRules`."""
-    inner, residual = ("mlp", "embedding") if any(g.kind == "heads" for g in space.groups) else ("channels", "channels")
-    return ["heads" if g.kind == "heads" else residual if g.residual else inner for g in space.groups]
+    own = [KINDS[group.kind].rule for group in space.groups]
+    inner, residual = ("mlp", "embedding") if any(own) else ("channels", "channels")
+    return [rule or (residual if g.residual else inner) for rule, g in zip(own, space.groups, strict=True)]
 
 
 def _rules(space: SearchSpace, options: SpaceOptions) -> list[Allowed]:
-    """What is allowed for each group; of the general keys, those that count channels do not hold for heads."""
+    """What is allowed for each group; of the general keys, those that count channels do not hold for other units."""
     general = Allowed(options.min_ratio, options.min_channels, options.divisor, options.ratios)
-    heads = Allowed(options.min_ratio, ratios=options.ratios)
+    of_units = Allowed(options.min_ratio, ratios=options.ratios)
     matched = [(override, set(matching(space, override.match))) for override in options.overrides]
     rules = []
     for index, kind in enumerate(kinds_of(space)):
-        rule = _changed(heads if kind == "heads" else general, getattr(options.kinds, kind))
+        other_units = KINDS[space.groups[index].kind].rule is not None
+        rule = _changed(of_units if other_units else general, getattr(options.kinds, kind))
         for override, indices in matched:
             rule = _changed(rule, override) if index in indices else rule
         rules.append(rule)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
 
 from autoprune.space.groups import AxisLayout, SearchSpace, StepLayout, WidthGroup
-from autoprune.space.sizes import AffineSize
+from autoprune.space.sizes import AffineSize, KernelCall
 
 
 class Place(NamedTuple):
@@ -25,35 +25,56 @@ Places: TypeAlias = Sequence[Place | None]
 
 
 def regroup(space: SearchSpace, groups: tuple[WidthGroup, ...], places: Places) -> SearchSpace:
-    """Return the space over other groups: the same tensors and products, each channel in its new place.
+    """Return the space over other groups: the same tensors, products, values and calls, each channel in its new place.
+
+    Every metric costs the same as in the old space at the widths that are meant.
 
     Args:
         space: gives the old groups.
         groups: the new ones; a new width divides the widths of all groups that go into it.
         places: one for every old group.
     """
-    axis = _AxisMap(places)
+    axis, sizes = _AxisMap(places), _SizeMap(space.groups, groups, places)
     return replace(
         space,
         groups=groups,
-        operations=tuple(
-            replace(op, sizes=tuple(_size(size, space, groups, places) for size in op.sizes)) for op in space.operations
-        ),
+        operations=tuple(replace(op, sizes=sizes(op.sizes)) for op in space.operations),
         tensors=tuple(replace(t, axes=tuple(axis(a) for a in t.axes)) for t in space.tensors),
         steps=tuple(step for old in space.steps if (step := _step(old, axis)).axes),
+        activations=tuple(replace(value, sizes=sizes(value.sizes)) for value in space.activations),
+        calls=tuple(_call(call, sizes, places) for call in space.calls),
     )
 
 
-def _size(given: AffineSize, space: SearchSpace, groups: Sequence[WidthGroup], places: Places) -> AffineSize:
-    constant = given.constant
-    terms: dict[int, int] = defaultdict(int)
-    for old, multiplicity in given.terms:
-        full, place = multiplicity * space.groups[old].width, places[old]
-        if place is None:
-            constant += full
-        else:
-            terms[place.group] += full // groups[place.group].width
-    return AffineSize(constant, tuple(sorted(terms.items())))
+@final
+class _SizeMap:
+    """Maps sizes; a group whose channels are always kept counts with its full width."""
+
+    def __init__(self, old: Sequence[WidthGroup], new: Sequence[WidthGroup], places: Places) -> None:
+        self._old, self._new, self._places = old, new, places
+        self._known: dict[AffineSize, AffineSize] = {}
+
+    def __call__(self, given: Sequence[AffineSize]) -> tuple[AffineSize, ...]:
+        return tuple(self._size(size) for size in given)
+
+    def _size(self, given: AffineSize) -> AffineSize:
+        if given not in self._known:
+            constant = given.constant
+            terms: dict[int, int] = defaultdict(int)
+            for old, multiplicity in given.terms:
+                full, place = multiplicity * self._old[old].width, self._places[old]
+                if place is None:
+                    constant += full
+                else:
+                    terms[place.group] += full // self._new[place.group].width
+            self._known[given] = AffineSize(constant, tuple(sorted(terms.items())))
+        return self._known[given]
+
+
+def _call(old: KernelCall, sizes: _SizeMap, places: Places) -> KernelCall:
+    place = places[old.switch] if old.switch >= 0 else None  # a switch that is no longer offered is always on
+    switch = -1 if place is None else place.group
+    return replace(old, weights=tuple(sizes(weight) for weight in old.weights), switch=switch)
 
 
 def _step(old: StepLayout, axis: _AxisMap) -> StepLayout:

@@ -18,6 +18,7 @@ import numpy as np
 from autoprune.config.space import SpaceOptions
 from autoprune.errors import SpaceError
 from autoprune.space.groups import FloatArray, IntArray, SearchSpace, WidthGroup, Widths
+from autoprune.space.kinds import KINDS
 from autoprune.space.options.regroup import Place, regroup
 
 Sets: TypeAlias = Sequence[Sequence[int]]
@@ -117,7 +118,7 @@ def _merged(groups: Sequence[WidthGroup]) -> WidthGroup:
         choices=_common_choices(width, groups),
         members=tuple(dict.fromkeys(layer for group in groups for layer in group.members)),
         residual=any(group.residual for group in groups),
-        kind="heads" if any(group.kind == "heads" for group in groups) else "channels",
+        kind=next((group.kind for group in groups if KINDS[group.kind].rule), first.kind),  # the coarser units
         sets=tuple(size for group in groups for _, size in set_ranges(group)),
     )
 

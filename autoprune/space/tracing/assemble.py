@@ -127,7 +127,7 @@ class _Assembly:
             unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
             width, kind = len(channels), "heads" if channels[0] in heads else "channels"
             choices = tuple(range(1, width + 1))
-            groups.append(WidthGroup(unique, width, choices, layers, residual, kind, positions))  # type: ignore[arg-type]
+            groups.append(WidthGroup(unique, width, choices, layers, residual, kind, positions))
         return tuple(groups)
 
     def _produced_classes(self) -> dict[int, tuple[str, int]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autoprune.space.sizes import OperationKind
-from autoprune.space.tracing.labels import FIXED, Labels, spread, varies
+from autoprune.space.tracing.labels import FIXED, Labels, spread, tighten, varies
 
 Channels: TypeAlias = Tensor
 """(C,) one label per channel."""
@@ -233,6 +233,11 @@ class LabelGraph:
                 if layer == value.name:
                     layer = value.name.rpartition(".")[0] or value.name
                 self.stuck.setdefault(layer, (value.shape[0], reason))
+
+    def note_before(self, labels: Tensor) -> Tensor:
+        """Note what lies before the result of the node that writes now: it is counted when sizes follow the widths."""
+        self.values[f"{self.node}.before"] = (tighten(labels),)
+        return self.values[f"{self.node}.before"][0]
 
     def operation(self, layer: str, kind: OperationKind, coefficient: int, sizes: Sequence[Channels]) -> None:
         """Note a matrix product: its multiply-adds are `coefficient` times the sizes."""

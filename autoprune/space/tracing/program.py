@@ -157,7 +157,7 @@ def record(model: nn.Module, example: Example, *, prepare: Prepare = nn.Module.e
         ) from error
     for tracer in tracers:
         try:
-            with untouched(), _quiet(), torch.enable_grad(), _plain_attention(), watched():
+            with untouched(), _quiet(), torch.enable_grad(), plain_attention(), watched():
                 draws = python_draws()
                 program = tracer(clone, example)
                 lost = flatten(program.graph, program.constants)
@@ -235,7 +235,7 @@ def _make_fx(model: nn.Module, example: Example) -> Program:
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Keep nn.MultiheadAttention from vanishing into one fused operator."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

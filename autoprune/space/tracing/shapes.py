@@ -85,7 +85,7 @@ class _Walk:
     def __init__(self, space: SearchSpace, program: Program) -> None:
         self._space, self._program = space, program
         self._axes = value_axes(space, program)
-        self._switch = {block.name: index for index, block in space.switches.items()}
+        self._switch = {block.name: index for index, block in space.presence.blocks.items()}
         self._found: list[Activation] = []
         self._calls: list[KernelCall] = []
         self._of: dict[tuple[fx.Node, int | None], int] = {}  # (node, number of the output) -> its activation

@@ -18,10 +18,9 @@ from autoprune.space.tracing.assemble import assemble
 from autoprune.space.tracing.blocks import find_blocks, offer_blocks, with_calls
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter, WeightLabels
 from autoprune.space.tracing.functions import FunctionCall
-from autoprune.space.tracing.labels import FIXED, tighten, varies
+from autoprune.space.tracing.labels import FIXED, tighten
 from autoprune.space.tracing.program import Example, Program, record
-from autoprune.space.tracing.resize import SPLITS, first_index
-from autoprune.space.tracing.rules import MOVERS, READERS, RULES, computed_weight, is_pointwise, pointwise, unknown
+from autoprune.space.tracing.rules import computed_weight, rule_of
 
 
 @final
@@ -109,13 +108,14 @@ class _Labelling:
             return None
         call = _describe(node, args, kwargs)
         self._graph.node = node.name
-        rule = pointwise if is_pointwise(node.target) and call.tensors else RULES.get(call.name, unknown)
-        if call.weights and rule not in READERS:
-            made = computed_weight(self._graph, call, rule if rule in MOVERS else None)
+        rule = rule_of(node.target)
+        if call.weights and not rule.reads:
+            made = computed_weight(self._graph, call, rule)
         else:
-            made = rule(self._graph, call)
+            made = rule.labels(self._graph, call)
         made = self._noted(node.name, made)
-        self._note_before(node.name, call, made)
+        if rule.note is not None and not call.weights:
+            rule.note(self._graph, call, made)
         return made
 
     def _noted(self, name: str, made: Any) -> Any:
@@ -129,24 +129,6 @@ class _Labelling:
         elif isinstance(made, list | tuple):
             return [self._noted(f"{name}.{index}", value) for index, value in enumerate(made)]
         return made
-
-    def _note_before(self, name: str, call: Call, made: Any) -> None:
-        """What lies before a slice, or is padded before, must be counted, too, when sizes follow the widths."""
-        if call.weights:
-            return
-        if call.name in ("slice", "narrow", "select"):
-            labels = self._graph.labels(call.tensors[0])
-            dim = int(call.get("dim") or 0)
-            start = call.get("index") if call.name == "select" else call.get("start")
-            before = self._noted(f"{name}.before", labels.narrow(dim, 0, first_index(start, labels.shape[dim])))
-            self._graph.pieces += [before] if call.name == "select" else [before, made]
-        elif call.name in SPLITS:
-            self._graph.pieces += made
-        elif call.name in ("constant_pad_nd", "pad"):
-            for index, before in enumerate(call["pad"][::2]):
-                dim = made.ndim - 1 - index
-                if before > 0 and varies(made, dim):
-                    self._noted(f"{name}.before", made.narrow(dim, 0, before))
 
 
 def _weights_of(model: nn.Module) -> frozenset[str]:

@@ -6,7 +6,8 @@ softmax), it runs over the survivors.
 
 from __future__ import annotations
 
-from typing import Any, final
+from collections.abc import Callable
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
@@ -16,56 +17,56 @@ from autoprune.space.cutting.slicing import Ranking, kept_mask, tensor_of
 from autoprune.space.groups import AxisLayout, SearchSpace, Widths
 from autoprune.space.tracing.blocks import without
 from autoprune.space.tracing.program import Example, Program
-from autoprune.space.tracing.resize import RESIZE, Sized, name_of, named_arguments, operator_name
+from autoprune.space.tracing.resize import Sized, name_of, named_arguments, operator_name
+from autoprune.space.tracing.rules import rule_of
 from autoprune.space.tracing.shapes import value_axes
 
-_STATISTICS = frozenset(
-    [
-        "layer_norm",
-        "rms_norm",
-        "group_norm",
-        "mean",
-        "var",
-        "std",
-        "var_mean",
-        "std_mean",
-        "amax",
-        "amin",
-        "max",
-        "min",
-        "logsumexp",
-        "norm",
-        "prod",
-        "linalg_vector_norm",
-        "softmax",
-        "_softmax",
-        "log_softmax",
-        "_log_softmax",
-        "cumprod",
-    ]
-)
+Watch: TypeAlias = Callable[[fx.Node, list[Tensor | None]], None]
+"""Told what every node makes, of which only the survivors are left."""
 
 
 def run_masked(
-    model: nn.Module, program: Program, space: SearchSpace, example: Example, widths: Widths, ranking: Ranking
+    model: nn.Module,
+    program: Program,
+    space: SearchSpace,
+    example: Example,
+    widths: Widths,
+    ranking: Ranking,
+    *,
+    watch: Watch | None = None,
 ) -> Any:
     """Outputs of the full network without the channels and blocks that these widths cut; the model is only read."""
-    return _Masked(model, without(program, space.left_out(widths)), space, widths, ranking).run(example)
+    return _Masked(model, without(program, space.left_out(widths)), space, widths, ranking, watch).run(example)
 
 
 @final
 class _Masked:
     def __init__(
-        self, model: nn.Module, program: Program, space: SearchSpace, widths: Widths, ranking: Ranking
+        self,
+        model: nn.Module,
+        program: Program,
+        space: SearchSpace,
+        widths: Widths,
+        ranking: Ranking,
+        watch: Watch | None,
     ) -> None:
         self._model, self._program, self._space = model, program, space
-        self._widths, self._ranking = widths, ranking
+        self._widths, self._ranking, self._watch = widths, ranking, watch
         self._kept: dict[int, np.ndarray[Any, Any]] = {}
         self._axes = value_axes(space, program)
 
     def run(self, example: Example) -> Any:
         with torch.no_grad():
-            return self._program.run(example, self._place, self._call)
+            return self._program.run(example, self._place, self._watched if self._watch else self._call)
+
+    def _watched(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        made = self._call(node, args, kwargs)
+        if self._watch and operator_name(node) != "getitem":
+            named = [(node.name, made)] if isinstance(made, Tensor) else []
+            if isinstance(made, list | tuple):
+                named = [(f"{node.name}.{index}", value) for index, value in enumerate(made)]
+            self._watch(node, [self._only_kept(v, name) if isinstance(v, Tensor) else None for name, v in named])
+        return made
 
     def _place(self, node: fx.Node, given: Any) -> Any:
         if node.name in self._program.tensors:
@@ -76,8 +77,7 @@ class _Masked:
 
     def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         name = operator_name(node)
-        statistic = name in _STATISTICS or (name == "batch_norm" and node.args[5])  # of a weight, standardised
-        if statistic and any(self._axes.get(name_of(n)) for n in node.all_input_nodes):
+        if rule_of(node.target).statistic(node) and any(self._axes.get(name_of(n)) for n in node.all_input_nodes):
             return self._over_survivors(node, args, kwargs)
         made = node.target(*args, **kwargs)  # type: ignore[operator]
         if name == "getitem":
@@ -96,7 +96,7 @@ class _Masked:
         nodes = (tuple(node.args), dict(node.kwargs))
         cut_args, cut_kwargs = torch.utils._pytree.tree_map(survivors, nodes)
         arguments = named_arguments(node, cut_args, cut_kwargs)
-        resize = RESIZE.get(operator_name(node))
+        resize = rule_of(node.target).resize
         if resize:
             arguments = resize(Sized(node, arguments, lambda index: (), lambda dim, traced: traced))
         made = node.target(**arguments)  # type: ignore[operator]

@@ -238,9 +238,9 @@ def test_conditions_that_nothing_can_meet(given: dict[str, object], told: str) -
 def test_blocks_that_are_off_take_no_time() -> None:
     model = build_model("resnet20")
     space = autoprune.trace(model, torch.randn(1, 3, 32, 32), options={"blocks": True}, verify=False).search_space
-    assert space.switches
+    assert space.presence.blocks
     predict = LatencyPrediction(space, made_up_profile(space))
-    index, block = next(iter(space.switches.items()))
+    index, block = next(iter(space.presence.blocks.items()))
     off = np.array([space.full, space.full])
     off[1, index] = 0
     inside = [(call, ms) for call, ms in predict.by_call(off) if call.layer.startswith(f"{block.name}.")]

@@ -165,7 +165,7 @@ def test_blocks_that_are_off_take_no_memory() -> None:
     model, space = network("resnet20", blocks=True)
     peak, rng = peak_memory_mb(space, batch=8), np.random.default_rng(0)
     rows = [tuple(int(rng.choice(group.choices)) for group in space.groups) for _ in range(4)]
-    rows += [tuple(0 if i in space.switches else w for i, w in enumerate(space.full))]
+    rows += [tuple(0 if i in space.presence.blocks else w for i, w in enumerate(space.full))]
     for widths in rows:
         built = slice_model(model, space, widths, random_ranking(space, rng)).eval()
         measured = allocated(built, torch.randn(8, 3, 32, 32)) / 1e6
@@ -251,7 +251,7 @@ def test_size_is_that_of_all_tensors_of_the_network(name: str) -> None:
 
 def test_size_of_a_network_without_a_block() -> None:
     model, space = network("resnet20", blocks=True)
-    widths = tuple(0 if index in space.switches else width for index, width in enumerate(space.full))
+    widths = tuple(0 if index in space.presence.blocks else width for index, width in enumerate(space.full))
     built = slice_model(model, space, widths, random_ranking(space, np.random.default_rng(0)))
     tensors = [*built.parameters(), *built.buffers()]
     assert size_mb(space)(np.array([widths]))[0] == sum(t.numel() * t.element_size() for t in tensors) / 1e6

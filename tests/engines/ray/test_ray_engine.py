@@ -71,9 +71,9 @@ def test_a_run_from_python_is_the_same_and_is_resumed_on_another_engine(
 def test_a_family_from_a_job_file_is_the_same_on_two_workers_but_for_the_order(instance: None, tmp_path: Path) -> None:
     changes = {"constraints.flops": ["60%", "40%"], "search.trials": 4, "verdict.seeds": 0}
     file = write_job(tmp_path / "job.yaml", changes)
-    here = driver.run_all(load_job(file), tmp_path / "here", progress="silent")
+    here = driver.start_job(load_job(file), tmp_path / "here", progress="silent")
     file = write_job(tmp_path / "job.yaml", changes | {"engine": {"name": "ray", "workers": 2}})
-    there = driver.run_all(load_job(file), tmp_path / "there", progress="silent")
+    there = driver.start_job(load_job(file), tmp_path / "there", progress="silent")
     assert [[(t.widths, t.score) for t in run.trials] for run in there] == [
         [(t.widths, t.score) for t in run.trials] for run in here
     ], "random proposals do not depend on the order in which scores come"

@@ -39,13 +39,15 @@ from autoprune.engines.ray.packing import unpack_setup
 for packed in sys.argv[1:]:
     setup = unpack_setup(Path(packed).read_bytes(), "cpu")
     evaluator, space = setup.evaluator(setup.factory), setup.factory.space
-    print(*[evaluator.evaluate(space.uniform(ratio), seed=1, full=True).hex() for ratio in (1.0, 0.5, 0.3)])
+    print(*[float(evaluator.evaluate(space.uniform(ratio), seed=1, full=True)).hex() for ratio in (1.0, 0.5, 0.3)])
 """
 
 
 def scores_here(place: WorkerSetup) -> list[float]:
     evaluator = place.evaluator(place.factory)
-    return [evaluator.evaluate(place.factory.space.uniform(ratio), seed=1, full=True) for ratio in (1.0, 0.5, 0.3)]
+    return [
+        float(evaluator.evaluate(place.factory.space.uniform(ratio), seed=1, full=True)) for ratio in (1.0, 0.5, 0.3)
+    ]
 
 
 def scores_elsewhere(places: list[WorkerSetup], folder: Path) -> list[list[float]]:

@@ -247,7 +247,7 @@ def test_scores_outside_the_search_are_those_of_the_evaluator(nodes: Any, tmp_pa
     pieces = [Scoring(widths, 5) for _, widths in PLAN]
     place = setup(tmp_path, plain)
     evaluator = place.evaluator(place.factory)
-    expected = [evaluator.evaluate(piece.widths, seed=5, full=True) for piece in pieces]
+    expected = [float(evaluator.evaluate(piece.widths, seed=5, full=True)) for piece in pieces]
     found = dict(Lane(tmp_path, plain).tune.score(pieces))
     assert [found[i].score for i in range(2)] == expected
 

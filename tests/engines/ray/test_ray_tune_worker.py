@@ -54,9 +54,9 @@ def test_work_halts_after_every_epoch_and_ends_with_its_result(tmp_path: Path) -
     assert [report.share for report in reports if isinstance(report, Epoch)] == [20, 40, 60, 80]
     assert len({report.score for report in reports if isinstance(report, Epoch)}) == 4
     place = setup(tmp_path, plain)
-    expected = place.evaluator(place.factory).evaluate(WIDTHS, seed=3)
+    expected = float(place.evaluator(place.factory).evaluate(WIDTHS, seed=3))
     assert isinstance(ending, Ending)
-    assert (ending.result, ending.error, ending.epochs, ending.unsaved) == (expected, None, EPOCHS, 0)
+    assert (float(ending.result), ending.error, ending.epochs, ending.unsaved) == (expected, None, EPOCHS, 0)
 
 
 def test_work_that_was_stopped_goes_on_from_its_state_and_counts_its_seconds(tmp_path: Path) -> None:
@@ -160,12 +160,12 @@ class Remote(Evaluator):
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         if watch is not None:
-            return self._local.evaluate(widths, seed=seed, full=full, watch=watch)
+            return float(self._local.evaluate(widths, seed=seed, full=full, watch=watch))
         piece = Scoring(widths, seed) if full else Assignment(0, widths, "controller", seed, 0, {})
         ending: Ending = ray.get(self._worker.evaluate.remote(piece, self._states))
         assert ending.error is None, ending.error
         score = float(ending.result)
-        assert score == self._local.evaluate(widths, seed=seed, full=full)
+        assert score == float(self._local.evaluate(widths, seed=seed, full=full))
         return score
 
 

@@ -20,7 +20,8 @@ from autoprune.space.cutting.slicing import random_ranking, slice_model
 from autoprune.space.groups import SearchSpace
 from autoprune.space.tracing.program import Example, run_model
 from autoprune.space.tracing.trace import Traced, trace
-from autoprune.space.verification.verify import counted_by_fvcore, verify
+from autoprune.space.verification.flop_check import counted_by_fvcore
+from autoprune.space.verification.verify import verify
 
 
 class Baked(nn.Module):

@@ -215,7 +215,7 @@ def test_blocks_are_left_out_of_the_graph_of_training_too() -> None:
     model = nn.Sequential(conv(3, 8), Block(), Block(), nn.Flatten(), nn.Linear(288, 5))
     result = verify(model, trace(model, image(), options=SpaceOptions(blocks=True)))
     assert result.network.graph_plan.training.program is not None  # type: ignore[union-attr]
-    switches = result.space.switches
+    switches = result.space.presence.blocks
     widths = tuple(0 if i == min(switches) else g.width for i, g in enumerate(result.space.groups))
     ranking = random_ranking(result.space, np.random.default_rng(0))
     network = slice_model(result.network, result.space, widths, ranking)

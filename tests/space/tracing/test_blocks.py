@@ -134,7 +134,7 @@ def test_a_network_without_blocks_is_one_whose_blocks_pass_their_input(name: str
     ranking = random_ranking(space, np.random.default_rng(0))
     paths = [block.name for block in space.blocks]
     assert space.form == ("graph" if name == "encoder" else "module")
-    assert len(space.switches) == len(paths) >= 3
+    assert len(space.presence.blocks) == len(paths) >= 3
     for off in ([], paths[:1], paths[-1:], paths[:2], paths):
         found = slice_model(result.network, space, switched(space, off), ranking)
         close(outputs(found, x), outputs(passing(net, off), x))
@@ -163,7 +163,7 @@ def test_blocks_are_listed_but_not_offered_unless_asked_for() -> None:
     net = made(NETS["basic"]())
     space = traced(net, blocks=False).space
     assert [block.name for block in space.blocks] == ["blocks.0", "blocks.1", "blocks.3"]  # one changes the shape
-    assert space.switches == {}
+    assert space.presence.blocks == {}
     assert all(group.kind == "channels" for group in space.groups)
     offered = traced(net).space
     assert offered.groups[: len(space.groups)] == space.groups
@@ -174,7 +174,7 @@ def test_blocks_are_listed_but_not_offered_unless_asked_for() -> None:
 
 def test_a_block_with_an_excluded_layer_is_not_offered() -> None:
     space = traced(made(NETS["basic"]()), exclude=("blocks.0.conv1",)).space
-    assert [block.name for block in space.switches.values()] == ["blocks.1", "blocks.3"]
+    assert [block.name for block in space.presence.blocks.values()] == ["blocks.1", "blocks.3"]
 
 
 def test_where_no_block_is_found_a_note_says_so() -> None:
@@ -331,7 +331,7 @@ def test_the_graph_takes_over_where_the_model_misses_its_block() -> None:
     net = made(Asked(Basic(8, 8), Basic(8, 8)))
     result = verify(net, traced(net))
     assert result.space.form == "graph"
-    assert len(result.space.switches) == 2
+    assert len(result.space.presence.blocks) == 2
 
 
 def test_the_graph_without_blocks_keeps_its_names_and_loses_their_tensors() -> None:
@@ -354,7 +354,7 @@ def test_a_space_with_blocks_comes_back_from_json() -> None:
 
 def test_uniform_widths_keep_every_block() -> None:
     space = traced(made(NETS["basic"]())).space
-    assert all(space.uniform(0.1)[index] == 1 for index in space.switches)
+    assert all(space.uniform(0.1)[index] == 1 for index in space.presence.blocks)
 
 
 def test_only_blocks_can_be_off_and_every_switch_has_a_block() -> None:
@@ -368,6 +368,6 @@ def test_blocks_have_a_score_and_a_rank_of_their_own() -> None:
     net = made(NETS["basic"]())
     space = traced(net).space
     scores, ranking = channel_scores(net, space, "l1"), rank_channels(net, space, "l1")
-    for index in space.switches:
+    for index in space.presence.blocks:
         assert scores[index].tolist() == [1.0]
         assert ranking[index].tolist() == [0]

@@ -169,14 +169,14 @@ def test_layers_settings_dtypes_and_switches() -> None:
     assert first.layer == space.operations[0].layer
     assert dict(first.settings) == {"bias": None, "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
     switched = {call.switch for call in space.calls}
-    assert switched == {-1, *space.switches}
-    for index, block in space.switches.items():
+    assert switched == {-1, *space.presence.blocks}
+    for index, block in space.presence.blocks.items():
         layers = {call.layer for call in space.calls if call.switch == index}
         assert all(layer.startswith(block.name) for layer in layers)
     buffers = {t.name: t for t in space.tensors if t.kind == "buffer"}
     assert {name for name, _ in model.named_buffers()} == set(buffers)
     assert {t.dtype for name, t in buffers.items() if name.endswith("num_batches_tracked")} == {"int64"}
-    for block in space.switches.values():
+    for block in space.presence.blocks.values():
         assert sum(name.endswith("num_batches_tracked") for name in block.tensors) >= 2
 
 

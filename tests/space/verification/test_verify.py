@@ -17,7 +17,7 @@ from autoprune.config.space import SpaceOptions
 from autoprune.errors import SpaceError
 from autoprune.space.cutting.graph_form import GraphNetwork
 from autoprune.space.groups import AxisLayout, SearchSpace, WidthGroup
-from autoprune.space.tracing.rules import RULES
+from autoprune.space.tracing.rules import RULES, OperatorRule
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import Verified, verify
 
@@ -153,7 +153,7 @@ def _(x: Tensor) -> Tensor:
 def test_a_group_that_no_form_can_cut_is_frozen_with_the_reason(
     ratio: float, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RULES, "at_least_three", lambda graph, call: graph.labels(call.tensors[0]))
+    monkeypatch.setitem(RULES, "at_least_three", OperatorRule(lambda graph, call: graph.labels(call.tensors[0])))
     net = chain(step=at_least_three)
     result = verified(net, traced(net, ratios=(ratio,), min_ratio=0.01)).space
     assert names(result) == ["b"]
@@ -162,7 +162,7 @@ def test_a_group_that_no_form_can_cut_is_frozen_with_the_reason(
 
 def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """`flip` in the graph, but the rule says that nothing moves."""
-    monkeypatch.setitem(RULES, "flip", lambda graph, call: graph.labels(call.tensors[0]))
+    monkeypatch.setitem(RULES, "flip", OperatorRule(lambda graph, call: graph.labels(call.tensors[0])))
     net = chain(step=lambda y: y.flip(1))
     result = verified(net, traced(net)).space
     assert names(result) == ["b"]

@@ -1,15 +1,36 @@
-"""One rule per kind of operator: what it does to channel labels.
+"""One row per operator: what it does to channel labels, how its sizes follow the widths, what zeros do to it.
 
 Data movement runs on the labels themselves, pointwise operators unite their operands, and the few compute operators
-each have a rule in this folder. An operator without a rule freezes the channels that reach it and is named: never
-wrong, at worst smaller. To support another operator, write a function `(graph, call) -> labels` and add it to `RULES`.
+each have a rule in this folder. An operator without a row freezes the channels that reach it and is named: never
+wrong, at worst smaller. To support another operator, write a function `(graph, call) -> labels` and add an
+`OperatorRule` to `RULES`, with the other columns that it needs.
 """
 
 from __future__ import annotations
 
-from autoprune.space.tracing.rules.base import Rule, unknown
-from autoprune.space.tracing.rules.convolution import convolution
+from functools import partial
+from typing import Any
+
+from torch import fx
+
+from autoprune.space.tracing.rules.base import OperatorRule, Rule, always, unknown
+from autoprune.space.tracing.rules.convolution import convolution, resize_depthwise
 from autoprune.space.tracing.rules.elementwise import constant, glu, is_pointwise, pointwise, prelu, same
+from autoprune.space.tracing.rules.moved_sizes import (
+    note_pad,
+    note_select,
+    note_slice,
+    note_split,
+    resize_narrow,
+    resize_pad,
+    resize_repeats,
+    resize_select,
+    resize_shape,
+    resize_slice,
+    resize_unflatten,
+    run_split,
+    run_view,
+)
 from autoprune.space.tracing.rules.movement import (
     expand_as,
     fold,
@@ -20,67 +41,102 @@ from autoprune.space.tracing.rules.movement import (
     select,
     strided_slice,
 )
-from autoprune.space.tracing.rules.norms import along_dim, batch_norm, group_norm, layer_norm, reduction
+from autoprune.space.tracing.rules.norms import (
+    along_dim,
+    batch_norm,
+    group_norm,
+    layer_norm,
+    reduction,
+    resize_group_norm,
+    resize_norm,
+)
 from autoprune.space.tracing.rules.pooling import embedding, pooling, resampling
-from autoprune.space.tracing.rules.products import attention, einsum, linear, matmul, plus_product
-from autoprune.space.tracing.rules.recurrent import recurrent, recurrent_cell
-from autoprune.space.tracing.rules.weights import computed_weight
+from autoprune.space.tracing.rules.products import attention, einsum, linear, matmul, plus_product, resize_attention
+from autoprune.space.tracing.rules.recurrent import recurrent, recurrent_cell, resize_states
+from autoprune.space.tracing.rules.weights import computed_weight, normalised_weight, reduced_weight
 
-__all__ = ["MOVERS", "READERS", "RULES", "Rule", "computed_weight", "is_pointwise", "pointwise", "unknown"]
+__all__ = ["RULES", "OperatorRule", "Rule", "computed_weight", "rule_of"]
 
-_MOVEMENT = """view _unsafe_view reshape permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten
-unflatten expand
-narrow split split_with_sizes chunk tensor_split cat concat concatenate stack repeat tile repeat_interleave roll flip
-pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold view_as reshape_as
-reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d broadcast_to im2col tril triu"""
-_SAME = """dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach detach_ alias to _to_copy
-type_as lift_fresh lift_fresh_copy zero_ fill_"""
+_MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten cat concat concatenate stack repeat
+tile roll flip pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold
+view_as reshape_as reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col tril triu"""
+_SAME = """feature_dropout alpha_dropout feature_alpha_dropout contiguous detach detach_ alias to _to_copy type_as
+lift_fresh lift_fresh_copy zero_ fill_"""
+_POINTWISE = """hardswish hardswish_ hardtanh_ relu6 relu6_ dropout dropout_ selu_ clone max.other max.out min.other
+min.out"""  # beside those that torch tags; these it does not tag, or not with every overload
 _POOLING = """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
 adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d max_pool2d_with_indices"""
 _RESAMPLING = """upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d upsample_linear1d
 upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler
 grid_sampler_2d"""
-_CONSTANT = "zeros ones full empty zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty"
 
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(_MOVEMENT.split(), movement),
-    **dict.fromkeys(_SAME.split(), same),
-    **dict.fromkeys(_POOLING.split(), pooling),
-    **dict.fromkeys(_RESAMPLING.split(), resampling),
-    **dict.fromkeys(_CONSTANT.split(), constant),
-    **dict.fromkeys(["conv1d", "conv2d", "conv3d", "convolution"], convolution),
-    **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], convolution),
-    **dict.fromkeys(["mean", "sum", "amax", "amin", "max", "min", "logsumexp"], reduction),
-    **dict.fromkeys(["var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm"], reduction),
-    **dict.fromkeys(["softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod"], along_dim),
-    **dict.fromkeys(["matmul", "mm", "bmm"], matmul),
-    **dict.fromkeys(["addmm", "baddbmm"], plus_product),
-    **dict.fromkeys(["lstm", "gru", "rnn_tanh", "rnn_relu"], recurrent),
-    **dict.fromkeys(["lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"], recurrent_cell),
-    **dict.fromkeys(["batch_norm", "instance_norm"], batch_norm),
-    **dict.fromkeys(["layer_norm", "rms_norm"], layer_norm),
-    **dict.fromkeys(["constant_pad_nd", "pad"], pad),
-    **dict.fromkeys(["select", "unbind"], select),
-    **dict.fromkeys(["index_select", "gather", "take_along_dim"], index_select),
-    "slice": strided_slice,
-    "expand_as": expand_as,
-    "index": lookup,
-    "col2im": fold,
-    "einsum": einsum,
-    "scaled_dot_product_attention": attention,
-    "group_norm": group_norm,
-    "prelu": prelu,
-    "glu": glu,
-    "linear": linear,
-    "embedding": embedding,
-    "_assert_tensor_metadata": lambda graph, call: None,  # a check that the exporter adds
+
+def _rows(names: str, labels: Rule, **columns: Any) -> dict[str, OperatorRule]:
+    return dict.fromkeys(names.split(), OperatorRule(labels, **columns))
+
+
+def _standardises(node: fx.Node) -> bool:
+    """True for a batch norm with the statistics of its input: of a weight, as its own are those of a batch."""
+    return bool(node.args[5])
+
+
+_moves = partial(_rows, labels=movement, moves=True)
+_reduces = partial(_rows, labels=reduction, of_weight=reduced_weight)
+
+RULES: dict[str, OperatorRule] = {
+    **_moves(_MOVEMENT),
+    **_moves("view _unsafe_view", run=run_view),
+    **_moves("reshape expand broadcast_to", resize=resize_shape),
+    **_moves("unflatten", resize=resize_unflatten),
+    **_moves("repeat_interleave", resize=resize_repeats),
+    **_moves("narrow", resize=resize_narrow, note=note_slice),
+    **_moves("split split_with_sizes chunk tensor_split", run=run_split, note=note_split),
+    **_rows("slice", strided_slice, resize=resize_slice, note=note_slice, moves=True),
+    **_rows("select", select, resize=resize_select, note=note_select, moves=True),
+    **_rows("unbind", select, moves=True),
+    **_rows("constant_pad_nd pad", pad, resize=resize_pad, note=note_pad, moves=True),
+    **_rows("expand_as", expand_as, moves=True),
+    **_rows(_SAME, same, moves=True),
+    **_rows("index_select gather take_along_dim", index_select),
+    **_rows("index", lookup),
+    **_rows("col2im", fold),
+    **_rows(_POINTWISE, pointwise),
+    **_rows("prelu", prelu),  # tagged as pointwise, but its weight runs along dimension 1
+    **_rows("glu", glu),
+    **_rows("zeros ones full empty new_zeros new_ones new_full new_empty", constant, resize=resize_shape),
+    **_rows("zeros_like ones_like full_like empty_like", constant),
+    **_rows("rand randn", unknown, resize=resize_shape),
+    **_rows(_POOLING, pooling),
+    **_rows(_RESAMPLING, resampling),
+    **_rows("conv1d conv2d conv3d convolution", convolution, resize=resize_depthwise, reads=True),
+    **_rows("conv_transpose1d conv_transpose2d conv_transpose3d", convolution, reads=True),
+    **_rows("linear", linear, reads=True),
+    **_rows("matmul mm bmm", matmul, reads=True),
+    **_rows("addmm baddbmm", plus_product, reads=True),
+    **_rows("einsum", einsum, reads=True),
+    **_rows("embedding", embedding, reads=True),
+    **_rows("scaled_dot_product_attention", attention, resize=resize_attention),
+    **_rows("lstm gru rnn_tanh rnn_relu", recurrent, resize=resize_states, reads=True),
+    **_rows("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell", recurrent_cell, resize=resize_states, reads=True),
+    **_rows("batch_norm", batch_norm, of_weight=normalised_weight, statistic=_standardises),
+    **_rows("instance_norm", batch_norm, of_weight=normalised_weight),
+    **_rows("layer_norm rms_norm", layer_norm, resize=resize_norm, statistic=always),
+    **_rows("group_norm", group_norm, resize=resize_group_norm, statistic=always),
+    **_reduces("mean amax amin var std var_mean std_mean norm linalg_vector_norm", statistic=always),
+    **_reduces("sum"),  # zeros add nothing
+    **_rows("max min logsumexp", reduction, statistic=always),
+    **_rows("softmax _softmax log_softmax _log_softmax cumprod", along_dim, statistic=always),
+    **_rows("cumsum", along_dim),
+    **_rows("prod", unknown, statistic=always),
+    **_rows("_assert_tensor_metadata", lambda graph, call: None),  # a check that the exporter adds
 }
-"""Operator name (without namespace and overload) -> rule; whatever is missing is pointwise or unknown."""
+"""Operator name, without namespace, and without overload unless one differs from the others -> what is known of it."""
 
-READERS: frozenset[Rule] = frozenset(
-    {convolution, linear, matmul, plus_product, einsum, embedding, recurrent, recurrent_cell}
-)
-"""Rules that know a weight's axes."""
+_TAGGED, _UNKNOWN = OperatorRule(pointwise), OperatorRule(unknown)
 
-MOVERS: frozenset[Rule] = frozenset({movement, same, select, strided_slice, pad, expand_as})
-"""Rules that move labels and tie nothing."""
+
+def rule_of(target: Any) -> OperatorRule:
+    """The row of an operator: of its overload, else of its name; without one it is pointwise by its tag, or unknown."""
+    name = str(getattr(target, "__name__", target))
+    row = RULES.get(name) or RULES.get(name.split(".")[0])
+    return row or (_TAGGED if is_pointwise(target) else _UNKNOWN)

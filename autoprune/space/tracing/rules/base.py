@@ -1,18 +1,71 @@
-"""What rules share: giving up with a reason, and tying parameters to channels."""
+"""What rules share: the row of an operator, giving up with a reason, and tying parameters to channels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from autoprune.space.tracing.calls import Call, Channels, LabelGraph
+from autoprune.space.tracing.calls import Call, Channels, LabelGraph, WeightLabels
 from autoprune.space.tracing.labels import FIXED, VOID, varies
+from autoprune.space.tracing.resize import Arguments, Sized
 
-Rule = Callable[[LabelGraph, Call], Any]
+Rule: TypeAlias = Callable[[LabelGraph, Call], Any]
 """(graph, call) -> labels of the output: a tensor, or a list of them."""
+
+Resize: TypeAlias = Callable[[Sized], Arguments]
+"""A call at new widths -> its arguments."""
+
+
+def never(node: fx.Node) -> bool:
+    """False: what is cut counts for nothing where it is 0."""
+    return False
+
+
+def always(node: fx.Node) -> bool:
+    """True: a statistic, over channels where they lie along its dimensions."""
+    return True
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OperatorRule:
+    """All that is known of an operator.
+
+    Attributes:
+        labels: what it does to channel labels.
+        resize: how its arguments follow the widths, where there are sizes among them.
+        run: calls it at new widths, where other arguments alone would not do.
+        note: (graph, call, labels of its output): notes what must be counted besides them when sizes follow the widths.
+        of_weight: what it does to the labels of a weight that `forward` computes, as (graph, call, weight) -> labels;
+            None: what moves labels moves those, what is pointwise unites them, and nothing else is known.
+        statistic: node -> whether zeros would change what it makes of the other channels: a mean, a softmax.
+        moves: it moves labels and ties nothing.
+        reads: it knows a weight's axes.
+    """
+
+    labels: Rule
+    resize: Resize | None = None
+    run: Callable[[Sized], Any] | None = None
+    note: Callable[[LabelGraph, Call, Any], None] | None = None
+    of_weight: Callable[[LabelGraph, Call, WeightLabels], Any] | None = None
+    statistic: Callable[[fx.Node], bool] = never
+    moves: bool = False
+    reads: bool = False
+
+    @property
+    def carries_sizes(self) -> bool:
+        """True where a call must be put right when widths change."""
+        return self.resize is not None or self.run is not None
+
+    def call(self, call: Sized) -> Any:
+        """Run the operator with its sizes put right."""
+        if self.run is not None:
+            return self.run(call)
+        return call.node.target(**(self.resize(call) if self.resize else call.arguments))  # type: ignore[operator]
 
 
 def unknown(graph: LabelGraph, call: Call, why: str | None = None) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from autoprune.space.sizes import OperationKind
 from autoprune.space.tracing.calls import Call, Channels, LabelGraph
 from autoprune.space.tracing.labels import spread
+from autoprune.space.tracing.resize import Arguments, Sized
 from autoprune.space.tracing.rules.base import fed, tie_parameter, unknown
 
 
@@ -57,3 +58,11 @@ def _tie_groups(graph: LabelGraph, channels: Channels, n_groups: int, call: Call
     """Every group of a convolution must keep as many channels: position j of all groups is one channel."""
     rows = channels.reshape(n_groups, -1)
     graph.unions.unite(rows, rows[:1].expand(rows.shape), f"{call.place} is grouped")
+
+
+def resize_depthwise(call: Sized) -> Arguments:
+    """A group for each channel that is left, where it was so."""
+    groups = call.arguments.get("groups", 1)
+    if groups > 1 and groups == call.traced_shape("input")[1]:
+        return call.arguments | {"groups": call.arguments["input"].shape[1]}
+    return call.arguments

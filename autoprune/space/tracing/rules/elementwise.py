@@ -10,29 +10,25 @@ from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph
 from autoprune.space.tracing.labels import FIXED, VOID
-from autoprune.space.tracing.rules.base import tie_parameter, unite_broadcast
+from autoprune.space.tracing.rules.base import tie_parameter, unite_broadcast, unknown
 
 _SUMS = {"add", "add_", "sub", "sub_"}
-_POINTWISE_WITHOUT_TAG = {"hardswish_", "hardswish", "hardtanh_", "relu6", "relu6_", "dropout", "dropout_", "selu_"}
 
 
 def is_pointwise(target: Any) -> bool:
-    """True for operators that act element by element, in place or not."""
+    """True for operators that torch tags as acting element by element, in place or not."""
     name = target.__name__.split(".")[0]
-    if name in _NOT_ELEMENTWISE:
-        return False
-    if name in _POINTWISE_WITHOUT_TAG or torch.Tag.pointwise in getattr(target, "tags", ()):
+    if torch.Tag.pointwise in getattr(target, "tags", ()):
         return True
     functional = getattr(torch.ops.aten, name.rstrip("_"), None) if name.endswith("_") else None
     overload = getattr(functional, "default", None) or getattr(functional, "Tensor", None)
     return functional is not None and torch.Tag.pointwise in getattr(overload, "tags", ())
 
 
-_NOT_ELEMENTWISE = {"prelu"}  # tagged, but its weight runs along dimension 1
-
-
-def pointwise(graph: LabelGraph, call: Call) -> Tensor:
+def pointwise(graph: LabelGraph, call: Call) -> Any:
     """Operands with channels are united element by element."""
+    if not call.tensors:
+        return unknown(graph, call)
     shape = call.shape
     speaking = unite_broadcast(graph, call, [graph.labels(value) for value in call.tensors], shape)
     if not speaking:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph
 from autoprune.space.tracing.labels import FIXED, spread
+from autoprune.space.tracing.resize import Arguments, Sized
 from autoprune.space.tracing.rules.base import tie_parameter, tie_within, unite_broadcast, unknown, varying
 
 
@@ -93,3 +94,17 @@ def _unite_all(graph: LabelGraph, call: Call, speaking: list[Tensor]) -> Tensor:
     for operand in speaking[1:]:
         result = graph.unions.unite(result, operand, f"{call.place} has a fixed size")
     return result
+
+
+def resize_norm(call: Sized) -> Arguments:
+    """The trailing dimensions that are left."""
+    n = len(call.arguments["normalized_shape"])
+    return call.arguments | {"normalized_shape": list(call.arguments["input"].shape[-n:])}
+
+
+def resize_group_norm(call: Sized) -> Arguments:
+    """As many groups as are left, where whole groups go."""
+    n_groups, channels = call.arguments["num_groups"], call.traced_shape("input")[1]
+    if whole_groups(n_groups, channels):
+        n_groups = call.arguments["input"].shape[1] // (channels // n_groups)
+    return call.arguments | {"num_groups": n_groups}

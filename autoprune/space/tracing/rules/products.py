@@ -20,6 +20,7 @@ from torch import Tensor
 from autoprune.space.sizes import OperationKind
 from autoprune.space.tracing.calls import Call, Channels, LabelGraph, Parameter, WeightLabels
 from autoprune.space.tracing.labels import FIXED, VOID, spread
+from autoprune.space.tracing.resize import Arguments, Sized
 from autoprune.space.tracing.rules.base import tie_parameter, tie_within, unite_broadcast, unknown, varying
 
 
@@ -221,3 +222,10 @@ def _result(
         positions = math.prod(n for n, letter in zip(shape, output, strict=True) if letter != passed[0])
         graph.write(layer, vector, producer=True, positions=positions)
     return spread(vector, output.index(passed[0]), tuple(shape))
+
+
+def resize_attention(call: Sized) -> Arguments:
+    """The scale of whole heads, also where channels inside them are cut."""
+    if call.arguments.get("scale") is not None:
+        return call.arguments
+    return call.arguments | {"scale": 1 / math.sqrt(call.traced_shape("query")[-1])}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, Channels, LabelGraph
 from autoprune.space.tracing.labels import spread
+from autoprune.space.tracing.resize import Arguments, Sized
 from autoprune.space.tracing.rules.base import fed, tie_parameter, unknown
 
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
@@ -89,3 +90,12 @@ def _tie_cell(
         graph.unions.unite(graph.axes(matrix)[0], hidden.repeat(gates), fed(call))
     for bias in biases:
         tie_parameter(graph, bias, hidden.repeat(gates), call)
+
+
+def resize_states(call: Sized) -> Arguments:
+    """Initial states of zeros keep the traced size: nothing in the graph ties them to the hidden width."""
+    weight: Tensor = call.arguments["params"][1] if "params" in call.arguments else call.arguments["w_hh"]
+    given = call.arguments["hx"]
+    many = given if isinstance(given, list | tuple) else [given]
+    states = [state[..., : weight.shape[1]].contiguous().to(weight.dtype) for state in many]
+    return call.arguments | {"hx": states if isinstance(given, list | tuple) else states[0]}

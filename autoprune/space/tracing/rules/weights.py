@@ -10,37 +10,30 @@ from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter, WeightLabels
 from autoprune.space.tracing.labels import VOID, varies
-from autoprune.space.tracing.rules.base import unknown
-from autoprune.space.tracing.rules.elementwise import is_pointwise
+from autoprune.space.tracing.rules.base import OperatorRule, Rule, unknown
+from autoprune.space.tracing.rules.elementwise import pointwise
 from autoprune.space.tracing.rules.norms import batch_norm
 
 
-def computed_weight(graph: LabelGraph, call: Call, moves: Any) -> Any:
+def computed_weight(graph: LabelGraph, call: Call, rule: OperatorRule) -> Any:
     """Follow each axis of a weight on its own.
 
     Args:
         graph: the book.
         call: an operator with at least one weight among its arguments.
-        moves: the rule that moves plain labels, where the operator moves data; None where it does not.
+        rule: of the operator.
     """
     weights = [graph.weight(value) for value in call.weights]
-    if call.name in ("batch_norm", "instance_norm"):
-        return _normalised(graph, call, weights[0])
-    if call.name in _REDUCTIONS:
-        return _reduced(call, weights[0])
-    if moves is not None and len(weights) == len(call.tensors) and len({len(w.factors) for w in weights}) == 1:
-        return _moved(graph, call, weights, moves)
-    if is_pointwise(call.target):
+    if rule.of_weight is not None:
+        return rule.of_weight(graph, call, weights[0])
+    if rule.moves and len(weights) == len(call.tensors) and len({len(w.factors) for w in weights}) == 1:
+        return _moved(graph, call, weights, rule.labels)
+    if rule.labels is pointwise:
         return _combined(graph, call, weights)
     return unknown(graph, call, f"{call.name} of a weight has no rule")
 
 
-_REDUCTIONS = frozenset(
-    {"mean", "sum", "var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm", "amax", "amin"}
-)
-
-
-def _moved(graph: LabelGraph, call: Call, weights: list[WeightLabels], moves: Any) -> Any:
+def _moved(graph: LabelGraph, call: Call, weights: list[WeightLabels], moves: Rule) -> Any:
     made: list[Any] = []
     for index in range(len(weights[0].factors)):
         pieces = iter(weights)
@@ -72,14 +65,16 @@ def _combined(graph: LabelGraph, call: Call, weights: list[WeightLabels]) -> Any
     return first
 
 
-def _normalised(graph: LabelGraph, call: Call, weight: WeightLabels) -> Any:
+def normalised_weight(graph: LabelGraph, call: Call, weight: WeightLabels) -> Any:
+    """A weight standardised by batch norm: its axis 1 is that of the channels."""
     for factor in weight.factors:
         if varies(factor, 1):
             batch_norm(graph, replace(call, arguments={**call.arguments, "input": factor}))
     return weight
 
 
-def _reduced(call: Call, weight: WeightLabels) -> Any:
+def reduced_weight(graph: LabelGraph, call: Call, weight: WeightLabels) -> Any:
+    """A mean, sum or norm of a weight keeps the axes that it does not run over."""
     given = call.get("dim")
     n_dims = len(weight.shape)
     dims = list(range(n_dims)) if given is None or given == [] else ([given] if isinstance(given, int) else list(given))

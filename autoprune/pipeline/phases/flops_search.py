@@ -6,15 +6,16 @@ of the two has is the other's. Its winner joins the final comparison.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import BudgetError
 from autoprune.latency.choice import METRIC, flops_of_equal_latency
-from autoprune.pipeline.family import Family, ScoreCache
+from autoprune.pipeline.family import Family, ScoreCache, opened
+from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.prepare import Prepared, job_fingerprint
-from autoprune.trials.ledger import Notebook, open_storage
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.record import Arm, RunRecord
 
@@ -60,13 +61,26 @@ def shared_by_both(directory: RunDirectory, storage: str | None) -> Family:
         directory: of the run.
         storage: of its ledger.
     """
-    notebook = Notebook(open_storage(storage, directory / "scores.log"), f"{directory.recorded('id')}/scores")
-    return Family(directory.path, ScoreCache(notebook))
+    return Family(directory.path, ScoreCache.of(directory, storage))
 
 
 def by_flops_too(family: Family) -> Family:
     """What the searches by FLOPs of a family of budgets share: each begins with what the last of them has learned."""
     return family if family.before is None else replace(family, before=family.before / FOLDER)
+
+
+def search_by_flops(run: RunContext, narrowed: Prepared, see_through: Callable[..., RunRecord]) -> RunRecord:
+    """The search under the FLOPs of equal latency, a run of its own in a folder of this one.
+
+    Args:
+        run: the search under latency.
+        narrowed: what `by_flops` returned.
+        see_through: begins a run or goes on with it, see `autoprune.pipeline.run`.
+    """
+    run.progress.note(f"beside it, the search under the FLOPs of equal latency: {narrowed.domain.budget}")
+    inner = None if run.family is None else by_flops_too(run.family)
+    with opened(run.directory / FOLDER) as inside:
+        return see_through(narrowed, inside, run.progress, run.engine.engine, inner)
 
 
 def with_flops_search(compared: tuple[Arm, ...], found: RunRecord | None, domain: BudgetedSpace) -> tuple[Arm, ...]:

@@ -8,44 +8,32 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.latency.profile_files import read_profile
 from autoprune.evaluators.base import CandidateFactory
 from autoprune.files import read_json
 from autoprune.latency.choice import METRIC, LatencyChoice, MeasuredFinal, choose_by_latency
 from autoprune.latency.measure import AGREED, measure_many
-from autoprune.progress.base import Progress
+from autoprune.pipeline.phases.context import RunContext
 from autoprune.space.groups import Widths
-from autoprune.space.tracing.program import Example
-from autoprune.trials.run_directory import RunDirectory
 
 _FILE = "latency.json"
 _REPEATS = 200
 
 
-def measured_winner(
-    domain: BudgetedSpace,
-    ranked: Sequence[Widths],
-    factory: CandidateFactory,
-    example: Example,
-    directory: RunDirectory,
-    progress: Progress,
-) -> Widths:
+def measured_winner(run: RunContext, ranked: Sequence[Widths], factory: CandidateFactory) -> Widths:
     """The best candidate that is measured inside the latency limit; the first one where no latency is limited.
 
     What was measured is kept in `latency.json`, so that a resumed run decides as the first one did.
 
     Args:
-        domain: space and budget.
+        run: is told where even the fastest one is above the limit.
         ranked: candidates, the best first.
         factory: builds them.
-        example: what the model was traced with.
-        directory: of the run.
-        progress: is told where even the fastest one is above the limit.
 
     Raises:
         AutopruneError: the profile is not of this machine, or a network does not run.
     """
+    directory, domain, example = run.directory, run.domain, run.prepared.run_inputs.example
     if (directory / _FILE).is_file():
         return LatencyChoice.from_json(read_json(directory / _FILE)).winner.widths
     choice = choose_by_latency(domain, ranked, factory.candidate, example)
@@ -55,7 +43,7 @@ def measured_winner(
     error = None if profile.error is None else asdict(profile.error)
     directory.write_json(_FILE, {**choice.to_json(), "profile": {"date": profile.date, "error": error}})
     if not choice.kept:
-        progress.note(
+        run.progress.note(
             f"no network was measured within latency_ms ≤ {choice.limit:.4g}; the fastest took "
             f"{choice.winner.latency.quiet:.4g}: profile this device again while nothing else runs on it"
         )
@@ -63,22 +51,16 @@ def measured_winner(
 
 
 def measure_compared(
-    domain: BudgetedSpace,
-    named: Mapping[str, Widths],
-    factory: CandidateFactory,
-    example: Example,
-    directory: RunDirectory,
+    run: RunContext, named: Mapping[str, Widths], factory: CandidateFactory
 ) -> Mapping[str, Any] | None:
     """Measure the networks of the comparison and the unpruned one in turns, and add them to `latency.json`, once.
 
     The winner was chosen by its measurement, which flatters it; this is another one.
 
     Args:
-        domain: space and budget.
+        run: under a latency limit, or not.
         named: what is compared.
         factory: builds them.
-        example: what the model was traced with.
-        directory: of the run.
 
     Returns:
         The content of `latency.json`; None where nothing was measured in this run.
@@ -86,6 +68,7 @@ def measure_compared(
     Raises:
         EvaluationError: a network does not run.
     """
+    directory, domain, example = run.directory, run.domain, run.prepared.run_inputs.example
     if not (directory / _FILE).is_file():
         return None
     facts = read_json(directory / _FILE)

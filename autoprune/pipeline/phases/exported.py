@@ -27,5 +27,6 @@ def exported_network(prepared: Prepared, factory: CandidateFactory, widths: Widt
         network = factory.candidate(widths)
         load_weights(network, weights)
         return network
-    evaluator = prepared.evaluator(factory)
-    return (evaluator if isinstance(evaluator, Inherited) else Inherited(factory)).network(widths)
+    chosen = prepared.run_inputs.job.search.evaluator  # the one that is made is guarded
+    evaluator = Inherited(factory, **chosen.settings) if chosen.name == "inherited" else Inherited(factory)
+    return evaluator.network(widths)

@@ -1,0 +1,197 @@
+"""What a search is called with: one list of arguments, which `search` and `sweep` show as their own."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeAlias, TypeVar, final
+
+from torch import nn
+
+from autoprune.api.space import space_options
+from autoprune.config.job import DEFAULT_CRITERION, Job, TrainingOptions, VerdictOptions
+from autoprune.config.space import SpaceOptions
+from autoprune.config.validation import validated
+from autoprune.cost.budget.limits import Bound
+from autoprune.cost.latency.device_profile import DeviceProfile
+from autoprune.cost.pricing import MetricSettings
+from autoprune.data import load_data, splits_from
+from autoprune.errors import ConfigError
+from autoprune.export.architecture import PYTHON_MODEL
+from autoprune.pipeline.inputs import check_outputs, pick_device
+from autoprune.pipeline.prepare import RunInputs
+from autoprune.progress.base import Mode
+from autoprune.progress.callback_list import GivenCallback, by_name_and_ready
+from autoprune.space.tracing.program import Example
+from autoprune.tasks.base import Task
+from autoprune.tasks.callable import CallableTask
+from autoprune.tasks.classification import ClassificationTask
+from autoprune.training.recipe import Recipe
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Bounds: TypeAlias = Bound | Sequence[Bound]
+"""What one search, or each of a family, may cost."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SearchArguments:
+    """What a search is called with.
+
+    Args:
+        model: the full network; only read.
+        example_input: a tensor, a tuple of positional inputs, or a mapping of keyword inputs; a batch of 1 gives costs
+            per image.
+        constraints: metric -> upper limit, `"50%"` of the full model, a number, `"40M"`, or a range
+            `{"min": "45%", "max": "50%"}`; several at once. For `sweep` also a list of limits, `["75%", "50%", "25%"]`.
+        metrics: metric -> its settings, for example `{"latency_ms": {"profile": "cpu.json"}}`.
+        data: for classification: a data set's name, `module:function`, `DataSplits`, or train, validation and
+            optionally test as a tuple or mapping of data sets or loaders. With `score_func`: training data for batch
+            norm recalibration (optional).
+        score_func: model -> score, higher is better, in place of classification accuracy.
+        train_func: (model, epochs, seed), trains in place; needed for the verdict when `score_func` is given.
+        test_func: like `score_func`, on data the search never saw, for the verdict.
+        trained: the weights of `model` are trained; False trains a copy first.
+        space: width choices and exclusions.
+        controller: name, or {"name": …, "settings": {…}}.
+        evaluator: name, or {"name": …, "settings": {…}}.
+        criterion: ranks channels inside a group: name, or {"name": …, "settings": {…}}.
+        trials: proposals of the controller.
+        training: epochs, lr, batch_size, … of base and final networks.
+        verdict: protocols (each a name or {"name": …, …}), seeds, fine_tune_epochs, …; `{"seeds": 0}` skips it.
+        seed: of everything random.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        threads: CPU threads while the search runs; None leaves what is set.
+        run_dir: where everything is written; a free directory below `runs/` by default.
+        resume: go on with what is in `run_dir` (the other arguments must be its own).
+        storage: Optuna storage URL of the ledger; a journal file in the run directory by default.
+        engine: "local", "ray", or {"name": "ray", "address": …, "workers": …, …}; a run may be resumed on another one.
+        callbacks: told what happens: names, {"name": …, "settings": {…}}, or objects of your own subclass of
+            `autoprune.progress.callbacks.Callback`; they change no trial.
+        progress: "auto", "rich", "plain" or "silent".
+    """
+
+    model: nn.Module
+    example_input: Example
+    _: KW_ONLY
+    constraints: Mapping[str, Bounds]
+    metrics: MetricSettings | None = None
+    data: object = None
+    score_func: Callable[[nn.Module], float] | None = None
+    train_func: Callable[[nn.Module, int, int], Any] | None = None
+    test_func: Callable[[nn.Module], float] | None = None
+    trained: bool = True
+    space: SpaceOptions | Mapping[str, Any] | Path | str | None = None
+    controller: str | Mapping[str, Any] = "surrogate"
+    evaluator: str | Mapping[str, Any] = "inherited"
+    criterion: str | Mapping[str, Any] = DEFAULT_CRITERION
+    trials: int = 100
+    training: TrainingOptions | Mapping[str, Any] | None = None
+    verdict: VerdictOptions | Mapping[str, Any] | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    run_dir: Path | str | None = None
+    resume: bool = False
+    storage: str | None = None
+    engine: str | Mapping[str, Any] = "local"
+    callbacks: Sequence[GivenCallback] = ("tensorboard",)
+    progress: Mode = "auto"
+
+    def run_inputs(self) -> RunInputs:
+        """The job, and what it works on.
+
+        Raises:
+            AutopruneError: one of them cannot be used.
+        """
+        named, ready = by_name_and_ready(self.callbacks)
+        job = self._job(named)
+        return RunInputs(job, self.model, self.trained, self.example_input, self._task(job), ready)
+
+    def _job(self, callbacks: list[Any]) -> Job:
+        skip_verdict = self.score_func is not None and self.train_func is None and self.verdict is None
+        given = {
+            "seed": self.seed,
+            "device": self.device,
+            "threads": self.threads,
+            "model": {"factory": PYTHON_MODEL},
+            "data": {"name": self.data if isinstance(self.data, str) else PYTHON_MODEL},
+            "training": _dump(self.training),
+            "space": space_options(self.space).model_dump(),
+            "constraints": self.constraints,
+            "metrics": _plain_settings(self.metrics or {}),
+            "search": {
+                "trials": self.trials,
+                "controller": self.controller,
+                "evaluator": self.evaluator,
+                "criterion": self.criterion,
+                "storage": self.storage,
+            },
+            "verdict": {"seeds": 0} if skip_verdict else _dump(self.verdict),
+            "engine": self.engine,
+            "callbacks": callbacks,
+        }
+        return validated(Job, given, "search")
+
+    def _task(self, job: Job) -> Task:
+        device, data = pick_device(self.device), self.data
+        if self.score_func is not None:
+            source = load_data(data) if isinstance(data, str) else data
+            return CallableTask(self.score_func, self.train_func, test_func=self.test_func, data=source, device=device)
+        if data is not None:
+            splits = load_data(data) if isinstance(data, str) else splits_from(data)
+            classes = check_outputs(self.model, splits)
+            recipe = Recipe(**job.training.model_dump())
+            return ClassificationTask(splits, recipe, device=device, classes=classes)
+        raise ConfigError(
+            'search needs something to score with: data="cifar10", your data sets as '
+            "data={'train': …, 'validation': …}, or score_func(model) -> float"
+        )
+
+
+def called_with(
+    arguments: Callable[P, SearchArguments],
+) -> Callable[[Callable[[SearchArguments], R]], Callable[P, R]]:
+    """Let a function of `SearchArguments` be called with what they are made of; signature and help show them.
+
+    Args:
+        arguments: the class itself; type checkers see its parameters in the function's place.
+    """
+    shown = inspect.signature(arguments, eval_str=False)
+    listed = (inspect.getdoc(arguments) or "").partition("\n\n")[2]
+
+    def decorated(work: Callable[[SearchArguments], R]) -> Callable[P, R]:
+        returned = inspect.signature(work).return_annotation
+
+        @functools.wraps(work)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                shown.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{work.__name__}() {error}") from None
+            return work(arguments(*args, **kwargs))
+
+        summary, _, rest = (inspect.getdoc(work) or "").partition("\n\nReturns:")
+        call.__doc__ = f"{summary}\n\n{listed}\n\nReturns:{rest}"
+        call.__signature__ = shown.replace(return_annotation=returned)  # type: ignore[attr-defined]
+        call.__annotations__ = {**{p.name: p.annotation for p in shown.parameters.values()}, "return": returned}
+        return call
+
+    return decorated
+
+
+def _plain_settings(metrics: MetricSettings) -> dict[str, dict[str, Any]]:
+    """Settings that a job file can hold: a device profile as its content."""
+    return {
+        metric: {name: given.to_json() if isinstance(given, DeviceProfile) else given for name, given in own.items()}
+        for metric, own in metrics.items()
+    }
+
+
+def _dump(options: TrainingOptions | VerdictOptions | Mapping[str, Any] | None) -> dict[str, Any]:
+    return options.model_dump() if isinstance(options, TrainingOptions | VerdictOptions) else dict(options or {})

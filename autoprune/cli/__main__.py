@@ -1,5 +1,0 @@
-"""`python -m autoprune.cli`."""
-
-from autoprune.cli.main import main
-
-main()

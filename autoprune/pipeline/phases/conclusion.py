@@ -1,0 +1,100 @@
+"""The last phase: judge, then write export, report and, last of all, result.json, which marks a run as ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import yaml
+
+from autoprune.cost import METRICS
+from autoprune.evaluators.base import CandidateFactory
+from autoprune.export.architecture import write_architecture
+from autoprune.files import read_json
+from autoprune.pipeline.phases.context import RunContext
+from autoprune.pipeline.phases.exported import exported_network
+from autoprune.pipeline.phases.finals import final_weights
+from autoprune.pipeline.phases.search import Searched
+from autoprune.pipeline.provenance import now
+from autoprune.report.pages import write_reports
+from autoprune.training.protocols import make_protocol
+from autoprune.trials.selection import Posterior
+from autoprune.verdict.record import Arm, CurvePoint, FinalTraining, RunRecord, Verdict, write_record
+from autoprune.verdict.statistics import judge
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What the phases before have found.
+
+    Attributes:
+        searched: all trials.
+        posterior: what is believed of all widths that were scored.
+        compared: winner and baselines.
+        finals: their final trainings.
+        curve: uniform pruning at other costs.
+        chances: uniform baseline -> how likely the winner is better.
+        latency: what was measured; None for nothing.
+    """
+
+    searched: Searched
+    posterior: Posterior
+    compared: tuple[Arm, ...]
+    finals: Sequence[FinalTraining]
+    curve: tuple[CurvePoint, ...]
+    chances: Mapping[str, float]
+    latency: Mapping[str, Any] | None
+
+
+def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> RunRecord:
+    """The record of the run, written with everything that is made from it."""
+    weights = final_weights(run) if found.finals else None
+    network = exported_network(run.prepared, factory, found.compared[0].widths, weights)
+    test = run.task.score(factory.model, split="test") if run.task.has_test else None
+    run.directory.update_run(finished=now())
+    record = _record(run, found, test)
+    export, origin = run.directory / "export", run.prepared.origin
+    write_architecture(record, network, export, ranking=factory.ranking, origin=origin)
+    write_reports(record)
+    run.directory.write_json("result.json", write_record(record))
+    return record
+
+
+def _record(run: RunContext, found: Findings, test: float | None) -> RunRecord:
+    budget, trials, posterior = run.domain.budget, found.searched.trials, found.posterior
+    base = read_json(run.directory / "base.json")
+    return RunRecord(
+        directory=run.directory.path,
+        job=yaml.safe_load((run.directory / "job.yaml").read_text()),
+        provenance=read_json(run.directory / "run.json"),
+        space=run.prepared.space,
+        budget=tuple({**asdict(limit), "percent": limit.percent} for limit in budget.limits),
+        full_costs=budget.costs_of(run.prepared.space.full),
+        base={**base, "test": test, "test_examples": run.task.test_examples},
+        unit=run.task.unit,
+        test_split=run.task.has_test,
+        trials=trials,
+        posterior={trial.number: posterior[trial.widths] for trial in trials if trial.widths in posterior},
+        arms=found.compared,
+        finals=tuple(found.finals),
+        verdict=_verdict(run, found) if found.finals else None,
+        uniform_curve=found.curve,
+        chances=found.chances,
+        latency=found.latency,
+        winners=found.searched.winners,
+    )
+
+
+def _verdict(run: RunContext, found: Findings) -> Verdict:
+    told = [(limit, METRICS.card(limit.metric).told or limit.metric) for limit in run.domain.budget.limits]
+    winner, *others = found.compared
+    return judge(
+        found.finals,
+        protocols={chosen.label: make_protocol(chosen).told for chosen in run.job.verdict.protocols},
+        budget_text=" and ".join(f"{limit.percent:.3g} % of {metric}" for limit, metric in told),
+        unit=run.task.unit,
+        identical=[arm.name for arm in others if arm.widths == winner.widths],
+        unseen_data=run.task.has_test,
+    )

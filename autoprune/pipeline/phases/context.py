@@ -1,0 +1,69 @@
+"""What every phase of a run is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from autoprune.config.job import Job
+from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.pipeline.family import Family, ScoreCache
+from autoprune.pipeline.prepare import Prepared
+from autoprune.pipeline.run_engine import RunEngine
+from autoprune.progress.base import Progress
+from autoprune.progress.callback_list import CallbackList
+from autoprune.tasks.base import Task
+from autoprune.trials.ledger import Notebook, Storage
+from autoprune.trials.run_directory import RunDirectory
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class RunContext:
+    """One run, as its phases see it.
+
+    Attributes:
+        prepared: model, data and the space under its budget.
+        directory: of the run, open.
+        progress: shows what happens.
+        engine: evaluates and trains.
+        storage: of the ledger and of every other score.
+        family: what the run shares with others; None: it is alone.
+        told: callbacks; they hear what happens.
+    """
+
+    prepared: Prepared
+    directory: RunDirectory
+    progress: Progress
+    engine: RunEngine
+    storage: Storage
+    family: Family | None
+    told: CallbackList
+
+    @property
+    def job(self) -> Job:
+        """What was asked for."""
+        return self.prepared.run_inputs.job
+
+    @property
+    def task(self) -> Task:
+        """Trains and scores."""
+        return self.prepared.run_inputs.task
+
+    @property
+    def domain(self) -> BudgetedSpace:
+        """The space under its budget."""
+        return self.prepared.domain
+
+    @property
+    def cache(self) -> ScoreCache | None:
+        """The scores of all runs of the family; None where there is none."""
+        return None if self.family is None else self.family.scores
+
+    def study(self, part: str) -> str:
+        """The name of a study: an external storage may hold those of many runs."""
+        return f"{self.directory.recorded('id')}/{part}"
+
+    def notebook(self, part: str) -> Notebook:
+        """Results beside the search, each on disk the moment it is known."""
+        return Notebook(self.storage, self.study(part))

@@ -1,0 +1,34 @@
+"""The final trainings: the winner and what it is compared with, with the same protocols and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoprune.pipeline.phases.context import RunContext
+from autoprune.texts import score_text
+from autoprune.verdict.finals import FinalPlan, train_finals
+from autoprune.verdict.record import Arm, FinalTraining
+
+
+def final_weights(run: RunContext) -> Path:
+    """Where the weights of the winner's final training lie."""
+    return run.directory / "winner.safetensors"
+
+
+def final_trainings(run: RunContext, compared: Sequence[Arm]) -> list[FinalTraining]:
+    """Every final training of these; none where the job wants no verdict."""
+    options = run.job.verdict
+    if not options.seeds:
+        return []
+    run.progress.phase("final trainings", len(compared) * len(options.protocols) * options.seeds)
+    return train_finals(
+        run.engine.engine,
+        compared,
+        FinalPlan(options.protocols, options.seeds, options.fine_tune_epochs, run.job.training.lr, run.job.seed),
+        notebook=run.notebook("final trainings"),
+        weights=final_weights(run),
+        on_final=lambda f: run.progress.advance(
+            f"{f.arm}, {f.protocol}, seed {f.seed}: {score_text(f.score, run.task.unit)}"
+        ),
+    )

@@ -1,0 +1,68 @@
+"""The search itself: a session is driven to its end, and what it found is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from autoprune.controllers.base import Trial, TrialState
+from autoprune.files import read_json
+from autoprune.pipeline.phases.context import RunContext
+from autoprune.pipeline.told import trial_ended
+from autoprune.space.groups import FloatArray, Widths
+from autoprune.trials.assignment import score_of
+from autoprune.trials.ledger import Ledger
+from autoprune.trials.session import SearchSession
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What a search leaves.
+
+    Attributes:
+        trials: all of them, in the order in which they were proposed.
+        winners: share of the budget -> best widths, of a controller that searches for several budgets at once.
+    """
+
+    trials: tuple[Trial, ...]
+    winners: Mapping[float, Widths]
+
+
+def search(run: RunContext, scores: Sequence[FloatArray]) -> Searched:
+    """All trials, given the importance of the base network's channels."""
+    cache, engine = run.cache, run.engine.engine
+
+    def show(trial: Trial) -> None:
+        score = score_of(trial)
+        if cache is not None and trial.state is TrialState.COMPLETE and score is not None:
+            cache.add(trial.widths, score, full=False)
+        done, busy = len(session.trials), engine.busy
+        run.progress.trial(trial, session.best, session.uniform, done, session.total, busy)
+        run.told.trial_ended(trial_ended(trial, session, busy))
+
+    begun_with = read_json(run.directory / "run.json").get("begun_with")
+    controller = run.prepared.controller(scores, learned=begun_with)
+    session = SearchSession(
+        run.domain,
+        controller,
+        Ledger(run.storage, run.study("search"), run.prepared.space, note=run.progress.note),
+        plan=run.prepared.plan(scores),
+        trials=run.job.search.trials,
+        seed=run.job.seed,
+        on_trial=show,
+        remembered=lambda widths: cache.scored(widths, full=False) if cache is not None else None,
+    )
+    run.progress.start(session.total, run.task.unit, engine.workers)
+    engine.search(session)
+    run.directory.update_run(learned=controller.learned())
+    winners = controller.winners()
+    _write_winners(run, winners)
+    return Searched(tuple(sorted(session.trials, key=lambda trial: trial.number)), winners)
+
+
+def _write_winners(run: RunContext, winners: Mapping[float, Widths]) -> None:
+    """One file per budget, which `autoprune cost --widths` reads: `winner_0.5.json` is the best at half of it."""
+    for share, widths in winners.items():
+        run.directory.write_json(f"winner_{share:g}.json", run.prepared.space.by_name(widths))

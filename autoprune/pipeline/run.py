@@ -1,0 +1,227 @@
+"""The map of a run: how one begins or goes on, its phases in their order, and the family that it may be one of.
+
+A run alone is a family of one that lies in the family's own directory. A family of several budgets holds a run
+directory for each, complete as any other; `scores.log` with every score; and `overview.md`, written anew after each
+run. They share the trace, the base network, every score, and what a controller learns.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Sequence
+
+from autoprune.allocation import UNIFORM
+from autoprune.config.job import Job
+from autoprune.engines.base import Engine
+from autoprune.errors import RunError
+from autoprune.pipeline.continuation import RECORD
+from autoprune.pipeline.family import Family, ScoreCache, opened, parts, parts_of
+from autoprune.pipeline.overview import write_overview
+from autoprune.pipeline.phases.base_network import base_network
+from autoprune.pipeline.phases.conclusion import Findings, conclude
+from autoprune.pipeline.phases.context import RunContext
+from autoprune.pipeline.phases.finals import final_trainings
+from autoprune.pipeline.phases.flops_search import by_flops, search_by_flops, shared_by_both, with_flops_search
+from autoprune.pipeline.phases.full_scores import score_fully
+from autoprune.pipeline.phases.measured_winner import measure_compared, measured_winner
+from autoprune.pipeline.phases.rescoring import rescore
+from autoprune.pipeline.phases.search import search
+from autoprune.pipeline.phases.timing import Timed
+from autoprune.pipeline.phases.uniform_curve import uniform_curve
+from autoprune.pipeline.prepare import Prepared, job_fingerprint, same_job
+from autoprune.pipeline.provenance import changes, provenance
+from autoprune.pipeline.run_engine import RunEngine
+from autoprune.pipeline.told import run_ended, run_started
+from autoprune.progress import make_progress
+from autoprune.progress.base import Progress
+from autoprune.progress.callback_list import CallbackList
+from autoprune.space.serial import to_json
+from autoprune.trials.ledger import open_storage
+from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.selection import probability_better, shortlist, smooth
+from autoprune.verdict.baselines import arms
+from autoprune.verdict.record import RunRecord, read_record
+
+
+def start(
+    job: Job,
+    runs: Sequence[Prepared],
+    directory: RunDirectory,
+    engine: Engine,
+    *,
+    progress: str = "auto",
+    notes: Sequence[str] = (),
+) -> tuple[RunRecord, ...]:
+    """Begin all runs of a job in a new directory and see them through.
+
+    Args:
+        job: what was asked for.
+        runs: one for each of its budgets.
+        directory: new.
+        engine: open.
+        progress: how they are shown.
+        notes: shown first.
+    """
+    if len(runs) > 1:
+        _begin_family(job, directory)
+    return _each(job, runs, directory, engine, progress, notes)
+
+
+def resume(
+    job: Job,
+    runs: Sequence[Prepared],
+    directory: RunDirectory,
+    engine: Engine,
+    *,
+    progress: str = "auto",
+    notes: Sequence[str] = (),
+) -> tuple[RunRecord, ...]:
+    """Go on with all runs of a job as if they had not been stopped; those that have ended are only read.
+
+    Args: as for `start`, with the directory of the run, or of the family.
+
+    Raises:
+        RunError: a run was started with something else; says what differs.
+    """
+    if len(runs) > 1 and not same_job(directory.recorded("fingerprints").get("job"), job):
+        raise RunError(
+            f"{directory.path} cannot be resumed: its job.yaml is not that of the start; restore it, or start a new "
+            f"family"
+        )
+    return _each(job, runs, directory, engine, progress, notes)
+
+
+def _each(
+    job: Job, runs: Sequence[Prepared], directory: RunDirectory, engine: Engine, progress: str, notes: Sequence[str]
+) -> tuple[RunRecord, ...]:
+    """One run after the other, each on what those before it have left."""
+    if len(runs) == 1:
+        with make_progress(progress) as shown:
+            _tell(shown, notes)
+            return (see_through(runs[0], directory, shown, engine),)
+    places = parts_of(directory.path)
+    family, records = Family(places[0], ScoreCache.of(directory, job.search.storage)), list[RunRecord]()
+    for number, (prepared, place) in enumerate(zip(runs, places, strict=True), start=1):
+        with make_progress(progress) as shown:
+            _tell(shown, notes if number == 1 else ())
+            shown.note(
+                f"budget {number} of {len(places)}: {prepared.domain.budget}; if it is stopped, "
+                f"`autoprune resume {shlex.quote(str(directory.path))}` goes on"
+            )
+            with opened(place) as run:
+                records.append(see_through(prepared, run, shown, engine, family))
+        family = family.after(place)
+        write_overview(records, directory.path, budgets=len(places))
+    return tuple(records)
+
+
+def see_through(
+    prepared: Prepared, directory: RunDirectory, progress: Progress, engine: Engine, family: Family | None = None
+) -> RunRecord:
+    """One run from wherever it stands to its end, maybe on another engine than before; one that has ended is only read.
+
+    Args:
+        prepared: what it works on.
+        directory: of the run, new or not.
+        progress: shows it.
+        engine: open.
+        family: what is shared with runs before and after.
+
+    Raises:
+        RunError: the run was begun with other model code, weights, space, data or job; says what differs.
+    """
+    resumed = (directory / "run.json").is_file()
+    if not resumed:
+        _begin(prepared, directory, family)
+    _check_same(prepared, directory)
+    if (directory / "result.json").is_file():
+        return read_record(directory.path)
+    given = prepared.run_inputs
+    narrowed, storage = by_flops(prepared), given.job.search.storage
+    if narrowed is not None and family is None:
+        family = shared_by_both(directory, storage)
+    at_work = RunEngine(engine, prepared, directory, progress)
+    ledger = open_storage(storage, directory / "journal.log")
+    with CallbackList(given.job.callbacks, given.callbacks, note=progress.note) as told:
+        told.run_started(run_started(directory, given.task.unit, resumed=resumed))
+        record = _phases(RunContext(prepared, directory, progress, at_work, ledger, family, told), narrowed)
+        told.run_ended(run_ended(record))
+    return record
+
+
+def _phases(run: RunContext, narrowed: Prepared | None) -> RunRecord:
+    """All phases in their order; where latency is limited, `narrowed` is the same search under FLOPs."""
+    timed = Timed(run)
+    base = timed.guard(timed("base network", lambda: base_network(run)))
+    scores = run.prepared.scores(base)
+    timed.check("the criterion")
+    factory = run.prepared.factory(base, scores)
+    run.engine.equip(factory)
+
+    searched = timed("search", lambda: search(run, scores))
+    trials = searched.trials
+    rescored = timed("re-scoring", lambda: rescore(run, trials))
+    curve = timed("uniform curve", lambda: uniform_curve(run))
+    beside = None
+    if narrowed is not None:
+        beside = timed("search by FLOPs", lambda: search_by_flops(run, narrowed, see_through))
+        run.engine.equip(factory)  # that search had the engine
+
+    posterior = smooth(run.domain, trials, rescored)
+    uniform = {trial.widths for trial in trials if trial.origin in UNIFORM}
+    ranked = shortlist({widths: posterior[widths] for widths in rescored}, len(rescored), run.domain, uniform)
+    winner = measured_winner(run, ranked, factory)
+    if winner not in rescored:  # made to keep the latency limit, once candidates were measured
+        rescored |= score_fully(run, [winner], phase="measured winner", seed=3_000_003)
+        posterior = smooth(run.domain, trials, rescored)
+
+    compared = with_flops_search(arms(run.domain, trials, winner, rescored), beside, run.domain)
+    latency = measure_compared(run, {arm.name: arm.widths for arm in compared}, factory)
+    finals = timed("final trainings", lambda: final_trainings(run, compared))
+    uniforms = {arm.name: arm.widths for arm in compared if arm.name in UNIFORM}
+    chances = probability_better(run.domain, trials, rescored, winner, uniforms)
+    return conclude(run, factory, Findings(searched, posterior, compared, finals, curve, chances, latency))
+
+
+def _begin(prepared: Prepared, directory: RunDirectory, family: Family | None) -> None:
+    """Write what a run is, run.json last: it marks a run as begun."""
+    job = prepared.run_inputs.job
+    directory.write_text("job.yaml", job.text)
+    directory.write_json("space.json", to_json(prepared.space, origin=prepared.origin))
+    directory.update_run(
+        id=f"{directory.path.name}-{secrets.token_hex(4)}",
+        **provenance(),
+        seed=job.seed,
+        device=str(prepared.run_inputs.task.device),
+        fingerprints=dict(prepared.fingerprints),
+        begun_with=None if family is None else family.handed_on,
+        seconds={},
+        **{RECORD: job.engine.of_trials},
+    )
+
+
+def _begin_family(job: Job, directory: RunDirectory) -> None:
+    directory.write_text("job.yaml", job.text)
+    directory.update_run(
+        id=f"{directory.path.name}-{secrets.token_hex(4)}",
+        **provenance(),
+        fingerprints={"job": job_fingerprint(job)},
+        family=[part.name for part in parts(job, directory.path)],
+        **{RECORD: job.engine.of_trials},
+    )
+
+
+def _check_same(prepared: Prepared, directory: RunDirectory) -> None:
+    differing = prepared.differing(directory.recorded("fingerprints"))
+    if differing:
+        raise RunError(
+            f"{directory.path} cannot be resumed: {', '.join(differing)} of the run and of this call differ"
+            f"{changes(directory, prepared.run_inputs.job) if 'job' in differing else ''}; "
+            f"restore what the run was started with, or start a new run"
+        )
+
+
+def _tell(shown: Progress, notes: Sequence[str]) -> None:
+    for line in notes:
+        shown.note(line)
