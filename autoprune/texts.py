@@ -13,6 +13,6 @@ def last_line(error: str | None) -> str:
     return next((line.strip() for line in reversed((error or "").splitlines()) if line.strip()), "")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of its text, at most 160 characters."""
     return (str(error).splitlines() or [""])[0][:160]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from autoprune.config.settings import bind, check_settings
 from autoprune.errors import ConfigError, RegistryError
 from autoprune.registry import Part, Registry, load_object
 
+ROOT = Path(__file__).parent.parent
 TABLES: dict[str, Registry] = {kind: load_object(path) for kind, path in KINDS.items()}
 PARTS = [(kind, name) for kind, table in TABLES.items() for name in table.names()]
 
@@ -65,6 +67,16 @@ def test_what_the_caller_gives_is_no_setting(kind: str) -> None:
 def test_a_missing_argument_is_named_with_how_to_come_by_it() -> None:
     with pytest.raises(ConfigError, match="latency_ms' needs the setting 'profile': `autoprune latency profile MODEL`"):
         bind(TABLES["metrics"], "latency_ms", {})
+
+
+def test_the_table_of_parts_in_contributing_has_a_row_for_each_kind() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Adding a part")[2].partition("\n## ")[0]
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    rows = {kind.strip(): (folder.strip(" `"), group.strip(" `")) for kind, folder, _, group in lines[2:]}
+    assert {table.kind: table._group for table in TABLES.values()}.items() <= {
+        k: g for k, (_, g) in rows.items()
+    }.items()
+    assert all((ROOT / "autoprune" / folder).is_dir() for folder, _ in rows.values())
 
 
 def by_position(tensor: object, generator: object, *, power: float = 2.0) -> tuple[object, ...]:

@@ -24,6 +24,7 @@ from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.inputs import check_outputs, pick_device
 from autoprune.pipeline.prepare import RunInputs
 from autoprune.progress.base import Mode
+from autoprune.progress.callback_list import GivenCallback, by_name_and_ready
 from autoprune.space.tracing.program import Example
 from autoprune.tasks.base import Task
 from autoprune.tasks.callable import CallableTask
@@ -70,6 +71,8 @@ class SearchArguments:
         resume: go on with what is in `run_dir` (the other arguments must be its own).
         storage: Optuna storage URL of the ledger; a journal file in the run directory by default.
         engine: "local", "ray", or {"name": "ray", "address": …, "workers": …, …}; a run may be resumed on another one.
+        callbacks: told what happens: names, {"name": …, "settings": {…}}, or objects of your own subclass of
+            `autoprune.progress.callbacks.Callback`; they change no trial.
         progress: "auto", "rich", "plain" or "silent".
     """
 
@@ -97,6 +100,7 @@ class SearchArguments:
     resume: bool = False
     storage: str | None = None
     engine: str | Mapping[str, Any] = "local"
+    callbacks: Sequence[GivenCallback] = ("tensorboard",)
     progress: Mode = "auto"
 
     def run_inputs(self) -> RunInputs:
@@ -105,10 +109,11 @@ class SearchArguments:
         Raises:
             AutopruneError: one of them cannot be used.
         """
-        job = self._job()
-        return RunInputs(job, self.model, self.trained, self.example_input, self._task(job))
+        named, ready = by_name_and_ready(self.callbacks)
+        job = self._job(named)
+        return RunInputs(job, self.model, self.trained, self.example_input, self._task(job), ready)
 
-    def _job(self) -> Job:
+    def _job(self, callbacks: list[Any]) -> Job:
         skip_verdict = self.score_func is not None and self.train_func is None and self.verdict is None
         given = {
             "seed": self.seed,
@@ -129,6 +134,7 @@ class SearchArguments:
             },
             "verdict": {"seeds": 0} if skip_verdict else _dump(self.verdict),
             "engine": self.engine,
+            "callbacks": callbacks,
         }
         return validated(Job, given, "search")
 

@@ -18,6 +18,7 @@ KINDS = {
     "evaluators": "autoprune.evaluators:EVALUATORS",
     "protocols": "autoprune.training:PROTOCOLS",
     "backends": "autoprune.latency:BACKENDS",
+    "callbacks": "autoprune.progress:CALLBACKS",
 }
 """What the command line calls a kind -> its table, in the order of a job."""
 

@@ -179,13 +179,20 @@ class Job(Strict):
     engine: EngineOptions = Field(
         EngineOptions(), exclude=True, description="a run may be resumed on another one that does the same to trials"
     )
+    callbacks: tuple[NamedPart, ...] = Field(
+        (NamedPart(name="tensorboard"),),
+        exclude=True,
+        description="told what happens: names that `autoprune parts callbacks` lists, or module:attribute; they change "
+        "no trial, and a run may be resumed with others",
+    )
     _references: dict[tuple[str | int, ...], Reference] = PrivateAttr(default_factory=dict)
 
     @property
     def text(self) -> str:
-        """The job as a file, its engine included; paths and defaults as they were found, no secrets."""
+        """The job as a file, engine and callbacks included; paths and defaults as they were found, no secrets."""
         engine = {"name": self.engine.name, **self.engine.model_dump(mode="json", exclude_defaults=True)}
-        data = written({**self.model_dump(mode="json"), "engine": engine}, self._references)
+        told = [chosen.model_dump(mode="json") for chosen in self.callbacks]
+        data = written({**self.model_dump(mode="json"), "engine": engine, "callbacks": told}, self._references)
         return yaml.safe_dump(data, sort_keys=False)
 
     @property

@@ -1,4 +1,7 @@
-"""Everything that can be wrong with a job is found here, before a run directory is made."""
+"""Everything that can be wrong with a job is found here, before a run directory is made.
+
+Longer than others, as a check that stood elsewhere would be forgotten by one of the ways into a run.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,8 @@ from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
+from autoprune.progress.callback_list import make_callback
+from autoprune.progress.callbacks import Callback
 from autoprune.randomness import untouched
 from autoprune.redaction import masked
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
@@ -59,6 +64,7 @@ class RunInputs:
         trained: its weights are the base network's; False: the run trains a copy first.
         example: what the model is traced with.
         task: trains and scores.
+        callbacks: told what happens, beside those that the job names.
     """
 
     job: Job
@@ -66,6 +72,7 @@ class RunInputs:
     trained: bool
     example: Example
     task: Task
+    callbacks: tuple[Callback, ...] = ()
 
 
 @final
@@ -262,6 +269,8 @@ def _check_parts(job: Job) -> None:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
     for protocol in job.verdict.protocols:
         _try_protocol(protocol, job)
+    for callback in job.callbacks:
+        make_callback(callback)
 
 
 def _try_protocol(options: PartOptions, job: Job) -> None:

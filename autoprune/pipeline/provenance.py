@@ -45,7 +45,7 @@ def changes(directory: RunDirectory, job: Job) -> str:
     changed = [
         f"{key}: {before.get(key, '–')} before, {after.get(key, '–')} now"
         for key in {**before, **after}
-        if before.get(key, _ABSENT) != after.get(key, _ABSENT) and not key.startswith("engine.")
+        if before.get(key, _ABSENT) != after.get(key, _ABSENT) and not key.startswith(("engine.", "callbacks"))
     ]
     taken = [name for name in variables(yaml.safe_load(texts[1])) if not is_withheld(name)]
     if taken and not changed:

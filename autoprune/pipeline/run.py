@@ -32,8 +32,10 @@ from autoprune.pipeline.phases.uniform_curve import uniform_curve
 from autoprune.pipeline.prepare import Prepared, job_fingerprint, same_job
 from autoprune.pipeline.provenance import changes, provenance
 from autoprune.pipeline.run_engine import RunEngine
+from autoprune.pipeline.told import run_ended, run_started
 from autoprune.progress import make_progress
 from autoprune.progress.base import Progress
+from autoprune.progress.callback_list import CallbackList
 from autoprune.space.serial import to_json
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import RunDirectory
@@ -129,17 +131,23 @@ def see_through(
     Raises:
         RunError: the run was begun with other model code, weights, space, data or job; says what differs.
     """
-    if not (directory / "run.json").is_file():
+    resumed = (directory / "run.json").is_file()
+    if not resumed:
         _begin(prepared, directory, family)
     _check_same(prepared, directory)
     if (directory / "result.json").is_file():
         return read_record(directory.path)
-    narrowed, storage = by_flops(prepared), prepared.run_inputs.job.search.storage
+    given = prepared.run_inputs
+    narrowed, storage = by_flops(prepared), given.job.search.storage
     if narrowed is not None and family is None:
         family = shared_by_both(directory, storage)
     at_work = RunEngine(engine, prepared, directory, progress)
     ledger = open_storage(storage, directory / "journal.log")
-    return _phases(RunContext(prepared, directory, progress, at_work, ledger, family), narrowed)
+    with CallbackList(given.job.callbacks, given.callbacks, note=progress.note) as told:
+        told.run_started(run_started(directory, given.task.unit, resumed=resumed))
+        record = _phases(RunContext(prepared, directory, progress, at_work, ledger, family, told), narrowed)
+        told.run_ended(run_ended(record))
+    return record
 
 
 def _phases(run: RunContext, narrowed: Prepared | None) -> RunRecord:

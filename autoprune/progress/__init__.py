@@ -1,4 +1,4 @@
-"""What a run shows while it works, and who else is told."""
+"""What a run shows while it works, and who else is told: one card per callback in the table below."""
 
 from __future__ import annotations
 
@@ -6,9 +6,28 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from autoprune.errors import ConfigError, suggest
+from autoprune.registry import Part, Registry
 
 if TYPE_CHECKING:
     from autoprune.progress.base import Progress
+
+CALLBACKS = Registry(
+    "callback",
+    {
+        "tensorboard": Part(
+            "autoprune.progress.tensorboard:TensorBoard",
+            "https://www.tensorflow.org/tensorboard",
+            "The default: curves of scores and pace in the run directory; nothing without tensorboardX.",
+        ),
+        "mlflow": Part(
+            "autoprune.progress.mlflow:MLflow",
+            "https://mlflow.org",
+            "Runs are compared in MLflow: job, score and costs of each trial, verdict; needs `autoprune[mlflow]`.",
+        ),
+    },
+    group="autoprune.callbacks",
+    reserved=("clock",),  # the tests' own
+)
 
 
 def make_progress(mode: str = "auto", stream: TextIO | None = None) -> Progress:

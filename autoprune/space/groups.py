@@ -1,6 +1,7 @@
 """What can be cut: width groups, layer shapes and the space of widths they span.
 
 Plain values, valid from birth; nothing here knows torch. `flops` counts one multiply-add as one FLOP everywhere.
+Longer than others, as the values of a space check one another and are read together.
 """
 
 from __future__ import annotations

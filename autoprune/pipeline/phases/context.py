@@ -11,6 +11,7 @@ from autoprune.pipeline.family import Family, ScoreCache
 from autoprune.pipeline.prepare import Prepared
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.progress.base import Progress
+from autoprune.progress.callback_list import CallbackList
 from autoprune.tasks.base import Task
 from autoprune.trials.ledger import Notebook, Storage
 from autoprune.trials.run_directory import RunDirectory
@@ -28,6 +29,7 @@ class RunContext:
         engine: evaluates and trains.
         storage: of the ledger and of every other score.
         family: what the run shares with others; None: it is alone.
+        told: callbacks; they hear what happens.
     """
 
     prepared: Prepared
@@ -36,6 +38,7 @@ class RunContext:
     engine: RunEngine
     storage: Storage
     family: Family | None
+    told: CallbackList
 
     @property
     def job(self) -> Job:

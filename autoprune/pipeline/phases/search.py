@@ -9,7 +9,7 @@ from typing import final
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.files import read_json
 from autoprune.pipeline.phases.context import RunContext
-from autoprune.progress.tensorboard import Events
+from autoprune.pipeline.told import trial_ended
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.trials.assignment import score_of
 from autoprune.trials.ledger import Ledger
@@ -40,7 +40,7 @@ def search(run: RunContext, scores: Sequence[FloatArray]) -> Searched:
             cache.add(trial.widths, score, full=False)
         done, busy = len(session.trials), engine.busy
         run.progress.trial(trial, session.best, session.uniform, done, session.total, busy)
-        events.trial(trial, session.best, session.uniform, done, busy)
+        run.told.trial_ended(trial_ended(trial, session, busy))
 
     begun_with = read_json(run.directory / "run.json").get("begun_with")
     controller = run.prepared.controller(scores, learned=begun_with)
@@ -55,8 +55,7 @@ def search(run: RunContext, scores: Sequence[FloatArray]) -> Searched:
         remembered=lambda widths: cache.scored(widths, full=False) if cache is not None else None,
     )
     run.progress.start(session.total, run.task.unit, engine.workers)
-    with Events(run.directory / "tensorboard") as events:
-        engine.search(session)
+    engine.search(session)
     run.directory.update_run(learned=controller.learned())
     winners = controller.winners()
     _write_winners(run, winners)

@@ -1,4 +1,4 @@
-"""Around every phase: its seconds go to run.json, and the base network stays as it was."""
+"""Around every phase: its seconds go to run.json and to callbacks, and the base network stays as it was."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeVar, final
 from torch import nn
 
 from autoprune.pipeline.phases.context import RunContext
+from autoprune.progress.callbacks import PhaseEnded
 from autoprune.training.integrity import Snapshot
 
 T = TypeVar("T")
@@ -36,11 +37,12 @@ class Timed:
         try:
             found = work()
             self.check(phase)
-            return found
         finally:
             seconds: Mapping[str, float] = directory.recorded("seconds")
-            spent = seconds.get(phase, 0.0) + time.perf_counter() - started
-            directory.update_run(seconds={**seconds, phase: round(spent, 3)}, engine=self._run.engine.record())
+            spent = round(seconds.get(phase, 0.0) + time.perf_counter() - started, 3)
+            directory.update_run(seconds={**seconds, phase: spent}, engine=self._run.engine.record())
+        self._run.told.phase_ended(PhaseEnded(phase, spent))
+        return found
 
     def guard(self, base: nn.Module) -> nn.Module:
         """From here on this network must stay as it is; returns it."""

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from autoprune.controllers.base import Trial, TrialState
-from autoprune.progress.tensorboard import Events
+from autoprune.progress.callbacks import PhaseEnded, TrialEnded
+from autoprune.progress.tensorboard import TensorBoard
+from autoprune.testing.callbacks import CallbackContract, Make, run_started, trial_ended
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -30,19 +33,27 @@ def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def trial(number: int, score: float | None) -> Trial:
-    state = TrialState.FAILED if score is None else TrialState.COMPLETE
-    return Trial(number, (4,), state, score, seconds=2.0, error=None if score is not None else "no")
+def told(callback: TensorBoard, folder: Path, trials: Iterable[TrialEnded]) -> dict[str, list[tuple[int, float]]]:
+    callback.run_started(run_started(folder))
+    callback.phase_ended(PhaseEnded("base network", 1.0))
+    for trial in trials:
+        callback.trial_ended(trial)
+    callback.close()
+    return read(folder / "tensorboard")
+
+
+class TestTensorBoard(CallbackContract):
+    @pytest.fixture
+    def make(self) -> Make:
+        return TensorBoard
 
 
 def test_each_trial_is_a_point_of_every_curve_that_has_a_value(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
     seconds = count(0.0, 3.0)
-    with Events(tmp_path / "tensorboard", clock=lambda: next(seconds)) as events:
-        events.trial(trial(0, 50.0), None, 50.0, 1, 4)
-        events.trial(trial(1, None), None, 50.0, 2, 3)
-        events.trial(trial(2, 60.0), 60.0, 50.0, 3, 2)
-    assert read(tmp_path / "tensorboard") == {
+    first, second, third = trial_ended(0, 50.0), trial_ended(1, None), trial_ended(2, 60.0)
+    trials = [replace(first, best=None, busy=4), replace(second, busy=3), replace(third, busy=2)]
+    assert told(TensorBoard(clock=lambda: next(seconds)), tmp_path, trials) == {
         "score/trial": [(1, 50.0), (3, 60.0)],
         "score/best": [(3, 60.0)],
         "score/uniform": [(1, 50.0), (2, 50.0), (3, 50.0)],
@@ -54,15 +65,22 @@ def test_each_trial_is_a_point_of_every_curve_that_has_a_value(tmp_path: Path) -
 
 def test_the_pace_is_that_of_the_last_trials(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
-    seconds = iter([0.0, *(1000.0 + i for i in range(30))])
-    with Events(tmp_path / "tensorboard", clock=lambda: next(seconds)) as events:
-        for number in range(30):
-            events.trial(trial(number, 1.0), 1.0, 1.0, number + 1, 1)
-    assert read(tmp_path / "tensorboard")["pace/candidates_per_minute"][-1] == (30, 60.0)
+    seconds = iter([0.0, 1.0, *(1000.0 + i for i in range(30))])
+    trials = (trial_ended(number, 1.0) for number in range(30))
+    curves = told(TensorBoard(clock=lambda: next(seconds)), tmp_path, trials)
+    assert curves["pace/candidates_per_minute"][-1] == (30, 60.0)
+
+
+def test_a_resumed_search_adds_points(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    told(TensorBoard(), tmp_path, [trial_ended(0, 50.0)])
+    assert told(TensorBoard(), tmp_path, [trial_ended(1, 60.0)])["score/trial"] == [(1, 50.0), (2, 60.0)]
 
 
 def test_without_tensorboardx_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with Events(tmp_path / "tensorboard") as events:
-        events.trial(trial(0, 1.0), 1.0, 1.0, 1, 1)
-    assert not (tmp_path / "tensorboard").exists()
+    callback = TensorBoard()
+    callback.run_started(run_started(tmp_path))
+    callback.trial_ended(trial_ended(0, 1.0))
+    callback.close()
+    assert list(tmp_path.iterdir()) == []

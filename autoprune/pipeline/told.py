@@ -1,0 +1,52 @@
+"""What callbacks are told of a run, from what the run knows."""
+
+from __future__ import annotations
+
+import yaml
+
+from autoprune.controllers.base import Trial
+from autoprune.progress.callbacks import RunEnded, RunStarted, TrialEnded
+from autoprune.texts import last_line
+from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.session import SearchSession
+from autoprune.verdict.record import RunRecord
+
+
+def run_started(directory: RunDirectory, unit: str, *, resumed: bool) -> RunStarted:
+    """A run began or goes on in this directory."""
+    job = yaml.safe_load((directory / "job.yaml").read_text())
+    return RunStarted(directory.recorded("id"), str(directory.path), job, unit, resumed)
+
+
+def trial_ended(trial: Trial, session: SearchSession, busy: int) -> TrialEnded:
+    """A trial ended, and so the session stands now."""
+    return TrialEnded(
+        number=trial.number,
+        widths=tuple(map(int, trial.widths)),
+        origin=trial.origin,
+        state=trial.state.value,
+        score=trial.score,
+        standard_error=trial.standard_error,
+        fidelity=trial.fidelity,
+        costs={metric: float(cost) for metric, cost in trial.costs.items()},
+        seconds=trial.seconds,
+        error=last_line(trial.error),
+        best=session.best,
+        uniform=session.uniform,
+        done=len(session.trials),
+        total=session.total,
+        busy=busy,
+    )
+
+
+def run_ended(record: RunRecord) -> RunEnded:
+    """A run ended with this record."""
+    winner, verdict = record.winner, record.verdict
+    return RunEnded(
+        directory=str(record.directory),
+        sentence="" if verdict is None else verdict.sentence,
+        outcome="" if verdict is None else verdict.outcome,
+        widths=tuple(map(int, winner.widths)),
+        costs={metric: float(cost) for metric, cost in winner.costs.items()},
+        score=winner.search_score,
+    )
