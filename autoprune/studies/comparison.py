@@ -111,12 +111,12 @@ class Comparison:
     def sentence(self, budget: float) -> str:
         """What is best under a budget, and by how much; a lead counts where chance among all rows would not give it."""
         best, reference = self.best(budget), self.reference(budget)
+        assert best.score is not None  # `best` has one
         told = f"At {budget:g} % of {self.metric}: {best.label} with {score_text(best.score, self.unit)}"
         if reference is None or reference is best:
             return (
                 f"{told}{'' if reference is None else '; nothing is better than what the job does at uniform widths'}."
             )
-        assert best.score is not None  # `best` has one
         assert reference.score is not None  # so has the reference
         lead = f"{best.score - reference.score:+.3g}{' points' if self.unit == '%' else ''}"
         error = _error_of_difference(best, reference)
