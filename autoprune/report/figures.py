@@ -86,7 +86,7 @@ def intervals(comparisons: Sequence[Comparison], unit: str) -> str:
         axes.set_xlabel(f"searched minus uniform{', points' if unit == '%' else ''}")
 
     label = "Difference between searched widths and uniform pruning with 95 % confidence intervals"
-    return _svg("intervals", draw, height=70 + 46 * len(comparisons), label=label) if comparisons else ""
+    return inline_svg("intervals", draw, height=70 + 46 * len(comparisons), label=label) if comparisons else ""
 
 
 def tradeoff(record: RunRecord) -> str:
@@ -119,7 +119,7 @@ def tradeoff(record: RunRecord) -> str:
         axes.grid(True)
 
     label = f"Score against {metric} for every trial. {FLOPS if metric == 'flops' else ''}"
-    return _svg("tradeoff", draw, height=380, label=label) if complete else ""
+    return inline_svg("tradeoff", draw, height=380, label=label) if complete else ""
 
 
 def search_progress(record: RunRecord) -> str:
@@ -154,7 +154,7 @@ def search_progress(record: RunRecord) -> str:
         axes.margins(0.03, 0.08)
         axes.grid(True, axis="y")
 
-    return _svg("progress", draw, height=340, label="Score of every trial in order") if trials else ""
+    return inline_svg("progress", draw, height=340, label="Score of every trial in order") if trials else ""
 
 
 def _interval(axes: Any, row: int, comparison: Comparison, *, unit: str) -> None:
@@ -193,7 +193,15 @@ def _score_axis(unit: str) -> str:
     return f"score in the search{', %' if unit == '%' else ''}"
 
 
-def _svg(name: str, draw: Draw, *, height: int, label: str) -> str:
+def inline_svg(name: str, draw: Draw, *, height: int, label: str) -> str:
+    """A figure, drawn for a wide page and for a phone.
+
+    Args:
+        name: of the figure, part of its identifiers.
+        draw: draws on the axes it is given, in `COLOURS`.
+        height: in CSS pixels.
+        label: what it shows, in words.
+    """
     return "\n".join(_render(f"{name}-{size}", draw, width, height, size, label) for size, width in _WIDTHS.items())
 
 
