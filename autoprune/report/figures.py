@@ -193,7 +193,7 @@ def _score_axis(unit: str) -> str:
     return f"score in the search{', %' if unit == '%' else ''}"
 
 
-def inline_svg(name: str, draw: Draw, *, height: int, label: str) -> str:
+def inline_svg(name: str, draw: Draw, *, height: int, label: str, columns: int | None = None) -> str:
     """A figure, drawn for a wide page and for a phone.
 
     Args:
@@ -201,19 +201,22 @@ def inline_svg(name: str, draw: Draw, *, height: int, label: str) -> str:
         draw: draws on the axes it is given, in `COLOURS`.
         height: in CSS pixels.
         label: what it shows, in words.
+        columns: of the legend; None: one row on a wide page, three on a phone.
     """
-    return "\n".join(_render(f"{name}-{size}", draw, width, height, size, label) for size, width in _WIDTHS.items())
+    return "\n".join(
+        _render(f"{name}-{size}", draw, width, height, size, label, columns) for size, width in _WIDTHS.items()
+    )
 
 
-def _render(name: str, draw: Draw, width: int, height: int, size: str, label: str) -> str:
+def _render(name: str, draw: Draw, width: int, height: int, size: str, label: str, columns: int | None) -> str:
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
         entries = len(axes.get_legend_handles_labels()[1])
         if entries:
-            columns = entries if size == "wide" else 3
-            figure.legend(loc="outside upper left", ncols=columns, frameon=False, handlelength=1.2, columnspacing=1.4)
+            ncols = columns or (entries if size == "wide" else 3)
+            figure.legend(loc="outside upper left", ncols=ncols, frameon=False, handlelength=1.2, columnspacing=1.4)
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)

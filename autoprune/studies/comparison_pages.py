@@ -95,7 +95,8 @@ def curves(found: Comparison) -> str:
         axes.margins(0.06, 0.08)
         axes.grid(True)
 
-    return inline_svg("compare", draw, height=420, label="Score over budget for every combination") if lines else ""
+    label = "Score over budget for every combination"
+    return inline_svg("compare", draw, height=500, label=label, columns=1) if lines else ""
 
 
 def _cells(row: Row, unit: str) -> tuple[str, ...]:
