@@ -1,66 +1,24 @@
-"""Products of the Hessian, or of its Gauss-Newton part, with vectors over the weights; traces by Hutchinson."""
+"""Traces of each channel's diagonal block in the matrix of second derivatives, estimated with random signs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import ConfigError
+from autoprune.importance.checks import check_choice
+from autoprune.importance.derivatives import Matrix, check_twice, products, pulled, twice_differentiated
 from autoprune.importance.network import Examples, NetworkEvidence
 
-Matrix: TypeAlias = Literal["hessian", "gauss_newton"]
-"""Second derivatives of the loss; or JᵀHJ, J the outputs derived by the weights, H the loss twice by the outputs."""
-
-Product: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-"""A vector over the weights, by name -> the matrix times it."""
-
-_TWICE = ("derivative for", "once_differentiable", "differentiate twice", "double backward", "does not support")
-
-
-def products(
-    network: NetworkEvidence, batch: Examples, matrix: Matrix = "hessian", *, temperature: float = 1.0
-) -> Product:
-    """Prepare products with the matrix of the mean loss over a batch; one forward and one backward pass.
-
-    Each product is one backward pass more (three for `gauss_newton`).
-
-    Args:
-        network: the network.
-        batch: the batch.
-        matrix: which matrix.
-        temperature: see `NetworkEvidence.loss_of`; of the Hessian only.
-
-    Raises:
-        ConfigError: an operator of the network cannot be differentiated twice.
-    """
-    weights = network.weights
-    with twice_differentiated():
-        outputs = network.run(batch)
-        if matrix == "gauss_newton":
-            return _gauss_newton(network, batch, outputs, weights)
-        loss = network.loss_of(outputs, batch, temperature=temperature)
-        first = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
-
-    def product(vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        with twice_differentiated():
-            given = [vector[name] for name in weights]
-            return dict(zip(weights, _pulled(first, given, list(weights.values())), strict=True))
-
-    return product
-
-
-def gradient(network: NetworkEvidence, batch: Examples, *, temperature: float = 1.0) -> dict[str, Tensor]:
-    """Of the mean loss over a batch by the weights; one forward and one backward pass."""
-    weights = network.weights
-    loss = network.loss_of(network.run(batch), batch, temperature=temperature)
-    return dict(zip(weights, _pulled([loss], [torch.ones_like(loss)], list(weights.values())), strict=True))
+MOST_OUTPUTS = 256
+"""How many outputs an example may have for the root of the loss's second derivatives by them."""
 
 
 def block_traces(
@@ -72,15 +30,20 @@ def block_traces(
     matrix: Matrix,
     scaled: bool,
 ) -> Tensor:
-    """(channels,) estimated trace of each channel's diagonal block; below 0 where it is indefinite, or by chance.
+    """(channels,) estimated trace of each channel's block of the mean loss's matrix; below 0 only for `hessian`.
 
-    Hutchinson: E[Σ_{k in block} v_k (Hv)_k] is the trace of the block for random signs v, drawn for all weights at
-    once, so one product serves all channels.
+    `hessian`: Hutchinson, E[Σ_{k in block} v_k (Hv)_k] for random signs v over all weights at once, so that one product
+    serves all channels. Its error also holds all that lies beside the blocks: it may be far larger than the trace.
+
+    `gauss_newton`: Σ_{k in block} E[(JᵀLu)_k²] for random signs u over the outputs, with LLᵀ the second derivatives of
+    the loss by the outputs: never negative, and with a relative error of at most √(2 / probes). In networks of
+    piecewise linear functions (ReLU) the Hessian's diagonal is that of the Gauss-Newton matrix. Above 256 outputs for
+    each example it is estimated as for `hessian`.
 
     Args:
         network: the network.
         rng: what signs are drawn from.
-        probes: vectors v for each batch.
+        probes: vectors of signs for each batch.
         examples: how many examples to use at most.
         matrix: which matrix.
         scaled: that of DHD instead, with D the weights themselves: Σ h_kk w_k² of each channel.
@@ -88,72 +51,99 @@ def block_traces(
     Raises:
         ConfigError: a setting out of range, or an operator that cannot be differentiated twice.
     """
+    check_choice("matrix", matrix, Matrix)
     if probes < 1:
         raise ConfigError(f"probes must be at least 1, got {probes}")
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    weights = {name: weight.detach() for name, weight in network.weights.items()}
-    batches = network.examples(examples)
+    batches, estimate = network.examples(examples), _Estimate(network, probes, generator, scaled)
     total = torch.zeros(network.channels, dtype=torch.float64, device=network.slots.device)
     for batch in batches:
-        product = products(network, batch, matrix)
-        for _ in range(probes):
-            signs = {name: _signs(weight, generator) for name, weight in weights.items()}
-            vector = {name: v * weights[name] for name, v in signs.items()} if scaled else signs
-            turned = product(vector)
-            total += network.sums({name: vector[name] * turned[name] for name in weights}) * batch.number
+        outputs = _Outputs(network, batch) if matrix == "gauss_newton" else None
+        small = outputs is not None and 0 < outputs.size <= MOST_OUTPUTS
+        for found in estimate.squares(outputs) if outputs and small else estimate.hutchinson(batch, matrix):
+            total += found * batch.number
     return total / (probes * sum(batch.number for batch in batches))
 
 
-@contextmanager
-def twice_differentiated() -> Iterator[None]:
-    """Attention is computed by operators that have second derivatives; others that have none are named in the error."""
-    try:
-        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
-            yield
-    except (RuntimeError, NotImplementedError) as error:
-        if not any(words in str(error) for words in _TWICE):
-            raise
-        raise ConfigError(
-            f"second derivatives of the loss are needed, and an operator of this network has none: "
-            f"{str(error).splitlines()[0]}; choose a criterion of first derivatives (fisher, taylor_gate), or write "
-            f"that operator with functions of torch"
-        ) from error
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Estimate:
+    network: NetworkEvidence
+    probes: int
+    generator: torch.Generator
+    scaled: bool
+
+    def hutchinson(self, batch: Examples, matrix: Matrix) -> Iterator[Tensor]:
+        """(channels,) sums of v times matrix times v, of each probe."""
+        product = products(self.network, batch, matrix)
+        weights = {name: weight.detach() for name, weight in self.network.weights.items()}
+        for _ in range(self.probes):
+            vector = {name: self._signs(weight) for name, weight in weights.items()}
+            if self.scaled:
+                vector = {name: v * weights[name] for name, v in vector.items()}
+            turned = product(vector)
+            yield self.network.sums({name: vector[name] * turned[name] for name in weights})
+
+    def squares(self, outputs: _Outputs) -> Iterator[Tensor]:
+        """(channels,) sums of (JᵀLu)², of each probe."""
+        weights, root = self.network.weights, outputs.root()
+        for _ in range(self.probes):
+            drawn = torch.einsum("nij,nj->ni", root, self._signs(root[:, 0]))
+            slopes = pulled(outputs.made, outputs.parts(drawn), list(weights.values()))
+            found = dict(zip(weights, slopes, strict=True))
+            if self.scaled:
+                found = {name: slope * weights[name].detach() for name, slope in found.items()}
+            yield self.network.sums({name: slope.double().square() for name, slope in found.items()})
+
+    def _signs(self, like: Tensor) -> Tensor:
+        drawn = torch.randint(0, 2, like.shape, generator=self.generator).to(like.device)
+        return (2 * drawn - 1).to(like.dtype)
 
 
-def _gauss_newton(network: NetworkEvidence, batch: Examples, outputs: Any, weights: Mapping[str, Tensor]) -> Product:
-    leaves, spec = pytree.tree_flatten(outputs)
-    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
-    made = [leaves[i] for i in places]
-    apart = [leaf.detach().requires_grad_(True) for leaf in made]
-    for place, leaf in zip(places, apart, strict=True):
-        leaves[place] = leaf
-    loss = network.loss_of(pytree.tree_unflatten(leaves, spec), batch)
-    by_output = torch.autograd.grad(loss, apart, create_graph=True, allow_unused=True)
-    dual = [torch.zeros_like(leaf, requires_grad=True) for leaf in made]
-    parameters = list(weights.values())
-    # Jᵀu is linear in u: its derivative by u, times v, is Jv
-    pulled = torch.autograd.grad(made, parameters, dual, create_graph=True, allow_unused=True)
+@final
+class _Outputs:
+    """What the network gives for a batch, a row for each example.
 
-    def product(vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    Attributes:
+        made: its tensors that depend on the weights.
+        size: numbers in them for each example; infinity where one of them has no row for each example.
+    """
+
+    def __init__(self, network: NetworkEvidence, batch: Examples) -> None:
+        self._network, self._batch = network, batch
+        self._leaves, self._spec = pytree.tree_flatten(network.run(batch))
+        self._places = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        self.made: list[Tensor] = [self._leaves[i] for i in self._places]
+        rows = all(leaf.ndim and len(leaf) == batch.number for leaf in self.made)
+        self.size = sum(leaf[0].numel() for leaf in self.made) if rows else math.inf
+
+    def parts(self, flat: Tensor) -> list[Tensor]:
+        """(examples, size) numbers in the shapes of the outputs."""
+        found, start = [], 0
+        for leaf in self.made:
+            number = leaf[0].numel()
+            found.append(flat[:, start : start + number].reshape(leaf.shape))
+            start += number
+        return found
+
+    def root(self) -> Tensor:
+        """(examples, size, size) root of the second derivatives of the loss by each example's outputs."""
+        apart = [leaf.detach().requires_grad_(True) for leaf in self.made]
         with twice_differentiated():
-            pushed = _pulled(pulled, [vector[name] for name in weights], dual)
-            bent = _pulled(by_output, pushed, apart)
-            return dict(zip(weights, _pulled(made, bent, parameters), strict=True))
+            first = torch.autograd.grad(self._loss(apart), apart, create_graph=True, allow_unused=True)
+            check_twice(first)
+            columns = []
+            for output in range(int(self.size)):
+                directions = torch.zeros(self._batch.number, int(self.size), device=apart[0].device)
+                directions[:, output] = 1.0  # the loss is a mean: outputs of two examples do not meet in it
+                found = pulled(first, self.parts(directions), apart)
+                columns.append(torch.cat([t.reshape(len(t), -1).double() for t in found], dim=1))
+        second = torch.stack(columns, dim=2)
+        values, vectors = torch.linalg.eigh((second + second.mT) / 2)
+        return torch.mul(vectors, values.clamp(min=0).sqrt()[:, None])
 
-    return product
-
-
-def _pulled(outputs: Sequence[Tensor | None], vectors: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Sum of vector times derivative by each input; zeros where nothing depends on it."""
-    pairs = [(o, v) for o, v in zip(outputs, vectors, strict=True) if o is not None and o.requires_grad]
-    found: Sequence[Tensor | None] = [None] * len(inputs)
-    if pairs:
-        found = torch.autograd.grad(
-            [o for o, _ in pairs], inputs, [v.to(o.dtype) for o, v in pairs], retain_graph=True, allow_unused=True
-        )
-    return [torch.zeros_like(i) if f is None else f.detach() for i, f in zip(inputs, found, strict=True)]
-
-
-def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    drawn = torch.randint(0, 2, like.shape, generator=generator).to(like.device)
-    return (2 * drawn - 1).to(like.dtype)
+    def _loss(self, apart: Sequence[Tensor]) -> Tensor:
+        leaves: list[Any] = list(self._leaves)
+        for place, leaf in zip(self._places, apart, strict=True):
+            leaves[place] = leaf
+        return self._network.loss_of(pytree.tree_unflatten(leaves, self._spec), self._batch)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autoprune.errors import ConfigError
-from autoprune.importance.curvature import gradient, products
+from autoprune.importance.derivatives import gradient, products
 from autoprune.importance.evidence import criterion
 from autoprune.importance.network import NetworkEvidence
 

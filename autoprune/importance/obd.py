@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from autoprune.importance.curvature import Matrix, block_traces
+from autoprune.importance.curvature import block_traces
+from autoprune.importance.derivatives import Matrix
 from autoprune.importance.evidence import criterion
 from autoprune.importance.network import NetworkEvidence
 
@@ -21,13 +22,13 @@ def obd(
 ) -> Tensor:
     """(channels,) Σ h_kk w_k² / 2 over the weights that write the channel, h the diagonal of second derivatives.
 
-    The diagonal is estimated by Hutchinson with probes scaled by the weights, sign times w, so that what is estimated
-    is the sum itself; sums below 0 become 0. By default h is that of the Gauss-Newton matrix, which has no negative
-    diagonal and is what the paper's own recursion computes (it drops second derivatives of the activation functions).
+    By default h is the diagonal of the Gauss-Newton matrix, which is never negative and is what the paper's own
+    recursion leaves (it drops second derivatives of the functions inside; ReLUs have none), from random signs over the
+    outputs. With `hessian` it is Hutchinson's estimate, with signs times w as probes; sums below 0 become 0, and its
+    error is far larger (see `curvature.block_traces`).
 
-    Labelled data and a network near a minimum of its loss. For each batch one forward pass, and for each probe 3
-    backward passes (`gauss_newton`) or 1 through the backward pass (`hessian`): at most probes × examples / batch size
-    times.
+    Labelled data and a network near a minimum of its loss. For each batch one forward pass, and for each probe one
+    backward pass (`gauss_newton`), or one through the backward pass (`hessian`): probes × examples / batch size in all.
 
     Args:
         network: the network.

@@ -7,7 +7,7 @@ With flips in place of changes it is the probability of an inverted output of Ma
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import ConfigError
+from autoprune.importance.checks import check_choice
 from autoprune.importance.evidence import criterion
 from autoprune.importance.network import NetworkEvidence
+
+Counts: TypeAlias = Literal["change", "flips"]
 
 
 @criterion("outputs")
@@ -25,7 +28,7 @@ def sensitivity(
     rng: np.random.Generator,
     *,
     perturbation: float = 1.0,
-    counts: Literal["change", "flips"] = "change",
+    counts: Counts = "change",
     examples: int | None = 256,
 ) -> Tensor:
     """(channels,) mean over examples of ‖f(x; gate = 1 - p) - f(x)‖² / p², or the share of predictions that it flips.
@@ -45,6 +48,7 @@ def sensitivity(
         ConfigError: a setting out of range, or flips of outputs without classes.
         EvaluationError: channels whose readers cannot be seen.
     """
+    check_choice("counts", counts, Counts)
     if not math.isfinite(perturbation) or perturbation == 0:
         raise ConfigError(f"perturbation must be a number other than 0, got {perturbation}")
     batches = network.examples(examples)

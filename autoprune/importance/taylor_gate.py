@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
+from autoprune.importance.checks import check_choice
 from autoprune.importance.evidence import criterion
 from autoprune.importance.members import GroupEvidence
 
+Per: TypeAlias = Literal["batch", "example"]
+
 
 @criterion("gradients", "curvature")
-def taylor_gate(
-    evidence: GroupEvidence, rng: np.random.Generator, *, per: Literal["batch", "example"] = "batch"
-) -> Tensor:
+def taylor_gate(evidence: GroupEvidence, rng: np.random.Generator, *, per: Per = "batch") -> Tensor:
     """(width,) mean of (∂L/∂gate)², the gate being 1: the squared first-order change of the loss without the channel.
 
     A gate multiplies what all readers of the channel get, so on a residual sum its gradient is the sum over them.
@@ -26,6 +27,7 @@ def taylor_gate(
         rng: not used.
         per: square the gradient of a batch's mean loss (as the authors' code does by default) or of each example's own.
     """
+    check_choice("per", per, Per)
     assert evidence.gradients is not None  # they are asked for
     assert evidence.curvature is not None
     return evidence.gradients.gate_squares if per == "batch" else evidence.curvature.gates
