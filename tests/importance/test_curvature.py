@@ -88,7 +88,7 @@ def test_gauss_newton_scores_are_within_the_error_that_is_promised(
 def test_hessian_scores_are_within_the_error_of_hutchinson(
     network: tuple[nn.Module, SearchSpace], criterion: str
 ) -> None:
-    """For signs v the variance of sum_k in block v_k (Av)_k is twice the sum of squares beside the diagonal of its form."""
+    """For signs v the variance of sum_k in block v_k (Av)_k is twice the squares beside the diagonal of its form."""
     model, space = network
     probes = 500
     settings = {"matrix": "hessian", "probes": probes}
@@ -140,7 +140,7 @@ def test_grasp_is_weights_times_hessian_times_gradient(
 
 
 def test_removing_what_grasp_scores_low_keeps_more_of_the_gradient(network: tuple[nn.Module, SearchSpace]) -> None:
-    """The sign: shrinking a channel's weights a little lowers the gradient's squared norm by twice its unshifted score."""
+    """The sign: shrinking a channel's weights a little lowers the gradient's squared norm by twice its score."""
     model, space = network
     settings = {"temperature": 1.0}
     scores = channel_scores(model, space, {"name": "grasp", "settings": settings}, calibration=calibration())
