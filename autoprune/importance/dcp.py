@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, EvaluationError
 from autoprune.importance.channel_axes import ChannelAxis, axes_of, channel_sums
 from autoprune.importance.evidence import criterion
 from autoprune.importance.network import Examples, NetworkEvidence
@@ -53,7 +53,7 @@ def dcp(
 
     Raises:
         ConfigError: a setting out of range.
-        EvaluationError: channels whose readers cannot be seen.
+        EvaluationError: channels whose readers cannot be seen, or whose reading weights are tied to the writing ones.
     """
     if rounds < 1 or steps < 0 or not (math.isfinite(lr) and lr > 0 and math.isfinite(weight) and weight >= 0):
         raise ConfigError(
@@ -63,7 +63,13 @@ def dcp(
     batches = network.examples(examples)
     axes = axes_of(network.model, network.space, network.slots, "read")
     scores = torch.zeros(network.channels, dtype=torch.float64)
-    for part in network.sets:
+    written = axes_of(network.model, network.space, network.slots, "written")
+    for part, name in zip(network.sets, network.names, strict=True):
+        if not any(_inside(axis.numbers, part) for axis in written):
+            raise EvaluationError(
+                f"dcp sets the weights that read group {name!r} to 0, and they are tied to those that write it: choose "
+                f"another criterion, or exclude that group"
+            )
         layer = _Layer(network, [axis for axis in axes if _inside(axis.numbers, part)], part, batches, weight)
         scores[part] = _taken_up(layer, part.stop - part.start, rounds, steps, lr)
         layer.open(torch.ones(part.stop - part.start, dtype=torch.bool))

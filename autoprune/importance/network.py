@@ -65,6 +65,7 @@ class NetworkEvidence:
         model: the copy; a criterion may change it.
         channels: how many there are, in all groups together.
         sets: where the channels of each group lie, or of each tied set of one.
+        names: the name of the group of each set.
         axes: where they lie in the weights that write them.
         slots: the numbers of channels.
     """
@@ -76,7 +77,7 @@ class NetworkEvidence:
         ranked = [(index, group) for index, group in enumerate(space.groups) if KINDS[group.kind].ranked]
         named = [(self.slots.part(i, *of_set), group.name) for i, group in ranked for of_set in set_ranges(group)]
         self.sets = tuple(part for part, _ in named)
-        self._names = tuple(name for _, name in named)
+        self.names = tuple(name for _, name in named)
         self.axes: list[ChannelAxis] = owned_axes(self.model, space, self.slots)
         self.space, self._calibration, self._what = space, calibration, what
         self._reads = Reads(self.model, space, self.slots, values=False)
@@ -154,7 +155,7 @@ class NetworkEvidence:
             gates = torch.cat([gates, torch.ones_like(gates[:, :1])], dim=1)
         with self._reads.batch(gates, read):
             outputs = run_model(self.model, batch.inputs)
-        for part, name in zip(self.sets, self._names, strict=True):
+        for part, name in zip(self.sets, self.names, strict=True):
             if not bool((self._reads.seen[part] > 0).all()):
                 raise EvaluationError(
                     f"{self._what} gates channels, and no convolution or matrix product was seen that reads those of "

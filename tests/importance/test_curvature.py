@@ -71,9 +71,9 @@ def channels(space: SearchSpace) -> list[tuple[str, int]]:
 def test_gauss_newton_scores_are_within_the_error_that_is_promised(
     network: tuple[nn.Module, SearchSpace], criterion: str
 ) -> None:
-    """With 2,000 probes the standard error is at most 3 % of each score."""
+    """With 800 probes the standard error is at most 5 % of each score."""
     model, space = network
-    settings = {"matrix": "gauss_newton", "probes": 2000}
+    settings = {"matrix": "gauss_newton", "probes": 800}
     scores = channel_scores(model, space, {"name": criterion, "settings": settings}, calibration=calibration())
     flat = Flat(model, owned_names(model))
     diagonal, at = explicit(flat, "gauss_newton").diagonal(), flat.vector
@@ -81,7 +81,7 @@ def test_gauss_newton_scores_are_within_the_error_that_is_promised(
         owned = flat.channel(name, channel)
         h, w = diagonal[owned], at[owned]
         expected = (h * w**2).sum() / 2 if criterion == "obd" else h.sum() / (2 * len(w)) * (w**2).sum()
-        assert scores[group_of(space, name)][channel] == pytest.approx(float(expected), rel=4 * (2 / 4000) ** 0.5)
+        assert scores[group_of(space, name)][channel] == pytest.approx(float(expected), rel=4 * (2 / 1600) ** 0.5)
 
 
 @pytest.mark.parametrize("criterion", ["obd", "hap"])
