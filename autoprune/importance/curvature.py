@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 from autoprune.errors import ConfigError
 from autoprune.importance.checks import check_choice
 from autoprune.importance.derivatives import Matrix, check_twice, products, pulled, twice_differentiated
-from autoprune.importance.network import Examples, NetworkEvidence
+from autoprune.importance.examples import Examples
+from autoprune.importance.network import NetworkEvidence
 
 MOST_OUTPUTS = 256
 """How many outputs an example may have for the root of the loss's second derivatives by them."""

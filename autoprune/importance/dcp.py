@@ -13,7 +13,8 @@ from torch import Tensor
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.importance.channel_axes import ChannelAxis, axes_of, channel_sums
 from autoprune.importance.evidence import criterion
-from autoprune.importance.network import Examples, NetworkEvidence
+from autoprune.importance.examples import Examples
+from autoprune.importance.network import NetworkEvidence
 from autoprune.space.cutting.slicing import tensor_of
 
 

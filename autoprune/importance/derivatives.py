@@ -12,7 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import ConfigError
-from autoprune.importance.network import Examples, NetworkEvidence
+from autoprune.importance.examples import Examples
+from autoprune.importance.network import NetworkEvidence
 
 Matrix: TypeAlias = Literal["hessian", "gauss_newton"]
 """Second derivatives of the loss; or JᵀHJ, J the outputs derived by the weights, H the loss twice by the outputs."""

@@ -25,7 +25,7 @@ from autoprune.importance.evidence import (
     gather,
     needs_of,
 )
-from autoprune.importance.network import NetworkCriterion, network_scores
+from autoprune.importance.network_scores import NetworkCriterion, network_scores
 from autoprune.space.cutting.slicing import Ranking, check_model, tensor_of
 from autoprune.space.groups import AxisLayout, BoolArray, FloatArray, SearchSpace
 from autoprune.space.kinds import KINDS

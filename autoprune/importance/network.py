@@ -3,52 +3,34 @@
 A criterion that needs `outputs` or `losses` is called as `criterion(network, rng, **settings)` with a `NetworkEvidence`
 of all groups at once, and returns (channels,) importances, one group after the other. It works on a copy.
 
-*Gates* multiply what all readers of a channel get (see `evidence`); a gate of zero is the cut channel, except that
-norms over channels which follow the sum of a residual keep their statistics over all of them.
+*Gates* multiply what all readers of a channel get (see `evidence`); a gate of zero is the cut channel, but for
+norms that take statistics over channels (layer, group norm): those still count it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.importance.channel_axes import ChannelAxis, channel_sums, owned_axes
-from autoprune.importance.evidence import Calibration, Need, check_data
+from autoprune.importance.evidence import Calibration
+from autoprune.importance.examples import Examples, first_examples, floating
 from autoprune.importance.reads import Reads, Slots
-from autoprune.randomness import seeded
 from autoprune.space.cutting.slicing import tensor_of
-from autoprune.space.groups import FloatArray, SearchSpace
+from autoprune.space.groups import SearchSpace
 from autoprune.space.kinds import KINDS
 from autoprune.space.options.ties import set_ranges
 from autoprune.space.tracing.program import run_model
 
 PER_PASS = 256
 """How many examples run at once where one batch is repeated, each time with other gates."""
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Examples:
-    """A batch whose values and outputs are finite.
-
-    Attributes:
-        inputs: as the network takes them.
-        targets: as the loss takes them, or None.
-        number: how many examples it holds.
-    """
-
-    inputs: Any
-    targets: Any
-    number: int
 
 
 @final
@@ -113,12 +95,14 @@ class NetworkEvidence:
             for given in self._calibration.batches:
                 if left == 0:
                     break
-                batch = _first(pytree.tree_map_only(Tensor, lambda t: t.to(self._calibration.device), given), left)
+                batch = first_examples(
+                    pytree.tree_map_only(Tensor, lambda t: t.to(self._calibration.device), given), left
+                )
                 with torch.no_grad():
                     outputs = self.run(batch)
                     values = [batch.inputs, outputs]
                     values += [] if self._calibration.objective is None else [self.loss_of(outputs, batch)]
-                if all(bool(t.isfinite().all()) for t in _floating(values)):
+                if all(bool(t.isfinite().all()) for t in floating(values)):
                     found.append(batch)
                     left = None if left is None else left - batch.number
                 else:
@@ -245,76 +229,8 @@ class NetworkEvidence:
         return [pytree.tree_map_only(Tensor, partial(piece, row=row), outputs) for row in range(times)]
 
 
-NetworkCriterion: TypeAlias = Callable[[NetworkEvidence, np.random.Generator], Tensor]
-"""(network, random generator) -> (channels,) importances of all groups, at least 0. Keywords after these two are its
-settings; it is marked with `evidence.criterion("outputs")` or `("losses")`."""
-
-
-def network_scores(
-    score: NetworkCriterion,
-    model: nn.Module,
-    space: SearchSpace,
-    needs: frozenset[Need],
-    calibration: Calibration | None,
-    rng: np.random.Generator,
-    *,
-    what: str,
-) -> list[FloatArray]:
-    """Score the channels of all groups at once; the model is only read.
-
-    Args:
-        score: the criterion, its settings bound.
-        model: the network that was traced.
-        space: its space.
-        needs: what the criterion needs.
-        calibration: the data.
-        rng: for criteria that draw.
-        what: who asks, for messages.
-
-    Returns:
-        Per group (slots,) scores; 1 where a group is one block.
-
-    Raises:
-        ConfigError: there are no data, or no loss where one is needed; or the criterion fails.
-        EvaluationError: no data with finite values, channels that cannot be gated, or scores that are not finite.
-    """
-    network = NetworkEvidence(model, space, check_data(needs, calibration, what=what), what=what)
-    failing = blame(ConfigError, f"{what} fails", then="Correct its settings or its code.")
-    with failing, seeded(0), torch.enable_grad():
-        values = score(network, rng).detach().double().cpu().numpy()
-    if values.shape != (network.channels,) or not np.isfinite(values).all():
-        raise EvaluationError(
-            f"{what} must give {network.channels} finite numbers for all groups together, got shape {values.shape}; "
-            f"weights or losses that are not finite cause this: check the base network"
-        )
-    scores, start = [], 0
-    for group in space.groups:
-        number = group.slots if KINDS[group.kind].ranked else 0
-        scores.append(values[start : start + number] if number else np.ones(group.slots))
-        start += number
-    return scores
-
-
-def _first(given: tuple[Any, Any], most: int | None) -> Examples:
-    """A batch, cut to its first examples."""
-    leaves = [t for t in pytree.tree_leaves(given[0]) if isinstance(t, Tensor) and t.ndim]
-    number = leaves[0].shape[0] if leaves else 1
-    if most is None or number <= most:
-        return Examples(given[0], given[1], number)
-
-    def cut(value: Tensor) -> Tensor:
-        return value[:most] if value.ndim and value.shape[0] == number else value
-
-    inputs, targets = pytree.tree_map_only(Tensor, cut, tuple(given))
-    return Examples(inputs, targets, most)
-
-
-def _floating(values: Any) -> list[Tensor]:
-    return [t for t in pytree.tree_leaves(values) if isinstance(t, Tensor) and t.is_floating_point()]
-
-
 def _same(one: Any, other: Any) -> bool:
-    pairs = list(zip(_floating(one), _floating(other), strict=True))
+    pairs = list(zip(floating(one), floating(other), strict=True))
     return all(
         a.shape == b.shape and bool((a - b).abs().max() <= 1e-3 * b.abs().max().clamp(min=1e-6))
         for a, b in pairs

@@ -33,6 +33,10 @@ class Slots:
     Args:
         space: the space.
         device: of tensors made here.
+
+    Attributes:
+        device: of tensors made here.
+        number: how many there are.
     """
 
     def __init__(self, space: SearchSpace, device: torch.device) -> None:

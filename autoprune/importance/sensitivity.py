@@ -7,16 +7,16 @@ With flips in place of changes it is the probability of an inverted output of Ma
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from autoprune.errors import ConfigError
 from autoprune.importance.checks import check_choice
 from autoprune.importance.evidence import criterion
+from autoprune.importance.examples import floating
 from autoprune.importance.network import NetworkEvidence
 
 Counts: TypeAlias = Literal["change", "flips"]
@@ -55,11 +55,11 @@ def sensitivity(
     total = torch.zeros(network.channels, dtype=torch.float64)
     for batch in batches:
         with torch.no_grad():
-            plain = _floating(network.run(batch))
+            plain = floating(network.run(batch))
         for channels in network.in_turn():
             gates = network.closed(channels, to=1 - perturbation)
             for channel, outputs in zip(channels.tolist(), network.gated(batch, gates), strict=True):
-                found = _floating(outputs)
+                found = floating(outputs)
                 if counts == "flips":
                     total[channel] += _flips(found, plain) * batch.number
                 else:
@@ -74,7 +74,3 @@ def _flips(found: list[Tensor], plain: list[Tensor]) -> float:
     if not plain or plain[0].ndim < 2:
         raise ConfigError("flips need outputs with classes along axis 1, as classifiers give: set counts to 'change'")
     return float((found[0].argmax(dim=1) != plain[0].argmax(dim=1)).double().mean())
-
-
-def _floating(outputs: Any) -> list[Tensor]:
-    return [t for t in pytree.tree_leaves(outputs) if isinstance(t, Tensor) and t.is_floating_point()]
