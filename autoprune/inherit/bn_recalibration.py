@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, TypeAlias, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from autoprune.errors import ConfigError
-from autoprune.inherit.base import Inheritance, Statistics
+from autoprune.inherit.base import Changes, Inheritance, Statistics
 from autoprune.randomness import seeded
 from autoprune.space.cutting.cut import Cut
 
@@ -74,6 +74,13 @@ def recalibrate_batch_norm(
     return averages.write(model)
 
 
+def check_batches(method: str, batches: object) -> int:
+    """A number of batches; raises ConfigError if it cannot be one."""
+    if not isinstance(batches, int) or isinstance(batches, bool) or batches < 0:
+        raise ConfigError(f"{method}: batches must be at least 0, a whole number, got {batches!r}")
+    return batches
+
+
 @final
 class BatchNormRecalibration(Inheritance):
     """Running statistics are averages over training batches (see `recalibrate_batch_norm`).
@@ -82,10 +89,10 @@ class BatchNormRecalibration(Inheritance):
         batches: over how many.
     """
 
+    changes: ClassVar[Changes] = "statistics"
+
     def __init__(self, *, batches: int = CALIBRATION_BATCHES) -> None:
-        if not isinstance(batches, int) or isinstance(batches, bool) or batches < 0:
-            raise ConfigError(f"bn_recalibration: batches must be at least 0, a whole number, got {batches!r}")
-        self._batches = batches
+        self._batches = check_batches("bn_recalibration", batches)
 
     def prepare(self, statistics: Statistics) -> None:
         """See `Inheritance.prepare`."""
