@@ -15,8 +15,8 @@ INHERITANCE = Registry(
         ),
         "mean_fold": Part(
             "autoprune.inherit.mean_fold:MeanFold",
-            "FLAP: An et al. 2024, arXiv 2312.11983 (bias compensation); Ye et al. 2018, arXiv 1802.00124 (dead batch norms)",
-            "Nearly free: for layers with no batch norm behind them (linear layers, transformers); before bn_recalibration.",
+            "FLAP's bias compensation: An et al. 2024, arXiv 2312.11983; dead norms: Ye et al. 2018, arXiv 1802.00124",
+            "Nearly free, for layers with no batch norm behind them (transformers); stands before bn_recalibration.",
         ),
         "merge": Part(
             "autoprune.inherit.merge:Merge",
@@ -26,7 +26,7 @@ INHERITANCE = Registry(
         "reuse": Part(
             "autoprune.inherit.reuse:Reuse",
             "Reduce and Reuse: Polyak and Wolf 2015, Channel-Level Acceleration of Deep Face Representations",
-            "Cheap least squares on unlabelled inputs: kept channels stand in for the cut ones, one position like another.",
+            "Cheap least squares on unlabelled inputs: kept channels stand in for cut ones, alike at each position.",
         ),
         "thinet_scale": Part(
             "autoprune.inherit.thinet_scale:ThiNetScale",

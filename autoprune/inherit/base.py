@@ -56,6 +56,20 @@ class Statistics:
             self._gathered[batches] = finite
         return self._gathered[batches]
 
+    def needed(self, method: str, batches: int) -> Sequence[Tensor]:
+        """As `inputs`, for a method that does nothing without any.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        found = self.inputs(batches)
+        if not found:
+            raise ConfigError(
+                f"inherit: {method} needs calibration inputs, and there are none: give data (Python: data= or "
+                f"calibration=), or leave it out"
+            )
+        return found
+
     def of_dense(self, what: Hashable, dense: nn.Module, make: Callable[[], T]) -> T:
         """What was made of the dense network under this name, made when it is first asked for.
 
@@ -87,7 +101,7 @@ class Inheritance(ABC):
 
     changes: ClassVar[Changes] = "anything"
     needs_data: ClassVar[bool] = True
-    left_alone: Mapping[str, str] = {}  # noqa: RUF012 - never changed, only replaced
+    left_alone: Mapping[str, str] = {}
 
     def prepare(self, statistics: Statistics) -> None:  # noqa: B027 - many need nothing
         """Ask for what `apply` will need, so that all of it is there before candidates are made and sent anywhere."""
@@ -163,8 +177,8 @@ class Chain:
                 if {before, change} == {"channels", "offsets"}:
                     merging, other = (earlier, later) if before == "channels" else (later, earlier)
                     raise ConfigError(
-                        f"inherit: {merging} leaves no channel as it was, and {other} needs those of the dense network; "
-                        f"keep one of them"
+                        f"inherit: {merging} leaves no channel as it was, and {other} needs those of the dense "
+                        f"network; keep one of them"
                     )
                 if place < place_before:
                     raise ConfigError(

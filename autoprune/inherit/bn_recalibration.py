@@ -74,10 +74,10 @@ def recalibrate_batch_norm(
     return averages.write(model)
 
 
-def check_batches(method: str, batches: object) -> int:
+def check_batches(method: str, batches: object, *, least: int = 1) -> int:
     """A number of batches; raises ConfigError if it cannot be one."""
-    if not isinstance(batches, int) or isinstance(batches, bool) or batches < 0:
-        raise ConfigError(f"{method}: batches must be at least 0, a whole number, got {batches!r}")
+    if not isinstance(batches, int) or isinstance(batches, bool) or batches < least:
+        raise ConfigError(f"{method}: batches must be at least {least}, a whole number, got {batches!r}")
     return batches
 
 
@@ -92,7 +92,7 @@ class BatchNormRecalibration(Inheritance):
     changes: ClassVar[Changes] = "statistics"
 
     def __init__(self, *, batches: int = CALIBRATION_BATCHES) -> None:
-        self._batches = check_batches("bn_recalibration", batches)
+        self._batches = check_batches("bn_recalibration", batches, least=0)
 
     def prepare(self, statistics: Statistics) -> None:
         """See `Inheritance.prepare`."""

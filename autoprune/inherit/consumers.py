@@ -59,11 +59,12 @@ class Channels:
         """Split the dimension of inputs into (places, channels)."""
         order = torch.empty_like(self.of)
         order[self.place * self.number + self.of] = torch.arange(len(self.of))
-        return values.index_select(dim, order.to(values.device)).unflatten(dim, (self.places, self.number))
+        ordered = values.index_select(dim, order.to(values.device))
+        return ordered.reshape(*values.shape[:dim], self.places, self.number, *values.shape[dim + 1 :])
 
     def together(self, values: Tensor, dim: int, kept: Tensor) -> Tensor:
         """Undo `apart` for the inputs that are kept; `values` has (places, channels that are kept) there."""
-        channels = self.of[kept].unique()
+        channels = self.kept(kept)[0]
         order = self.place[kept] * len(channels) + torch.searchsorted(channels, self.of[kept])
         return values.flatten(dim, dim + 1).index_select(dim, order.to(values.device))
 

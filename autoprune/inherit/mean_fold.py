@@ -29,10 +29,10 @@ class MeanFold(Inheritance):
     """A consumer with weight W that reads u keeps the mean of each output: b += mean(W u) - mean(W' u').
 
     W' and u' are what is left of both, after the methods before this one: sliced, the difference is W mean(u) of the
-    channels that are cut, FLAP's formula; refitted, it is what the fit has missed. Means are those of the dense network,
-    over examples and output positions, zeros of the padding included: of all constants the best one in squared error.
-    Where the cut channels are constant (batch norm with gamma 0: ReLU(beta)), the cut network computes what the dense one
-    does, but for borders that padding makes.
+    channels that are cut, FLAP's formula; refitted, it is what the fit has missed. Means are those of the dense
+    network, over examples and output positions, zeros of the padding included: of all constants the best one in squared
+    error. Where cut channels are constant (batch norm with gamma 0: ReLU(beta)), the cut network computes what the
+    dense one does, but for borders that padding makes.
 
     The constant goes into the bias of the consumer; where it has none, out of the running mean of a batch norm right
     behind it. `bn_recalibration` brings about the latter, too, so that this matters where outputs meet no norm: linear
@@ -44,6 +44,7 @@ class MeanFold(Inheritance):
         batches: training batches that means are taken over.
 
     Raises:
+        ConfigError: fewer than 1 batch, or no calibration inputs.
         EvaluationError: no batch with finite values only.
     """
 
@@ -54,7 +55,7 @@ class MeanFold(Inheritance):
 
     def prepare(self, statistics: Statistics) -> None:
         """See `Inheritance.prepare`."""
-        statistics.inputs(self._batches)
+        statistics.needed("mean_fold", self._batches)
 
     def apply(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> None:
         """See `Inheritance.apply`."""
@@ -86,7 +87,7 @@ class MeanFold(Inheritance):
         return gather(
             dense,
             cut.space,
-            statistics.inputs(self._batches),
+            statistics.needed("mean_fold", self._batches),
             device=statistics.device,
             measure=_measure,
             combine=_combine,

@@ -13,7 +13,7 @@ from autoprune.errors import ConfigError
 from autoprune.inherit.base import Changes, Inheritance, Statistics
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import tensor_of
-from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, TensorLayout
+from autoprune.space.groups import AxisLayout, BoolArray, IntArray, SearchSpace, TensorLayout
 from autoprune.space.kinds import KINDS
 from autoprune.space.options.ties import set_ranges
 
@@ -30,8 +30,8 @@ class Merge(Inheritance):
     (C-SGD takes the first layer of a residual group). Clusters begin at the kept channels and take `iterations` of
     Lloyd's, so that nothing is random; an empty one keeps its place. Heads and tied sets are merged like channels.
 
-    Data: none. Cost per candidate: `iterations` products of (channels × filter) by (filter × kept). It stands first in a
-    list; `bn_recalibration` after it fits the norms to what was merged.
+    Data: none. Cost per candidate: `iterations` products of (channels × filter) by (filter × kept). It stands first in
+    a list; `bn_recalibration` after it fits the norms to what was merged.
 
     Args:
         iterations: at most so many.
@@ -90,9 +90,9 @@ def cluster(rows: Tensor, first: IntArray, iterations: int) -> IntArray:
     return of_rows
 
 
-def _survived(cut: Cut) -> list[np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
+def _survived(cut: Cut) -> list[BoolArray]:
     """Per group, (slots,) which channels are left."""
-    survived = [np.ones(group.slots, dtype=np.bool_) for group in cut.space.groups]
+    survived: list[BoolArray] = [np.ones(group.slots, dtype=np.bool_) for group in cut.space.groups]
     for layout in cut.space.tensors:
         for axis, indices in zip(layout.axes, cut.kept.get(layout.name, ()), strict=False):
             if axis is None or indices is None:

@@ -32,13 +32,15 @@ class Reuse(Inheritance):
     A fit that is not determined stays near the sliced weights (ridge `RIDGE`), so that ||Y - A Y'||² is never above
     that of plain slicing on the data it is made from.
 
-    Data: inputs. Cost: one pass with C × C products for each consumer; a candidate costs a factorisation of kept × kept.
-    Left alone are weights that are used elsewhere, too (a tied embedding). `mean_fold` after it adds the constant.
+    Data: inputs. Cost: one pass with C × C products for each consumer; a candidate costs a factorisation of kept
+    × kept. Left alone are weights that are used elsewhere, too (a tied embedding). `mean_fold` after it adds the
+    constant.
 
     Args:
         batches: training batches.
 
     Raises:
+        ConfigError: fewer than 1 batch, or no calibration inputs.
         EvaluationError: no batch with finite values only.
     """
 
@@ -49,7 +51,7 @@ class Reuse(Inheritance):
 
     def prepare(self, statistics: Statistics) -> None:
         """See `Inheritance.prepare`."""
-        statistics.inputs(self._batches)
+        statistics.needed("reuse", self._batches)
 
     def apply(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> None:
         """See `Inheritance.apply`."""
@@ -59,7 +61,7 @@ class Reuse(Inheritance):
             lambda: gather(
                 dense,
                 cut.space,
-                statistics.inputs(self._batches),
+                statistics.needed("reuse", self._batches),
                 device=statistics.device,
                 measure=_measure,
                 combine=torch.add,
@@ -93,7 +95,12 @@ def _fold(consumer: Consumer, moments: _Moments, cut: Cut, dense: nn.Module) -> 
 
 
 def solve(square: Tensor, sides: Tensor) -> Tensor:
-    """(square + ridge)⁻¹ sides of positive semi-definite matrices (…, n, n), the ridge relative to the mean of the diagonal."""
+    """(square + ridge)⁻¹ sides, the ridge relative to the mean of the diagonal.
+
+    Args:
+        square: (…, n, n) positive semi-definite.
+        sides: (…, n, m).
+    """
     scale = square.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
     ridge = torch.where(scale > 0, RIDGE * scale, torch.ones_like(scale))
     regular = square + ridge[..., None, None] * torch.eye(square.shape[-1], dtype=square.dtype, device=square.device)

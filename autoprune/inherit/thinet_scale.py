@@ -30,8 +30,9 @@ class ThiNetScale(Inheritance):
     Where there are few samples the scales stay near 1 (ridge of `reuse.RIDGE` towards 1), so that the error on the
     samples is never above that of plain slicing.
 
-    Data: inputs. Cost: one pass, and `samples` backward passes of each consumer alone; a candidate costs a factorisation
-    of kept × kept for each. Memory: samples × channels. Left alone are weights that are used elsewhere, too.
+    Data: inputs. Cost: one pass, and `samples` backward passes of each consumer alone; a candidate costs a
+    factorisation of kept × kept for each. Memory: samples × channels. Left alone are weights that are used elsewhere,
+    too.
 
     Args:
         batches: training batches.
@@ -39,7 +40,7 @@ class ThiNetScale(Inheritance):
         seed: by which they are drawn.
 
     Raises:
-        ConfigError: fewer than 1 sample.
+        ConfigError: fewer than 1 batch or sample, or no calibration inputs.
         EvaluationError: no batch with finite values only.
     """
 
@@ -53,7 +54,7 @@ class ThiNetScale(Inheritance):
 
     def prepare(self, statistics: Statistics) -> None:
         """See `Inheritance.prepare`."""
-        statistics.inputs(self._batches)
+        statistics.needed("thinet_scale", self._batches)
 
     def apply(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> None:
         """See `Inheritance.apply`."""
@@ -74,7 +75,7 @@ class ThiNetScale(Inheritance):
         return gather(
             dense,
             cut.space,
-            statistics.inputs(self._batches),
+            statistics.needed("thinet_scale", self._batches),
             device=statistics.device,
             measure=measure,
             combine=_combine,
@@ -103,7 +104,7 @@ def _contributions(
             (slope,) = torch.autograd.grad(each.gather(1, chosen).sum(), leaf, retain_graph=True)
             parts = (slope * leaf.detach()).double().movedim(leaf.ndim - 1 - consumer.spatial, -1)
             parts = parts.reshape(len(parts), -1, parts.shape[-1]).sum(dim=1)
-            parts = parts.unflatten(1, (consumer.blocks, -1))
+            parts = parts.reshape(len(parts), consumer.blocks, -1)
             found.append(consumer.channels.apart(parts, 2).sum(dim=2))
             outputs_of.append(chosen.flatten() % by_channel.shape[-1])
     return torch.cat(found), torch.cat(outputs_of)

@@ -88,7 +88,7 @@ def changed_by(kind: str, method: object, dtype: torch.dtype = torch.float32) ->
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", KINDS)
 def test_mean_folding_gives_each_output_the_mean_that_it_had(kind: str, dtype: torch.dtype) -> None:
-    model, cut, network, inputs = changed_by(kind, "mean_fold", dtype)
+    model, _, network, inputs = changed_by(kind, "mean_fold", dtype)
     with torch.no_grad():
         wrong, right = network(inputs), model(inputs)
     dims = [d for d in range(right.ndim) if d != (right.ndim - 1 if kind in ("linear", "flattened") else 1)]
@@ -106,9 +106,10 @@ def test_mean_folding_is_exact_where_cut_channels_are_constant(kind: str) -> Non
         model.first.get_parameter("bias")[gone] = torch.linspace(0.1, 2.0, len(gone))
         if isinstance(model.second, nn.Conv2d):  # zeros of the padding are no constant
             model.second.padding = (0, 0)
-        if isinstance(model.second, nn.ConvTranspose2d):  # a constant reaches each position by as many taps
-            model.second.stride = (1, 1)
-            model.second.weight.copy_(_at_one_tap(model.second.weight))
+        if isinstance(model.second, nn.ConvTranspose2d):  # every position has one tap, and all taps are the same
+            model.second.stride = tuple(model.second.kernel_size)
+            weight = model.second.weight
+            weight.copy_(weight.mean(dim=(2, 3), keepdim=True).expand_as(weight))
     dense, space = traced(model, inputs[:2])
     cut = Slicer(dense, space, order_of(gone, space)).cut(space.uniform(0.5))
     network = inherited(["mean_fold"], dense, cut, [inputs])
@@ -135,7 +136,8 @@ def test_mean_folding_of_dead_batch_norm_channels_is_folding_their_relu_of_beta(
     cut = Slicer(dense, space, rank_channels(dense, space, "bn_scale")).cut(space.uniform(0.5))
     network = inherited(["mean_fold"], dense, cut, [torch.randn(8, 3, 7, 7)])
     second = model.second
-    assert isinstance(second, nn.Conv2d) and second.bias is not None
+    assert isinstance(second, nn.Conv2d)
+    assert second.bias is not None
     by_hand = second.bias + second.weight[:, :4].sum(dim=(2, 3)) @ norm.bias[:4].relu()
     assert torch.allclose(network.get_parameter("second.bias"), by_hand, atol=1e-6)
     with torch.no_grad():
@@ -264,7 +266,7 @@ def test_the_scales_of_thinet_are_the_least_squares_of_numpy_on_its_own_samples(
         combine=_combine,
         tensors=lambda samples: samples[:1],
     )
-    consumer, (parts, outputs_of) = next(iter(gathered.calls.values()))
+    consumer, (parts, _) = next(iter(gathered.calls.values()))
     with torch.no_grad():  # what the parts add up to is the output itself
         right = model(inputs) - model.second(torch.zeros_like(model.read(inputs)))
     assert all((right - value).abs().min() < 1e-9 for value in parts.flatten(1).sum(dim=1)[:: max(1, len(parts) // 12)])
