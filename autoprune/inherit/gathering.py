@@ -102,4 +102,4 @@ def gather(
             f"batches; check the data and its weights"
         )
     unseen = calls.readers - {consumer.weight for consumer, _ in total.values()}
-    return Gathered(total, calls.norms, frozenset(calls.elsewhere), tuple(sorted(unseen)))
+    return Gathered(total, calls.norms, frozenset(calls.elsewhere & calls.readers), tuple(sorted(unseen)))
