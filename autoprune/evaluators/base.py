@@ -37,7 +37,7 @@ class CandidateFactory:
         model: the trained base network, in the form of the space (module or graph); only read.
         space: its space.
         ranking: per group, the rank of each channel.
-        task: trains and scores networks.
+        task: trains and scores networks, compared with `model` where its measure compares.
         base_epochs: how long the base network was trained.
         inherit: what is done to the weights of cut networks that are scored without a training, in order.
     """
@@ -51,6 +51,7 @@ class CandidateFactory:
     _slicer: Slicer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task.compared_with(self.model))
         object.__setattr__(self, "_slicer", Slicer(self.model, self.space, self.ranking))
 
     def candidate(self, widths: Widths) -> nn.Module:

@@ -12,6 +12,7 @@ from autoprune.controllers.base import Trial, TrialState
 from autoprune.cost.budget.budget import Budget
 from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
 from autoprune.testing.spaces import chain_space
+from autoprune.texts import ScoreScale
 from autoprune.verdict.record import Arm, FinalTraining, RunRecord, Verdict
 from autoprune.verdict.statistics import judge
 
@@ -66,7 +67,7 @@ def example_run(
         ),
         "full_costs": full,
         "base": {"validation": 91.2 * scale, "test": 90.8 * scale, "epochs": 30, "seconds": 80.0},
-        "unit": unit,
+        "scale": ScoreScale(scale=ScoreScale(unit=unit)),
         "test_split": True,
         "trials": ledger,
         "posterior": {winner.number: (71.1 * scale, 0.3 * scale)},
@@ -79,7 +80,7 @@ def example_run(
 
 def _verdict(finals: tuple[FinalTraining, ...], unit: str) -> Verdict:
     told = {"fine_tune": "fine-tuned", "scratch_e": "trained from scratch"}
-    return judge(finals, protocols=told, budget_text="50 % of the FLOPs", unit=unit)
+    return judge(finals, protocols=told, budget_text="50 % of the FLOPs", scale=ScoreScale(unit=unit))
 
 
 def _trial(number: int, widths: Widths, origin: str, costs: dict[str, float], score: float) -> Trial:
