@@ -119,8 +119,8 @@ def unlabelled_splits(data: object, *, name: str = "user data") -> UnlabelledSpl
         name = data.name
     elif isinstance(data, Mapping):
         parts = dict(data)
-    elif isinstance(data, tuple):
-        parts = dict(zip(_ROLES, data, strict=False)) if len(data) <= len(_ROLES) else {}
+    elif (listed := _roles(data)) is not None:
+        parts = dict(zip(_ROLES, listed, strict=False)) if len(listed) <= len(_ROLES) else {}
     else:
         parts = _divided(_source(data))
     if set(parts) - set(_ROLES) or any(parts.get(role) is None for role in _ROLES[:2]):
@@ -136,14 +136,20 @@ def has_targets(data: object) -> bool:
     """Whether data are as classification needs them: a pair (inputs, targets) in each batch of named parts."""
     if isinstance(data, DataSplits):
         return True
-    parts = list(data.values()) if isinstance(data, Mapping) else list(data) if isinstance(data, tuple) else []
-    if not parts or isinstance(parts[0], Tensor) or not isinstance(parts[0], Split | Dataset | DataLoader):
+    parts = list(data.values()) if isinstance(data, Mapping) else _roles(data)
+    if not parts or not isinstance(parts[0], Split | Dataset | DataLoader):
         return False
     if isinstance(parts[0], Split):
         return True
     with blame(DataError, "the first training example cannot be read", then="Correct the data set."):
         first = next(LoaderSplit(parts[0]).read(1, seed=0, limit=1), None)
     return isinstance(first, tuple | list) and len(first) == 2
+
+
+def _roles(data: object) -> list[Any] | None:
+    """Train, validation and test in this order, if that is what these are; a list of tensors is one of batches."""
+    listed = isinstance(data, list) and bool(data) and isinstance(data[0], Split | Dataset | DataLoader)
+    return list(data) if isinstance(data, tuple) or listed else None  # type: ignore[call-overload]
 
 
 def _source(given: object) -> Split | Dataset[Any] | DataLoader[Any]:

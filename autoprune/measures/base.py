@@ -76,17 +76,17 @@ class Measure(ABC):
         """
         return mean_and_error(values)
 
-    def sound(self, outputs: Any) -> Tensor:
+    def sound(self, outputs: Any, examples: int) -> Tensor:
         """Return (N,) truth values: whether the outputs for an example are usable numbers.
 
         Minus infinity masks a class, so only the highest output counts; NaN is higher than any.
 
         Args:
             outputs: of a network.
+            examples: N; tensors that have no row for each of them do not count.
         """
-        floats = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-        rows = [leaf.reshape(len(leaf), -1).amax(1).isfinite() for leaf in floats if leaf.ndim and leaf.numel()]
-        return torch.stack(rows).all(0) if rows else torch.ones(0, dtype=torch.bool)
+        rows = [tensor.reshape(examples, -1).amax(1).isfinite() for tensor in rows_of(outputs, examples)]
+        return torch.stack(rows).all(0) if rows else torch.ones(examples, dtype=torch.bool)
 
     @property
     def scale(self) -> ScoreScale:
@@ -114,6 +114,17 @@ def make_measure(chosen: ChosenPart) -> Measure:
     if not isinstance(made, Measure):
         raise ConfigError(f"measure {part.label!r} is a {type(made).__name__}: derive it from autoprune's Measure")
     return made
+
+
+def rows_of(outputs: Any, examples: int) -> list[Tensor]:
+    """The floating-point tensors among outputs of any nesting that have a row for each example.
+
+    Args:
+        outputs: of a network.
+        examples: how many went in.
+    """
+    leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return [leaf for leaf in leaves if leaf.ndim and len(leaf) == examples and leaf.numel()]
 
 
 def mean_and_error(values: Values) -> tuple[float, float | None]:

@@ -6,11 +6,10 @@ from typing import Any, Literal, TypeAlias, final, get_args
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, EvaluationError
-from autoprune.measures.base import Measure
+from autoprune.measures.base import Measure, rows_of
 
 Kind: TypeAlias = Literal["auto", "kl", "relative_error"]
 
@@ -21,8 +20,8 @@ class Divergence(Measure):
 
     With p the base network's softmax and q the network's, an example's value is sum_c p_c (log p_c - log q_c), the mean
     over positions where there are several. It is 0 if and only if all probabilities are equal. The relative squared
-    error of an example is |outputs - base|^2 / |base|^2, over all numbers of all output tensors. Both are computed in
-    double precision.
+    error of an example is |outputs - base|^2 / |base|^2, over all numbers of all output tensors that have a row for
+    each example. Both are computed in double precision.
 
     Args:
         kind: "kl"; "relative_error"; "auto": kl where the outputs are one tensor (N, C) with C of at least 2, as
@@ -61,12 +60,13 @@ class Divergence(Measure):
             EvaluationError: outputs of another shape than the base network's; of kl, outputs that are no logits; of
                 relative_error, a base network that answers with nothing but zeros.
         """
-        theirs, ours = _tensors(base), _tensors(outputs)
+        theirs, ours = rows_of(base, len(batch)), rows_of(outputs, len(batch))
         shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (ours, theirs)]
         if not theirs or shapes[0] != shapes[1]:
             raise EvaluationError(
                 f"divergence compares outputs of equal shapes, got {shapes[0]} and of the base network {shapes[1]}; "
-                f"let forward return floating-point tensors whose shapes do not depend on the widths"
+                f"let forward return floating-point tensors with a row for each example, of shapes that widths do "
+                f"not change"
             )
         kind = _kind_of(base) if self.kind == "auto" else self.kind
         return _kl(ours, theirs, self.axis) if kind == "kl" else _relative_error(ours, theirs)
@@ -75,10 +75,6 @@ class Divergence(Measure):
 def _kind_of(outputs: Any) -> Kind:
     rows = isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.ndim == 2 and outputs.shape[1] > 1
     return "kl" if rows else "relative_error"
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def _kl(ours: list[Tensor], theirs: list[Tensor], axis: int) -> Tensor:

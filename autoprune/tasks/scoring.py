@@ -54,7 +54,7 @@ class BaseOutputs:
         if key not in self._kept:
             if self._network is None:
                 self._network = scored_copy(self.model, device)
-            with torch.no_grad():
+            with seeded(0), torch.no_grad():  # what it draws must not depend on whether others were kept
                 found = batch.to(device).outputs(self._network)
             size = sum(leaf.nbytes for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor))
             if self._bytes + size > self._limit:
@@ -121,14 +121,14 @@ def _values(
         for number, batch in enumerate(batches):
             reference = base.outputs(split, number, batch, device) if base is not None and measure.needs_base else None
             outputs = batch.to(device).outputs(network)
-            values = measure.values(outputs, batch, reference)
+            with blame(EvaluationError, f"measure {measure.name!r} fails", then="Correct its settings or its code."):
+                values = measure.values(outputs, batch, reference)
             if values.shape != (len(batch),):
                 raise EvaluationError(
                     f"measure {measure.name!r} gave values of shape {tuple(values.shape)} for {len(batch)} examples; "
                     f"it must give one for each"
                 )
-            fine = measure.sound(outputs)
-            fine = fine if len(fine) == len(values) else torch.ones_like(values, dtype=torch.bool)
+            fine = measure.sound(outputs, len(batch)).to(values.device)
             sound.append(fine & values.isfinite() if values.is_floating_point() else fine)
             found.append(values)
     finite = torch.cat(sound)

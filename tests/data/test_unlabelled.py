@@ -45,7 +45,8 @@ def test_one_source_is_divided_into_calibration_and_scores(data: object) -> None
 
 
 def test_named_parts_are_read_as_they_are() -> None:
-    for data in ((ROWS, ROWS[:20], ROWS[:4]), {"train": PAIRS, "validation": ROWS[:20], "test": ROWS[:4]}):
+    sets = [TensorDataset(part) for part in (ROWS, ROWS[:20], ROWS[:4])]
+    for data in ((ROWS, ROWS[:20], ROWS[:4]), sets, {"train": PAIRS, "validation": ROWS[:20], "test": ROWS[:4]}):
         splits = unlabelled_splits(data)
         assert numbers(splits.train) == list(range(50))
         assert sorted(numbers(splits.validation)) == list(range(20)) != numbers(splits.validation)
@@ -84,6 +85,7 @@ def test_inputs_of_any_nesting_are_kept() -> None:
 
 def test_whether_there_are_targets_is_seen_at_the_first_batch() -> None:
     assert has_targets((PAIRS, PAIRS))
+    assert has_targets([PAIRS, PAIRS])
     assert has_targets(splits_from((PAIRS, PAIRS)))
     assert has_targets({"train": DataLoader(PAIRS, 4), "validation": PAIRS})
     for data in (ROWS, (ROWS, ROWS), TensorDataset(ROWS), DataLoader(PAIRS), (TensorDataset(ROWS), PAIRS), [ROWS]):

@@ -230,6 +230,40 @@ def test_a_measure_that_gives_no_value_per_example_is_one_clear_error() -> None:
         scored_by(Mean(), nn.Identity(), [Batch(torch.zeros(4, 2))], split="a", device=CPU)
 
 
+def test_tensors_without_a_row_for_each_example_do_not_count() -> None:
+    class WithAuxiliary(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return x + self.training, x.square().mean(), torch.full((3,), torch.nan)
+
+    x = torch.randn(8, 2)
+    base = BaseOutputs(WithAuxiliary())
+    assert scored_by(Divergence(), WithAuxiliary(), [Batch(x)], split="a", device=CPU, base=base).value == 0.0
+
+
+def test_what_a_network_draws_does_not_depend_on_what_was_kept() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.randn(x.shape)
+
+    batches = [Batch(torch.randn(8, 3)) for _ in range(3)]
+    kept, fresh = BaseOutputs(Noisy()), BaseOutputs(Noisy(), kept_bytes=0)
+    scores = [
+        scored_by(Divergence(), Noisy(), batches, split="a", device=CPU, base=base) for base in (kept, kept, fresh)
+    ]
+    assert scores[0] == scores[1] == scores[2]
+
+
+def test_a_measure_that_fails_is_named() -> None:
+    class Broken(Measure):
+        name = "broken"
+
+        def values(self, outputs: Tensor, batch: Batch, base: object) -> Tensor:
+            raise KeyError("mask")
+
+    with pytest.raises(EvaluationError, match="measure 'broken' fails: KeyError: 'mask'"):
+        scored_by(Broken(), nn.Identity(), [Batch(torch.zeros(4, 2))], split="a", device=CPU)
+
+
 def test_double_precision_and_half_precision_are_measured_alike() -> None:
     logits, base = torch.randn(20, 5), torch.randn(20, 5)
     exact = Divergence().values(logits.double(), Batch(logits), base.double())
