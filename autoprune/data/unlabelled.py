@@ -160,8 +160,9 @@ def _source(given: object) -> Split | Dataset[Any] | DataLoader[Any]:
     if isinstance(given, list) and given and all(isinstance(one, Tensor) and one.ndim for one in given):
         with blame(DataError, "a list of batches must hold inputs of one shape", then="Give a data set or a loader."):
             return TensorDataset(torch.cat(given))
+    what = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
     raise DataError(
-        f"inputs must be a data set, a loader, a tensor of inputs or a list of them, got {type(given).__name__}; "
+        f"inputs must be a data set, a loader, a tensor of inputs (at least one) or a list of them, got {what}; "
         f"a generator can be read only once: make it a list"
     )
 

@@ -114,8 +114,9 @@ class Lost(Triples):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (3, "a tensor of inputs or a list of them, got int"),
+        (3, r"a tensor of inputs \(at least one\) or a list of them, got int"),
         ("digits", "got str"),
+        (ROWS[:0], r"got a tensor of shape \(0, 1\)"),
         (iter([ROWS]), "can be read only once"),
         ([], "got list"),
         ([torch.zeros(2, 3), torch.zeros(2, 4)], "inputs of one shape"),
