@@ -75,6 +75,13 @@ class TrainingOptions(Strict):
     channels_last: bool = False
 
 
+class TaskOptions(PartOptions):
+    """What networks are for; a plain string is its name."""
+
+    name: str = "classification"
+    measure: NamedPart | None = Field(None, description="what scores count; None: what the task counts by itself")
+
+
 class EvaluatorOptions(PartOptions):
     """How a candidate is scored; a plain string is its name."""
 
@@ -181,6 +188,7 @@ class Job(Strict):
     threads: int | None = Field(None, ge=1, description="CPU threads; None leaves what is set")
     model: ModelOptions
     data: DataOptions
+    task: TaskOptions = Field(TaskOptions(), description="what networks are for, and what scores count")
     training: TrainingOptions = TrainingOptions()
     space: SpaceOptions = SpaceOptions()
     constraints: dict[str, Annotated[Limits | tuple[Limits, ...], BeforeValidator(_limits)]] = Field(
@@ -199,6 +207,14 @@ class Job(Strict):
         "no trial, and a run may be resumed with others",
     )
     _references: dict[tuple[str | int, ...], Reference] = PrivateAttr(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """See `SearchOptions._without_defaults_of_late`."""
+        written = handler(self)
+        if self.task == TaskOptions():
+            written.pop("task", None)
+        return written
 
     @property
     def text(self) -> str:

@@ -46,7 +46,6 @@ from autoprune.space.tracing.program import Example
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import verify
 from autoprune.tasks.base import Task
-from autoprune.tasks.classification import ClassificationTask
 from autoprune.training.integrity import Snapshot, check_finite
 from autoprune.training.protocols import make_protocol
 from autoprune.trials.ledger import open_storage
@@ -186,9 +185,9 @@ def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
     evaluator_trains = kind_of(job.search.evaluator.name, job.search.evaluator.settings) == "training"
     if not task.trains and (not run_inputs.trained or job.verdict.seeds or evaluator_trains):
         raise ConfigError(
-            "this job trains networks (the base network, the evaluator or the verdict), but there is no train_func: "
-            "pass train_func(model, epochs, seed), or set verdict seeds to 0, choose an evaluator that does not train "
-            "(the default does not) and give a trained model"
+            f"this job trains networks (the base network, the evaluator or the verdict), but {task.why_untrained}, or "
+            f"set verdict seeds to 0, choose an evaluator that does not train (the default does not) and give a "
+            f"trained model"
         )
     check_finite(run_inputs.model)
     given = Snapshot(run_inputs.model)
@@ -220,7 +219,7 @@ def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
         _rehearse(prepared)
     if verified.space.form == "graph":
         _check_batches(verified.network, task)
-    elif not isinstance(task, ClassificationTask):
+    elif not task.feeds:
         _check_calibration(verified.network, task)
     return family
 
@@ -233,7 +232,7 @@ def check_scoring(prepared: Prepared) -> None:
         RunError: that changed the caller's model.
     """
     with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
-        prepared.run_inputs.task.score(prepared.network, limit=1)
+        prepared.run_inputs.task.compared_with(prepared.network).score(prepared.network, limit=1)
     prepared.check_given()
 
 
@@ -313,13 +312,13 @@ def _check_batches(network: nn.Module, task: Task) -> None:
     A task of the user's own functions feeds networks by itself and is tried as a whole; its data go through batch norms
     only.
     """
-    feeds = isinstance(task, ClassificationTask) or any(isinstance(m, _BatchNorm) for m in network.modules())
-    batches = task.calibration_inputs(1, seed=0) if feeds else []
+    feeds = task.feeds or any(isinstance(m, _BatchNorm) for m in network.modules())
+    batches = task.calibration_batches(1, seed=0) if feeds else []
     trial = copy.deepcopy(network).to(task.device).eval()
-    for inputs in (part for batch in batches for part in (batch, batch[:-1]) if len(part)):
+    for inputs in (part for batch in batches for part in (batch, batch.first(len(batch) - 1)) if len(part)):
         try:
             with untouched(), torch.no_grad():
-                trial(inputs)
+                inputs.outputs(trial)
         except Exception as error:
             raise ConfigError(
                 f"parts of this model can only be cut as its traced graph, and that does not run on a batch of "

@@ -144,7 +144,7 @@ def see_through(
     at_work = RunEngine(engine, prepared, directory, progress)
     ledger = open_storage(storage, directory / "journal.log")
     with CallbackList(given.job.callbacks, given.callbacks, note=progress.note) as told:
-        told.run_started(run_started(directory, given.task.unit, resumed=resumed))
+        told.run_started(run_started(directory, given.task.scale, resumed=resumed))
         record = _phases(RunContext(prepared, directory, progress, at_work, ledger, family, told), narrowed)
         told.run_ended(run_ended(record))
     return record
