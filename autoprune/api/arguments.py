@@ -14,6 +14,7 @@ from torch import nn
 from autoprune.api.space import space_options
 from autoprune.config.job import DEFAULT_CRITERION, Job, TrainingOptions, VerdictOptions
 from autoprune.config.space import SpaceOptions
+from autoprune.config.stopping import EarlyStopping, StoppingOptions
 from autoprune.config.validation import validated
 from autoprune.cost.budget.limits import Bound
 from autoprune.cost.latency.device_profile import DeviceProfile
@@ -62,6 +63,10 @@ class SearchArguments:
         evaluator: name, or {"name": …, "settings": {…}}.
         criterion: ranks channels inside a group: name, or {"name": …, "settings": {…}}.
         trials: proposals of the controller.
+        early_stopping: "asha" or "hyperband" stops proposals that lag behind, of evaluators that train; "none" stops
+            nothing. None: as the run began, for a new one "none".
+        time_limit: of one evaluation, in seconds or as "90s", "10min", "2h"; past it the trial has failed. On ray.
+        memory_limit: of each worker, for example "4GB"; past it the trial has failed. On ray.
         training: epochs, lr, batch_size, … of base and final networks.
         verdict: protocols (each a name or {"name": …, …}), seeds, fine_tune_epochs, …; `{"seeds": 0}` skips it.
         seed: of everything random.
@@ -91,6 +96,9 @@ class SearchArguments:
     evaluator: str | Mapping[str, Any] = "inherited"
     criterion: str | Mapping[str, Any] = DEFAULT_CRITERION
     trials: int = 100
+    early_stopping: EarlyStopping | None = None
+    time_limit: float | str | None = None
+    memory_limit: int | str | None = None
     training: TrainingOptions | Mapping[str, Any] | None = None
     verdict: VerdictOptions | Mapping[str, Any] | None = None
     seed: int = 0
@@ -131,6 +139,7 @@ class SearchArguments:
                 "evaluator": self.evaluator,
                 "criterion": self.criterion,
                 "storage": self.storage,
+                **{key: given for key in StoppingOptions.model_fields if (given := getattr(self, key)) is not None},
             },
             "verdict": {"seeds": 0} if skip_verdict else _dump(self.verdict),
             "engine": self.engine,

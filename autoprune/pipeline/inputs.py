@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from autoprune.config.job import Job, load_job
 from autoprune.data import load_data
 from autoprune.data.base import DataSplits, Split
 from autoprune.data.labelled import OTHER_TASKS, Labelled, no_batch
+from autoprune.deprecation import MovedWarning
 from autoprune.errors import ConfigError, DataError, RunError, UnsetVariableError, blame
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.prepare import RunInputs
@@ -58,7 +60,9 @@ def job_of_run(directory: Path) -> Job:
     if not (directory / "job.yaml").is_file():
         raise RunError(f"{directory} is not a run directory: it holds no job.yaml; give the path the search printed")
     try:
-        job = load_job(directory / "job.yaml")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MovedWarning)  # nobody is to rewrite the file of a run
+            job = load_job(directory / "job.yaml")
     except UnsetVariableError as error:
         raise RunError(f"{directory} cannot be resumed yet: {error}") from None
     except ConfigError as error:
