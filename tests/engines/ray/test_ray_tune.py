@@ -246,6 +246,17 @@ def test_trainings_end_with_whatever_they_return_or_a_failure(nodes: Any, tmp_pa
     assert lane.tune.busy == 0
 
 
+def _patient(factory: object, piece: int, watch: Any) -> int:
+    time.sleep(4)
+    return piece
+
+
+def test_final_trainings_know_no_time_limit(nodes: Any, tmp_path: Path) -> None:
+    lane = Lane(tmp_path, plain, time_limit=1)
+    assert list(lane.tune.train(_patient, [5])) == [(0, 5)]
+    assert lane.happened == {}
+
+
 def test_scores_outside_the_search_are_those_of_the_evaluator(nodes: Any, tmp_path: Path) -> None:
     pieces = [Scoring(widths, 5) for _, widths in PLAN]
     place = setup(tmp_path, plain)
