@@ -68,7 +68,7 @@ def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple
     """
     RunDirectory.check_free(path)
     job = run_inputs.job
-    with _ready(run_inputs, job.threads, progress) as engine:
+    with ready(run_inputs, job.threads, progress) as engine:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
         with RunDirectory.create(path) as directory:
@@ -87,7 +87,7 @@ def resume(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tupl
     with RunDirectory.reopen(path) as directory:
         ended = all((place / "result.json").is_file() for place in parts_of(path) or (path,))
         run_inputs, notes = going_on(run_inputs, path, ended=ended)
-        with _ready(run_inputs, directory.recorded("threads"), progress, read_only=ended) as engine:
+        with ready(run_inputs, directory.recorded("threads"), progress, read_only=ended) as engine:
             return run.resume(run_inputs.job, prepare(run_inputs), directory, engine, progress=progress, notes=notes)
 
 
@@ -102,7 +102,7 @@ def engine_of(run_inputs: RunInputs) -> Engine:
 
 
 @contextmanager
-def _ready(run_inputs: RunInputs, threads: int | None, progress: str, *, read_only: bool = False) -> Iterator[Engine]:
+def ready(run_inputs: RunInputs, threads: int | None, progress: str, *, read_only: bool = False) -> Iterator[Engine]:
     """The threads are set and the engine is open, before anything is traced, shown or written.
 
     Args:
