@@ -15,6 +15,7 @@ from torch import nn
 from autoprune.api.space import space_options
 from autoprune.config.job import DEFAULT_CRITERION, Job, TaskOptions, TrainingOptions, VerdictOptions
 from autoprune.config.space import SpaceOptions
+from autoprune.config.stopping import EarlyStopping, StoppingOptions
 from autoprune.config.validation import validated
 from autoprune.cost.budget.limits import Bound
 from autoprune.cost.latency.device_profile import DeviceProfile
@@ -69,6 +70,10 @@ class SearchArguments:
         criterion: ranks channels inside a group: name, or {"name": …, "settings": {…}}.
         inherit: what is done to the weights of cut networks before they are scored, in order: names, or mappings.
         trials: proposals of the controller.
+        early_stopping: "asha" or "hyperband" stops proposals that lag behind, of evaluators that train; "none" stops
+            nothing. None: as the run began, for a new one "none".
+        time_limit: of one evaluation, in seconds or as "90s", "10min", "2h"; past it the trial has failed. On ray.
+        memory_limit: of each worker, for example "4GB"; past it the trial has failed. On ray.
         training: epochs, lr, batch_size, … of base and final networks.
         verdict: protocols (each a name or {"name": …, …}), seeds, fine_tune_epochs, …; `{"seeds": 0}` skips it.
         seed: of everything random.
@@ -101,6 +106,9 @@ class SearchArguments:
     criterion: str | Mapping[str, Any] = DEFAULT_CRITERION
     inherit: Sequence[str | Mapping[str, Any]] = DEFAULT
     trials: int = 100
+    early_stopping: EarlyStopping | None = None
+    time_limit: float | str | None = None
+    memory_limit: int | str | None = None
     training: TrainingOptions | Mapping[str, Any] | None = None
     verdict: VerdictOptions | Mapping[str, Any] | None = None
     seed: int = 0
@@ -145,6 +153,7 @@ class SearchArguments:
                 "criterion": self.criterion,
                 "inherit": list(self.inherit),
                 "storage": self.storage,
+                **{key: given for key in StoppingOptions.model_fields if (given := getattr(self, key)) is not None},
             },
             "verdict": _dump(self.verdict),
             "engine": self.engine,

@@ -12,6 +12,7 @@ KINDS = {
     "data": "autoprune.data:DATA_SETS",
     "tasks": "autoprune.tasks:TASKS",
     "measures": "autoprune.measures:MEASURES",
+    "kinds": "autoprune.space.kinds:KIND_PARTS",
     "metrics": "autoprune.cost:METRICS",
     "criteria": "autoprune.importance:CRITERIA",
     "inheritance": "autoprune.inherit:INHERITANCE",

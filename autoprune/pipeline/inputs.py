@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 from autoprune.config.environment import is_withheld, variables
 from autoprune.config.job import Job, load_job
 from autoprune.data import read_data
+from autoprune.deprecation import MovedWarning
 from autoprune.errors import ConfigError, RunError, UnsetVariableError
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.prepare import RunInputs
@@ -74,7 +76,9 @@ def job_of_run(directory: Path) -> Job:
     if not (directory / "job.yaml").is_file():
         raise RunError(f"{directory} is not a run directory: it holds no job.yaml; give the path the search printed")
     try:
-        job = load_job(directory / "job.yaml")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MovedWarning)  # nobody is to rewrite the file of a run
+            job = load_job(directory / "job.yaml")
     except UnsetVariableError as error:
         raise RunError(f"{directory} cannot be resumed yet: {error}") from None
     except ConfigError as error:

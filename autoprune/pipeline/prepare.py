@@ -24,6 +24,7 @@ from autoprune.allocation import ALLOCATIONS
 from autoprune.config.job import Job
 from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.settings import bind
+from autoprune.config.stopping import NEVER
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
 from autoprune.cost.budget.repair import BudgetedSpace
@@ -50,6 +51,10 @@ from autoprune.training.integrity import Snapshot, check_finite
 from autoprune.training.protocols import make_protocol
 from autoprune.trials.ledger import open_storage
 from autoprune.verdict.baselines import plan
+
+JOB_FORMAT = 2
+"""Of the jobs of runs that begin now: early stopping and limits are in `search` and fingerprinted. In 1 they were the
+engine's, and not."""
 
 
 @final
@@ -104,14 +109,15 @@ class Prepared:
             "let functions only use the network that they are called with",
         )
 
-    def differing(self, recorded: Mapping[str, str]) -> list[str]:
+    def differing(self, recorded: Mapping[str, str], *, job_format: int = JOB_FORMAT) -> list[str]:
         """What a run found otherwise than it is now.
 
         Args:
             recorded: the fingerprints of that run.
+            job_format: that it began with.
         """
         same = {name: recorded.get(name) == value for name, value in self.fingerprints.items()}
-        same["job"] = same_job(recorded.get("job"), self.run_inputs.job)
+        same["job"] = same_job(recorded.get("job"), self.run_inputs.job, job_format=job_format)
         return [name for name in same if not same[name]]
 
     def controller(self, scores: Sequence[FloatArray], *, learned: Any = None) -> Controller:
@@ -241,8 +247,10 @@ def job_fingerprint(job: Job) -> str:
     return _digest(json.dumps(masked(job.model_dump(mode="json"), references=False), sort_keys=True))
 
 
-def same_job(recorded: object, job: Job) -> bool:
-    """Whether a fingerprint is that of a job, also one made when secrets were part of it."""
+def same_job(recorded: object, job: Job, *, job_format: int = JOB_FORMAT) -> bool:
+    """Whether a fingerprint is that of a job, also one made when secrets were part of it, or stopping was not."""
+    if job_format == 1:
+        job = job.model_copy(update={"search": job.search.model_copy(update=NEVER.model_dump())})
     return recorded in (job_fingerprint(job), _digest(json.dumps(job.model_dump(mode="json"), sort_keys=True)))
 
 

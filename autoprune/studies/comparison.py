@@ -139,7 +139,13 @@ class Comparison:
             "usual": list(self.usual),
         }
         best = [self.sentence(budget) for budget in self.budgets if self._scored(budget)]
-        return {**about, "notes": list(self.notes), "sentences": best, "rows": rows}
+        return {
+            **about,
+            "full": self.scale.turned(self.full),
+            "notes": list(self.notes),
+            "sentences": best,
+            "rows": rows,
+        }
 
     @classmethod
     def of(cls, rows: Sequence[Row], **about: Any) -> Self:
