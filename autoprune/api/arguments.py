@@ -12,8 +12,9 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, final
 from torch import nn
 
 from autoprune.api.space import space_options
-from autoprune.config.job import DEFAULT_CRITERION, Job, TrainingOptions, VerdictOptions
+from autoprune.config.job import DEFAULT_CRITERION, Job, VerdictOptions
 from autoprune.config.space import SpaceOptions
+from autoprune.config.training import Recipe
 from autoprune.config.validation import validated
 from autoprune.cost.budget.limits import Bound
 from autoprune.cost.latency.device_profile import DeviceProfile
@@ -29,7 +30,6 @@ from autoprune.space.tracing.program import Example
 from autoprune.tasks.base import Task
 from autoprune.tasks.callable import CallableTask
 from autoprune.tasks.classification import ClassificationTask
-from autoprune.training.recipe import Recipe
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,7 +91,7 @@ class SearchArguments:
     evaluator: str | Mapping[str, Any] = "inherited"
     criterion: str | Mapping[str, Any] = DEFAULT_CRITERION
     trials: int = 100
-    training: TrainingOptions | Mapping[str, Any] | None = None
+    training: Recipe | Mapping[str, Any] | None = None
     verdict: VerdictOptions | Mapping[str, Any] | None = None
     seed: int = 0
     device: str = "auto"
@@ -146,8 +146,7 @@ class SearchArguments:
         if data is not None:
             splits = load_data(data) if isinstance(data, str) else splits_from(data)
             classes = check_outputs(self.model, splits)
-            recipe = Recipe(**job.training.model_dump())
-            return ClassificationTask(splits, recipe, device=device, classes=classes)
+            return ClassificationTask(splits, job.training, device=device, classes=classes)
         raise ConfigError(
             'search needs something to score with: data="cifar10", your data sets as '
             "data={'train': …, 'validation': …}, or score_func(model) -> float"
@@ -193,5 +192,5 @@ def _plain_settings(metrics: MetricSettings) -> dict[str, dict[str, Any]]:
     }
 
 
-def _dump(options: TrainingOptions | VerdictOptions | Mapping[str, Any] | None) -> dict[str, Any]:
-    return options.model_dump() if isinstance(options, TrainingOptions | VerdictOptions) else dict(options or {})
+def _dump(options: Recipe | VerdictOptions | Mapping[str, Any] | None) -> dict[str, Any]:
+    return options.model_dump() if isinstance(options, Recipe | VerdictOptions) else dict(options or {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import yaml
 from pydantic import (
@@ -25,7 +25,9 @@ from autoprune.config.environment import Reference, expanded, written
 from autoprune.config.limits import RangeError, ends_of
 from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
+from autoprune.config.training import Recipe
 from autoprune.config.validation import Strict, read_mapping, validated
+from autoprune.deprecation import moved_names
 
 
 def _found(path: Path, info: ValidationInfo) -> Path:
@@ -56,23 +58,6 @@ class DataOptions(Strict):
     name: str = Field(description="a name that `autoprune parts data` lists, or module:function")
     path: FoundPath | None = Field(None, description="folder of the original files; None: AUTOPRUNE_DATA")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data set")
-
-
-class TrainingOptions(Strict):
-    """How the base network and networks from scratch are trained."""
-
-    epochs: int = Field(160, ge=1)
-    lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
-    weight_decay: float = Field(1e-4, ge=0)
-    batch_size: int = Field(128, ge=1)
-    schedule: Literal["cosine", "step"] = "cosine"
-    warmup_epochs: int = Field(0, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    augment: bool = True
-    amp: bool = Field(False, description="mixed precision, on GPU only")
-    channels_last: bool = False
 
 
 class EvaluatorOptions(PartOptions):
@@ -168,7 +153,7 @@ class Job(Strict):
     threads: int | None = Field(None, ge=1, description="CPU threads; None leaves what is set")
     model: ModelOptions
     data: DataOptions
-    training: TrainingOptions = TrainingOptions()
+    training: Recipe = Recipe()
     space: SpaceOptions = SpaceOptions()
     constraints: dict[str, Annotated[Limits | tuple[Limits, ...], BeforeValidator(_limits)]] = Field(
         description="metric -> limit; a list of limits makes a family of searches, one for each"
@@ -243,3 +228,6 @@ def load_job(path: Path) -> Job:
     job = validated(Job, data, str(path), folders=(path.parent, path.parent.parent))
     job._references = references
     return job
+
+
+__getattr__ = moved_names(__name__, {"TrainingOptions": "autoprune.config.training:Recipe"})

@@ -23,7 +23,6 @@ from autoprune.pipeline.prepare import RunInputs
 from autoprune.randomness import seeded
 from autoprune.tasks.classification import ClassificationTask
 from autoprune.training.integrity import check_finite
-from autoprune.training.recipe import Recipe
 from autoprune.zoo import build_model, load_weights
 
 _FIRST = 8
@@ -45,7 +44,7 @@ def inputs_of_job(job: Job) -> RunInputs:
     if job.model.weights is not None:
         load_weights(model, job.model.weights)
     device, classes = pick_device(job.device), check_outputs(model, data)
-    task = ClassificationTask(data, Recipe(**job.training.model_dump()), device=device, classes=classes)
+    task = ClassificationTask(data, job.training, device=device, classes=classes)
     return RunInputs(job, model, job.model.weights is not None, example_of(data.input_shape), task)
 
 

@@ -98,6 +98,11 @@ class Task(ABC):
         return None
 
     @property
+    def needs_teacher(self) -> bool:
+        """Whether `train` wants the keyword `teacher`: the base network, to be only read."""
+        return False
+
+    @property
     @abstractmethod
     def trains(self) -> bool:
         """Whether `train` can be called."""

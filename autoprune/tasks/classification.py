@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoprune.config.training import Recipe
 from autoprune.data.base import DataSplits, Split, digest
 from autoprune.data.labelled import labelled
 from autoprune.tasks.base import SplitName, Task
 from autoprune.tasks.score import Score, binomial_error
 from autoprune.training.loop import EpochProgress, accuracy, right_answers, train
-from autoprune.training.recipe import Recipe
+from autoprune.training.objectives.base import make_objective
 from autoprune.training.scores import checked_score
 from autoprune.training.watch import Watch
 
@@ -45,11 +46,22 @@ class ClassificationTask(Task):
         progress: EpochProgress | None = None,
         watch: Watch | None = None,
         score: Callable[[], float] | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
-        """See `Task.train`."""
+        """See `Task.train`; `teacher` is the base network, for recipes whose objective needs it."""
         recipe = self._recipe.over(epochs, lr=lr)
         split, device = self._data.train, self.device
-        train(model, split, recipe, seed=seed, device=device, progress=progress, watch=watch, score=score)
+        train(
+            model,
+            split,
+            recipe,
+            seed=seed,
+            device=device,
+            progress=progress,
+            watch=watch,
+            score=score,
+            teacher=teacher,
+        )
 
     def score(self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None) -> float:
         """See `Task.score`."""
@@ -87,6 +99,11 @@ class ClassificationTask(Task):
     def objective(self) -> Callable[[Any, Any], Tensor]:
         """Cross entropy."""
         return F.cross_entropy
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the recipe's objective does."""
+        return make_objective(self._recipe).needs_teacher
 
     @property
     def trains(self) -> bool:

@@ -175,6 +175,7 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         lr=protocol.lr(piece.base_lr),
         watch=watch,
         compare=True,
+        teacher=factory.model,
     )
     noise = factory.task.noise(trained.score, split="test")
     weights = _bytes_of(network) if piece.keeps_weights else None
