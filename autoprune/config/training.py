@@ -108,16 +108,6 @@ class Recipe(Strict):
             name: value for name, value in written.items() if name not in _LATE or getattr(self, name) != _LATE[name]
         }
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _told(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            if info.context is not None:  # read as a part of a job, which tells all that is wrong with it
-                raise
-            raise refusal(cls, error, "training") from None
-
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.warmup_epochs >= self.epochs:
@@ -126,6 +116,16 @@ class Recipe(Strict):
         if plain_sgd and self.nesterov and not self.momentum:
             raise ValueError("nesterov must be false where momentum is 0")
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _clearly(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            if info.context is not None:  # read as a part of a job, which tells all that is wrong with it
+                raise
+            raise refusal(cls, error, "training") from None
 
 
 _LATE = {
