@@ -43,7 +43,7 @@ def test_the_average_is_that_of_a_loop_by_hand() -> None:
         for name in followed:
             expected[name] = decay * expected[name] + (1 - decay) * model.state_dict()[name].double()
     last = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    seen = trainer.averaged(lambda: float(model.linear.weight.double().sum()))
+    seen = trainer.averaged(lambda: float(model.linear.weight.detach().double().sum()))
     assert seen == pytest.approx(float(expected["linear.weight"].sum()), abs=1e-5)
     assert all(torch.equal(tensor, last[name]) for name, tensor in model.state_dict().items())
     trainer.finish()

@@ -148,7 +148,7 @@ def test_gradients_of_unequal_batches_add_up_to_those_of_all_their_examples() ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizer": "adamwx"}, r"unknown optimizer 'adamv'; choose one of .*\badamw\b.* Did you mean 'adamw'"),
+        ({"optimizer": "adamwx"}, r"unknown optimizer 'adamwx'; choose one of .*\badamw\b.* Did you mean 'adamw'"),
         ({"optimizer": {"name": "adamw", "settings": {"beta": 1}}}, "has no setting 'beta'.*Did you mean 'betas'"),
         ({"optimizer": {"name": "adamw", "settings": {"betas": [2, 3]}}}, "cannot be made: ValueError: Invalid beta"),
         ({"optimizer": {"name": "adamw", "settings": {"lr": 1}}}, "the learning rate is `lr` of `training`"),
