@@ -216,9 +216,9 @@ def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
     )
     for prepared in family:
         _rehearse(prepared)
-    if isinstance(task, ClassificationTask) and not job.training.plain:
-        for examples in task.calibration_examples(1, seed=0):
-            rehearse(job.training, verified.network, Batch(*examples), device=task.device)
+    if task.recipe is not None and not task.recipe.plain:
+        for inputs, targets in task.calibration_examples(1, seed=0):
+            rehearse(task.recipe, verified.network, Batch(inputs, targets), device=task.device)
     if verified.space.form == "graph":
         _check_batches(verified.network, task)
     elif not isinstance(task, ClassificationTask):

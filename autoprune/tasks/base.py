@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from autoprune.config.training import Recipe
 from autoprune.tasks.score import Score
 from autoprune.training.loop import EpochProgress
 from autoprune.training.scores import ANY
@@ -95,6 +96,11 @@ class Task(ABC):
 
     def noise(self, score: float, *, split: SplitName = "validation") -> float | None:
         """Standard error of a score: how far it may be off because examples are few. None if unknown."""
+        return None
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How `train` trains, where a recipe says so; None where the task trains in a way of its own, or not at all."""
         return None
 
     @property

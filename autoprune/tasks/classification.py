@@ -101,6 +101,11 @@ class ClassificationTask(Task):
         return F.cross_entropy
 
     @property
+    def recipe(self) -> Recipe:
+        """That of the job."""
+        return self._recipe
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether the recipe's objective does."""
         return make_objective(self._recipe).needs_teacher

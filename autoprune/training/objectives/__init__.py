@@ -21,7 +21,7 @@ OBJECTIVES = Registry(
         "distillation": Part(
             "autoprune.training.objectives.distillation:Distillation",
             "Hinton et al. 2015, Distilling the Knowledge in a Neural Network, arXiv 1503.02531, section 2",
-            "Pruned networks learn from the base network, too; mostly the best end for short trainings.",
+            "Pruned networks are to learn from the outputs of the base network, too.",
         ),
     },
     group="autoprune.objectives",
