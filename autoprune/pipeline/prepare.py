@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.allocation import ALLOCATIONS
 from autoprune.config.job import Job
-from autoprune.config.parts import PartOptions
+from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.settings import bind
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
@@ -35,7 +35,7 @@ from autoprune.importance import CRITERIA
 from autoprune.importance.evidence import DATA, EVIDENCE_BATCHES, Calibration, needs_of
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.inherit.base import Chain
-from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
+from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
 from autoprune.progress.callback_list import make_callback
 from autoprune.progress.callbacks import Callback
@@ -146,26 +146,30 @@ class Prepared:
             seed=job.seed,
         )
 
-    def scores(self, base: nn.Module, *, batches: int = EVIDENCE_BATCHES) -> list[FloatArray]:
+    def scores(
+        self, base: nn.Module, *, batches: int = EVIDENCE_BATCHES, criterion: NamedPart | None = None
+    ) -> list[FloatArray]:
         """Per group, the importance of each channel.
 
         Args:
             base: the base network.
             batches: training batches to gather evidence on, where the criterion needs data.
+            criterion: another one than the job's.
         """
         job, task = self.run_inputs.job, self.run_inputs.task
+        chosen = criterion or job.search.criterion
         calibration = None
-        if needs_of(CRITERIA.get(job.search.criterion.name)) & DATA and (
-            examples := task.calibration_examples(batches, seed=0)
-        ):
+        if needs_of(CRITERIA.get(chosen.name)) & DATA and (examples := task.calibration_examples(batches, seed=0)):
             calibration = Calibration(examples, task.objective, task.device)
-        return channel_scores(base, self.space, job.search.criterion, seed=job.seed, calibration=calibration)
+        return channel_scores(base, self.space, chosen, seed=job.seed, calibration=calibration)
 
     def factory(self, base: nn.Module, scores: Sequence[FloatArray]) -> CandidateFactory:
         """What candidates of this base network are made from."""
         task, job = self.run_inputs.task, self.run_inputs.job
         ranking, epochs = ranking_of(self.space, scores), job.training.epochs
-        return CandidateFactory(base, self.space, ranking, task, epochs, job.search.inherit)
+        made = CandidateFactory(base, self.space, ranking, task, epochs, job.search.inherit, job.verdict.inherit)
+        own = job.search.evaluator.settings if job.search.evaluator.name == "inherited" else {}
+        return made.calibrated(own.get("calibration_batches", CALIBRATION_BATCHES))
 
     def evaluator(self, factory: CandidateFactory) -> Evaluator:
         """A new evaluator of the job."""
@@ -269,7 +273,8 @@ def _check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `_rehearse`)."""
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
     bind(CRITERIA, job.search.criterion.name, job.search.criterion.settings)
-    Chain(job.search.inherit)
+    for chosen in (job.search.inherit, job.verdict.inherit or ()):
+        Chain(chosen)
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
     for protocol in job.verdict.protocols:
@@ -300,7 +305,10 @@ def _rehearse(prepared: Prepared) -> None:
     with _built("controller", search.controller.name, search.controller.settings):
         prepared.controller(scores).ask(1)
     with _built("evaluator", search.evaluator.name, search.evaluator.settings):
-        prepared.evaluator(prepared.factory(base, scores))
+        factory = prepared.factory(base, scores)
+        prepared.evaluator(factory)
+    if prepared.run_inputs.job.verdict.inherit is not None:
+        factory.heirs("training")
     if search.storage is not None:
         open_storage(search.storage, Path())
 
