@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from autoprune.api.arguments import SearchArguments
-from autoprune.config.training import Recipe
 from autoprune.config.parts import ChosenPart
 from autoprune.config.space import SpaceOptions
+from autoprune.config.training import Recipe
 from autoprune.config.validation import validated
 from autoprune.files import free_directory
 from autoprune.pipeline.driver import RUNS
