@@ -9,9 +9,10 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, final
@@ -22,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.allocation import ALLOCATIONS
 from autoprune.config.job import Job
-from autoprune.config.parts import PartOptions
+from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.settings import bind
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
@@ -36,6 +37,7 @@ from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
+from autoprune.pipeline.rules import rule_inputs
 from autoprune.progress.callback_list import make_callback
 from autoprune.progress.callbacks import Callback
 from autoprune.randomness import untouched
@@ -51,6 +53,7 @@ from autoprune.training.integrity import Snapshot, check_finite
 from autoprune.training.protocols import make_protocol
 from autoprune.trials.ledger import open_storage
 from autoprune.verdict.baselines import plan
+from autoprune.verdict.rules import RuleInputs, criterion_for
 
 
 @final
@@ -133,8 +136,14 @@ class Prepared:
             learned=learned,
         )
 
-    def plan(self, scores: Sequence[FloatArray]) -> list[tuple[str, Widths]]:
-        """What the search scores first, given the importance of the base network's channels."""
+    def plan(
+        self,
+        scores: Sequence[FloatArray],
+        *,
+        inputs: RuleInputs | None = None,
+        skipped: Callable[[str, str], None] = lambda label, reason: None,
+    ) -> list[tuple[str, Widths]]:
+        """What the search scores first, given the importance of the base network's channels; see `baselines.plan`."""
         job = self.run_inputs.job
         return plan(
             self.domain,
@@ -142,22 +151,26 @@ class Prepared:
             allocations=job.search.allocations,
             random_candidates=job.verdict.random_candidates,
             seed=job.seed,
+            inputs=inputs,
+            skipped=skipped,
         )
 
-    def scores(self, base: nn.Module, *, batches: int = EVIDENCE_BATCHES) -> list[FloatArray]:
+    def scores(
+        self, base: nn.Module, *, batches: int = EVIDENCE_BATCHES, criterion: NamedPart | None = None
+    ) -> list[FloatArray]:
         """Per group, the importance of each channel.
 
         Args:
             base: the base network.
             batches: training batches to gather evidence on, where the criterion needs data.
+            criterion: what scores them; None: the job's criterion.
         """
         job, task = self.run_inputs.job, self.run_inputs.task
+        criterion = job.search.criterion if criterion is None else criterion
         calibration = None
-        if needs_of(CRITERIA.get(job.search.criterion.name)) & DATA and (
-            examples := task.calibration_examples(batches, seed=0)
-        ):
+        if needs_of(CRITERIA.get(criterion.name)) & DATA and (examples := task.calibration_examples(batches, seed=0)):
             calibration = Calibration(examples, task.objective, task.device)
-        return channel_scores(base, self.space, job.search.criterion, seed=job.seed, calibration=calibration)
+        return channel_scores(base, self.space, criterion, seed=job.seed, calibration=calibration)
 
     def factory(self, base: nn.Module, scores: Sequence[FloatArray]) -> CandidateFactory:
         """What candidates of this base network are made from."""
@@ -267,6 +280,8 @@ def _check_parts(job: Job) -> None:
     Chain(job.search.inherit)
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
+        if (criterion := criterion_for(allocation)) is not None:
+            bind(CRITERIA, criterion.name, criterion.settings)
     for protocol in job.verdict.protocols:
         _try_protocol(protocol, job)
     for callback in job.callbacks:
@@ -290,13 +305,18 @@ def _rehearse(prepared: Prepared) -> None:
     """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
     base, search = prepared.network, prepared.run_inputs.job.search
     scores = prepared.scores(base, batches=1)
-    prepared.plan(scores)
+    by_criterion = partial(_scored_by, prepared, base)
+    prepared.plan(scores, inputs=rule_inputs(prepared.space, base, by_criterion))
     with _built("controller", search.controller.name, search.controller.settings):
         prepared.controller(scores).ask(1)
     with _built("evaluator", search.evaluator.name, search.evaluator.settings):
         prepared.evaluator(prepared.factory(base, scores))
     if search.storage is not None:
         open_storage(search.storage, Path())
+
+
+def _scored_by(prepared: Prepared, base: nn.Module, criterion: NamedPart) -> list[FloatArray]:
+    return prepared.scores(base, batches=1, criterion=criterion)
 
 
 def _check_batches(network: nn.Module, task: Task) -> None:
