@@ -58,5 +58,5 @@ def _cost_of_a_channel(domain: BudgetedSpace, metric: str) -> FloatArray:
     full, smallest = np.array(domain.space.full), np.array(domain.space.smallest)
     cut = np.where(np.eye(len(full), dtype=np.bool_), smallest, full)
     saved = (cost(full[None, :]) - cost(cut)) / np.maximum(full - smallest, 1)
-    costs: FloatArray = np.maximum(saved, 1e-9 * max(float(saved.max(initial=0.0)), 1e-300))
+    costs: FloatArray = np.maximum(saved, 1e-9 * (float(saved.max(initial=0.0)) or 1.0))
     return costs

@@ -11,7 +11,7 @@ from autoprune.allocation.parts.shapes import writers
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.space.groups import FloatArray, Widths
 
-_BISECTIONS, _STEPS = 40, 200
+_BISECTIONS, _STEPS = 60, 300
 _CLOSE = 1e-7
 _APART = 1e-3  # of the logarithms between which a slope is taken
 _SHARPNESS = 64.0  # of the norm that stands for the tightest of several limits
@@ -23,8 +23,8 @@ def log_width(domain: BudgetedSpace, scores: Sequence[FloatArray] = ()) -> Width
     Where the Karush-Kuhn-Tucker conditions hold, a group inside its bounds has c_g ∂cost/∂c_g = m_g / μ: its share of
     the cost, of what it writes and what it reads, is proportional to the number of layers that write it; the others
     are at their smallest or full width. Costs of FLOPs and parameters are sums of products of widths, so that the
-    problem is convex in log c and has one solution (a geometric program), and water filling finds it: for a given μ
-    every width moves until its share fits, and μ is bisected until the budget is met.
+    problem is convex in log c and has one solution (a geometric program), and water filling finds it: every width
+    moves half the way to where its share fits, at the μ that meets the budget, until nothing moves.
 
     That Σ log c_out ranks networks of equal FLOPs is an empirical finding of ours on the two spaces of
     Channel-Bench-Macro (within bins of FLOPs, Kendall's τ with the accuracy of trained networks 0.4 for ResNet and 0.55
@@ -50,28 +50,34 @@ def optimum(domain: BudgetedSpace) -> FloatArray:
         return low
     counts = np.array([max(1, len(of_group)) for of_group in writers(domain.space)], dtype=np.float64)
     lows, highs = np.log(low), np.log(high)
-    point, cheap, dear = highs.copy(), -30.0, 30.0  # bounds of log μ
-    for _ in range(_BISECTIONS):
-        middle = (cheap + dear) / 2
-        point = _filled(domain, counts, middle, point, lows, highs)
-        inside = _usage(domain, np.exp(point)[None, :])[0] <= 1.0
-        cheap, dear = (cheap, middle) if inside else (middle, dear)
-    return np.exp(_filled(domain, counts, dear, point, lows, highs))
-
-
-def _filled(
-    domain: BudgetedSpace, counts: FloatArray, price: float, start: FloatArray, low: FloatArray, high: FloatArray
-) -> FloatArray:
-    """(G,) log widths at which every group's share of the cost, times exp(price), is its count, or it is at a bound."""
-    point = start
+    point = highs
     for _ in range(_STEPS):
-        shares = np.maximum(_slopes(domain, point), 1e-12)
-        moved = np.clip(point + 0.5 * np.clip(np.log(counts / shares) - price, -2.0, 2.0), low, high)
-        step = float(np.abs(moved - point).max())
+        moved = _step(domain, counts, point, lows, highs)
+        change = float(np.abs(moved - point).max())
         point = moved
-        if step < _CLOSE:
+        if change < _CLOSE:
             break
-    return point
+    return np.exp(point)
+
+
+def _step(
+    domain: BudgetedSpace, counts: FloatArray, point: FloatArray, low: FloatArray, high: FloatArray
+) -> FloatArray:
+    """(G,) log widths half the way to where shares fit, at the price that meets the budget to first order."""
+    used = float(_usage(domain, np.exp(point)[None, :])[0])
+    slopes = np.maximum(_slopes(domain, point), 1e-12)
+    wanted = np.log(counts / slopes)
+
+    def moves(price: float) -> FloatArray:
+        return np.clip(point + 0.5 * np.clip(wanted - price, -2.0, 2.0), low, high) - point
+
+    cheap, dear = float(wanted.min()) - 2.0, float(wanted.max()) + 2.0  # all widths rise, all fall
+    for _ in range(_BISECTIONS):
+        price = (cheap + dear) / 2
+        over = np.log(used) + float(slopes @ moves(price)) / used > 0.0
+        cheap, dear = (price, dear) if over else (cheap, price)
+    moved: FloatArray = point + moves(dear)
+    return moved
 
 
 def _slopes(domain: BudgetedSpace, point: FloatArray) -> FloatArray:

@@ -73,7 +73,7 @@ def _by_group(space: SearchSpace, given: Mapping[Any, Any], what: str) -> FloatA
     for key, value in given.items():
         name = str(key)
         if name not in places:
-            raise ConfigError(f"{what} gives a width for {name!r}, which can not be cut.{suggest(name, places)}")
+            raise ConfigError(f"{what} gives a width for {name!r}, which cannot be cut.{suggest(name, places)}")
         index = places[name]
         width = _width(space, index, value, f"{what}: {name!r}")
         if index in said and widths[index] != width:
