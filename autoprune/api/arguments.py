@@ -61,6 +61,7 @@ class SearchArguments:
         controller: name, or {"name": …, "settings": {…}}.
         evaluator: name, or {"name": …, "settings": {…}}.
         criterion: ranks channels inside a group: name, or {"name": …, "settings": {…}}.
+        allocations: one-shot rules that are scored first, each a name or {"name": …, "settings": {…}, "criterion": …}.
         trials: proposals of the controller.
         training: epochs, lr, batch_size, … of base and final networks.
         verdict: protocols (each a name or {"name": …, …}), seeds, fine_tune_epochs, …; `{"seeds": 0}` skips it.
@@ -90,6 +91,7 @@ class SearchArguments:
     controller: str | Mapping[str, Any] = "surrogate"
     evaluator: str | Mapping[str, Any] = "inherited"
     criterion: str | Mapping[str, Any] = DEFAULT_CRITERION
+    allocations: Sequence[str | Mapping[str, Any]] = ("global_threshold",)
     trials: int = 100
     training: TrainingOptions | Mapping[str, Any] | None = None
     verdict: VerdictOptions | Mapping[str, Any] | None = None
@@ -130,6 +132,7 @@ class SearchArguments:
                 "controller": self.controller,
                 "evaluator": self.evaluator,
                 "criterion": self.criterion,
+                "allocations": list(self.allocations),
                 "storage": self.storage,
             },
             "verdict": {"seeds": 0} if skip_verdict else _dump(self.verdict),
