@@ -57,13 +57,13 @@ def normalised(what: str, scores: Sequence[FloatArray], how: Normalisation) -> l
     return [s / (_NORMS[how](s) or 1.0) for s in scores]
 
 
-def one_of(what: str, setting: str, given: str, allowed: Mapping[str, object] | Sequence[str]) -> None:
+def one_of(what: str, setting: str, given: object, allowed: Mapping[str, object] | Sequence[str]) -> None:
     """Check a setting that is one of several names.
 
     Raises:
         ConfigError: it is none of them; the closest one is suggested.
     """
-    if given not in allowed:
+    if not isinstance(given, str) or given not in allowed:
         raise ConfigError(
-            f"{what}: {setting} cannot be {given!r}; choose one of {', '.join(allowed)}.{suggest(given, allowed)}"
+            f"{what}: {setting} cannot be {given!r}; choose one of {', '.join(allowed)}.{suggest(str(given), allowed)}"
         )
