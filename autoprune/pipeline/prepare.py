@@ -9,9 +9,10 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, final
@@ -38,6 +39,7 @@ from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
+from autoprune.pipeline.rules import rule_inputs
 from autoprune.progress.callback_list import make_callback
 from autoprune.progress.callbacks import Callback
 from autoprune.randomness import untouched
@@ -53,6 +55,7 @@ from autoprune.training.protocols import make_protocol
 from autoprune.training.recipe import check_recipe, rehearse
 from autoprune.trials.ledger import open_storage
 from autoprune.verdict.baselines import plan
+from autoprune.verdict.rules import RuleInputs, criterion_for
 
 JOB_FORMAT = 2
 """Of the jobs of runs that begin now: early stopping and limits are in `search` and fingerprinted. In 1 they were the
@@ -140,8 +143,14 @@ class Prepared:
             learned=learned,
         )
 
-    def plan(self, scores: Sequence[FloatArray]) -> list[tuple[str, Widths]]:
-        """What the search scores first, given the importance of the base network's channels."""
+    def plan(
+        self,
+        scores: Sequence[FloatArray],
+        *,
+        inputs: RuleInputs | None = None,
+        skipped: Callable[[str, str], None] = lambda label, reason: None,
+    ) -> list[tuple[str, Widths]]:
+        """What the search scores first, given the importance of the base network's channels; see `baselines.plan`."""
         job = self.run_inputs.job
         return plan(
             self.domain,
@@ -149,6 +158,8 @@ class Prepared:
             allocations=job.search.allocations,
             random_candidates=job.verdict.random_candidates,
             seed=job.seed,
+            inputs=inputs,
+            skipped=skipped,
         )
 
     def scores(
@@ -284,6 +295,8 @@ def _check_parts(job: Job) -> None:
         Chain(chosen)
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
+        if (criterion := criterion_for(allocation)) is not None:
+            bind(CRITERIA, criterion.name, criterion.settings)
     for protocol in job.verdict.protocols:
         _try_protocol(protocol, job)
     check_recipe(job.training)
@@ -308,7 +321,8 @@ def _rehearse(prepared: Prepared) -> None:
     """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
     base, search = prepared.network, prepared.run_inputs.job.search
     scores = prepared.scores(base, batches=1)
-    prepared.plan(scores)
+    by_criterion = partial(_scored_by, prepared, base)
+    prepared.plan(scores, inputs=rule_inputs(prepared.space, base, by_criterion))
     with _built("controller", search.controller.name, search.controller.settings):
         prepared.controller(scores).ask(1)
     with _built("evaluator", search.evaluator.name, search.evaluator.settings):
@@ -318,6 +332,10 @@ def _rehearse(prepared: Prepared) -> None:
         factory.heirs("training")
     if search.storage is not None:
         open_storage(search.storage, Path())
+
+
+def _scored_by(prepared: Prepared, base: nn.Module, criterion: NamedPart) -> list[FloatArray]:
+    return prepared.scores(base, batches=1, criterion=criterion)
 
 
 def _check_batches(network: nn.Module, task: Task) -> None:

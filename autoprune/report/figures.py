@@ -103,7 +103,11 @@ def tradeoff(record: RunRecord) -> str:
 
     def draw(axes: Any) -> None:
         _dots(axes, *points(t for t in complete if t.origin == "random_baseline"), color="random", label="random")
-        _dots(axes, *points(t for t in complete if t.origin not in BASELINES), color="searched", label="search")
+        _dots(axes, *points(t for t in complete if t.origin == "controller"), color="searched", label="search")
+        rules = [t for t in complete if t.origin not in (*BASELINES, "controller")]
+        if rules:
+            x, y = points(rules)
+            axes.plot(x, y, color=COLOURS["searched"], marker="^", markersize=6, linewidth=0, label="one-shot rules")
         if record.uniform_curve:
             curve = [
                 (100 * point.costs[metric] / full, record.scale.turned(point.score)) for point in record.uniform_curve
