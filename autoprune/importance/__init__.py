@@ -47,4 +47,8 @@ CRITERIA = Registry(
     },
     group="autoprune.importance",
     called_with=2,
+    shared={
+        "reduction": "sum, mean, max, l2 or first: scores each layer of a group by itself and joins them so",
+        "normalise": "mean, max, sum or l2: divides the scores of a group by that of them, so that groups compare",
+    },
 )

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autoprune.importance.evidence import GroupEvidence
 from autoprune.importance.l2 import l2
-from autoprune.importance.members import GroupEvidence
 
 
 def bn_scale(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
