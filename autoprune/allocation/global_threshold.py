@@ -6,14 +6,23 @@ al. 2017 (arXiv 1611.06440, section 2.2) divide a layer's scores by their L2 nor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError, suggest
-from autoprune.importance.normalisation import NORMS, Normalisation, normalised
 from autoprune.space.groups import FloatArray, WidthGroup, Widths
+
+Normalisation: TypeAlias = Literal["l2", "mean", "max", "none"]
+
+_NORMS: Mapping[str, Callable[[FloatArray], float]] = {
+    "l2": lambda s: float(np.linalg.norm(s)),
+    "mean": lambda s: float(s.mean()),
+    "max": lambda s: float(s.max()),
+    "none": lambda s: 1.0,
+}
 
 
 def global_threshold(domain: BudgetedSpace, scores: Sequence[FloatArray], *, normalise: Normalisation = "l2") -> Widths:
@@ -30,15 +39,15 @@ def global_threshold(domain: BudgetedSpace, scores: Sequence[FloatArray], *, nor
     Raises:
         ConfigError: an unknown normalisation, or scores that do not fit the groups.
     """
-    if normalise not in NORMS:
+    if normalise not in _NORMS:
         raise ConfigError(
-            f"global_threshold: normalise cannot be {normalise!r}; choose one of {', '.join(NORMS)}."
-            f"{suggest(normalise, NORMS)}"
+            f"global_threshold: normalise cannot be {normalise!r}; choose one of {', '.join(_NORMS)}."
+            f"{suggest(normalise, _NORMS)}"
         )
     groups = domain.space.groups
     if len(scores) != len(groups):
         raise ConfigError(f"global_threshold: scores of {len(scores)} groups given for a space of {len(groups)}")
-    ranked = [_checked(s, group, normalise) for s, group in zip(scores, groups, strict=True)]
+    ranked = [_normalised(s, group, _NORMS[normalise]) for s, group in zip(scores, groups, strict=True)]
     thresholds = np.unique(np.concatenate([*ranked, [np.inf]]))[::-1]
     kept = np.stack([len(s) - np.searchsorted(np.sort(s), thresholds) for s in ranked], axis=1)  # score >= threshold
     kept = np.maximum(kept, domain.space.smallest)  # (T, G), growing down the rows
@@ -51,11 +60,11 @@ def global_threshold(domain: BudgetedSpace, scores: Sequence[FloatArray], *, nor
     return tuple(int(w) for w in domain.repair(target[None, :])[0])
 
 
-def _checked(scores: FloatArray, group: WidthGroup, norm: Normalisation) -> FloatArray:
+def _normalised(scores: FloatArray, group: WidthGroup, norm: Callable[[FloatArray], float]) -> FloatArray:
     s = np.asarray(scores, dtype=np.float64)
     if s.shape != (group.width,) or not np.isfinite(s).all() or (s < 0).any():
         raise ConfigError(
             f"global_threshold: group {group.name!r} needs {group.width} finite scores of at least 0, got "
             f"shape {s.shape}" + (f" with values from {s.min()} to {s.max()}" if s.size else "")
         )
-    return normalised(s, norm)
+    return s / (norm(s) or 1.0)
