@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from autoprune.importance.needs import DATA, LOSS, Members, Need, criterion, needs_of, wants_data
-from autoprune.space.groups import SearchSpace
+from autoprune.errors import ConfigError
+from autoprune.importance.needs import DATA, LOSS, NETWORK, Members, Need, criterion, needs_of, wants_data
 
 __all__ = [
     "DATA",
     "EVIDENCE_BATCHES",
     "LOSS",
+    "NETWORK",
     "Activations",
     "Calibration",
     "Curvature",
@@ -28,8 +29,8 @@ __all__ = [
     "GroupEvidence",
     "Members",
     "Need",
-    "NetworkEvidence",
     "Objective",
+    "check_data",
     "criterion",
     "needs_of",
     "wants_data",
@@ -61,6 +62,23 @@ class Calibration:
     device: torch.device = _CPU
 
 
+def check_data(needs: frozenset[Need], calibration: Calibration | None, *, what: str) -> Calibration:
+    """Return the data that are needed.
+
+    Raises:
+        ConfigError: there are none, or no loss where one is needed.
+    """
+    kinds = ", ".join(sorted(needs & DATA))
+    if calibration is None:
+        raise ConfigError(f"{what} needs {kinds}: give it data (calibration=…), or choose a criterion of weights only")
+    if needs & LOSS and calibration.objective is None:
+        raise ConfigError(
+            f"{what} needs {kinds} and so a loss, and there is none: give batches of (inputs, targets) with a loss, or "
+            f"choose a criterion without gradients"
+        )
+    return calibration
+
+
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Activations:
@@ -89,12 +107,15 @@ class Gradients:
         gate_squares: (width,) mean over batches of its square.
         weights: as `filters`: mean over batches of gradient times weight.
         weight_squares: as `filters`: mean over batches of its square.
+        magnitudes: (width,) mean over examples of |mean over positions of value times gradient|, the loss being that of
+            the example.
     """
 
     gates: Tensor
     gate_squares: Tensor
     weights: tuple[Tensor, ...]
     weight_squares: tuple[Tensor, ...]
+    magnitudes: Tensor
 
 
 @final
@@ -144,23 +165,3 @@ class GroupEvidence:
     inputs: tuple[Tensor, ...] | None = None
     pooled: Tensor | None = None
     maps: tuple[Tensor, ...] | None = None
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class NetworkEvidence:
-    """What a criterion that scores all groups at once sees (see `criterion`, `whole`).
-
-    Attributes:
-        groups: the evidence of each set of each group whose channels are ranked, in order.
-        places: of each of `groups`: index of the group, first slot, number of channels.
-        model: the network; to be copied before anything about it changes.
-        space: its space.
-        calibration: the data, for those that run it by themselves; None where there are none.
-    """
-
-    groups: tuple[GroupEvidence, ...]
-    places: tuple[tuple[int, int, int], ...]
-    model: nn.Module
-    space: SearchSpace
-    calibration: Calibration | None = None

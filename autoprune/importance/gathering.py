@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import ConfigError, EvaluationError, blame
-from autoprune.importance.evidence import Activations, Calibration
-from autoprune.importance.needs import DATA, LOSS, RUN, Need
-from autoprune.importance.reads import Change, Read, Reads, Recorder, Slots
+from autoprune.importance.evidence import Activations, Calibration, check_data
+from autoprune.importance.needs import LOSS, RUN, Need
+from autoprune.importance.reads import Reads, Recorder, Slots, gated
 from autoprune.importance.recorders import InputSquares, MapSample, MeanSample, ValueSums
 from autoprune.randomness import seeded
 from autoprune.space.cutting.slicing import tensor_of
@@ -35,7 +35,8 @@ class Gathered:
         slots: where those of each group lie.
         moments: (4, slots) of values: their number's share of sums, squares, zeros and absolute values.
         seen: (slots,) how many values there were.
-        gates: (3, slots) of gate gradients: sums over batches, of squares over batches, of squares over examples.
+        gates: (4, slots) of gate gradients: sums over batches, of squares over batches, of squares over examples, of
+            absolute values over examples.
         products: name -> sums of gradient times weight, and of its square, over batches.
         batches: how many counted.
         examples: how many they held.
@@ -65,12 +66,13 @@ class Gathered:
         mean, square, zeros, absolute = self.moments[:, part] / self.seen[part]
         return Activations(mean, (square - mean.square()).clamp(min=0), zeros, absolute)
 
-    def gate_means(self, group: int, start: int, width: int) -> tuple[Tensor, Tensor, Tensor] | None:
-        """First and second moment over batches, and second moment over examples; None as above."""
+    def gate_means(self, group: int, start: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Moments over batches; second moment, and mean size per position, over examples; None as above."""
         if not self.saw(group, start, width):
             return None
-        first, second, fisher = self.gates[:, self.slots.part(group, start, width)]
-        return first / self.batches, second / self.batches, fisher / self.examples
+        part = self.slots.part(group, start, width)
+        first, second, fisher, size = self.gates[:, part]
+        return first / self.batches, second / self.batches, fisher / self.examples, size / self.seen[part]
 
     def saw(self, group: int, start: int, width: int) -> bool:
         """Whether calls were seen that read all of a set of channels."""
@@ -93,19 +95,11 @@ def gather(
         ConfigError: there are no data, no targets or no loss where they are needed, or batches that do not run.
         EvaluationError: no batch had finite values only.
     """
-    if not needs & DATA:
-        return None
-    kinds = ", ".join(sorted(needs & DATA))
-    if calibration is None:
-        raise ConfigError(f"{what} needs {kinds}: give it data (calibration=…), or choose a criterion of weights only")
-    if needs & LOSS and calibration.objective is None:
-        raise ConfigError(
-            f"{what} needs {kinds} and so a loss, and there is none: give batches of (inputs, targets) with a loss, or "
-            f"choose a criterion without gradients"
-        )
     if not needs & RUN:
         return None
-    gathering = _Gathering(model, space, needs & RUN, calibration)
+    kinds = ", ".join(sorted(needs & RUN))
+    calibration = check_data(needs, calibration, what=what)
+    gathering = _Gathering(model, space, needs, calibration)
     with blame(ConfigError, f"{what} cannot run the network on calibration data", then="Give batches as it takes."):
         for inputs, targets in calibration.batches:
             gathering.add(inputs, targets)
@@ -135,16 +129,6 @@ def finite(values: Any) -> bool:
     return all(bool(t.isfinite().all()) for t in leaves)
 
 
-def gated(gates: Tensor) -> Change:
-    """Multiply what is read by (examples, slots) gates; what no group owns keeps its values."""
-    factors = torch.cat([gates[:, :-1], torch.ones_like(gates[:, :1])], dim=1)
-
-    def change(read: Read) -> Tensor:
-        return read.inputs * read.spread(factors)
-
-    return change
-
-
 @final
 class _Gathering:
     def __init__(self, model: nn.Module, space: SearchSpace, needs: frozenset[Need], calibration: Calibration) -> None:
@@ -169,7 +153,7 @@ class _Gathering:
             cut = (t.name for t in space.tensors if t.kind == "parameter" and any(a is not None for a in t.axes))
             self._weights = {name: tensor_of(self._model, name) for name in cut}
         self._seen = torch.zeros(self._slots.number, dtype=torch.float64, device=device)
-        self._gates = torch.stack([torch.zeros_like(self._seen)] * 3)
+        self._gates = torch.stack([torch.zeros_like(self._seen)] * 4)
         self._products: dict[str, tuple[Tensor, Tensor]] = {
             name: (torch.zeros_like(w, dtype=torch.float64), torch.zeros_like(w, dtype=torch.float64))
             for name, w in self._weights.items()
@@ -206,7 +190,8 @@ class _Gathering:
 
     def _add_gradients(self, by_gate: Tensor, by_weight: Sequence[Tensor], examples: int) -> None:
         total = by_gate.sum(dim=0)
-        self._gates += torch.stack([total, total.square(), (examples * by_gate).square().sum(dim=0)])
+        own = examples * by_gate  # of each example's own loss
+        self._gates += torch.stack([total, total.square(), own.square().sum(dim=0), own.abs().sum(dim=0)])
         for (name, weight), gradient in zip(self._weights.items(), by_weight, strict=True):
             product = gradient.double() * weight.detach()
             self._products[name][0].add_(product)

@@ -70,7 +70,7 @@ def group_evidence(
     by_gate = gathered.gate_means(group, start, width)
     if "gradients" in needs and by_gate is not None:
         products, squares = (rows(lambda name, i=i: gathered.products[name][i]) for i in (0, 1))  # type: ignore[misc]
-        given["gradients"] = Gradients(by_gate[0], by_gate[1], products, squares)
+        given["gradients"] = Gradients(by_gate[0], by_gate[1], products, squares, by_gate[3])
     if "curvature" in needs and by_gate is not None:
         given["curvature"] = Curvature(by_gate[2])
     return replace(found, **given)

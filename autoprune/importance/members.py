@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from autoprune.config.parts import ChosenPart
 from autoprune.errors import ConfigError, EvaluationError, blame
-from autoprune.importance.evidence import Calibration, GroupEvidence, NetworkEvidence
-from autoprune.importance.gathering import Gathered, gather
+from autoprune.importance.evidence import Calibration, GroupEvidence
+from autoprune.importance.gathering import gather
 from autoprune.importance.group import group_evidence, group_tensors
-from autoprune.importance.needs import RUN
+from autoprune.importance.needs import NETWORK, RUN
+from autoprune.importance.network_scores import network_scores
 from autoprune.importance.scoring import Scoring
 from autoprune.space.cutting.slicing import Ranking, check_model
-from autoprune.space.groups import FloatArray, SearchSpace
+from autoprune.space.groups import FloatArray, SearchSpace, WidthGroup
 from autoprune.space.kinds import KINDS
 from autoprune.space.options.ties import rank_slots, set_ranges
 
@@ -25,7 +26,6 @@ __all__ = [
     "Criterion",
     "GroupEvidence",
     "GroupTensors",
-    "NetworkEvidence",
     "channel_scores",
     "group_evidence",
     "group_tensors",
@@ -68,39 +68,46 @@ def channel_scores(
         SpaceError: the model is not the one that was traced.
         EvaluationError: the criterion gave a wrong shape or something that is not a finite number.
     """
-    scoring = Scoring.of(criterion)
+    scoring, rng = Scoring.of(criterion), np.random.default_rng(seed)
     what = f"criterion {scoring.label!r}"
     check_model(model, space)
+    if scoring.needs & NETWORK:
+        found = network_scores(scoring.score, model, space, scoring.needs, calibration, rng, what=what)
+        return [_by_set(group, scores, scoring.normalised) for group, scores in zip(space.groups, found, strict=True)]
     gathered = gather(model, space, scoring.needs, calibration, what=what)
-    network = _network(model, space, scoring, gathered, calibration)
-    failing = blame(ConfigError, f"{what} fails", then="Correct its settings or its code.")
-    with failing, torch.no_grad():
-        found = scoring.of_network(network, np.random.default_rng(seed))
-    if len(found) != len(network.groups):
-        raise EvaluationError(f"{what} must give scores of {len(network.groups)} sets of channels, got {len(found)}")
-    scores = [
-        np.zeros(group.slots) if KINDS[group.kind].ranked else np.ones(group.slots)  # a block as a whole: not ranked
-        for group in space.groups
+
+    def of_set(index: int, number: int) -> FloatArray:
+        group = space.groups[index]
+        evidence = group_evidence(model, space, index, number, needs=scoring.needs, gathered=gathered)
+        _check_seen(evidence, scoring, group.name)
+        failing = blame(ConfigError, f"{what} fails", then="Correct its settings or its code.")
+        with failing, torch.no_grad():
+            scores = scoring(evidence, rng)
+        return scoring.normalised(_checked(scores, evidence.width, what, group.name))
+
+    return [
+        np.concatenate([of_set(index, number) for number, _ in enumerate(set_ranges(group))])
+        if KINDS[group.kind].ranked
+        else np.ones(group.slots)  # a block as a whole: nothing to rank
+        for index, group in enumerate(space.groups)
     ]
-    for (index, start, width), values in zip(network.places, found, strict=True):
-        scores[index][start : start + width] = scoring.checked(values, width, space.groups[index].name)
-    return scores
 
 
-def _network(
-    model: nn.Module, space: SearchSpace, scoring: Scoring, gathered: Gathered | None, calibration: Calibration | None
-) -> NetworkEvidence:
-    """The evidence of all groups; raises EvaluationError where some of what is needed was not seen."""
-    groups, places = [], []
-    for index, group in enumerate(space.groups):
-        if not KINDS[group.kind].ranked:
-            continue
-        for number, (start, width) in enumerate(set_ranges(group)):
-            evidence = group_evidence(model, space, index, number, needs=scoring.needs, gathered=gathered)
-            _check_seen(evidence, scoring, group.name)
-            groups.append(evidence)
-            places.append((index, start, width))
-    return NetworkEvidence(tuple(groups), tuple(places), model, space, calibration)
+def _checked(scores: Tensor, width: int, what: str, group: str) -> FloatArray:
+    """The scores of a group as an array; raises EvaluationError for a wrong shape or numbers that are not finite."""
+    values: FloatArray = scores.double().cpu().numpy()
+    if values.shape != (width,) or not np.isfinite(values).all():
+        raise EvaluationError(
+            f"{what} must give {width} finite numbers for group {group!r}, got shape {values.shape}; weights that are "
+            f"not finite cause this: check the base network"
+        )
+    return values
+
+
+def _by_set(group: WidthGroup, scores: FloatArray, change: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    if not KINDS[group.kind].ranked:
+        return scores
+    return np.concatenate([change(scores[start : start + width]) for start, width in set_ranges(group)])
 
 
 def rank_channels(

@@ -16,19 +16,22 @@ Need: TypeAlias = Literal[
     "maps",  # values of some examples, position by position
     "gradients",  # first-order terms
     "curvature",  # second-order terms
-    "data",  # batches, which the criterion runs by itself
-    "loss",  # batches with targets and a loss, which the criterion runs by itself
-    "examples",  # batches where there are some, which the criterion runs by itself
+    "outputs",  # all groups at once and the network, for runs that the criterion chooses: see `network`
+    "losses",  # the same with labels
+    "network",  # the same, with data only where there are some
 ]
 
-DATA: frozenset[Need] = frozenset({"activations", "inputs", "pooled", "maps", "gradients", "curvature", "data", "loss"})
-"""Kinds that cannot do without calibration data."""
-
-LOSS: frozenset[Need] = frozenset({"gradients", "curvature", "loss"})
-"""Kinds that cannot do without a loss."""
+NETWORK: frozenset[Need] = frozenset({"outputs", "losses", "network"})
+"""Kinds for which a criterion is called once, with all groups (`network.NetworkEvidence`)."""
 
 RUN: frozenset[Need] = frozenset({"activations", "inputs", "pooled", "maps", "gradients", "curvature"})
-"""Kinds that are gathered in one pass for all criteria."""
+"""Kinds that are gathered in one pass for all groups."""
+
+DATA: frozenset[Need] = RUN | {"outputs", "losses"}
+"""Kinds that cannot do without calibration data."""
+
+LOSS: frozenset[Need] = frozenset({"gradients", "curvature", "losses"})
+"""Kinds that cannot do without a loss."""
 
 Members: TypeAlias = Literal["filters", "norm_scales", "readers", "maps"]
 """The part of the evidence with one entry per layer of the group."""
@@ -37,15 +40,13 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def criterion(
-    *needs: Need, zeros_last: bool = True, whole: bool = False, members: Members | None = None, blind: bool = False
+    *needs: Need, zeros_last: bool = True, members: Members | None = None, blind: bool = False
 ) -> Callable[[_F], _F]:
     """Mark a criterion with what it needs; one without a mark needs `weights` only.
 
     Args:
         needs: the kinds of evidence it reads.
         zeros_last: whether a channel of zeros is the least important one (False for the geometric median).
-        whole: whether it scores all groups at once: it is called with `NetworkEvidence` and returns (width,) scores for
-            each entry of `groups`.
         members: what is split where the setting `reduction` asks for scores layer by layer; None: there is nothing to
             split.
         blind: a control that looks at no evidence.
@@ -53,7 +54,7 @@ def criterion(
 
     def mark(part: _F) -> _F:
         part.needs, part.zeros_last = frozenset(needs or ("weights",)), zeros_last  # type: ignore[attr-defined]
-        part.whole, part.members, part.blind = whole, members, blind  # type: ignore[attr-defined]
+        part.members, part.blind = members, blind  # type: ignore[attr-defined]
         return part
 
     return mark
@@ -75,4 +76,4 @@ def needs_of(part: object) -> frozenset[Need]:
 
 def wants_data(part: object) -> bool:
     """Whether a criterion looks at calibration data where there are some."""
-    return bool(needs_of(part) & (DATA | {"examples"}))
+    return bool(needs_of(part) & (DATA | NETWORK))

@@ -39,18 +39,22 @@ class Slots:
     Args:
         space: the space.
         device: of tensors made here.
+
+    Attributes:
+        device: of tensors made here.
+        number: how many there are.
     """
 
     def __init__(self, space: SearchSpace, device: torch.device) -> None:
         lengths = [0 if not KINDS[g.kind].ranked else sum(width for _, width in set_ranges(g)) for g in space.groups]
         self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self._device = device
+        self.device = device
         self.number = int(self._starts[-1]) + 1
 
     def of(self, axis: AxisLayout) -> Tensor:
         """(n,) the number of each index of an axis."""
         numbers = np.where(axis.group < 0, self.number - 1, self._starts[axis.group] + axis.channel)
-        return torch.from_numpy(numbers).to(self._device)
+        return torch.from_numpy(numbers).to(self.device)
 
     def part(self, group: int, start: int, width: int) -> slice:
         """Where the channels of a tied set (or all) of a group lie."""
@@ -140,6 +144,16 @@ Change: TypeAlias = Callable[[Read], Tensor]
 """What a reader gets instead."""
 
 
+def gated(gates: Tensor) -> Change:
+    """Multiply what is read by (examples, slots) gates; what no group owns keeps its values."""
+    factors = torch.cat([gates[:, :-1], torch.ones_like(gates[:, :1])], dim=1)
+
+    def change(read: Read) -> Tensor:
+        return read.inputs * read.spread(factors)
+
+    return change
+
+
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class _Reader:
@@ -172,28 +186,35 @@ class Reads(TorchFunctionMode):
                     self._readers[id(weight)] = _Reader(layout.name, slots.of(axis), weight.ndim - 2, weight)
         self._made: dict[int, tuple[Tensor, _Reader]] = {}
         self._change: Change | None = None
+        self._outputs: list[tuple[Tensor, Tensor]] | None = None
         self._examples = 1
         self.seen = torch.zeros(0)
 
     @contextmanager
-    def batch(self, examples: int = 1, change: Change | None = None) -> Iterator[None]:
+    def batch(
+        self,
+        examples: int = 1,
+        change: Change | None = None,
+        outputs: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Iterator[None]:
         """Watch what runs inside, which is one batch.
 
         Args:
             examples: how many it holds.
             change: what readers get.
+            outputs: filled with (slots that it reads, its output) of each call.
         """
         first = next(iter(self._readers.values()), None)
         device = None if first is None else first.slots.device
         self.seen = torch.zeros(self._slots.number, dtype=torch.float64, device=device)
-        self._examples, self._change = examples, change
+        self._examples, self._change, self._outputs = examples, change, outputs
         for recorder in self._recorders:
             recorder.begin(examples)
         try:
             with self:
                 yield
         finally:
-            self._change = None
+            self._change = self._outputs = None
             self._made.clear()
 
     def __torch_function__(
@@ -209,9 +230,13 @@ class Reads(TorchFunctionMode):
             made = func(*args, **kwargs)
             self._follow(name, args[0] if args else None, made)
             return made
-        if name in CALLS:
-            args, kwargs = self._watched(name, args, kwargs)
-        return func(*args, **kwargs)
+        if name not in CALLS:
+            return func(*args, **kwargs)
+        reader, args, kwargs = self._watched(name, args, kwargs)
+        made = func(*args, **kwargs)
+        if reader is not None and self._outputs is not None:
+            self._outputs.append((reader.slots, made))
+        return made
 
     def _follow(self, name: str, weight: Any, made: Any) -> None:
         """Know a weight that was turned or split; tensors are kept, so that their ids stay their own."""
@@ -227,19 +252,22 @@ class Reads(TorchFunctionMode):
     def _reader(self, weight: Any) -> _Reader | None:
         return self._readers.get(id(weight)) or self._made.get(id(weight), (None, None))[1]
 
-    def _watched(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    def _watched(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[_Reader | None, tuple[Any, ...], dict[str, Any]]:
+        """Who reads, and the arguments of its call with what it gets."""
         given: list[Any] = []
         for position, keyword in zip(CALLS[name], _KEYWORDS, strict=True):
             given.append(args[position] if position < len(args) else kwargs.get(keyword))
         inputs, weight = given
         reader = self._reader(weight)
         if reader is None or not isinstance(inputs, Tensor):
-            return args, kwargs
+            return None, args, kwargs
         got = self._read(inputs, reader)
         place = CALLS[name][0]
         if place < len(args):
-            return (*args[:place], got, *args[place + 1 :]), kwargs
-        return args, kwargs | {"input": got}
+            return reader, (*args[:place], got, *args[place + 1 :]), kwargs
+        return reader, args, kwargs | {"input": got}
 
     def _read(self, inputs: Tensor, reader: _Reader) -> Tensor:
         """What the reader gets."""

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from autoprune.config.parts import ChosenPart, NamedPart
 from autoprune.config.settings import bind
-from autoprune.errors import ConfigError, EvaluationError, suggest
+from autoprune.errors import ConfigError, suggest
 from autoprune.importance import CRITERIA
-from autoprune.importance.evidence import GroupEvidence, NetworkEvidence
+from autoprune.importance.evidence import GroupEvidence
 from autoprune.importance.needs import Members, Need, needs_of, wants_data
-from autoprune.importance.normalisation import NORMS, normalised
+from autoprune.importance.normalisation import NORMS
 from autoprune.space.groups import FloatArray
 
 REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -38,7 +38,6 @@ class Scoring:
         label: its name with its settings.
         score: called with evidence and a generator.
         needs: kinds of evidence.
-        whole: it scores all groups at once.
         members: what is split by layer for the reduction.
         reduction: one of `REDUCTIONS`; None: as the criterion itself joins layers.
         normalise: one of `NORMS`.
@@ -47,7 +46,6 @@ class Scoring:
     label: str
     score: Callable[..., Any]
     needs: frozenset[Need]
-    whole: bool
     members: Members | None
     reduction: str | None
     normalise: str
@@ -74,7 +72,7 @@ class Scoring:
         members = _members(part)
         if reduction is not None and members is None:
             raise ConfigError(f"{what} has no scores layer by layer: leave its setting 'reduction' out")
-        return cls(chosen.label, score, needs_of(part), _whole(part), members, reduction, normalise)
+        return cls(chosen.label, score, needs_of(part), members, reduction, normalise)
 
     def __call__(self, evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
         """(width,) scores of one group, before normalisation."""
@@ -84,26 +82,9 @@ class Scoring:
         layers = split(evidence, self.members) or [evidence]
         return REDUCTIONS[self.reduction](torch.stack([self.score(one, rng).double() for one in layers]))
 
-    def of_network(self, network: NetworkEvidence, rng: np.random.Generator) -> list[Tensor]:
-        """Scores of all groups, before normalisation."""
-        if not self.whole:
-            return [self(evidence, rng) for evidence in network.groups]
-        found: Sequence[Tensor] = self.score(network, rng)
-        return list(found)
-
-    def checked(self, scores: Tensor, width: int, group: str) -> FloatArray:
-        """(width,) normalised scores.
-
-        Raises:
-            EvaluationError: a wrong shape, or something that is not a finite number.
-        """
-        values: FloatArray = scores.double().cpu().numpy()
-        if values.shape != (width,) or not np.isfinite(values).all():
-            raise EvaluationError(
-                f"criterion {self.label!r} must give {width} finite numbers for group {group!r}, got shape "
-                f"{values.shape}; weights that are not finite cause this: check the base network"
-            )
-        return normalised(values, self.normalise)
+    def normalised(self, scores: FloatArray) -> FloatArray:
+        """(width,) scores of a group, divided as the setting says; a group of zeros stays as it is."""
+        return scores / (NORMS[self.normalise](scores) or 1.0)
 
 
 def looks_at_data(criterion: ChosenPart) -> bool:
@@ -145,10 +126,6 @@ def _check(what: str, setting: str, given: object, known: Mapping[str, object]) 
         raise ConfigError(
             f"{what}: {setting} cannot be {given!r}; choose one of {', '.join(known)}.{suggest(str(given), known)}"
         )
-
-
-def _whole(part: object) -> bool:
-    return bool(getattr(part, "whole", False))
 
 
 def _members(part: object) -> Members | None:

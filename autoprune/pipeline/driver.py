@@ -56,7 +56,7 @@ def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple
     """
     RunDirectory.check_free(path)
     job = run_inputs.job
-    with _ready(run_inputs, job.threads, progress) as engine:
+    with ready(run_inputs, job.threads, progress) as engine:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
         with RunDirectory.create(path) as directory:
@@ -74,7 +74,7 @@ def resume(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tupl
     """
     with RunDirectory.reopen(path) as directory:
         run_inputs, notes = _on_with(run_inputs, path)
-        with _ready(run_inputs, directory.recorded("threads"), progress) as engine:
+        with ready(run_inputs, directory.recorded("threads"), progress) as engine:
             return run.resume(run_inputs.job, prepare(run_inputs), directory, engine, progress=progress, notes=notes)
 
 
@@ -88,7 +88,7 @@ def engine_of(run_inputs: RunInputs) -> Engine:
 
 
 @contextmanager
-def _ready(run_inputs: RunInputs, threads: int | None, progress: str) -> Iterator[Engine]:
+def ready(run_inputs: RunInputs, threads: int | None, progress: str) -> Iterator[Engine]:
     """The threads are set and the engine is open, before anything is traced, shown or written."""
     make_progress(progress).close()  # refuses an unknown one
     with cpu_threads(threads), engine_of(run_inputs) as engine:

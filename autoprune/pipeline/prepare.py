@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.allocation import ALLOCATIONS
 from autoprune.config.job import Job
-from autoprune.config.parts import PartOptions
+from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.settings import bind
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
@@ -144,18 +144,22 @@ class Prepared:
             seed=job.seed,
         )
 
-    def scores(self, base: nn.Module, *, batches: int = EVIDENCE_BATCHES) -> list[FloatArray]:
+    def scores(
+        self, base: nn.Module, *, batches: int = EVIDENCE_BATCHES, criterion: NamedPart | None = None
+    ) -> list[FloatArray]:
         """Per group, the importance of each channel.
 
         Args:
             base: the base network.
             batches: training batches to gather evidence on, where the criterion needs data.
+            criterion: another one than the job's.
         """
         job, task = self.run_inputs.job, self.run_inputs.task
+        chosen = criterion or job.search.criterion
         calibration = None
-        if looks_at_data(job.search.criterion) and (examples := task.calibration_examples(batches, seed=0)):
+        if looks_at_data(chosen) and (examples := task.calibration_examples(batches, seed=0)):
             calibration = Calibration(examples, task.objective, task.device)
-        return channel_scores(base, self.space, job.search.criterion, seed=job.seed, calibration=calibration)
+        return channel_scores(base, self.space, chosen, seed=job.seed, calibration=calibration)
 
     def factory(self, base: nn.Module, scores: Sequence[FloatArray]) -> CandidateFactory:
         """What candidates of this base network are made from."""

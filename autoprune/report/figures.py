@@ -86,7 +86,7 @@ def intervals(comparisons: Sequence[Comparison], unit: str) -> str:
         axes.set_xlabel(f"searched minus uniform{', points' if unit == '%' else ''}")
 
     label = "Difference between searched widths and uniform pruning with 95 % confidence intervals"
-    return _svg("intervals", draw, height=70 + 46 * len(comparisons), label=label) if comparisons else ""
+    return inline_svg("intervals", draw, height=70 + 46 * len(comparisons), label=label) if comparisons else ""
 
 
 def tradeoff(record: RunRecord) -> str:
@@ -119,7 +119,7 @@ def tradeoff(record: RunRecord) -> str:
         axes.grid(True)
 
     label = f"Score against {metric} for every trial. {FLOPS if metric == 'flops' else ''}"
-    return _svg("tradeoff", draw, height=380, label=label) if complete else ""
+    return inline_svg("tradeoff", draw, height=380, label=label) if complete else ""
 
 
 def search_progress(record: RunRecord) -> str:
@@ -154,7 +154,7 @@ def search_progress(record: RunRecord) -> str:
         axes.margins(0.03, 0.08)
         axes.grid(True, axis="y")
 
-    return _svg("progress", draw, height=340, label="Score of every trial in order") if trials else ""
+    return inline_svg("progress", draw, height=340, label="Score of every trial in order") if trials else ""
 
 
 def _interval(axes: Any, row: int, comparison: Comparison, *, unit: str) -> None:
@@ -193,19 +193,30 @@ def _score_axis(unit: str) -> str:
     return f"score in the search{', %' if unit == '%' else ''}"
 
 
-def _svg(name: str, draw: Draw, *, height: int, label: str) -> str:
-    return "\n".join(_render(f"{name}-{size}", draw, width, height, size, label) for size, width in _WIDTHS.items())
+def inline_svg(name: str, draw: Draw, *, height: int, label: str, columns: int | None = None) -> str:
+    """A figure, drawn for a wide page and for a phone.
+
+    Args:
+        name: of the figure, part of its identifiers.
+        draw: draws on the axes it is given, in `COLOURS`.
+        height: in CSS pixels.
+        label: what it shows, in words.
+        columns: of the legend; None: one row on a wide page, three on a phone.
+    """
+    return "\n".join(
+        _render(f"{name}-{size}", draw, width, height, size, label, columns) for size, width in _WIDTHS.items()
+    )
 
 
-def _render(name: str, draw: Draw, width: int, height: int, size: str, label: str) -> str:
+def _render(name: str, draw: Draw, width: int, height: int, size: str, label: str, columns: int | None) -> str:
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
         entries = len(axes.get_legend_handles_labels()[1])
         if entries:
-            columns = entries if size == "wide" else 3
-            figure.legend(loc="outside upper left", ncols=columns, frameon=False, handlelength=1.2, columnspacing=1.4)
+            ncols = columns or (entries if size == "wide" else 3)
+            figure.legend(loc="outside upper left", ncols=ncols, frameon=False, handlelength=1.2, columnspacing=1.4)
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
