@@ -62,7 +62,10 @@ def group_evidence(
     if "activations" in needs:
         given["activations"] = gathered.activations(group, start, width)
     if "inputs" in needs:
-        given["inputs"] = tuple(member.rows(_spread(of_model(member.name), member, gathered), width) for member in read)
+        seen = [member for member in read if member.name in gathered.inputs]
+        given["readers"] = tuple(member.rows(of_model(member.name), width) for member in seen)
+        squares = (_spread(of_model(m.name), m, gathered.inputs[m.name]) for m in seen)
+        given["inputs"] = tuple(m.rows(square, width) for m, square in zip(seen, squares, strict=True))
     if "pooled" in needs and gathered.pooled is not None:
         given["pooled"] = gathered.pooled[:, gathered.slots.part(group, start, width)].T
     if "maps" in needs:
@@ -86,14 +89,11 @@ def _maps(read: list[_Member], gathered: Gathered, width: int) -> tuple[Tensor, 
     return tuple(found)
 
 
-def _spread(weight: Tensor, member: _Member, gathered: Gathered) -> Tensor:
+def _spread(weight: Tensor, member: _Member, squares: Tensor) -> Tensor:
     """In the shape of a weight, the mean square of what each of its elements multiplies.
 
-    In a grouped convolution that differs from one group of its outputs to the next. NaN where no call was seen.
+    In a grouped convolution that differs from one group of its outputs to the next.
     """
-    squares = gathered.inputs.get(member.name)
-    if squares is None:
-        return torch.full_like(weight, torch.nan, dtype=torch.float64)
     shape = [1] * weight.ndim
     shape[member.dim] = weight.shape[member.dim]
     groups = len(squares) // weight.shape[member.dim]
