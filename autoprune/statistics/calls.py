@@ -114,9 +114,7 @@ class WeightCalls(TorchFunctionMode, ABC):
             if call is not None:
                 return self.called(call, lambda: func(*args, **given))
         used = [v for v in pytree.tree_leaves((args, given)) if isinstance(v, Tensor) and id(v) in self._weights]
-        if not used:
-            return self.other(func, args, given, lambda: func(*args, **given))
-        made = func(*args, **given)
+        made = self.other(func, args, given, lambda: func(*args, **given))
         for weight in used:
             self._used(name, weight, made)
         return made

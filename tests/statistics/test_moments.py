@@ -154,9 +154,9 @@ def test_consumers_are_told_with_bias_norm_and_number_of_calls() -> None:
 
 
 def test_the_model_and_the_generators_are_only_read() -> None:
-    model = Uses().train()
+    model, tokens = Uses().train(), torch.randint(7, (3, 5))
     before, generators = copy.deepcopy(model.state_dict()), global_generators()
-    gather_moments(model, bare_space(model), [torch.randint(7, (3, 5))], only=everything)
+    gather_moments(model, bare_space(model), [tokens], only=everything)
     assert global_generators() == generators
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(module.training for module in model.modules())
