@@ -21,6 +21,7 @@ from autoprune.cost.pricing import MetricSettings
 from autoprune.data import load_data, splits_from
 from autoprune.errors import ConfigError
 from autoprune.export.architecture import PYTHON_MODEL
+from autoprune.inherit import DEFAULT
 from autoprune.pipeline.inputs import check_outputs, pick_device
 from autoprune.pipeline.prepare import RunInputs
 from autoprune.progress.base import Mode
@@ -61,6 +62,7 @@ class SearchArguments:
         controller: name, or {"name": …, "settings": {…}}.
         evaluator: name, or {"name": …, "settings": {…}}.
         criterion: ranks channels inside a group: name, or {"name": …, "settings": {…}}.
+        inherit: what is done to the weights of cut networks before they are scored, in order: names, or mappings.
         trials: proposals of the controller.
         training: epochs, lr, batch_size, … of base and final networks.
         verdict: protocols (each a name or {"name": …, …}), seeds, fine_tune_epochs, …; `{"seeds": 0}` skips it.
@@ -90,6 +92,7 @@ class SearchArguments:
     controller: str | Mapping[str, Any] = "surrogate"
     evaluator: str | Mapping[str, Any] = "inherited"
     criterion: str | Mapping[str, Any] = DEFAULT_CRITERION
+    inherit: Sequence[str | Mapping[str, Any]] = DEFAULT
     trials: int = 100
     training: TrainingOptions | Mapping[str, Any] | None = None
     verdict: VerdictOptions | Mapping[str, Any] | None = None
@@ -130,6 +133,7 @@ class SearchArguments:
                 "controller": self.controller,
                 "evaluator": self.evaluator,
                 "criterion": self.criterion,
+                "inherit": list(self.inherit),
                 "storage": self.storage,
             },
             "verdict": {"seeds": 0} if skip_verdict else _dump(self.verdict),

@@ -123,12 +123,25 @@ class VerdictOptions(Strict):
     )
     seeds: int = Field(3, ge=0, description="final trainings per network and protocol; 0 skips the verdict")
     fine_tune_epochs: int = Field(40, ge=1)
+    inherit: tuple[NamedPart, ...] | None = Field(
+        None,
+        description="the same as search: inherit, for all that is compared at the end: scores on all validation data, "
+        "networks before their final training, and the exported one; None: that of the search",
+    )
     random_candidates: int = Field(
         9, ge=1, description="random widths scored; the one with the median score is trained"
     )
     flops_search: bool = Field(
         True, description="under a latency budget, search under the FLOPs of equal latency as well, and compare"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """See `SearchOptions`."""
+        written = handler(self)
+        if self.inherit is None:
+            written.pop("inherit", None)
+        return written
 
 
 Limits: TypeAlias = str | float | dict[str, str | float]

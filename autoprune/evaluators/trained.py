@@ -10,11 +10,11 @@ from torch import nn
 
 from autoprune.inherit.bn_recalibration import (
     CALIBRATION_BATCHES,
-    Replaced,
     buffers_of,
     recalibrate_batch_norm,
     restore,
 )
+from autoprune.inherit.norm_averages import Replaced
 from autoprune.tasks.base import Task
 from autoprune.training.loop import EpochProgress
 from autoprune.training.watch import Watch

@@ -34,7 +34,7 @@ from autoprune.importance.evidence import EVIDENCE_BATCHES, Calibration
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.importance.scoring import Scoring, looks_at_data
 from autoprune.inherit.base import Chain
-from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
+from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
 from autoprune.progress.callback_list import make_callback
 from autoprune.progress.callbacks import Callback
@@ -165,7 +165,9 @@ class Prepared:
         """What candidates of this base network are made from."""
         task, job = self.run_inputs.task, self.run_inputs.job
         ranking, epochs = ranking_of(self.space, scores), job.training.epochs
-        return CandidateFactory(base, self.space, ranking, task, epochs, job.search.inherit)
+        made = CandidateFactory(base, self.space, ranking, task, epochs, job.search.inherit, job.verdict.inherit)
+        own = job.search.evaluator.settings if job.search.evaluator.name == "inherited" else {}
+        return made.calibrated(own.get("calibration_batches", CALIBRATION_BATCHES))
 
     def evaluator(self, factory: CandidateFactory) -> Evaluator:
         """A new evaluator of the job."""
@@ -266,7 +268,8 @@ def _check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `_rehearse`)."""
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
     Scoring.of(job.search.criterion)
-    Chain(job.search.inherit)
+    for chosen in (job.search.inherit, job.verdict.inherit or ()):
+        Chain(chosen)
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
     for protocol in job.verdict.protocols:
@@ -296,7 +299,10 @@ def _rehearse(prepared: Prepared) -> None:
     with _built("controller", search.controller.name, search.controller.settings):
         prepared.controller(scores).ask(1)
     with _built("evaluator", search.evaluator.name, search.evaluator.settings):
-        prepared.evaluator(prepared.factory(base, scores))
+        factory = prepared.factory(base, scores)
+        prepared.evaluator(factory)
+    if prepared.run_inputs.job.verdict.inherit is not None:
+        factory.heirs("training")
     if search.storage is not None:
         open_storage(search.storage, Path())
 

@@ -160,8 +160,10 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
     """
     started = time.perf_counter()
     protocol = make_protocol(piece.protocol)
-    network = factory.candidate(piece.widths)
-    if not protocol.inherits:
+    if protocol.inherits:
+        network = factory.heirs("training")(piece.widths)
+    else:
+        network = factory.candidate(piece.widths)
         reinitialise(network, seed=piece.seed)
     full, cut = flops(factory.space)(np.array([factory.space.full, piece.widths]))
     ratio = float(full / max(1.0, cut))

@@ -51,7 +51,9 @@ class Findings:
 def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> RunRecord:
     """The record of the run, written with everything that is made from it."""
     weights = final_weights(run) if found.finals else None
-    network = exported_network(run.prepared, factory, found.compared[0].widths, weights)
+    network = exported_network(factory, found.compared[0].widths, weights)
+    for name, why in factory.left_alone.items():
+        run.progress.note(f"inherit leaves {name} as it was sliced: {why}")
     test = run.task.score(factory.model, split="test") if run.task.has_test else None
     run.directory.update_run(finished=now())
     record = _record(run, found, test)
