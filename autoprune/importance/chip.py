@@ -52,4 +52,5 @@ def _losses(rows: Tensor) -> Tensor:
 
 
 def _nuclear(gram: Tensor) -> Tensor:
-    return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
+    roots: Tensor = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    return roots.sum()

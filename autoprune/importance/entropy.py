@@ -36,4 +36,5 @@ def entropy(evidence: GroupEvidence, rng: np.random.Generator, *, bins: int = 10
     bin_of = (share * bins).long().clamp(max=bins - 1)
     counts = torch.zeros(evidence.width, bins, dtype=torch.float64, device=values.device)
     counts.scatter_add_(1, bin_of, torch.ones_like(values))
-    return torch.special.entr(counts / values.shape[1]).sum(dim=1)
+    terms: Tensor = torch.special.entr(counts / values.shape[1])
+    return terms.sum(dim=1)

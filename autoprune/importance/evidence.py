@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from autoprune.errors import ConfigError
-from autoprune.importance.needs import DATA, LOSS, NETWORK, Members, Need, criterion, needs_of, wants_data
+from autoprune.importance.needs import DATA, LOSS, NETWORK, Members, Need, criterion, needs_of
 
 __all__ = [
     "DATA",
@@ -27,13 +27,13 @@ __all__ = [
     "Curvature",
     "Gradients",
     "GroupEvidence",
+    "InputMoments",
     "Members",
     "Need",
     "Objective",
     "check_data",
     "criterion",
     "needs_of",
-    "wants_data",
 ]
 
 EVIDENCE_BATCHES = 10
@@ -132,6 +132,31 @@ class Curvature:
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
+class InputMoments:
+    """One weight as matrices, y = W u, and the moments of u: what a kernel covers, at sampled positions.
+
+    Attributes:
+        weight: (groups, outputs, D) of each group of a convolution; one group elsewhere.
+        second: (groups, D, D) mean of u uᵀ over examples and positions.
+        mean: (groups, D) mean of u.
+        count: how many u there were.
+        channel: (groups, D) the channel that each element of u belongs to; -1 where it is none of the group.
+    """
+
+    weight: Tensor
+    second: Tensor
+    mean: Tensor
+    channel: Tensor
+    count: int
+
+    @property
+    def centred(self) -> Tensor:
+        """(groups, D, D) covariance of u."""
+        return self.second - self.mean[:, :, None] * self.mean[:, None]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
 class GroupEvidence:
     """What a criterion sees of one width group, or of one of the sets that are tied in it.
 
@@ -150,6 +175,7 @@ class GroupEvidence:
         layers: the layer of each of `filters`.
         inputs: as `readers`: the mean over examples and positions of the square of what the weight multiplies.
         pooled: (width, examples) mean of what the readers get of each of a sample of examples.
+        moments: of each weight that reads the channels.
         maps: one (width, examples, height, width) tensor per call that reads the channels: what it gets, position by
             position, of each of a sample of examples.
     """
@@ -165,3 +191,4 @@ class GroupEvidence:
     inputs: tuple[Tensor, ...] | None = None
     pooled: Tensor | None = None
     maps: tuple[Tensor, ...] | None = None
+    moments: tuple[InputMoments, ...] | None = None

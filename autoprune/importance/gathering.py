@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
@@ -24,6 +24,11 @@ from autoprune.importance.recorders import InputSquares, MapSample, MeanSample, 
 from autoprune.randomness import seeded
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace
+from autoprune.statistics.moments import Consumer, Moments, gather_moments
+from autoprune.statistics.rows import weight_matrix
+
+MOST_MOMENTS = 2**29
+"""Numbers that the second moments of one reader may have."""
 
 
 @final
@@ -44,6 +49,7 @@ class Gathered:
         inputs: name of a reader -> (size,) mean square of each index of what it gets.
         pooled: (sampled examples, slots) means.
         maps: (name of a reader, number of the call) -> (sampled examples, size, height, width) values.
+        consumed: name of a reader -> second moments of what it reads.
     """
 
     slots: Slots
@@ -57,6 +63,7 @@ class Gathered:
     inputs: Mapping[str, Tensor]
     pooled: Tensor | None
     maps: Mapping[tuple[str, int], Tensor]
+    consumed: Mapping[str, Moments] = field(default_factory=dict)
 
     def activations(self, group: int, start: int, width: int) -> Activations | None:
         """Of one set of channels; None where no call that reads them was seen."""
@@ -106,7 +113,29 @@ def gather(
     if not gathering.batches:
         found = f"all {gathering.skipped} have values that are not finite" if gathering.skipped else "there are none"
         raise EvaluationError(f"{what} needs {kinds}, but of the calibration batches {found}: give it others")
-    return gathering.result()
+    sums = gathering.result()
+    return replace(sums, consumed=_consumed(model, space, calibration, what)) if "moments" in needs else sums
+
+
+def _consumed(model: nn.Module, space: SearchSpace, calibration: Calibration, what: str) -> Mapping[str, Moments]:
+    """Second moments of what each reader reads, in one more pass; raises EvaluationError where they are too many."""
+    axes = {t.name: [t.axes[dim] for dim in t.reads] for t in space.tensors}
+    cut = {name for name, of_tensor in axes.items() for a in of_tensor if a is not None and (a.group >= 0).any()}
+
+    def wanted(consumer: Consumer) -> bool:
+        if consumer.name not in cut:
+            return False
+        weight = tensor_of(model, consumer.name)
+        groups, _, size = weight_matrix(consumer.call, weight.detach()).shape
+        if groups * size**2 > MOST_MOMENTS:
+            raise EvaluationError(
+                f"{what} needs moments, and those of the {size:,} inputs of {consumer.name!r} would take "
+                f"{groups * size**2 * 8 / 2**30:.0f} GB: choose another criterion, or exclude the group that it reads"
+            )
+        return True
+
+    inputs = [given for given, _ in calibration.batches]
+    return gather_moments(model, space, inputs, "patch", device=calibration.device, only=wanted)
 
 
 def on_device(calibration: Calibration) -> Iterator[tuple[Any, Any, int]]:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.importance.evidence import Curvature, Gradients, GroupEvidence, Need
+from autoprune.importance.evidence import Curvature, Gradients, GroupEvidence, InputMoments, Need
 from autoprune.importance.gathering import Gathered
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import AxisLayout, BoolArray, SearchSpace
 from autoprune.space.options.ties import set_ranges
+from autoprune.statistics.rows import weight_matrix
 
 
 def group_tensors(model: nn.Module, space: SearchSpace, group: int, number: int = 0) -> GroupEvidence:
@@ -64,12 +65,15 @@ def group_evidence(
     if "inputs" in needs:
         seen = [member for member in read if member.name in gathered.inputs]
         given["readers"] = tuple(member.rows(of_model(member.name), width) for member in seen)
-        squares = (_spread(of_model(m.name), m, gathered.inputs[m.name]) for m in seen)
-        given["inputs"] = tuple(m.rows(square, width) for m, square in zip(seen, squares, strict=True))
+        given["inputs"] = tuple(m.rows(_spread(of_model(m.name), m, gathered.inputs[m.name]), width) for m in seen)
     if "pooled" in needs and gathered.pooled is not None:
         given["pooled"] = gathered.pooled[:, gathered.slots.part(group, start, width)].T
     if "maps" in needs:
         given["maps"] = _maps(read, gathered, width) or None
+    if "moments" in needs:
+        given["moments"] = (
+            tuple(_moments(model, m, start, gathered) for m in read if m.name in gathered.consumed) or None
+        )
     by_gate = gathered.gate_means(group, start, width)
     if "gradients" in needs and by_gate is not None:
         products, squares = (rows(lambda name, i=i: gathered.products[name][i]) for i in (0, 1))  # type: ignore[misc]
@@ -87,6 +91,19 @@ def _maps(read: list[_Member], gathered: Gathered, width: int) -> tuple[Tensor, 
             if name == member.name:
                 found.append(member.positions(maps, width))
     return tuple(found)
+
+
+def _moments(model: nn.Module, member: _Member, start: int, gathered: Gathered) -> InputMoments:
+    """Of a weight that reads the channels."""
+    moments = gathered.consumed[member.name]
+    call, groups = moments.consumer.call, len(moments.second)
+    channel = np.where(member.chosen, member.axis.channel - start, -1)
+    of_input = channel.reshape(groups, -1) if call.kind == "transposed" else np.tile(channel, (groups, 1))
+    of_element = np.repeat(of_input, moments.second.shape[1] // of_input.shape[1], axis=1)
+    weight = weight_matrix(call, tensor_of(model, member.name).detach()).to(moments.second)
+    return InputMoments(
+        weight, moments.second, moments.mean, torch.from_numpy(of_element).to(weight.device), moments.count
+    )
 
 
 def _spread(weight: Tensor, member: _Member, squares: Tensor) -> Tensor:

@@ -14,17 +14,17 @@ Need: TypeAlias = Literal[
     "inputs",  # the mean square of what each weight of a reader multiplies
     "pooled",  # means per example
     "maps",  # values of some examples, position by position
+    "moments",  # second moments of all that a weight which reads the channels is multiplied with
     "gradients",  # first-order terms
     "curvature",  # second-order terms
     "outputs",  # all groups at once and the network, for runs that the criterion chooses: see `network`
     "losses",  # the same with labels
-    "network",  # the same, with data only where there are some
 ]
 
-NETWORK: frozenset[Need] = frozenset({"outputs", "losses", "network"})
+NETWORK: frozenset[Need] = frozenset({"outputs", "losses"})
 """Kinds for which a criterion is called once, with all groups (`network.NetworkEvidence`)."""
 
-RUN: frozenset[Need] = frozenset({"activations", "inputs", "pooled", "maps", "gradients", "curvature"})
+RUN: frozenset[Need] = frozenset({"activations", "inputs", "pooled", "maps", "moments", "gradients", "curvature"})
 """Kinds that are gathered in one pass for all groups."""
 
 DATA: frozenset[Need] = RUN | {"outputs", "losses"}
@@ -33,7 +33,7 @@ DATA: frozenset[Need] = RUN | {"outputs", "losses"}
 LOSS: frozenset[Need] = frozenset({"gradients", "curvature", "losses"})
 """Kinds that cannot do without a loss."""
 
-Members: TypeAlias = Literal["filters", "norm_scales", "readers", "maps"]
+Members: TypeAlias = Literal["filters", "norm_scales", "readers", "maps", "moments"]
 """The part of the evidence with one entry per layer of the group."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -72,8 +72,3 @@ def needs_of(part: object) -> frozenset[Need]:
     if unknown:
         raise ConfigError(f"a criterion needs {unknown[0]!r}, which is no evidence; there are {', '.join(known)}")
     return needs
-
-
-def wants_data(part: object) -> bool:
-    """Whether a criterion looks at calibration data where there are some."""
-    return bool(needs_of(part) & (DATA | NETWORK))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError, EvaluationError, blame
-from autoprune.importance.evidence import DATA, Calibration, Need, check_data
+from autoprune.importance.evidence import Calibration, Need, check_data
 from autoprune.importance.network import NetworkEvidence
 from autoprune.randomness import seeded
 from autoprune.space.groups import FloatArray, SearchSpace
@@ -18,7 +18,7 @@ from autoprune.space.kinds import KINDS
 
 NetworkCriterion: TypeAlias = Callable[[NetworkEvidence, np.random.Generator], Tensor]
 """(network, random generator) -> (channels,) importances of all groups, at least 0. Keywords after these two are its
-settings; it is marked with `evidence.criterion("outputs")`, `("losses")` or `("network")`."""
+settings; it is marked with `evidence.criterion("outputs")` or `("losses")`."""
 
 
 def network_scores(
@@ -49,9 +49,7 @@ def network_scores(
         ConfigError: there are no data, or no loss where one is needed; or the criterion fails.
         EvaluationError: no data with finite values, channels that cannot be gated, or scores that are not finite.
     """
-    if needs & DATA or calibration is None:
-        calibration = check_data(needs, calibration, what=what) if needs & DATA else Calibration(())
-    network = NetworkEvidence(model, space, calibration, what=what)
+    network = NetworkEvidence(model, space, check_data(needs, calibration, what=what), what=what)
     failing = blame(ConfigError, f"{what} fails", then="Correct its settings or its code.")
     with failing, seeded(0), torch.enable_grad():
         values = score(network, rng).detach().double().cpu().numpy()

@@ -23,12 +23,12 @@ CALLS = dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "linear", "m
 CALLS |= {f"conv_transpose{n}d": (0, 1) for n in (1, 2, 3)} | {"addmm": (1, 2)}
 """Name of a function -> positions of its input and its weight."""
 
-_KEYWORDS = ("input", "weight")
+KEYWORDS = ("input", "weight")
 _TURNED = ("t", "transpose", "numpy_T", "__get__", "permute")
 """What graphs without high-level operators do to a weight before it is multiplied with."""
 _SPLIT = ("split", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split", "split_with_sizes")
 """What attention does to a weight that several projections share."""
-_COMPOSITE = ("multi_head_attention_forward",)
+OPENED = ("multi_head_attention_forward",)
 """Functions in Python whose own calls are to be seen."""
 
 
@@ -107,6 +107,15 @@ class Read:
         last = moved.shape[-1] if moved.ndim > 2 else 1
         moved = moved.reshape(self.examples, -1, moved.shape[1], moved[0, 0].numel() // last, last)
         return moved.movedim(2, 1).flatten(2, 3)
+
+    def permuted(self, order: Tensor) -> Tensor:
+        """The inputs with the examples in another order; as they are where examples cannot be told apart."""
+        batch = self.batch_dim
+        if batch is None:
+            return self.inputs
+        windows = self.inputs.shape[batch] // self.examples
+        index = (order[:, None] * windows + torch.arange(windows, device=order.device)).flatten()
+        return self.inputs.index_select(batch, index)
 
     def spread(self, factors: Tensor) -> Tensor:
         """(examples or 1, slots) numbers in the shape of the inputs, to be computed with."""
@@ -223,9 +232,9 @@ class Reads(TorchFunctionMode):
         """Called by torch in place of each of its functions."""
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "").partition(".")[0]
-        if name in _COMPOSITE:
+        if name in OPENED:
             with self:
-                return _opened(func)(*args, **kwargs)
+                return opened(func)(*args, **kwargs)
         if name in _TURNED or name in _SPLIT:
             made = func(*args, **kwargs)
             self._follow(name, args[0] if args else None, made)
@@ -257,7 +266,7 @@ class Reads(TorchFunctionMode):
     ) -> tuple[_Reader | None, tuple[Any, ...], dict[str, Any]]:
         """Who reads, and the arguments of its call with what it gets."""
         given: list[Any] = []
-        for position, keyword in zip(CALLS[name], _KEYWORDS, strict=True):
+        for position, keyword in zip(CALLS[name], KEYWORDS, strict=True):
             given.append(args[position] if position < len(args) else kwargs.get(keyword))
         inputs, weight = given
         reader = self._reader(weight)
@@ -285,7 +294,7 @@ class Reads(TorchFunctionMode):
 
 
 @functools.cache
-def _opened(func: types.FunctionType) -> types.FunctionType:
+def opened(func: types.FunctionType) -> types.FunctionType:
     """A function of torch in Python that does not ask modes to take its place, so that they see what it calls."""
     unasked = {name: lambda *_: False for name in func.__globals__ if name.startswith("has_torch_function")}
     opened = types.FunctionType(

@@ -33,7 +33,7 @@ def redundant(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
 
 
 def _standing(units: Tensor, norms: Tensor) -> Tensor:
-    """(n,) distances of unit vectors at which each gives way, the one with the largest norm standing for its cluster."""
+    """(n,) distances of unit vectors at which each gives way; the largest norm stands for its cluster."""
     n = len(units)
     scores = torch.full_like(norms, 2.0)
     if n == 1:

@@ -15,7 +15,7 @@ from autoprune.config.settings import bind
 from autoprune.errors import ConfigError, suggest
 from autoprune.importance import CRITERIA
 from autoprune.importance.evidence import GroupEvidence
-from autoprune.importance.needs import Members, Need, needs_of, wants_data
+from autoprune.importance.needs import DATA, Members, Need, needs_of
 from autoprune.importance.normalisation import NORMS
 from autoprune.space.groups import FloatArray
 
@@ -88,8 +88,8 @@ class Scoring:
 
 
 def looks_at_data(criterion: ChosenPart) -> bool:
-    """Whether a criterion looks at calibration data where there are some."""
-    return wants_data(CRITERIA.get(NamedPart.of(criterion, "criterion").name))
+    """Whether a criterion needs calibration data."""
+    return bool(needs_of(CRITERIA.get(NamedPart.of(criterion, "criterion").name)) & DATA)
 
 
 def split(evidence: GroupEvidence, members: Members) -> list[GroupEvidence]:
