@@ -67,7 +67,7 @@ class CriterionContract:
 
     def test_it_says_what_it_needs_and_reads_nothing_else(self, criterion: Criterion) -> None:
         group, needs = example_group(), needs_of(criterion)
-        hidden: dict[str, Any] = {kind: None for kind in RUN - needs}
+        hidden: dict[str, Any] = dict.fromkeys(RUN - needs)
         asked = replace(group, readers=group.readers if "readers" in needs else (), **hidden)
         one, other = (criterion(given, np.random.default_rng(0)) for given in (group, asked))
         assert torch.equal(one, other)

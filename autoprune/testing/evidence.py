@@ -47,7 +47,7 @@ def example_group(*, norms: int = 2, dtype: torch.dtype = torch.float32) -> Grou
 
 
 def _maps(generator: torch.Generator, height: int, width: int) -> Tensor:
-    """(channels, examples, height, width) maps of rank 2 in as many examples as the channel has neighbours before it."""
+    """(channels, examples, height, width) maps of rank 2 in as many examples as there are channels before."""
     left = torch.randn(WIDTH, WIDTH, height, 2, generator=generator)
     left[..., 1] *= (torch.arange(WIDTH) < torch.arange(WIDTH)[:, None])[..., None]
     return left @ torch.randn(WIDTH, WIDTH, 2, width, generator=generator)
