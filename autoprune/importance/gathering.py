@@ -27,6 +27,9 @@ from autoprune.space.groups import SearchSpace
 from autoprune.statistics.moments import Consumer, Moments, gather_moments
 from autoprune.statistics.rows import weight_matrix
 
+POSITIONS = 32
+"""Positions of each example at which a reader is looked at, for second moments."""
+
 MOST_MOMENTS = 2**29
 """Numbers that the second moments of one reader may have."""
 
@@ -135,7 +138,7 @@ def _consumed(model: nn.Module, space: SearchSpace, calibration: Calibration, wh
         return True
 
     inputs = [given for given, _ in calibration.batches]
-    return gather_moments(model, space, inputs, "patch", device=calibration.device, only=wanted)
+    return gather_moments(model, space, inputs, "patch", positions=POSITIONS, device=calibration.device, only=wanted)
 
 
 def on_device(calibration: Calibration) -> Iterator[tuple[Any, Any, int]]:

@@ -30,7 +30,9 @@ def entry_penalties(gram: FloatArray, target: FloatArray) -> FloatArray:
         direction = np.zeros(n)
         direction[active] = np.linalg.solve(gram[np.ix_(active, active)], signs[active])
         residual = target - gram @ beta
-        step, change = _next_change(residual, gram @ direction, beta, direction, active, penalty, dropped)
+        step, change = _next_change(
+            residual, gram @ direction, beta, direction, active, penalty, dropped, signs[dropped]
+        )
         beta, penalty = beta + step * direction, penalty - step
         if change < 0:
             break
@@ -51,21 +53,21 @@ def _next_change(
     active: BoolArray,
     penalty: float,
     dropped: int,
+    left: float,
 ) -> tuple[float, int]:
     """How far λ falls until a variable enters or leaves, and which one; -1 where it reaches 0 first.
 
     As λ falls by γ, β grows by γ · direction and the residual t - Gβ falls by γ · turn; one enters where its residual
-    is ±λ, one leaves where it is 0.
+    is ±λ, one leaves where it is 0. The last that left, whose residual is λ times its sign, cannot enter there.
     """
-    outside = ~active
-    if dropped >= 0:
-        outside[dropped] = False  # it has just left, at this very λ
     steps = np.full(len(beta), np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):
         for sign in (1.0, -1.0):
             nearer = 1 - sign * turn
             reach = np.where(nearer > 1e-12, np.maximum((penalty - sign * residual) / nearer, 0.0), np.inf)
-            steps = np.where(outside, np.minimum(steps, reach), steps)
+            if dropped >= 0 and left == sign:
+                reach[dropped] = np.inf  # it has just left, at this very λ
+            steps = np.minimum(steps, reach)
         leave = np.where(direction * beta < 0, -beta / direction, np.inf)
     steps = np.where(active, leave, steps)
     change = int(steps.argmin())

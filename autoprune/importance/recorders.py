@@ -98,15 +98,16 @@ class Reservoir:
 
     Args:
         size: how many are kept.
+        seed: of the sample.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size, self._met, self._examples = size, 0, 0
+    def __init__(self, size: int, *, seed: int = 0) -> None:
+        self.size, self._seed, self._met, self._examples = size, seed, 0, 0
 
     def begin(self, examples: int) -> list[tuple[int, int]]:
         """(example of the batch, place in the sample) of those to be kept."""
         places: dict[int, int] = {}
-        rng = np.random.default_rng([0, self._met])  # batches that do not count leave no trace
+        rng = np.random.default_rng([self._seed, self._met])  # batches that do not count leave no trace
         for example in range(examples):
             met = self._met + example
             place = met if met < self.size else int(rng.integers(met + 1))

@@ -97,11 +97,13 @@ def test_a_group_of_zeros_stays_one(branches: tuple[Branches, SearchSpace]) -> N
 
 
 def test_wrong_values_are_named(branches: tuple[Branches, SearchSpace]) -> None:
-    with pytest.raises(ConfigError, match=r"criterion 'l1': reduction cannot be 'men'; choose one of sum.*Did you mean"):
+    with pytest.raises(
+        ConfigError, match=r"criterion 'l1': reduction cannot be 'men'; choose one of sum.*Did you mean"
+    ):
         scores(branches, "l1", reduction="men")
     with pytest.raises(ConfigError, match="criterion 'l1': normalise cannot be 3; choose one of l2, mean"):
         scores(branches, "l1", normalise=3)
-    with pytest.raises(ConfigError, match="criterion 'apoz' has no scores layer by layer: leave .*'reduction' out"):
+    with pytest.raises(ConfigError, match=r"criterion 'apoz' has no scores layer by layer: leave .*'reduction' out"):
         scores(branches, "apoz", reduction="sum")
 
 
