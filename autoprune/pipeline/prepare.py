@@ -33,9 +33,9 @@ from autoprune.cost.latency.profile_files import profile_fingerprint
 from autoprune.data.batch import Batch
 from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, kind_of, make_evaluator
-from autoprune.importance import CRITERIA
-from autoprune.importance.evidence import DATA, EVIDENCE_BATCHES, Calibration, needs_of
+from autoprune.importance.evidence import EVIDENCE_BATCHES, Calibration
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
+from autoprune.importance.scoring import Scoring, looks_at_data
 from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
@@ -175,7 +175,7 @@ class Prepared:
         job, task = self.run_inputs.job, self.run_inputs.task
         chosen = criterion or job.search.criterion
         calibration = None
-        if needs_of(CRITERIA.get(chosen.name)) & DATA and (examples := task.calibration_examples(batches, seed=0)):
+        if looks_at_data(chosen) and (examples := task.calibration_examples(batches, seed=0)):
             calibration = Calibration(examples, task.objective, task.device)
         return channel_scores(base, self.space, chosen, seed=job.seed, calibration=calibration)
 
@@ -290,7 +290,7 @@ def weights_fingerprint(model: nn.Module) -> str:
 def _check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `_rehearse`)."""
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
-    bind(CRITERIA, job.search.criterion.name, job.search.criterion.settings)
+    Scoring.of(job.search.criterion)
     for chosen in (job.search.inherit, job.verdict.inherit or ()):
         Chain(chosen)
     for allocation in job.search.allocations:
