@@ -296,7 +296,7 @@ def _check_parts(job: Job) -> None:
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
         if (criterion := criterion_for(allocation)) is not None:
-            bind(CRITERIA, criterion.name, criterion.settings)
+            Scoring.of(criterion)
     for protocol in job.verdict.protocols:
         _try_protocol(protocol, job)
     check_recipe(job.training)
