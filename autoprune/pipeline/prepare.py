@@ -35,7 +35,7 @@ from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, kind_of, make_evaluator
 from autoprune.importance.evidence import EVIDENCE_BATCHES, Calibration
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
-from autoprune.importance.scoring import Scoring, looks_at_data
+from autoprune.importance.scoring import ChosenCriterion, looks_at_data
 from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
@@ -290,13 +290,13 @@ def weights_fingerprint(model: nn.Module) -> str:
 def _check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `_rehearse`)."""
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
-    Scoring.of(job.search.criterion)
+    ChosenCriterion.of(job.search.criterion)
     for chosen in (job.search.inherit, job.verdict.inherit or ()):
         Chain(chosen)
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
         if (criterion := criterion_for(allocation)) is not None:
-            Scoring.of(criterion)
+            ChosenCriterion.of(criterion)
     for protocol in job.verdict.protocols:
         _try_protocol(protocol, job)
     check_recipe(job.training)

@@ -30,7 +30,7 @@ from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import CandidateFactory, kind_of, make_evaluator
 from autoprune.files import read_json
 from autoprune.importance.members import ranking_of, unit_scores
-from autoprune.importance.scoring import Scoring
+from autoprune.importance.scoring import ChosenCriterion
 from autoprune.inherit import INHERITANCE
 from autoprune.inherit.base import Chain
 from autoprune.pipeline.driver import ready
@@ -94,7 +94,7 @@ class Parts:
         for rule in rules:
             bind(ALLOCATIONS, rule.name, rule.settings)
         for part in criteria:
-            Scoring.of(part)
+            ChosenCriterion.of(part)
         for chain in chains:
             Chain(chain)
         named = frozenset(f for f in ("allocations", "criteria", "inherit") if getattr(options, f) is not None)
