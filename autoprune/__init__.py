@@ -18,6 +18,7 @@ from autoprune.deprecation import install
 from autoprune.errors import AutopruneError
 
 if TYPE_CHECKING:
+    from autoprune.api.compare import compare
     from autoprune.api.result import SearchResult
     from autoprune.api.search import Space, resume, search, sweep, trace
     from autoprune.config.space import SpaceOptions
@@ -30,6 +31,7 @@ _HOMES = {
     "search": "autoprune.api.search",
     "sweep": "autoprune.api.search",
     "resume": "autoprune.api.search",
+    "compare": "autoprune.api.compare",
     "trace": "autoprune.api.space",
     "load": "autoprune.export.architecture",
     "SearchResult": "autoprune.api.result",
@@ -51,6 +53,7 @@ __all__ = [
     "SpaceOptions",
     "Trial",
     "__version__",
+    "compare",
     "load",
     "resume",
     "search",

@@ -20,6 +20,7 @@ from autoprune.cost.pricing import MetricSettings, price
 from autoprune.errors import ConfigError
 from autoprune.importance.evidence import Objective
 from autoprune.importance.members import rank_channels
+from autoprune.inherit import DEFAULT
 from autoprune.inherit.base import Chain, Statistics
 from autoprune.space.cutting.slicing import Slicer
 from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
@@ -91,7 +92,7 @@ class Space:
         *,
         criterion: str | Mapping[str, Any] = DEFAULT_CRITERION,
         seed: int = 0,
-        inherit: Sequence[str | Mapping[str, Any]] = (),
+        inherit: Sequence[str | Mapping[str, Any]] = DEFAULT,
         calibration: Any = None,
         objective: Objective | None = None,
     ) -> nn.Module:
@@ -105,7 +106,8 @@ class Space:
             widths: member of the space.
             criterion: ranks channels inside a group: a name, or {"name": …, "settings": {…}}.
             seed: of the criterion, where it is random.
-            inherit: what is done to the weights that stay, in order: names, or mappings as above.
+            inherit: what is done to the weights that stay, in order: names, or mappings as above. The default is that
+                of a search, and falls to plain slicing where there is no calibration.
             calibration: data for criterion and inheritance: a batch of inputs (a tensor), or a loader or list of
                 batches, each the inputs or (inputs, targets).
             objective: (outputs, targets) -> loss, for criteria that need one; None: cross entropy, if targets are
@@ -115,9 +117,10 @@ class Space:
             SpaceError: the widths are not in the space, or `model` is not the one that was traced.
             ConfigError: an unknown criterion or inheritance, wrong settings, or data that they need are missing.
         """
-        chain, batches, device = Chain(inherit), calibration_batches(calibration), device_of(model)
+        batches, device = calibration_batches(calibration), device_of(model)
+        chain = Chain(() if inherit is DEFAULT and not batches else inherit)
         given = as_calibration(batches, objective, device) if batches else None
-        if inherit and given is None:
+        if chain.needs_data and given is None:
             raise ConfigError("inherit needs data: give calibration=, a batch of inputs or a loader of batches")
         ranking = rank_channels(model, self.search_space, criterion, seed=seed, calibration=given)
         dense, full = self._in_form(model), self.search_space.check(widths)

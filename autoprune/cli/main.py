@@ -14,6 +14,7 @@ import typer
 
 from autoprune._version import __version__
 from autoprune.cli import latency as latency_cli
+from autoprune.cli.compare import compare
 from autoprune.cli.options import (
     AddressOption,
     ArgOption,
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(latency_cli.app, name="latency")
+app.command()(compare)
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
 ProgressOption = Annotated[str, typer.Option("--progress", help="auto, rich, plain or silent")]

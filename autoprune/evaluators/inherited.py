@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import final
 
-from torch import nn
-
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_counts
-from autoprune.inherit.base import Chain, Statistics
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score
@@ -38,18 +34,11 @@ class Inherited(Evaluator):
     ) -> None:
         check_counts("inherited", least=0, calibration_batches=calibration_batches)
         check_counts("inherited", least=1, validation_limit=validation_limit)
-        self._factory = factory
+        self._factory = factory.calibrated(calibration_batches)
         self._limit, self._keep = validation_limit, keep_examples
-        self._chain = Chain(factory.inherit, {"bn_recalibration": {"batches": calibration_batches}})
-        self._statistics = Statistics(partial(factory.task.calibration_inputs, seed=0), factory.task.device)
-        self._chain.prepare(self._statistics)
+        self._factory.heirs("search")
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> Score:
         """See `Evaluator.evaluate`; the seed changes nothing, as nothing is random."""
-        return self._factory.task.scored(self.network(widths), limit=None if full else self._limit, examples=self._keep)
-
-    def network(self, widths: Widths) -> nn.Module:
-        """The network that is scored."""
-        return self._chain.apply(self._factory.cut(widths), self._factory.model, self._statistics).to(
-            self._statistics.device
-        )
+        network = self._factory.heirs("final" if full else "search")(widths)
+        return self._factory.task.scored(network, limit=None if full else self._limit, examples=self._keep)

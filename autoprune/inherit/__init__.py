@@ -13,6 +13,26 @@ INHERITANCE = Registry(
             "EagleEye: Li et al. 2020, arXiv 2007.02491, section 3.3",
             "The default: nearly free, and without it scores of cut networks with batch norms rank by chance.",
         ),
+        "mean_fold": Part(
+            "autoprune.inherit.mean_fold:MeanFold",
+            "FLAP's bias compensation: An et al. 2024, arXiv 2312.11983; dead norms: Ye et al. 2018, arXiv 1802.00124",
+            "Nearly free, for layers with no batch norm behind them (transformers); stands before bn_recalibration.",
+        ),
+        "merge": Part(
+            "autoprune.inherit.merge:Merge",
+            "C-SGD: Ding et al. 2019, arXiv 1904.03837, its merge without the training",
+            "There are no data to fit on: similar channels become one instead of being dropped; first in a list.",
+        ),
+        "reuse": Part(
+            "autoprune.inherit.reuse:Reuse",
+            "Reduce and Reuse: Polyak and Wolf 2015, Channel-Level Acceleration of Deep Face Representations",
+            "Cheap least squares on unlabelled inputs: kept channels stand in for cut ones, alike at each position.",
+        ),
+        "thinet_scale": Part(
+            "autoprune.inherit.thinet_scale:ThiNetScale",
+            "ThiNet: Luo et al. 2017, arXiv 1707.06342, section 3.2.3",
+            "To compare with ThiNet: one factor for each kept channel of a layer, few unknowns for few data.",
+        ),
     },
     group="autoprune.inherit",
 )

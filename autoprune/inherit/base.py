@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import final
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from autoprune.config.parts import ChosenPart, NamedPart
 from autoprune.config.settings import bind
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, EvaluationError
 from autoprune.inherit import INHERITANCE
 from autoprune.space.cutting.cut import Cut
+
+T = TypeVar("T")
+
+Changes: TypeAlias = Literal["channels", "weights", "offsets", "statistics", "anything"]
+"""What a method changes: which channels there are (it merges them), what weights make of those that are left, constants
+that make up for those that are gone, running statistics; nothing is said of "anything"."""
+
+_ORDER: tuple[Changes, ...] = ("channels", "weights", "offsets", "statistics")
 
 
 @final
@@ -28,19 +37,71 @@ class Statistics:
     def __init__(self, inputs: Callable[[int], Sequence[Tensor]], device: torch.device) -> None:
         self._inputs, self.device = inputs, device
         self._gathered: dict[int, Sequence[Tensor]] = {}
+        self._made: dict[Hashable, tuple[nn.Module, Any]] = {}
 
     def inputs(self, batches: int) -> Sequence[Tensor]:
-        """Up to `batches` batches (N, *input_shape); the same ones each time."""
+        """Up to `batches` batches (N, *input_shape); the same ones each time. Those with NaN or infinity are left out.
+
+        Raises:
+            EvaluationError: all have some.
+        """
         if batches not in self._gathered:
-            self._gathered[batches] = self._inputs(batches)
+            given = self._inputs(batches)
+            finite = [batch for batch in given if _is_finite(batch)]
+            if given and not finite:
+                raise EvaluationError(
+                    f"inheritance: each of {len(given)} calibration batches holds values that are not finite; give it "
+                    f"data without NaN and infinity"
+                )
+            self._gathered[batches] = finite
         return self._gathered[batches]
+
+    def needed(self, method: str, batches: int) -> Sequence[Tensor]:
+        """As `inputs`, for a method that does nothing without any.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        found = self.inputs(batches)
+        if not found:
+            raise ConfigError(
+                f"inherit: {method} needs calibration inputs, and there are none: give data (Python: data= or "
+                f"calibration=), or leave it out"
+            )
+        return found
+
+    def of_dense(self, what: Hashable, dense: nn.Module, make: Callable[[], T]) -> T:
+        """What was made of the dense network under this name, made when it is first asked for.
+
+        Args:
+            what: names it, with all settings that it depends on.
+            dense: the network; another one than before is looked at anew.
+            make: makes it.
+        """
+        if what not in self._made or self._made[what][0] is not dense:
+            self._made[what] = dense, make()
+        return cast("T", self._made[what][1])
+
+
+def _is_finite(batch: object) -> bool:
+    leaves = [leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return all(bool(leaf.isfinite().all()) for leaf in leaves)
 
 
 class Inheritance(ABC):
     """Changes the weights of a cut network so that it computes more of what the dense one does.
 
     A network cut at full width stays as it is, the dense one is only read, and the same inputs give the same result.
+
+    Attributes:
+        changes: says where in a list it may stand, see `Chain`.
+        needs_data: it does nothing without calibration inputs.
+        left_alone: name of a tensor -> why the last `apply` could do nothing for it.
     """
+
+    changes: ClassVar[Changes] = "anything"
+    needs_data: ClassVar[bool] = True
+    left_alone: Mapping[str, str] = {}
 
     def prepare(self, statistics: Statistics) -> None:  # noqa: B027 - many need nothing
         """Ask for what `apply` will need, so that all of it is there before candidates are made and sent anywhere."""
@@ -60,23 +121,69 @@ class Inheritance(ABC):
 class Chain:
     """Several methods, one after the other.
 
+    At most one of them fits weights, as each fits those of the dense network; constants follow weights, running
+    statistics follow both; nothing that looks at single channels follows a merge.
+
     Args:
         chosen: each a name, or {"name": …, "settings": {…}}.
         defaults: settings by the name of a method, for where the chosen one does not have them.
 
     Raises:
         RegistryError: no such method.
-        ConfigError: a setting that it does not have, or of a wrong value.
+        ConfigError: a setting that it does not have, or of a wrong value; or an order in which one would undo another.
     """
 
-    def __init__(self, chosen: Sequence[ChosenPart], defaults: dict[str, dict[str, object]] | None = None) -> None:
+    def __init__(
+        self, chosen: Sequence[ChosenPart], defaults: Mapping[str, Mapping[str, object]] | None = None
+    ) -> None:
         self._methods: list[Inheritance] = []
+        self._names: list[str] = []
         for given in chosen:
             part = NamedPart.of(given, "inherit")
             made = bind(INHERITANCE, part.name, {**(defaults or {}).get(part.name, {}), **part.settings})()
             if not isinstance(made, Inheritance):
                 raise ConfigError(f"inheritance {part.label!r} is a {type(made).__name__}: derive it from Inheritance")
             self._methods.append(made)
+            self._names.append(part.label)
+        self._check_order()
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether one of them needs calibration inputs."""
+        return any(method.needs_data for method in self._methods)
+
+    @property
+    def left_alone(self) -> dict[str, str]:
+        """Name of a tensor -> which method could do nothing for it, and why, of the last network."""
+        named = zip(self._names, self._methods, strict=True)
+        return {name: f"{label}: {why}" for label, method in named for name, why in method.left_alone.items()}
+
+    def before_training(self) -> Chain:
+        """The same without the last methods that only change running statistics: a training makes its own."""
+        shorter = Chain(())
+        last = len(self._methods)
+        while last and self._methods[last - 1].changes == "statistics":
+            last -= 1
+        shorter._methods, shorter._names = self._methods[:last], self._names[:last]
+        return shorter
+
+    def _check_order(self) -> None:
+        known = [(name, m.changes) for name, m in zip(self._names, self._methods, strict=True) if m.changes in _ORDER]
+        for position, (later, change) in enumerate(known):
+            for earlier, before in known[:position]:
+                place, place_before = _ORDER.index(change), _ORDER.index(before)
+                if place < 2 and place_before < 2:
+                    raise ConfigError(f"inherit: {earlier} and {later} both fit weights to the dense network; keep one")
+                if {before, change} == {"channels", "offsets"}:
+                    merging, other = (earlier, later) if before == "channels" else (later, earlier)
+                    raise ConfigError(
+                        f"inherit: {merging} leaves no channel as it was, and {other} needs those of the dense "
+                        f"network; keep one of them"
+                    )
+                if place < place_before:
+                    raise ConfigError(
+                        f"inherit: {later} must stand before {earlier}, which makes up for what it leaves"
+                    )
 
     def prepare(self, statistics: Statistics) -> None:
         """See `Inheritance.prepare`."""

@@ -6,27 +6,21 @@ Wu and Johnson 2021, Rethinking "Batch" in BatchNorm, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
-from typing import Any, TypeAlias, final
+from collections.abc import Mapping, Sequence, Set
+from typing import ClassVar, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError
-from autoprune.inherit.base import Inheritance, Statistics
+from autoprune.inherit.base import Changes, Inheritance, Statistics
+from autoprune.inherit.norm_averages import COUNTER, NormAverages, Replaced, fill
 from autoprune.randomness import seeded
 from autoprune.space.cutting.cut import Cut
 
 CALIBRATION_BATCHES = 10
 """How many batches statistics are averaged over, where nobody asks for another number."""
-
-_COUNTER = "num_batches_tracked"
-
-Replaced: TypeAlias = list[tuple[Tensor, Tensor]]
-"""Buffers of a network, each with a copy of what it held before."""
 
 
 def recalibrate_batch_norm(
@@ -35,6 +29,7 @@ def recalibrate_batch_norm(
     *,
     device: torch.device,
     since: Mapping[str, Tensor] | None = None,
+    exact: bool = False,
 ) -> Replaced:
     """Re-estimate the running statistics of all norms in place; nothing happens without norms or inputs.
 
@@ -53,6 +48,8 @@ def recalibrate_batch_norm(
         device: where to run.
         since: what `buffers_of` gave before a training: only statistics that changed since are replaced. The others
             were frozen, and normalised by while the weights were trained.
+        exact: go through the inputs once for each norm, in the order of the forward, and take mean and variance over
+            all of them together: those of what the network itself gives once it is recalibrated.
 
     Returns:
         What was replaced; nothing where that is empty.
@@ -62,16 +59,42 @@ def recalibrate_batch_norm(
     if not chosen or not inputs:
         return []
     flags = [(module, module.training) for module in model.modules()]
-    averages = _Averages(chosen)
     model.eval()
     try:
-        with seeded(0), torch.no_grad(), averages:
-            for batch in inputs:
-                model(batch.to(device))
+        return (
+            _one_by_one(model, inputs, device, chosen) if exact else _seen(model, inputs, device, chosen).write(model)
+        )
     finally:
         for module, flag in flags:
             module.training = flag
-    return averages.write(model)
+
+
+def _seen(
+    model: nn.Module, inputs: Sequence[Tensor], device: torch.device, chosen: Set[int], *, pooled: bool = False
+) -> NormAverages:
+    averages = NormAverages(chosen, pooled=pooled)
+    with seeded(0), torch.no_grad(), averages:
+        for batch in inputs:
+            Batch(batch).to(device).outputs(model)
+    return averages
+
+
+def _one_by_one(model: nn.Module, inputs: Sequence[Tensor], device: torch.device, chosen: Set[int]) -> Replaced:
+    replaced: Replaced = []
+    try:
+        for norm in _seen(model, inputs[:1], device, chosen).norms:
+            replaced += _seen(model, inputs, device, norm, pooled=True).write(model)
+    except BaseException:
+        fill(reversed(replaced))
+        raise
+    return replaced
+
+
+def check_batches(method: str, batches: object, *, least: int = 1) -> int:
+    """A number of batches; raises ConfigError if it cannot be one."""
+    if not isinstance(batches, int) or isinstance(batches, bool) or batches < least:
+        raise ConfigError(f"{method}: batches must be at least {least}, a whole number, got {batches!r}")
+    return batches
 
 
 @final
@@ -80,12 +103,17 @@ class BatchNormRecalibration(Inheritance):
 
     Args:
         batches: over how many.
+        exact: a pass over them for each norm instead of one for all, in which every layer sees what the layers below
+            give when they normalise by the batch. Costs as many passes as there are norms.
     """
 
-    def __init__(self, *, batches: int = CALIBRATION_BATCHES) -> None:
-        if not isinstance(batches, int) or isinstance(batches, bool) or batches < 0:
-            raise ConfigError(f"bn_recalibration: batches must be at least 0, a whole number, got {batches!r}")
-        self._batches = batches
+    changes: ClassVar[Changes] = "statistics"
+
+    def __init__(self, *, batches: int = CALIBRATION_BATCHES, exact: bool = False) -> None:
+        if not isinstance(exact, bool):
+            raise ConfigError(f"bn_recalibration: exact must be true or false, got {exact!r}")
+        self._exact = exact
+        self._batches = check_batches("bn_recalibration", batches, least=0)
 
     def prepare(self, statistics: Statistics) -> None:
         """See `Inheritance.prepare`."""
@@ -93,7 +121,8 @@ class BatchNormRecalibration(Inheritance):
 
     def apply(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> None:
         """See `Inheritance.apply`."""
-        recalibrate_batch_norm(cut.network, statistics.inputs(self._batches), device=statistics.device)
+        inputs = statistics.inputs(self._batches)
+        recalibrate_batch_norm(cut.network, inputs, device=statistics.device, exact=self._exact)
 
 
 def buffers_of(model: nn.Module) -> dict[str, Tensor]:
@@ -104,7 +133,7 @@ def buffers_of(model: nn.Module) -> dict[str, Tensor]:
 def restore(replaced: Replaced) -> Replaced:
     """Give the buffers what they held before; restoring what this returns takes that back."""
     now = [(buffer, buffer.clone()) for buffer, _ in replaced]
-    _fill(replaced)
+    fill(replaced)
     return now
 
 
@@ -121,96 +150,7 @@ def _statistics(model: nn.Module, since: Mapping[str, Tensor] | None) -> set[int
         for name, buffer in buffers.items()
         if name not in since or not torch.equal(since[name].to(buffer.device), buffer)
     }
-    for name in [name for name in changed if name.endswith(_COUNTER)]:  # with momentum 0 only the counter moves
-        owner = name.removesuffix(_COUNTER)
+    for name in [name for name in changed if name.endswith(COUNTER)]:  # with momentum 0 only the counter moves
+        owner = name.removesuffix(COUNTER)
         changed |= {name: buffers[name] for name in (f"{owner}running_mean", f"{owner}running_var") if name in buffers}
     return {id(b) for b in changed.values()} if any("mean" in name.rpartition(".")[2] for name in changed) else set()
-
-
-@final
-@dataclass(slots=True, eq=False)
-class _Average:
-    """Of one norm: its running statistics, and sums over the batches so far, weighted by examples."""
-
-    mean: Tensor
-    variance: Tensor
-    means: Tensor
-    variances: Tensor
-    examples: int = 0
-    calls: int = 0
-
-    @classmethod
-    def of(cls, mean: Tensor, variance: Tensor) -> _Average:
-        nothing = torch.zeros_like(mean, dtype=torch.float64)
-        return cls(mean, variance, nothing, nothing.clone())
-
-    def add(self, mean: Tensor, variance: Tensor, examples: int) -> None:
-        self.means += examples * mean
-        self.variances += examples * variance
-        self.examples += examples
-        self.calls += 1
-
-
-_FUNCTION = ("input", "running_mean", "running_var", "weight", "bias", "{flag}", "momentum", "eps")
-_OPERATOR = ("input", "weight", "bias", "running_mean", "running_var", "{flag}", "momentum", "eps", "cudnn_enabled")
-_FLAGS = {"batch_norm": "training", "instance_norm": "use_input_stats"}
-"""What normalises with running statistics, and its argument that says whether by those of the batch instead."""
-
-
-@final
-class _Averages(TorchFunctionMode):
-    """Inside, norms normalise by the batch, and the statistics of the batches are summed.
-
-    Args:
-        chosen: identities of the running statistics whose norms do so; all others run as they are.
-    """
-
-    def __init__(self, chosen: Set[int]) -> None:
-        super().__init__()
-        self._chosen = chosen
-        self._averages: dict[int, _Average] = {}
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Called by torch in place of each of its functions."""
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "").partition(".")[0]
-        if name not in _FLAGS:
-            return func(*args, **kwargs)
-        order = _FUNCTION if func in (F.batch_norm, F.instance_norm) else _OPERATOR
-        names = [part.format(flag=_FLAGS[name]) for part in order]
-        arguments = {**dict(zip(names, args, strict=False)), **kwargs}
-        inputs: Tensor = arguments["input"]
-        mean, variance = arguments.get("running_mean"), arguments.get("running_var")
-        if mean is None or variance is None or self._chosen.isdisjoint((id(mean), id(variance))):
-            return func(*args, **kwargs)
-        normalised_alone = inputs.shape[1] if name == "batch_norm" else inputs.shape[0] * inputs.shape[1]
-        if inputs.numel() < 2 * normalised_alone:  # a single value has no variance
-            return func(*args, **kwargs)
-        batch = {"running_mean": torch.zeros_like(mean), "running_var": torch.ones_like(variance)}
-        outputs = func(**{**arguments, **batch, _FLAGS[name]: True, "momentum": 1.0})
-        average = self._averages.setdefault(id(mean), _Average.of(mean, variance))
-        average.add(batch["running_mean"], batch["running_var"], len(inputs))
-        return outputs
-
-    def write(self, model: nn.Module) -> Replaced:
-        """Put the averages into the buffers, and the number of batches into the counters that torch keeps."""
-        new: list[tuple[Tensor, Tensor | int]] = []
-        for average in self._averages.values():
-            new.append((average.mean, average.means / average.examples))
-            new.append((average.variance, average.variances / average.examples))
-        for module in model.modules():
-            counted = self._averages.get(id(getattr(module, "running_mean", None)))
-            counter = getattr(module, _COUNTER, None)
-            if counted is not None and isinstance(counter, Tensor):
-                new.append((counter, counted.calls))
-        replaced = [(buffer, buffer.clone()) for buffer, _ in new]
-        _fill(new)
-        return replaced
-
-
-def _fill(values: Iterable[tuple[Tensor, Tensor | int]]) -> None:
-    with torch.no_grad():
-        for buffer, value in values:
-            buffer.copy_(value) if isinstance(value, Tensor) else buffer.fill_(value)

@@ -10,6 +10,7 @@ class TestMine(InheritanceContract):
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -72,9 +73,16 @@ class InheritanceContract:
         """The dense network and its space, in each form."""
         return _network(baked=request.param)
 
-    def _applied(self, method: Inheritance, network: tuple[nn.Module, SearchSpace], *, full: bool) -> nn.Module:
+    def _applied(
+        self,
+        method: Inheritance,
+        network: tuple[nn.Module, SearchSpace],
+        *,
+        full: bool,
+        inputs: Callable[[int], list[Tensor]] | None = None,
+    ) -> nn.Module:
         dense, space = network
-        statistics = Statistics(_inputs, torch.device("cpu"))
+        statistics = Statistics(inputs or _inputs, torch.device("cpu"))
         method.prepare(statistics)
         cut = Slicer(dense, space, rank_channels(dense, space, "l2")).cut(space.full if full else space.uniform(0.5))
         method.apply(cut, dense, statistics)
@@ -94,6 +102,16 @@ class InheritanceContract:
         one, other = (self._applied(method, network, full=False).state_dict() for _ in range(2))
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
         assert all(tensor.isfinite().all() for tensor in one.values())
+
+    def test_a_batch_that_is_not_finite_changes_nothing(
+        self, method: Inheritance, network: tuple[nn.Module, SearchSpace]
+    ) -> None:
+        def spoilt(batches: int) -> list[Tensor]:
+            return [torch.full_like(_inputs(1)[0], float("nan")), *_inputs(batches)]
+
+        one = self._applied(method, network, full=False).state_dict()
+        other = self._applied(method, network, full=False, inputs=spoilt).state_dict()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
     def test_the_dense_network_and_the_generators_are_only_read(
         self, method: Inheritance, network: tuple[nn.Module, SearchSpace]

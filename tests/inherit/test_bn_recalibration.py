@@ -263,3 +263,43 @@ def test_a_network_without_norms_is_not_run():
     for since in (None, before):
         assert recalibrate_batch_norm(net, [torch.zeros(2, 3)], device=CPU, since=since) == []
     assert net.calls == 1
+
+
+def test_exact_statistics_are_those_of_what_the_recalibrated_network_itself_gives_each_norm() -> None:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for before, after in ((3, 6), (6, 5), (5, 4)):
+        layers += [nn.Conv2d(before, after, 3), nn.BatchNorm2d(after), nn.ReLU()]
+    model = nn.Sequential(*layers)
+    batches = [torch.randn(n, 3, 12, 12) * n for n in (4, 7, 2)]  # of different sizes and spreads
+    recalibrate_batch_norm(model, batches, device=torch.device("cpu"), exact=True)
+    model.eval()
+    for index, norm in enumerate(model):
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue
+        with torch.no_grad():
+            given = torch.cat([model[:index](batch) for batch in batches]).movedim(1, 0).flatten(1)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert torch.allclose(norm.running_mean, given.mean(1), rtol=1e-4, atol=1e-5)
+        assert torch.allclose(norm.running_var, given.var(1), rtol=1e-4)
+
+
+def test_after_an_error_halfway_exact_recalibration_leaves_the_statistics_as_they_were() -> None:
+    class Tired(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.calls = nn.BatchNorm1d(3), nn.BatchNorm1d(3), 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            if self.calls > 3:
+                raise RuntimeError("tired")
+            out: torch.Tensor = self.second(self.first(x))
+            return out
+
+    model = Tired()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(RuntimeError, match="tired"):
+        recalibrate_batch_norm(model, [torch.randn(8, 3), torch.randn(8, 3)], device=torch.device("cpu"), exact=True)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

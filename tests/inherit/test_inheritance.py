@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ import autoprune
 from autoprune.config.job import SearchOptions
 from autoprune.errors import ConfigError, RegistryError
 from autoprune.importance.members import rank_channels
-from autoprune.inherit import INHERITANCE
+from autoprune.inherit import DEFAULT, INHERITANCE
 from autoprune.inherit.base import Chain, Inheritance, Statistics
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.registry import Part
@@ -73,11 +75,27 @@ def test_python_slices_and_recalibrates_as_the_function_does() -> None:
     traced = autoprune.trace(dense, torch.randn(1, 2, 6, 6))
     widths = space.uniform(0.5)
     network = traced.slice(dense, widths, criterion="apoz", inherit=["bn_recalibration"], calibration=_inputs(3))
-    plain = traced.slice(dense, widths, criterion="apoz", calibration=_inputs(3))
+    by_default = traced.slice(dense, widths, criterion="apoz", calibration=_inputs(3))
+    assert all(torch.equal(tensor, by_default.state_dict()[name]) for name, tensor in network.state_dict().items())
+    plain = traced.slice(dense, widths, criterion="apoz", inherit=[], calibration=_inputs(3))
     recalibrate_batch_norm(plain, _inputs(3), device=torch.device("cpu"))
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in network.state_dict().items())
     with pytest.raises(ConfigError, match="inherit needs data"):
         traced.slice(dense, widths, inherit=["bn_recalibration"])
+
+
+def test_slicing_and_searching_have_the_same_default_and_without_data_slicing_is_plain() -> None:
+    defaults = (
+        inspect.signature(call).parameters["inherit"].default for call in (autoprune.Space.slice, autoprune.search)
+    )
+    assert [*defaults] == [DEFAULT] * 2
+    dense, space = _network(baked=False)
+    traced = autoprune.trace(dense, torch.randn(1, 2, 6, 6))
+    plain = traced.slice(dense, space.uniform(0.5))
+    cut = Slicer(dense, space, rank_channels(dense, space, "l2"))(space.uniform(0.5))
+    assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in cut.state_dict().items())
+    merged = traced.slice(dense, space.uniform(0.5), inherit=["merge"])  # needs none
+    assert not torch.equal(merged.state_dict()["inner.weight"], plain.state_dict()["inner.weight"])
 
 
 def test_what_is_not_known_is_refused_by_name() -> None:
@@ -106,3 +124,25 @@ def test_a_job_that_does_not_name_inheritance_is_written_as_before() -> None:
     assert "inherit" not in SearchOptions().model_dump(mode="json")
     chosen = SearchOptions.model_validate({"inherit": [{"name": "bn_recalibration", "settings": {"batches": 3}}]})
     assert SearchOptions.model_validate(chosen.model_dump(mode="json")) == chosen
+
+
+def test_calibration_batches_may_be_named_inputs() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.head = nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)
+
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:
+            out: Tensor = self.head(torch.relu(self.norm(self.first(left + right))))
+            return out
+
+    model = Named().eval()
+    batch = {"left": torch.randn(16, 4), "right": torch.randn(16, 4)}
+    space = autoprune.trace(model, batch)
+    chosen = ["reuse", "mean_fold", "bn_recalibration"]
+    network = space.slice(model, space.uniform(0.5), inherit=chosen, calibration=[batch]).eval()
+    plain = space.slice(model, space.uniform(0.5)).eval()
+    with torch.no_grad():
+        errors = [(made(**batch) - model(**batch)).square().mean() for made in (network, plain)]
+    assert torch.equal(network.state_dict()["norm.num_batches_tracked"], torch.tensor(1))
+    assert all(error.isfinite() for error in errors)

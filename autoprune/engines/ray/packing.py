@@ -114,7 +114,7 @@ def _on(device: torch.device, factory: CandidateFactory) -> CandidateFactory:
     task = copy.copy(factory.task)
     task.device = device
     model = copy.deepcopy(factory.model).to(device)
-    return CandidateFactory(model, factory.space, factory.ranking, task, factory.base_epochs, factory.inherit)
+    return replace(factory, model=model, task=task)
 
 
 def _dumps(thing: object) -> bytes:
@@ -133,7 +133,8 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # ray has no ty
             return _program, (_flat(thing.graph), {f.name: getattr(thing, f.name) for f in fields(thing)[1:]})
         if isinstance(thing, CandidateFactory):
             model, space, ranking, task = thing.model, thing.space, thing.ranking, thing.task
-            return CandidateFactory, (model, space, ranking, task, thing.base_epochs, thing.inherit)
+            lists = thing.inherit, thing.final_inherit
+            return CandidateFactory, (model, space, ranking, task, thing.base_epochs, *lists)
         return super().reducer_override(thing)
 
 

@@ -43,7 +43,7 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
             cache.add(trial.widths, score, full=False)
         done, busy = len(session.trials), engine.busy
         run.progress.trial(trial, session.best, session.uniform, done, session.total, busy)
-        run.told.trial_ended(trial_ended(trial, session, busy))
+        run.told.trial_ended(trial_ended(trial, session, busy, run.task.scale))
 
     begun_with = read_json(run.directory / "run.json").get("begun_with")
     controller = run.prepared.controller(scores, learned=begun_with)
@@ -57,7 +57,7 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
         on_trial=show,
         remembered=lambda widths: cache.scored(widths, full=False) if cache is not None else None,
     )
-    run.progress.start(session.total, run.task.unit, engine.workers)
+    run.progress.start(session.total, run.task.scale, engine.workers)
     engine.search(session)
     run.directory.update_run(learned=controller.learned())
     winners = controller.winners()

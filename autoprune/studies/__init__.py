@@ -1,0 +1,1 @@
+"""Several cuts or runs beside each other: what they have in common is made once."""
