@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from autoprune.allocation import UNIFORM
+from autoprune.controllers.base import Trial
 from autoprune.report.words import Table, percent, quantity
 from autoprune.texts import last_line, score_text
-from autoprune.verdict.baselines import RANDOM
 from autoprune.verdict.record import RunRecord
 
-_SEARCH = ("controller", RANDOM)
+
+def scored_by_rules(record: RunRecord) -> list[Trial]:
+    """The trials of the job's one-shot rules, in the order of their scoring, without the uniform ones."""
+    listed = record.job.get("search", {}).get("allocations", ())
+    names = {given if isinstance(given, str) else given["name"] for given in listed} - set(UNIFORM)
+    return [trial for trial in record.trials if trial.origin.partition("(")[0] in names]
 
 
 def rules_table(record: RunRecord) -> Table:
-    """One row for each rule, in the order in which they were scored: how good its widths are before any training."""
+    """One row for each rule, both uniforms first: how good its widths are before any training."""
     rows = []
     for trial in record.trials:
         if trial.origin in _SEARCH:

@@ -36,7 +36,6 @@ from autoprune.inherit.base import Chain
 from autoprune.pipeline.driver import ready
 from autoprune.pipeline.phases.base_network import base_network
 from autoprune.pipeline.phases.context import RunContext
-from autoprune.pipeline.phases.full_scores import score_fully
 from autoprune.pipeline.prepare import Prepared, RunInputs, check_scoring, prepare
 from autoprune.pipeline.provenance import provenance
 from autoprune.pipeline.rules import rule_inputs
@@ -51,7 +50,7 @@ from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.texts import first_line, last_line, score_text
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import RunDirectory
-from autoprune.verdict.rules import RuleInputs, called
+from autoprune.verdict.rules import called
 
 _ALLOCATIONS = ("uniform_all", "uniform_inner", "stagewise", "global_threshold", "isomorphic", "log_width")
 _CRITERIA = ("l2", "fpgm", "taylor_weight")
@@ -160,8 +159,6 @@ class _Study:
         self._run, self._runs, self._options, self._parts = run, runs, options, parts
         self._book = run.notebook(_KIND)
         self._notes: list[str] = []
-        self._asked: RuleInputs | None = None
-        self._equipped = False
 
     def carry_out(self) -> Comparison:
         """Everything that is not on disk yet, then all of it."""
@@ -197,30 +194,28 @@ class _Study:
             return None
         given = unit_scores(space, scores)
         found: dict[tuple[float, str], Widths] = {}
+        by = functools.partial(_scores_by, self._runs[0], base)
+        inputs = rule_inputs(space, base, by, functools.partial(self._probed, base, scores, criterion))
         for budget, prepared in zip(self._options.budgets, self._runs, strict=True):
             for rule in self._parts.allocations:
                 try:
-                    found[budget, rule.label] = called(rule, prepared.domain, given, self._inputs(base))
+                    found[budget, rule.label] = called(rule, prepared.domain, given, inputs)
                 except BudgetError as error:
                     self._notes.append(f"{rule.label} at {budget:g} % is left out: {first_line(error)}")
         return scores, found
 
-    def _inputs(self, base: nn.Module) -> RuleInputs:
-        """What rules can ask for; networks that they have scored are cut and made up for as the job says."""
-        if self._asked is None:
-            run, first = self._run, self._runs[0]
-
-            def probe(rows: Sequence[Widths]) -> FloatArray:
-                if not self._equipped:
-                    run.engine.equip(first.factory(base, first.scores(base)))
-                    self._equipped = True
-                known = score_fully(run, rows, phase="what rules ask for", seed=run.job.seed)
-                return np.array([known.get(tuple(row), np.nan) for row in rows])
-
-            self._asked = rule_inputs(
-                first.space, base, lambda criterion: first.scores(base, criterion=criterion), probe
-            )
-        return self._asked
+    def _probed(
+        self, base: nn.Module, scores: Sequence[FloatArray], criterion: NamedPart, rows: Sequence[Widths]
+    ) -> FloatArray:
+        """What a rule wants to have scored, with the job's own inheritance; on disk as every score is."""
+        chain = tuple(self._run.job.search.inherit)
+        keys, known = [_key(widths, criterion.label, chain) for widths in rows], self._book.read()
+        missing = list(dict.fromkeys(w for w, key in zip(rows, keys, strict=True) if key not in known))
+        if missing:
+            self._run.progress.phase("allocation tables", len(missing))
+            self._score(base, scores, criterion.label, chain, missing)
+            known = self._book.read()
+        return np.array([np.nan if known[key]["failed"] else known[key]["score"] for key in keys])
 
     def _missing(
         self, widths: Mapping[str, tuple[list[FloatArray], dict[tuple[float, str], Widths]]]
