@@ -10,6 +10,12 @@ from autoprune.registry import Registry, load_object
 KINDS = {
     "models": "autoprune.zoo:ZOO",
     "data": "autoprune.data:DATA_SETS",
+    "tasks": "autoprune.tasks:TASKS",
+    "measures": "autoprune.measures:MEASURES",
+    "kinds": "autoprune.space.kinds:KIND_PARTS",
+    "schedules": "autoprune.training.schedules:SCHEDULES",
+    "objectives": "autoprune.training.objectives:OBJECTIVES",
+    "terms": "autoprune.training.terms:TERMS",
     "metrics": "autoprune.cost:METRICS",
     "criteria": "autoprune.importance:CRITERIA",
     "inheritance": "autoprune.inherit:INHERITANCE",

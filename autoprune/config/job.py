@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import yaml
 from pydantic import (
@@ -23,9 +23,12 @@ from pydantic import (
 from autoprune.config.engine import EngineOptions
 from autoprune.config.environment import Reference, expanded, written
 from autoprune.config.limits import RangeError, ends_of
-from autoprune.config.parts import NamedPart, PartOptions
+from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
+from autoprune.config.stopping import MOVED, StoppingOptions, moved_to_search
+from autoprune.config.training import Recipe
 from autoprune.config.validation import Strict, read_mapping, validated
+from autoprune.deprecation import moved_names
 
 
 def _found(path: Path, info: ValidationInfo) -> Path:
@@ -58,21 +61,11 @@ class DataOptions(Strict):
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data set")
 
 
-class TrainingOptions(Strict):
-    """How the base network and networks from scratch are trained."""
+class TaskOptions(PartOptions):
+    """What networks are for; a plain string is its name."""
 
-    epochs: int = Field(160, ge=1)
-    lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
-    weight_decay: float = Field(1e-4, ge=0)
-    batch_size: int = Field(128, ge=1)
-    schedule: Literal["cosine", "step"] = "cosine"
-    warmup_epochs: int = Field(0, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    augment: bool = True
-    amp: bool = Field(False, description="mixed precision, on GPU only")
-    channels_last: bool = False
+    name: str = "classification"
+    measure: NamedPart | None = Field(None, description="what scores count; None: what the task counts by itself")
 
 
 class EvaluatorOptions(PartOptions):
@@ -90,7 +83,7 @@ class ControllerOptions(PartOptions):
 _INHERIT = (NamedPart(name="bn_recalibration"),)
 
 
-class SearchOptions(Strict):
+class SearchOptions(StoppingOptions):
     """The search itself."""
 
     trials: int = Field(100, ge=1, description="proposals of the controller, beside those of the allocations")
@@ -100,11 +93,22 @@ class SearchOptions(Strict):
     inherit: tuple[NamedPart, ...] = Field(
         _INHERIT, description="what is done to the weights of cut networks before they are scored, in order"
     )
-    allocations: tuple[NamedPart, ...] = Field(
-        (NamedPart(name="global_threshold"),), description="one-shot proposals scored first"
+    allocations: tuple[AllocationOptions, ...] = Field(
+        (AllocationOptions(name="global_threshold"),),
+        description="one-shot proposals scored first; each may have a `criterion` of its own beside `settings`",
     )
     rescore: int = Field(5, ge=1, description="how many of the best are re-scored on all validation data")
     storage: str | None = Field(None, description="Optuna storage URL; None: a journal file in the run directory")
+
+    @field_validator("allocations")
+    @classmethod
+    def _width_files(cls, value: tuple[AllocationOptions, ...], info: ValidationInfo) -> tuple[AllocationOptions, ...]:
+        return tuple(
+            chosen.model_copy(update={"settings": {**chosen.settings, "file": str(_found(Path(file), info))}})
+            if isinstance(file := chosen.settings.get("file"), str)
+            else chosen
+            for chosen in value
+        )
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -112,6 +116,9 @@ class SearchOptions(Strict):
         written = handler(self)
         if self.inherit == _INHERIT:
             written.pop("inherit", None)
+        for key in StoppingOptions.model_fields:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                written.pop(key, None)
         return written
 
 
@@ -181,7 +188,8 @@ class Job(Strict):
     threads: int | None = Field(None, ge=1, description="CPU threads; None leaves what is set")
     model: ModelOptions
     data: DataOptions
-    training: TrainingOptions = TrainingOptions()
+    task: TaskOptions = Field(TaskOptions(), description="what networks are for, and what scores count")
+    training: Recipe = Recipe()
     space: SpaceOptions = SpaceOptions()
     constraints: dict[str, Annotated[Limits | tuple[Limits, ...], BeforeValidator(_limits)]] = Field(
         description="metric -> limit; a list of limits makes a family of searches, one for each"
@@ -190,7 +198,7 @@ class Job(Strict):
     search: SearchOptions = SearchOptions()
     verdict: VerdictOptions = VerdictOptions()
     engine: EngineOptions = Field(
-        EngineOptions(), exclude=True, description="a run may be resumed on another one that does the same to trials"
+        EngineOptions(), exclude=True, description="where trials are evaluated; a run may be resumed on another one"
     )
     callbacks: tuple[NamedPart, ...] = Field(
         (NamedPart(name="tensorboard"),),
@@ -199,6 +207,14 @@ class Job(Strict):
         "no trial, and a run may be resumed with others",
     )
     _references: dict[tuple[str | int, ...], Reference] = PrivateAttr(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """See `SearchOptions._without_defaults_of_late`."""
+        written = handler(self)
+        if self.task == TaskOptions():
+            written.pop("task", None)
+        return written
 
     @property
     def text(self) -> str:
@@ -217,6 +233,15 @@ class Job(Strict):
             for i in range(budgets)
         ]
         return (self,) if budgets == 1 else tuple(self.model_copy(update={"constraints": row}) for row in rows)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written_now(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        engine, search = moved_to_search(value.get("engine"), value.get("search"))
+        parts = {"engine": engine, "search": search}
+        return {**value, **{name: part for name, part in parts.items() if part is not value.get(name)}}
 
     @model_validator(mode="after")
     def _equally_long(self) -> Job:
@@ -254,5 +279,14 @@ def load_job(path: Path) -> Job:
     """
     data, references = expanded(read_mapping(path), str(path))
     job = validated(Job, data, str(path), folders=(path.parent, path.parent.parent))
-    job._references = references
+    job._references = {_place_now(place): reference for place, reference in references.items()}
     return job
+
+
+def _place_now(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    if len(place) == 2 and place[0] == "engine" and place[1] in MOVED:
+        return "search", MOVED[str(place[1])]
+    return place
+
+
+__getattr__ = moved_names(__name__, {"TrainingOptions": "autoprune.config.training:Recipe"})

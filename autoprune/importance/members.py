@@ -16,7 +16,7 @@ from autoprune.importance.gathering import gather
 from autoprune.importance.group import group_evidence, group_tensors
 from autoprune.importance.needs import NETWORK, RUN
 from autoprune.importance.network_scores import network_scores
-from autoprune.importance.scoring import Scoring
+from autoprune.importance.scoring import ChosenCriterion
 from autoprune.space.cutting.slicing import Ranking, check_model
 from autoprune.space.groups import FloatArray, SearchSpace, WidthGroup
 from autoprune.space.kinds import KINDS
@@ -68,7 +68,7 @@ def channel_scores(
         SpaceError: the model is not the one that was traced.
         EvaluationError: the criterion gave a wrong shape or something that is not a finite number.
     """
-    scoring, rng = Scoring.of(criterion), np.random.default_rng(seed)
+    scoring, rng = ChosenCriterion.of(criterion), np.random.default_rng(seed)
     what = f"criterion {scoring.label!r}"
     check_model(model, space)
     if scoring.needs & NETWORK:
@@ -139,7 +139,7 @@ def unit_scores(space: SearchSpace, scores: Sequence[FloatArray]) -> list[FloatA
     ]
 
 
-def _check_seen(evidence: GroupEvidence, scoring: Scoring, group: str) -> None:
+def _check_seen(evidence: GroupEvidence, scoring: ChosenCriterion, group: str) -> None:
     """Check that all that was to be gathered of a group was; raises EvaluationError."""
     for need in sorted(RUN & scoring.needs):
         if getattr(evidence, need) is None:

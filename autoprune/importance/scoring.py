@@ -31,7 +31,7 @@ REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Scoring:
+class ChosenCriterion:
     """A criterion as it was chosen.
 
     Attributes:
@@ -51,7 +51,7 @@ class Scoring:
     normalise: str
 
     @classmethod
-    def of(cls, criterion: ChosenPart) -> Scoring:
+    def of(cls, criterion: ChosenPart) -> ChosenCriterion:
         """Look a criterion up.
 
         Args:

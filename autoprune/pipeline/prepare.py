@@ -9,9 +9,10 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, final
@@ -24,18 +25,21 @@ from autoprune.allocation import ALLOCATIONS
 from autoprune.config.job import Job
 from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.settings import bind
+from autoprune.config.stopping import NEVER
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.latency.profile_files import profile_fingerprint
+from autoprune.data.batch import Batch
 from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, kind_of, make_evaluator
 from autoprune.importance.evidence import EVIDENCE_BATCHES, Calibration
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
-from autoprune.importance.scoring import Scoring, looks_at_data
+from autoprune.importance.scoring import ChosenCriterion, looks_at_data
 from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
+from autoprune.pipeline.rules import rule_inputs
 from autoprune.progress.callback_list import make_callback
 from autoprune.progress.callbacks import Callback
 from autoprune.randomness import untouched
@@ -46,11 +50,16 @@ from autoprune.space.tracing.program import Example
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import verify
 from autoprune.tasks.base import Task
-from autoprune.tasks.classification import ClassificationTask
 from autoprune.training.integrity import Snapshot, check_finite
 from autoprune.training.protocols import make_protocol
+from autoprune.training.recipe import check_recipe, rehearse
 from autoprune.trials.ledger import open_storage
 from autoprune.verdict.baselines import plan
+from autoprune.verdict.rules import RuleInputs, criterion_for
+
+JOB_FORMAT = 2
+"""Of the jobs of runs that begin now: early stopping and limits are in `search` and fingerprinted. In 1 they were the
+engine's, and not."""
 
 
 @final
@@ -105,14 +114,15 @@ class Prepared:
             "let functions only use the network that they are called with",
         )
 
-    def differing(self, recorded: Mapping[str, str]) -> list[str]:
+    def differing(self, recorded: Mapping[str, str], *, job_format: int = JOB_FORMAT) -> list[str]:
         """What a run found otherwise than it is now.
 
         Args:
             recorded: the fingerprints of that run.
+            job_format: that it began with.
         """
         same = {name: recorded.get(name) == value for name, value in self.fingerprints.items()}
-        same["job"] = same_job(recorded.get("job"), self.run_inputs.job)
+        same["job"] = same_job(recorded.get("job"), self.run_inputs.job, job_format=job_format)
         return [name for name in same if not same[name]]
 
     def controller(self, scores: Sequence[FloatArray], *, learned: Any = None) -> Controller:
@@ -133,8 +143,14 @@ class Prepared:
             learned=learned,
         )
 
-    def plan(self, scores: Sequence[FloatArray]) -> list[tuple[str, Widths]]:
-        """What the search scores first, given the importance of the base network's channels."""
+    def plan(
+        self,
+        scores: Sequence[FloatArray],
+        *,
+        inputs: RuleInputs | None = None,
+        skipped: Callable[[str, str], None] = lambda label, reason: None,
+    ) -> list[tuple[str, Widths]]:
+        """What the search scores first, given the importance of the base network's channels; see `baselines.plan`."""
         job = self.run_inputs.job
         return plan(
             self.domain,
@@ -142,6 +158,8 @@ class Prepared:
             allocations=job.search.allocations,
             random_candidates=job.verdict.random_candidates,
             seed=job.seed,
+            inputs=inputs,
+            skipped=skipped,
         )
 
     def scores(
@@ -186,9 +204,9 @@ def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
     evaluator_trains = kind_of(job.search.evaluator.name, job.search.evaluator.settings) == "training"
     if not task.trains and (not run_inputs.trained or job.verdict.seeds or evaluator_trains):
         raise ConfigError(
-            "this job trains networks (the base network, the evaluator or the verdict), but there is no train_func: "
-            "pass train_func(model, epochs, seed), or set verdict seeds to 0, choose an evaluator that does not train "
-            "(the default does not) and give a trained model"
+            f"this job trains networks (the base network, the evaluator or the verdict), but {task.why_untrained}, or "
+            f"set verdict seeds to 0, choose an evaluator that does not train (the default does not) and give a "
+            f"trained model"
         )
     check_finite(run_inputs.model)
     given = Snapshot(run_inputs.model)
@@ -218,9 +236,12 @@ def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
     )
     for prepared in family:
         _rehearse(prepared)
+    if task.recipe is not None and not task.recipe.plain:
+        for inputs, targets in task.calibration_examples(1, seed=0):
+            rehearse(task.recipe, verified.network, Batch(inputs, targets), device=task.device)
     if verified.space.form == "graph":
         _check_batches(verified.network, task)
-    elif not isinstance(task, ClassificationTask):
+    elif not task.feeds:
         _check_calibration(verified.network, task)
     return family
 
@@ -233,7 +254,7 @@ def check_scoring(prepared: Prepared) -> None:
         RunError: that changed the caller's model.
     """
     with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
-        prepared.run_inputs.task.score(prepared.network, limit=1)
+        prepared.run_inputs.task.compared_with(prepared.network).score(prepared.network, limit=1)
     prepared.check_given()
 
 
@@ -242,8 +263,10 @@ def job_fingerprint(job: Job) -> str:
     return _digest(json.dumps(masked(job.model_dump(mode="json"), references=False), sort_keys=True))
 
 
-def same_job(recorded: object, job: Job) -> bool:
-    """Whether a fingerprint is that of a job, also one made when secrets were part of it."""
+def same_job(recorded: object, job: Job, *, job_format: int = JOB_FORMAT) -> bool:
+    """Whether a fingerprint is that of a job, also one made when secrets were part of it, or stopping was not."""
+    if job_format == 1:
+        job = job.model_copy(update={"search": job.search.model_copy(update=NEVER.model_dump())})
     return recorded in (job_fingerprint(job), _digest(json.dumps(job.model_dump(mode="json"), sort_keys=True)))
 
 
@@ -267,13 +290,16 @@ def weights_fingerprint(model: nn.Module) -> str:
 def _check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `_rehearse`)."""
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
-    Scoring.of(job.search.criterion)
+    ChosenCriterion.of(job.search.criterion)
     for chosen in (job.search.inherit, job.verdict.inherit or ()):
         Chain(chosen)
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
+        if (criterion := criterion_for(allocation)) is not None:
+            ChosenCriterion.of(criterion)
     for protocol in job.verdict.protocols:
         _try_protocol(protocol, job)
+    check_recipe(job.training)
     for callback in job.callbacks:
         make_callback(callback)
 
@@ -295,7 +321,8 @@ def _rehearse(prepared: Prepared) -> None:
     """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
     base, search = prepared.network, prepared.run_inputs.job.search
     scores = prepared.scores(base, batches=1)
-    prepared.plan(scores)
+    by_criterion = partial(_scored_by, prepared, base)
+    prepared.plan(scores, inputs=rule_inputs(prepared.space, base, by_criterion))
     with _built("controller", search.controller.name, search.controller.settings):
         prepared.controller(scores).ask(1)
     with _built("evaluator", search.evaluator.name, search.evaluator.settings):
@@ -307,19 +334,23 @@ def _rehearse(prepared: Prepared) -> None:
         open_storage(search.storage, Path())
 
 
+def _scored_by(prepared: Prepared, base: nn.Module, criterion: NamedPart) -> list[FloatArray]:
+    return prepared.scores(base, batches=1, criterion=criterion)
+
+
 def _check_batches(network: nn.Module, task: Task) -> None:
     """Run a graph on batches of the task, of two sizes: it may hold on to the batch size of its example.
 
     A task of the user's own functions feeds networks by itself and is tried as a whole; its data go through batch norms
     only.
     """
-    feeds = isinstance(task, ClassificationTask) or any(isinstance(m, _BatchNorm) for m in network.modules())
-    batches = task.calibration_inputs(1, seed=0) if feeds else []
+    feeds = task.feeds or any(isinstance(m, _BatchNorm) for m in network.modules())
+    batches = task.calibration_batches(1, seed=0) if feeds else []
     trial = copy.deepcopy(network).to(task.device).eval()
-    for inputs in (part for batch in batches for part in (batch, batch[:-1]) if len(part)):
+    for inputs in (part for batch in batches for part in (batch, batch.first(len(batch) - 1)) if len(part)):
         try:
             with untouched(), torch.no_grad():
-                trial(inputs)
+                inputs.outputs(trial)
         except Exception as error:
             raise ConfigError(
                 f"parts of this model can only be cut as its traced graph, and that does not run on a batch of "

@@ -15,28 +15,31 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
+import numpy as np
 import torch
 from torch import nn
 
 from autoprune.allocation import ALLOCATIONS
-from autoprune.config.parts import NamedPart
+from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.settings import bind
 from autoprune.engines.base import Scoring, WorkerSetup
-from autoprune.errors import AutopruneError, BudgetError, ConfigError, RunError, blame
+from autoprune.errors import AutopruneError, BudgetError, RunError
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import CandidateFactory, kind_of, make_evaluator
 from autoprune.files import read_json
-from autoprune.importance import CRITERIA
 from autoprune.importance.members import ranking_of, unit_scores
+from autoprune.importance.scoring import ChosenCriterion
 from autoprune.inherit import INHERITANCE
 from autoprune.inherit.base import Chain
 from autoprune.pipeline.driver import ready
 from autoprune.pipeline.phases.base_network import base_network
 from autoprune.pipeline.phases.context import RunContext
+from autoprune.pipeline.phases.full_scores import score_fully
 from autoprune.pipeline.prepare import Prepared, RunInputs, check_scoring, prepare
 from autoprune.pipeline.provenance import provenance
+from autoprune.pipeline.rules import rule_inputs
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.progress import make_progress
 from autoprune.progress.callback_list import CallbackList
@@ -48,6 +51,7 @@ from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.texts import first_line, last_line, score_text
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.verdict.rules import RuleInputs, called
 
 _ALLOCATIONS = ("uniform_all", "uniform_inner", "stagewise", "global_threshold", "isomorphic", "log_width")
 _CRITERIA = ("l2", "fpgm", "taylor_weight")
@@ -56,13 +60,15 @@ _INHERIT = ((), ("bn_recalibration",), ("least_squares", "bn_recalibration"))
 
 _KIND = "comparison"
 
+P = TypeVar("P", bound=PartOptions)
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What is combined; `named` tells whether somebody asked for just these."""
 
-    allocations: tuple[NamedPart, ...]
+    allocations: tuple[AllocationOptions, ...]
     criteria: tuple[NamedPart, ...]
     inherit: tuple[tuple[NamedPart, ...], ...]
     named: frozenset[str]
@@ -75,14 +81,8 @@ class Parts:
             RegistryError: no such part.
             ConfigError: a setting that it does not have.
         """
-        usual = {
-            "allocations": (*(n for n in _ALLOCATIONS if n in ALLOCATIONS.names()), *job_search.allocations),
-            "criteria": (job_search.criterion, *(n for n in _CRITERIA if n in CRITERIA.names())),
-        }
-        chosen = {
-            field: _distinct(getattr(options, field) or tuple(NamedPart.of(p, field) for p in usual[field]))
-            for field in usual
-        }
+        rules = options.allocations or (*map(_rule, _ALLOCATIONS), *job_search.allocations)
+        criteria = options.criteria or (job_search.criterion, *(NamedPart.of(name, "criteria") for name in _CRITERIA))
         chains = options.inherit or (
             *(
                 tuple(NamedPart.of(name, "inherit") for name in chain)
@@ -91,15 +91,15 @@ class Parts:
             ),
             job_search.inherit,
         )
-        for part in chosen["allocations"]:
-            bind(ALLOCATIONS, part.name, part.settings)
-        for part in chosen["criteria"]:
-            bind(CRITERIA, part.name, part.settings)
+        for rule in rules:
+            bind(ALLOCATIONS, rule.name, rule.settings)
+        for part in criteria:
+            ChosenCriterion.of(part)
         for chain in chains:
             Chain(chain)
         named = frozenset(f for f in ("allocations", "criteria", "inherit") if getattr(options, f) is not None)
         lists = {chain_label(chain): chain for chain in chains}
-        return cls(chosen["allocations"], chosen["criteria"], tuple(lists.values()), named)
+        return cls(_distinct(rules), _distinct(criteria), tuple(lists.values()), named)
 
     @property
     def text(self) -> str:
@@ -160,6 +160,8 @@ class _Study:
         self._run, self._runs, self._options, self._parts = run, runs, options, parts
         self._book = run.notebook(_KIND)
         self._notes: list[str] = []
+        self._asked: RuleInputs | None = None
+        self._equipped = False
 
     def carry_out(self) -> Comparison:
         """Everything that is not on disk yet, then all of it."""
@@ -174,7 +176,7 @@ class _Study:
         return Comparison.of(
             self._rows(widths),
             metric=self._options.metric,
-            unit=run.task.unit,
+            scale=run.task.scale,
             full=float(read_json(run.directory / "base.json")["validation"]),
             usual=(job.search.criterion.label, chain_label(job.search.inherit)),
             notes=tuple(dict.fromkeys(self._notes)),
@@ -193,19 +195,32 @@ class _Study:
                 raise
             self._notes.append(f"{criterion.label} is left out: {first_line(error)}")
             return None
+        given = unit_scores(space, scores)
         found: dict[tuple[float, str], Widths] = {}
         for budget, prepared in zip(self._options.budgets, self._runs, strict=True):
-            for part in self._parts.allocations:
-                rule = bind(ALLOCATIONS, part.name, part.settings)
-                failing = blame(
-                    ConfigError, f"allocation {part.label!r} fails", then="Correct its settings or its code."
-                )
+            for rule in self._parts.allocations:
                 try:
-                    with failing:
-                        found[budget, part.label] = rule(prepared.domain, unit_scores(space, scores))
+                    found[budget, rule.label] = called(rule, prepared.domain, given, self._inputs(base))
                 except BudgetError as error:
-                    self._notes.append(f"{part.label} at {budget:g} % is left out: {first_line(error)}")
+                    self._notes.append(f"{rule.label} at {budget:g} % is left out: {first_line(error)}")
         return scores, found
+
+    def _inputs(self, base: nn.Module) -> RuleInputs:
+        """What rules can ask for; networks that they have scored are cut and made up for as the job says."""
+        if self._asked is None:
+            run, first = self._run, self._runs[0]
+
+            def probe(rows: Sequence[Widths]) -> FloatArray:
+                if not self._equipped:
+                    run.engine.equip(first.factory(base, first.scores(base)))
+                    self._equipped = True
+                known = score_fully(run, rows, phase="what rules ask for", seed=run.job.seed)
+                return np.array([known.get(tuple(row), np.nan) for row in rows])
+
+            self._asked = rule_inputs(
+                first.space, base, lambda criterion: first.scores(base, criterion=criterion), probe
+            )
+        return self._asked
 
     def _missing(
         self, widths: Mapping[str, tuple[list[FloatArray], dict[tuple[float, str], Widths]]]
@@ -242,7 +257,7 @@ class _Study:
                 "examples": outcome.examples,
             }
             self._book.write(_key(rows[number], criterion, chain), outcome.score or 0.0, about)
-            told = "failed" if outcome.score is None else score_text(outcome.score, task.unit)
+            told = "failed" if outcome.score is None else score_text(outcome.score, task.scale)
             run.progress.advance(f"{criterion}, {chain_label(chain)}: {told}")
 
     def _rows(self, widths: Mapping[str, tuple[list[FloatArray], dict[tuple[float, str], Widths]]]) -> list[Row]:
@@ -306,9 +321,17 @@ def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: Parts, *, b
         )
 
 
+def _scores_by(prepared: Prepared, base: nn.Module, criterion: NamedPart) -> list[FloatArray]:
+    return prepared.scores(base, criterion=criterion)
+
+
 def _key(widths: Widths, criterion: str, chain: tuple[NamedPart, ...]) -> str:
     return json.dumps([list(widths), criterion, chain_label(chain)])
 
 
-def _distinct(parts: Sequence[NamedPart]) -> tuple[NamedPart, ...]:
+def _rule(name: str) -> AllocationOptions:
+    return AllocationOptions.of(name, "allocations")
+
+
+def _distinct(parts: Sequence[P]) -> tuple[P, ...]:
     return tuple({part.label: part for part in parts}.values())

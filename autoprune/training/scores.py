@@ -59,17 +59,22 @@ def scored_copy(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def class_outputs(outputs: object, targets: Tensor) -> Tensor:
-    """The outputs, if there is one row of at least two for each of the targets (on the CPU), which must name columns.
+    """The outputs, if there is one row of at least two for each of the targets, which must name columns.
+
+    The numbers of targets on a GPU are not looked at, as it would be waited for; who reads data has looked at them.
 
     Raises:
         EvaluationError: they are something else.
     """
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[:1] != targets.shape:
+    fits = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[:1] == targets.shape
+    if not isinstance(outputs, Tensor) or not fits or targets.is_floating_point():
         given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise EvaluationError(
-            f"the network returned {given} for targets of shape {tuple(targets.shape)}; classification needs outputs "
-            f"(N, classes) for targets (N,)"
+            f"the network returned {given} for targets of shape {tuple(targets.shape)} and type {targets.dtype}; "
+            f"classification needs outputs (N, classes) for class numbers (N,)"
         )
+    if targets.device.type != "cpu" and outputs.shape[1] >= 2:
+        return outputs
     if int(targets.min()) < 0 or int(targets.max()) >= outputs.shape[1] or outputs.shape[1] < 2:
         raise EvaluationError(
             f"class numbers from {int(targets.min())} to {int(targets.max())} for a network of {outputs.shape[1]} "

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
+from torch import nn
+
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.files import read_json
 from autoprune.pipeline.phases.context import RunContext
+from autoprune.pipeline.phases.planning import planned
 from autoprune.pipeline.told import trial_ended
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.trials.assignment import score_of
@@ -30,8 +33,8 @@ class Searched:
     winners: Mapping[float, Widths]
 
 
-def search(run: RunContext, scores: Sequence[FloatArray]) -> Searched:
-    """All trials, given the importance of the base network's channels."""
+def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Searched:
+    """All trials, given the base network and the importance of its channels."""
     cache, engine = run.cache, run.engine.engine
 
     def show(trial: Trial) -> None:
@@ -40,7 +43,7 @@ def search(run: RunContext, scores: Sequence[FloatArray]) -> Searched:
             cache.add(trial.widths, score, full=False)
         done, busy = len(session.trials), engine.busy
         run.progress.trial(trial, session.best, session.uniform, done, session.total, busy)
-        run.told.trial_ended(trial_ended(trial, session, busy))
+        run.told.trial_ended(trial_ended(trial, session, busy, run.task.scale))
 
     begun_with = read_json(run.directory / "run.json").get("begun_with")
     controller = run.prepared.controller(scores, learned=begun_with)
@@ -48,13 +51,13 @@ def search(run: RunContext, scores: Sequence[FloatArray]) -> Searched:
         run.domain,
         controller,
         Ledger(run.storage, run.study("search"), run.prepared.space, note=run.progress.note),
-        plan=run.prepared.plan(scores),
+        plan=planned(run, base, scores),
         trials=run.job.search.trials,
         seed=run.job.seed,
         on_trial=show,
         remembered=lambda widths: cache.scored(widths, full=False) if cache is not None else None,
     )
-    run.progress.start(session.total, run.task.unit, engine.workers)
+    run.progress.start(session.total, run.task.scale, engine.workers)
     engine.search(session)
     run.directory.update_run(learned=controller.learned())
     winners = controller.winners()
