@@ -12,7 +12,7 @@ from autoprune.importance.evidence import GroupEvidence, criterion
 
 @criterion("maps", members="maps")
 def chip(evidence: GroupEvidence, rng: np.random.Generator, *, examples: int = 16) -> Tensor:
-    """(width,) mean over examples of ‖A‖* - ‖A without row i‖*, summed over the calls that read the channels.
+    """(width,) mean over examples of ‖A‖* - ‖A without row i‖*, and over the calls that read the channels.
 
     A is the (channels, positions) matrix of what a reader gets for one example, ‖·‖* its nuclear norm: a channel that
     others span adds little to it. Unlabelled data, one pass for all groups; at most 64 examples are kept (the paper
@@ -34,7 +34,7 @@ def chip(evidence: GroupEvidence, rng: np.random.Generator, *, examples: int = 1
     for maps in evidence.maps:
         some = maps[:, :examples].flatten(2).movedim(1, 0)
         total += torch.stack([_losses(example.double()) for example in some]).mean(dim=0)
-    return total.clamp(min=0)
+    return total.clamp(min=0) / len(evidence.maps)
 
 
 def _losses(rows: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ gate is, to first order, what removing the channel does to the loss of that exam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, final
 
 import torch
@@ -141,6 +141,7 @@ class InputMoments:
         mean: (groups, D) mean of u.
         count: how many u there were.
         channel: (groups, D) the channel that each element of u belongs to; -1 where it is none of the group.
+        inverses: what `inverse` has made, shared by all groups of channels that the weight reads.
     """
 
     weight: Tensor
@@ -148,11 +149,25 @@ class InputMoments:
     mean: Tensor
     channel: Tensor
     count: int
+    inverses: dict[tuple[bool, float], Tensor] = field(default_factory=dict)
 
     @property
     def centred(self) -> Tensor:
         """(groups, D, D) covariance of u."""
         return self.second - self.mean[:, :, None] * self.mean[:, None]
+
+    def inverse(self, *, centred: bool, share: float) -> Tensor:
+        """(groups, D, D) inverse of second moments with a ridge, a share of the mean of their diagonal.
+
+        Made once for all groups of channels that the weight reads; zeros where nothing is ever read.
+        """
+        if (centred, share) not in self.inverses:
+            moments = self.centred if centred else self.second
+            power = moments.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
+            ridge = torch.where(power > 0, share * power, torch.ones_like(power))
+            regular = moments + ridge * torch.eye(moments.shape[1]).to(moments)
+            self.inverses[centred, share] = torch.where(power > 0, torch.linalg.inv(regular), 0.0)
+        return self.inverses[centred, share]
 
 
 @final

@@ -53,6 +53,7 @@ class Gathered:
         pooled: (sampled examples, slots) means.
         maps: (name of a reader, number of the call) -> (sampled examples, size, height, width) values.
         consumed: name of a reader -> second moments of what it reads.
+        inverses: name of a reader -> inverses of them, filled as they are asked for.
     """
 
     slots: Slots
@@ -67,6 +68,7 @@ class Gathered:
     pooled: Tensor | None
     maps: Mapping[tuple[str, int], Tensor]
     consumed: Mapping[str, Moments] = field(default_factory=dict)
+    inverses: dict[str, dict[tuple[bool, float], Tensor]] = field(default_factory=dict)
 
     def activations(self, group: int, start: int, width: int) -> Activations | None:
         """Of one set of channels; None where no call that reads them was seen."""

@@ -101,9 +101,9 @@ def _moments(model: nn.Module, member: _Member, start: int, gathered: Gathered) 
     of_input = channel.reshape(groups, -1) if call.kind == "transposed" else np.tile(channel, (groups, 1))
     of_element = np.repeat(of_input, moments.second.shape[1] // of_input.shape[1], axis=1)
     weight = weight_matrix(call, tensor_of(model, member.name).detach()).to(moments.second)
-    return InputMoments(
-        weight, moments.second, moments.mean, torch.from_numpy(of_element).to(weight.device), moments.count
-    )
+    place = torch.from_numpy(of_element).to(weight.device)
+    inverses = gathered.inverses.setdefault(member.name, {})
+    return InputMoments(weight, moments.second, moments.mean, place, moments.count, inverses)
 
 
 def _spread(weight: Tensor, member: _Member, squares: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from autoprune.importance.evidence import GroupEvidence, criterion
 
 @criterion("maps", members="maps")
 def hrank(evidence: GroupEvidence, rng: np.random.Generator, *, examples: int = 64) -> Tensor:
-    """(width,) mean over examples of the rank of the channel's feature map, summed over the calls that read it.
+    """(width,) mean over examples of the rank of the channel's feature map, and over the calls that read it.
 
     A map is what a reader gets, height by width; the rank counts singular values above max(height, width) ε σ₁, ε that
     of the numbers' type. Maps of one row (tokens, flattened maps) are taken as squares where they can be, else their
@@ -37,7 +37,7 @@ def hrank(evidence: GroupEvidence, rng: np.random.Generator, *, examples: int = 
         some = _squares(maps[:, :examples])
         some = some if some.dtype in (torch.float32, torch.float64) else some.float()
         ranks.append(torch.linalg.matrix_rank(some).double().mean(dim=1))
-    return torch.stack(ranks).sum(dim=0)
+    return torch.stack(ranks).mean(dim=0)
 
 
 def _squares(maps: Tensor) -> Tensor:

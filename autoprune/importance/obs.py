@@ -42,13 +42,11 @@ def obs(
     assert evidence.moments is not None  # it is asked for
     total = torch.zeros(evidence.width, dtype=torch.float64, device=evidence.moments[0].second.device)
     for reader in evidence.moments:
-        moments = reader.centred if constant else reader.second
-        share = max(moments.shape[2] / reader.count, 1e-12) if ridge is None else ridge
-        for weight, second, channel in zip(reader.weight, moments, reader.channel, strict=True):
-            mean = second.diagonal().mean()
-            if mean <= 0:
+        share = max(reader.second.shape[2] / reader.count, 1e-12) if ridge is None else ridge
+        inverses = reader.inverse(centred=constant, share=share)
+        for weight, inverse, channel in zip(reader.weight, inverses, reader.channel, strict=True):
+            if not bool(inverse.any()):
                 continue
-            inverse = torch.linalg.inv(second + share * mean * torch.eye(len(second)).to(second))
             for number in channel.unique().tolist():
                 if number >= 0:
                     own = channel == number

@@ -68,7 +68,7 @@ def tensors_of(value: Any) -> list[Tensor]:
         return [value]
     if isinstance(value, tuple):
         return [tensor for entry in value for tensor in tensors_of(entry)]
-    if value is None or isinstance(value, int | str):
+    if value is None or isinstance(value, int | str | dict):
         return []
     return [tensor for item in fields(value) for tensor in tensors_of(getattr(value, item.name))]
 
@@ -95,7 +95,9 @@ def without_channel(evidence: GroupEvidence, channel: int) -> GroupEvidence:
     def without(moments: InputMoments) -> InputMoments:
         kept = (moments.channel != channel).double()
         second = moments.second * kept[:, :, None] * kept[:, None]
-        return replace(moments, weight=moments.weight * kept[:, None], second=second, mean=moments.mean * kept)
+        return replace(
+            moments, weight=moments.weight * kept[:, None], second=second, mean=moments.mean * kept, inverses={}
+        )
 
     found = _changed(copy.deepcopy(evidence), quiet, without)
     if found.activations is not None:
