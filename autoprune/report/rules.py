@@ -21,9 +21,9 @@ def scored_by_rules(record: RunRecord) -> list[Trial]:
 def rules_table(record: RunRecord) -> Table:
     """One row for each rule, both uniforms first: how good its widths are before any training."""
     rows = []
-    for trial in record.trials:
-        if trial.origin in _SEARCH:
-            continue
+    uniforms = [trial for trial in record.trials if trial.origin in UNIFORM]
+    rules = scored_by_rules(record)
+    for trial in (*uniforms, *rules) if rules else ():
         score = last_line(trial.error) or "–" if trial.score is None else score_text(trial.score, record.scale)
         costs = [
             f"{quantity(trial.costs[m])} ({percent(trial.costs[m], full)})" if m in trial.costs else "–"
