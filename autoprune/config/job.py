@@ -51,6 +51,14 @@ class ModelOptions(Strict):
     factory: str = Field(description="a name that `autoprune parts models` lists, or module:factory")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
     weights: FoundPath | None = Field(None, description=".safetensors or state dict; None: the base network is trained")
+    trained: bool = Field(False, description="the factory returns trained weights, which are the base network's")
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
+        written = handler(self)
+        if not self.trained:
+            written.pop("trained")
+        return written
 
 
 class DataOptions(Strict):
