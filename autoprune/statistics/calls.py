@@ -87,6 +87,12 @@ class WeightCalls(TorchFunctionMode, ABC):
         self._parameters |= {key: name for key, (name, _) in self._weights.items()}
         self._turned: dict[int, tuple[Tensor, str]] = {}
 
+    def forget(self) -> None:
+        """Hold the network no longer; afterwards the mode cannot be used again."""
+        self._parameters.clear()
+        self._weights.clear()
+        self._turned.clear()
+
     @abstractmethod
     def called(self, call: Call, run: Callable[[], Tensor]) -> Tensor:
         """Return the output of the call; `run` makes it, with the weights as they then are."""
