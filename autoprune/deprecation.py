@@ -59,18 +59,6 @@ def warn_moved(old: str, new: str, *, since: str = _SINCE, until: str = _UNTIL, 
     warnings.warn(f"{old} has moved ({since}): use {new}; the old name goes after {until}", MovedWarning, level)
 
 
-def moved(old: str, new: str, *, since: str, stacklevel: int = 2) -> None:
-    """Warn that `old` is written as `new` since a date.
-
-    Args:
-        old: what was written.
-        new: what to write instead.
-        since: YYYY-MM-DD.
-        stacklevel: of the line to blame, counted from the caller.
-    """
-    warnings.warn(f"{old} still works, but since {since} it is {new}", FutureWarning, stacklevel=stacklevel + 1)
-
-
 def deprecated(*, use: str, since: str, until: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Mark a function: it works as before and says once a call what to use in its place.
 

@@ -1,11 +1,60 @@
-"""Short texts: a score with its unit, the line of an error that says what went wrong."""
+"""Short texts: a score as its measure counts it, the line of an error that says what went wrong."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast, final
 
-def score_text(value: float, unit: str) -> str:
-    """A score with its unit, "%" or ""."""
-    return f"{value:.2f} %" if unit == "%" else f"{value:.4g}"
+T = TypeVar("T", bound=Any)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ScoreScale:
+    """What scores count, for whoever reads them. Inside, a score is always such that higher is better.
+
+    Attributes:
+        name: of the measure ("accuracy"); "" where nobody said.
+        unit: "%", "nats", …; "" for a bare number.
+        higher_is_better: False: scores are held with the other sign, and shown with their own.
+    """
+
+    name: str = ""
+    unit: str = ""
+    higher_is_better: bool = True
+
+    def turned(self, value: T) -> T:
+        """From the sign of the measure to that of scores, or back; differences likewise."""
+        return value if self.higher_is_better else cast("T", 0.0 - value)  # never a negative zero
+
+    @property
+    def told(self) -> str:
+        """Name, unit and direction: "divergence in nats, lower is better"."""
+        better = "higher is better" if self.higher_is_better else "lower is better"
+        return f"{self.name or 'score'}{f' in {self.unit}' if self.unit else ''}, {better}"
+
+    @property
+    def of_difference(self) -> str:
+        """What follows a difference of scores: " points" where they are percentages."""
+        return " points" if self.unit == "%" else f" {self.unit}" if self.unit else ""
+
+
+def score_text(score: float, scale: ScoreScale) -> str:
+    """A score as its measure counts it, with its unit."""
+    value = scale.turned(score)
+    return f"{value:.2f} %" if scale.unit == "%" else f"{value:.4g}{f' {scale.unit}' if scale.unit else ''}"
+
+
+def difference_text(difference: float, scale: ScoreScale) -> str:
+    """A difference of two scores as their measure counts it, with its sign and without its unit."""
+    value = scale.turned(difference)
+    return f"{value:+.2f}" if scale.unit == "%" else f"{value:+.3g}"
+
+
+def interval_text(low: float, high: float, scale: ScoreScale) -> str:
+    """An interval of differences, from its lower to its higher end as their measure counts them."""
+    ends = (low, high) if scale.higher_is_better else (high, low)
+    return " to ".join(difference_text(end, scale) for end in ends)
 
 
 def last_line(error: str | None) -> str:

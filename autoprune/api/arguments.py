@@ -6,31 +6,32 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ParamSpec, TypeAlias, TypeVar, final
 
 from torch import nn
 
 from autoprune.api.space import space_options
-from autoprune.config.job import DEFAULT_CRITERION, Job, TrainingOptions, VerdictOptions
+from autoprune.config.job import DEFAULT_CRITERION, Job, TaskOptions, TrainingOptions, VerdictOptions
 from autoprune.config.space import SpaceOptions
+from autoprune.config.stopping import EarlyStopping, StoppingOptions
 from autoprune.config.validation import validated
 from autoprune.cost.budget.limits import Bound
 from autoprune.cost.latency.device_profile import DeviceProfile
 from autoprune.cost.pricing import MetricSettings
-from autoprune.data import load_data, splits_from
+from autoprune.data import read_data
+from autoprune.data.unlabelled import has_targets
 from autoprune.errors import ConfigError
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.inherit import DEFAULT
-from autoprune.pipeline.inputs import check_outputs, pick_device
+from autoprune.measures.base import make_measure
+from autoprune.pipeline.inputs import task_of
 from autoprune.pipeline.prepare import RunInputs
 from autoprune.progress.base import Mode
 from autoprune.progress.callback_list import GivenCallback, by_name_and_ready
 from autoprune.space.tracing.program import Example
 from autoprune.tasks.base import Task
-from autoprune.tasks.callable import CallableTask
-from autoprune.tasks.classification import ClassificationTask
-from autoprune.training.recipe import Recipe
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,8 +53,13 @@ class SearchArguments:
             `{"min": "45%", "max": "50%"}`; several at once. For `sweep` also a list of limits, `["75%", "50%", "25%"]`.
         metrics: metric -> its settings, for example `{"latency_ms": {"profile": "cpu.json"}}`.
         data: for classification: a data set's name, `module:function`, `DataSplits`, or train, validation and
-            optionally test as a tuple or mapping of data sets or loaders. With `score_func`: training data for batch
-            norm recalibration (optional).
+            optionally test as a tuple or mapping of data sets or loaders. Without labels also one loader, data set or
+            tensor of inputs. With `score_func`: training data for batch norm recalibration (optional).
+        task: what networks are for: a name, {"name": …, "settings": {…}, "measure": …}, or an object of your own
+            subclass of `autoprune.tasks.base.Task`. None: classification, or, with a measure that needs no labels and
+            data that have none, unlabelled.
+        measure: what scores count, a name or {"name": …, "settings": {…}}: "accuracy", "loss", "divergence", …; None:
+            what the task counts by itself.
         score_func: model -> score, higher is better, in place of classification accuracy.
         train_func: (model, epochs, seed), trains in place; needed for the verdict when `score_func` is given.
         test_func: like `score_func`, on data the search never saw, for the verdict.
@@ -64,6 +70,10 @@ class SearchArguments:
         criterion: ranks channels inside a group: name, or {"name": …, "settings": {…}}.
         inherit: what is done to the weights of cut networks before they are scored, in order: names, or mappings.
         trials: proposals of the controller.
+        early_stopping: "asha" or "hyperband" stops proposals that lag behind, of evaluators that train; "none" stops
+            nothing. None: as the run began, for a new one "none".
+        time_limit: of one evaluation, in seconds or as "90s", "10min", "2h"; past it the trial has failed. On ray.
+        memory_limit: of each worker, for example "4GB"; past it the trial has failed. On ray.
         training: epochs, lr, batch_size, … of base and final networks.
         verdict: protocols (each a name or {"name": …, …}), seeds, fine_tune_epochs, …; `{"seeds": 0}` skips it.
         seed: of everything random.
@@ -84,6 +94,8 @@ class SearchArguments:
     constraints: Mapping[str, Bounds]
     metrics: MetricSettings | None = None
     data: object = None
+    task: str | Mapping[str, Any] | Task | None = None
+    measure: str | Mapping[str, Any] | None = None
     score_func: Callable[[nn.Module], float] | None = None
     train_func: Callable[[nn.Module, int, int], Any] | None = None
     test_func: Callable[[nn.Module], float] | None = None
@@ -94,6 +106,9 @@ class SearchArguments:
     criterion: str | Mapping[str, Any] = DEFAULT_CRITERION
     inherit: Sequence[str | Mapping[str, Any]] = DEFAULT
     trials: int = 100
+    early_stopping: EarlyStopping | None = None
+    time_limit: float | str | None = None
+    memory_limit: int | str | None = None
     training: TrainingOptions | Mapping[str, Any] | None = None
     verdict: VerdictOptions | Mapping[str, Any] | None = None
     seed: int = 0
@@ -113,17 +128,20 @@ class SearchArguments:
             AutopruneError: one of them cannot be used.
         """
         named, ready = by_name_and_ready(self.callbacks)
-        job = self._job(named)
-        return RunInputs(job, self.model, self.trained, self.example_input, self._task(job), ready)
+        job = self._job(named, self._chosen_task())
+        task = self._task(job)
+        if self.verdict is None and not task.trains:
+            job = job.model_copy(update={"verdict": VerdictOptions(seeds=0)})
+        return RunInputs(job, self.model, self.trained, self.example_input, task, ready)
 
-    def _job(self, callbacks: list[Any]) -> Job:
-        skip_verdict = self.score_func is not None and self.train_func is None and self.verdict is None
+    def _job(self, callbacks: list[Any], task: TaskOptions) -> Job:
         given = {
             "seed": self.seed,
             "device": self.device,
             "threads": self.threads,
             "model": {"factory": PYTHON_MODEL},
             "data": {"name": self.data if isinstance(self.data, str) else PYTHON_MODEL},
+            "task": task.model_dump(),
             "training": _dump(self.training),
             "space": space_options(self.space).model_dump(),
             "constraints": self.constraints,
@@ -135,27 +153,45 @@ class SearchArguments:
                 "criterion": self.criterion,
                 "inherit": list(self.inherit),
                 "storage": self.storage,
+                **{key: given for key in StoppingOptions.model_fields if (given := getattr(self, key)) is not None},
             },
-            "verdict": {"seeds": 0} if skip_verdict else _dump(self.verdict),
+            "verdict": _dump(self.verdict),
             "engine": self.engine,
             "callbacks": callbacks,
         }
         return validated(Job, given, "search")
 
+    def _chosen_task(self) -> TaskOptions:
+        """The task as a job names it; of a ready one, or of functions, nothing but that they were given."""
+        own = self.score_func is not None or isinstance(self.task, Task)
+        if own and (self.measure is not None or (self.score_func is not None and self.task is not None)):
+            told = "score_func" if self.score_func is not None else "a task object"
+            raise ConfigError(f"{told} says by itself what scores count; leave measure and other tasks out")
+        if own:
+            return TaskOptions()
+        given = self.task if isinstance(self.task, str | Mapping) else {}
+        named: dict[str, Any] = {"name": given} if isinstance(given, str) else dict(given)
+        if self.measure is not None:
+            named["measure"] = self.measure
+        chosen = validated(TaskOptions, named, "task")
+        if self.task is None and chosen.measure is not None and self.data is not None:
+            labelled = make_measure(chosen.measure).needs_targets or has_targets(self._read)
+            return chosen if labelled else chosen.model_copy(update={"name": "unlabelled"})
+        return chosen
+
+    @cached_property
+    def _read(self) -> object:
+        """The data; what a name stands for."""
+        return read_data(self.data) if isinstance(self.data, str) else self.data
+
     def _task(self, job: Job) -> Task:
-        device, data = pick_device(self.device), self.data
-        if self.score_func is not None:
-            source = load_data(data) if isinstance(data, str) else data
-            return CallableTask(self.score_func, self.train_func, test_func=self.test_func, data=source, device=device)
-        if data is not None:
-            splits = load_data(data) if isinstance(data, str) else splits_from(data)
-            classes = check_outputs(self.model, splits)
-            recipe = Recipe(**job.training.model_dump())
-            return ClassificationTask(splits, recipe, device=device, classes=classes)
-        raise ConfigError(
-            'search needs something to score with: data="cifar10", your data sets as '
-            "data={'train': …, 'validation': …}, or score_func(model) -> float"
-        )
+        if isinstance(self.task, Task):
+            return self.task
+        if self.score_func is None:
+            name = self.data if isinstance(self.data, str) else "user data"
+            return task_of(job, self.model, self._read, data_name=name)
+        functions = {"score": self.score_func, "train": self.train_func, "test": self.test_func}
+        return task_of(job, self.model, self._read, functions=functions)
 
 
 def called_with(

@@ -10,8 +10,9 @@ from autoprune.api.arguments import SearchArguments, called_with
 from autoprune.api.result import SearchResult
 from autoprune.api.space import Space, trace
 from autoprune.config.engine import EngineOptions
+from autoprune.config.stopping import StoppingOptions, moved_to_search
 from autoprune.config.validation import validated
-from autoprune.deprecation import moved
+from autoprune.deprecation import warn_moved
 from autoprune.errors import ConfigError
 from autoprune.files import free_directory
 from autoprune.pipeline import driver
@@ -34,7 +35,7 @@ def search(arguments: SearchArguments) -> SearchResult:
     """
     limits = arguments.constraints
     if isinstance(limits, Mapping) and any(isinstance(given, list | tuple) for given in limits.values()):
-        moved("autoprune.search with lists of limits", "autoprune.sweep", since="2026-11-29", stacklevel=3)
+        warn_moved("autoprune.search with lists of limits", "autoprune.sweep", level=4)
         return cast("SearchResult", _carry_out(arguments))
     return _carry_out(arguments)[0]
 
@@ -77,11 +78,13 @@ def resume(
     Raises:
         RunError: there is no such run, or what it was started with has changed.
     """
-    options = None if engine is None else validated(EngineOptions, engine, "engine")
+    where, stopping = moved_to_search(engine, None)
+    options = None if engine is None else validated(EngineOptions, where, "engine")
+    asked = validated(StoppingOptions, stopping or {}, "engine")
     budgets = len(job_of_run(Path(run_dir)).family)
     if budgets > 1:
         raise ConfigError(
             f"constraints with lists of limits make a family of {budgets} searches, not one run: `autoprune resume` "
             f"goes on with it, or autoprune.sweep(…, resume=True) if it was started from Python"
         )
-    return SearchResult(driver.resume_job(Path(run_dir), progress=progress, engine=options)[0], None)
+    return SearchResult(driver.resume_job(Path(run_dir), progress=progress, engine=options, stopping=asked)[0], None)

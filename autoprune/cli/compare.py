@@ -110,7 +110,7 @@ def _tables(found: Comparison) -> list[Any]:
     from autoprune.studies.comparison_pages import path_of, tables
     from autoprune.texts import score_text
 
-    shown: list[Any] = [f"The full network: {score_text(found.full, found.unit)}"]
+    shown: list[Any] = [f"The full network: {score_text(found.full, found.scale)}"]
     for budget, content in tables(found).items():
         table = Table(title=f"{budget:g} % of {found.metric}", title_justify="left", box=SIMPLE_HEAD)
         for number, name in enumerate(content.header[:_COLUMNS]):

@@ -10,6 +10,9 @@ from autoprune.registry import Registry, load_object
 KINDS = {
     "models": "autoprune.zoo:ZOO",
     "data": "autoprune.data:DATA_SETS",
+    "tasks": "autoprune.tasks:TASKS",
+    "measures": "autoprune.measures:MEASURES",
+    "kinds": "autoprune.space.kinds:KIND_PARTS",
     "metrics": "autoprune.cost:METRICS",
     "criteria": "autoprune.importance:CRITERIA",
     "inheritance": "autoprune.inherit:INHERITANCE",

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-
-
-def _bytes(value: object) -> object:
-    """Bytes of a text such as "4GB" or "512 MB", in powers of 10; a number of bytes as it is."""
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B\s*", value)
-    if not found:
-        raise ValueError("memory must be a number with its unit: B, kB, MB, GB or TB")
-    return int(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[found[2]])
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class EngineOptions(BaseModel):
@@ -33,23 +22,11 @@ class EngineOptions(BaseModel):
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="custom resources of the cluster that each worker takes"
     )
-    time_limit: float | None = Field(None, gt=0, description="seconds per evaluation; past it the trial has failed")
-    memory_limit: Annotated[int, BeforeValidator(_bytes), Field(gt=0)] | None = Field(
-        None, description="of each worker, such as 4GB, on Linux; past it the trial has failed"
-    )
     retries: int = Field(2, ge=0, description="further attempts at an evaluation whose worker was lost")
     storage_path: str | None = Field(
         None, description="checkpoints of trainings: a folder all nodes see, or s3://…; None: in the run directory"
     )
-    scheduler: Literal["none", "asha", "hyperband"] = Field(
-        "none", description="stops trainings early by their scores so far"
-    )
     dashboard: str = Field("127.0.0.1", description="host that ray's dashboard listens on, for an instance of its own")
-
-    @property
-    def of_trials(self) -> dict[str, Any]:
-        """The options that change how trials end; a run keeps those that it began with, on any engine."""
-        return {key: getattr(self, key) for key in ("scheduler", "time_limit", "memory_limit")}
 
     @model_validator(mode="before")
     @classmethod

@@ -25,6 +25,7 @@ from autoprune.config.environment import Reference, expanded, written
 from autoprune.config.limits import RangeError, ends_of
 from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
+from autoprune.config.stopping import MOVED, StoppingOptions, moved_to_search
 from autoprune.config.validation import Strict, read_mapping, validated
 
 
@@ -75,6 +76,13 @@ class TrainingOptions(Strict):
     channels_last: bool = False
 
 
+class TaskOptions(PartOptions):
+    """What networks are for; a plain string is its name."""
+
+    name: str = "classification"
+    measure: NamedPart | None = Field(None, description="what scores count; None: what the task counts by itself")
+
+
 class EvaluatorOptions(PartOptions):
     """How a candidate is scored; a plain string is its name."""
 
@@ -90,7 +98,7 @@ class ControllerOptions(PartOptions):
 _INHERIT = (NamedPart(name="bn_recalibration"),)
 
 
-class SearchOptions(Strict):
+class SearchOptions(StoppingOptions):
     """The search itself."""
 
     trials: int = Field(100, ge=1, description="proposals of the controller, beside those of the allocations")
@@ -112,6 +120,9 @@ class SearchOptions(Strict):
         written = handler(self)
         if self.inherit == _INHERIT:
             written.pop("inherit", None)
+        for key in StoppingOptions.model_fields:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                written.pop(key, None)
         return written
 
 
@@ -181,6 +192,7 @@ class Job(Strict):
     threads: int | None = Field(None, ge=1, description="CPU threads; None leaves what is set")
     model: ModelOptions
     data: DataOptions
+    task: TaskOptions = Field(TaskOptions(), description="what networks are for, and what scores count")
     training: TrainingOptions = TrainingOptions()
     space: SpaceOptions = SpaceOptions()
     constraints: dict[str, Annotated[Limits | tuple[Limits, ...], BeforeValidator(_limits)]] = Field(
@@ -190,7 +202,7 @@ class Job(Strict):
     search: SearchOptions = SearchOptions()
     verdict: VerdictOptions = VerdictOptions()
     engine: EngineOptions = Field(
-        EngineOptions(), exclude=True, description="a run may be resumed on another one that does the same to trials"
+        EngineOptions(), exclude=True, description="where trials are evaluated; a run may be resumed on another one"
     )
     callbacks: tuple[NamedPart, ...] = Field(
         (NamedPart(name="tensorboard"),),
@@ -199,6 +211,14 @@ class Job(Strict):
         "no trial, and a run may be resumed with others",
     )
     _references: dict[tuple[str | int, ...], Reference] = PrivateAttr(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """See `SearchOptions._without_defaults_of_late`."""
+        written = handler(self)
+        if self.task == TaskOptions():
+            written.pop("task", None)
+        return written
 
     @property
     def text(self) -> str:
@@ -217,6 +237,15 @@ class Job(Strict):
             for i in range(budgets)
         ]
         return (self,) if budgets == 1 else tuple(self.model_copy(update={"constraints": row}) for row in rows)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written_now(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        engine, search = moved_to_search(value.get("engine"), value.get("search"))
+        parts = {"engine": engine, "search": search}
+        return {**value, **{name: part for name, part in parts.items() if part is not value.get(name)}}
 
     @model_validator(mode="after")
     def _equally_long(self) -> Job:
@@ -254,5 +283,11 @@ def load_job(path: Path) -> Job:
     """
     data, references = expanded(read_mapping(path), str(path))
     job = validated(Job, data, str(path), folders=(path.parent, path.parent.parent))
-    job._references = references
+    job._references = {_place_now(place): reference for place, reference in references.items()}
     return job
+
+
+def _place_now(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    if len(place) == 2 and place[0] == "engine" and place[1] in MOVED:
+        return "search", MOVED[str(place[1])]
+    return place

@@ -52,6 +52,14 @@ _ROLES = ("train", "validation", "test")
 def load_data(name: str, *, path: Path | None = None, arguments: Mapping[str, Any] | None = None) -> DataSplits:
     """Return the splits of a registered data set, or those that the user's `module:function` returns.
 
+    Arguments and errors are those of `read_data`, and what the function returns must be as `splits_from` needs it.
+    """
+    return splits_from(read_data(name, path=path, arguments=arguments), name=name)
+
+
+def read_data(name: str, *, path: Path | None = None, arguments: Mapping[str, Any] | None = None) -> object:
+    """Return what a registered data set, or the user's `module:function`, returns.
+
     Args:
         name: a name in `DATA_SETS`, or `module:function`.
         path: where the data lie, for data sets that take a path.
@@ -79,8 +87,8 @@ def load_data(name: str, *, path: Path | None = None, arguments: Mapping[str, An
     from autoprune.randomness import seeded
 
     with blame(DataError, f"data set {name!r} cannot be loaded", then="Correct its arguments or its code."), seeded(0):
-        data = loader(**given)  # what it draws is the same in every run, and the caller's generators stay
-    return splits_from(data, name=name)
+        data: object = loader(**given)  # what it draws is the same in every run, and the caller's generators stay
+    return data
 
 
 def is_there(name: str) -> bool | None:

@@ -185,6 +185,16 @@ class LoaderSplit(Split):
         self, batch_size: int, *, seed: int | None = None, augment: bool = False, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Split.batches`; a loader ignores `batch_size`, and its `limit` counts in its own order."""
+        for batch in self.read(batch_size, seed=seed, limit=limit):
+            inputs, targets = _pair(batch)
+            yield inputs[:limit], targets[:limit]
+            if limit is not None:
+                limit -= len(inputs)
+                if limit <= 0:
+                    return
+
+    def read(self, batch_size: int, *, seed: int | None = None, limit: int | None = None) -> Iterator[object]:
+        """Yield batches as the source gives them; of a loader all, whatever `limit` says."""
         shuffler = None if seed is None else torch.Generator().manual_seed(seed)
         order = _order(len(self), shuffler, batch_size=batch_size, limit=limit)
         if isinstance(self._source, DataLoader):
@@ -192,13 +202,7 @@ class LoaderSplit(Split):
         else:
             loader = DataLoader(Subset(self._source, order.tolist()), batch_size)
         own = [loader.generator] if loader.generator is not None else []
-        for batch in isolated(loader, *own, seed=seed or 0):
-            inputs, targets = _pair(batch)
-            yield inputs[:limit], targets[:limit]
-            if limit is not None:
-                limit -= len(inputs)
-                if limit <= 0:
-                    return
+        yield from isolated(loader, *own, seed=seed or 0)
 
     def stored(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Split.stored`: of a `TensorDataset`, or of parts of one, that nothing changes on the way."""

@@ -31,6 +31,14 @@ class Batch:
         """The same values on a device."""
         return Batch(_moved(self.inputs, device), _moved(self.targets, device))
 
+    def first(self, count: int) -> Batch:
+        """Its first examples, all of them where it has no more."""
+
+        def part(values: Any) -> Any:
+            return pytree.tree_map_only(Tensor, lambda tensor: tensor[:count] if tensor.ndim else tensor, values)
+
+        return self if count >= len(self) else Batch(part(self.inputs), part(self.targets))
+
     def __len__(self) -> int:
         """How many examples it holds.
 

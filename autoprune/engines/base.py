@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
+from autoprune.config.stopping import NEVER, StoppingOptions
 from autoprune.evaluators.base import CandidateFactory, Evaluator, Kind
 from autoprune.space.groups import Widths
 from autoprune.trials.assignment import Outcome
@@ -34,6 +35,7 @@ class WorkerSetup:
         threads: CPU threads of torch and BLAS in every worker, so that sums are rounded as in the driver.
         directory: of the run; checkpoints go there where no other storage is given.
         artefact: folder of what the evaluator has prepared for this run, None where it prepares nothing.
+        stopping: when evaluations are ended before their time.
     """
 
     factory: CandidateFactory
@@ -42,6 +44,7 @@ class WorkerSetup:
     threads: int
     directory: Path
     artefact: Path | None = None
+    stopping: StoppingOptions = NEVER
 
     def new_evaluator(self) -> Evaluator:
         """A new evaluator, ready to evaluate."""

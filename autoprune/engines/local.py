@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar, final
 
 from autoprune.engines.base import Engine, Failure, Scoring, WorkerSetup
-from autoprune.engines.stopping import EarlyStopping, StoppingWatch, SuccessiveHalving, make_stopper
+from autoprune.engines.stopping import StoppingWatch, SuccessiveHalving, make_stopper
 from autoprune.evaluators.base import Evaluator
 from autoprune.space.groups import Widths
 from autoprune.training.watch import Stopped
@@ -21,14 +21,9 @@ R = TypeVar("R")
 
 @final
 class LocalEngine(Engine):
-    """Evaluates where it is called; the trials depend on the seed alone.
+    """Evaluates where it is called; the trials depend on the seed alone. Early stopping is of evaluators that train."""
 
-    Args:
-        early_stopping: of evaluators of kind "training".
-    """
-
-    def __init__(self, early_stopping: EarlyStopping = "none") -> None:
-        self._early_stopping = early_stopping
+    def __init__(self) -> None:
         self._setup: WorkerSetup | None = None
         self._evaluator: Evaluator | None = None
         self._busy = 0
@@ -44,8 +39,8 @@ class LocalEngine(Engine):
     def search(self, session: SearchSession) -> None:
         """See `Engine.search`."""
         self._busy = 1
-        evaluator = self._equipped[1]
-        run(session, evaluator, make_stopper(self._early_stopping) if evaluator.kind == "training" else None)
+        setup, evaluator = self._equipped
+        run(session, evaluator, make_stopper(setup.stopping.early_stopping) if evaluator.kind == "training" else None)
         self._busy = 0
 
     def score(self, pieces: Sequence[Scoring]) -> Iterator[tuple[int, Outcome]]:

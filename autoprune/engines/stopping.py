@@ -9,15 +9,14 @@ does, rather than paused: with one after the other there is nobody to take a pau
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, final
+from typing import final
 
 import numpy as np
 
+from autoprune.config.stopping import EarlyStopping
 from autoprune.tasks.score import as_score
 from autoprune.training.scores import ANY, checked_score
 from autoprune.training.watch import State, Stopped, Watch
-
-EarlyStopping: TypeAlias = Literal["none", "asha", "hyperband"]
 
 REDUCTION = 3
 """The best third goes on at 11 % and at 33 % of an evaluation; Li et al. use 3 or 4."""

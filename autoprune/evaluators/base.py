@@ -39,7 +39,7 @@ class CandidateFactory:
         model: the trained base network, in the form of the space (module or graph); only read.
         space: its space.
         ranking: per group, the rank of each channel.
-        task: trains and scores networks.
+        task: trains and scores networks, compared with `model` where its measure compares.
         base_epochs: how long the base network was trained.
         inherit: what is done to the weights of cut networks, in order.
         final_inherit: the same for networks that are compared at the end; None: as `inherit`.
@@ -56,6 +56,7 @@ class CandidateFactory:
     _heirs: dict[str, Heirs] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task.compared_with(self.model))
         object.__setattr__(self, "_slicer", Slicer(self.model, self.space, self.ranking))
 
     def candidate(self, widths: Widths) -> nn.Module:

@@ -1,7 +1,7 @@
 """Criteria rank the channels inside a group; one file per criterion, one card per criterion in the table below.
 
 A criterion is called as `criterion(evidence, rng, **settings) -> importances`; `evidence.criterion` marks what it needs
-besides weights.
+besides weights. One that needs `outputs` or `losses` is called once, with all groups (`network.NetworkEvidence`).
 """
 
 from autoprune.registry import Part, Registry
@@ -34,10 +34,70 @@ CRITERIA = Registry(
             "Molchanov et al. 2019, Importance Estimation for Neural Network Pruning, arXiv 1906.10771, equation 8",
             "Labelled data: scores mean the same in all layers, so it suits global thresholds.",
         ),
+        "taylor_activation": Part(
+            "autoprune.importance.taylor_activation:taylor_activation",
+            "Molchanov et al. 2017, Pruning CNNs for Resource Efficient Inference, arXiv 1611.06440, equation 8",
+            "Labelled data and comparisons with papers that use it; taylor_gate is its successor.",
+        ),
+        "taylor_gate": Part(
+            "autoprune.importance.taylor_gate:taylor_gate",
+            "Molchanov et al. 2019, arXiv 1906.10771, equation 8 on gates (section 3.2)",
+            "Labelled data: the cheapest good estimate of the loss without a channel, comparable between layers.",
+        ),
         "fisher": Part(
             "autoprune.importance.fisher:fisher",
             "Theis et al. 2018, Faster gaze prediction with dense networks and Fisher pruning, arXiv 1801.05787",
             "Labelled data and a network near a minimum of its loss, for which its second-order argument holds.",
+        ),
+        "obd": Part(
+            "autoprune.importance.obd:obd",
+            "Optimal Brain Damage: LeCun, Denker & Solla 1990, NIPS 2, equation 5",
+            "Labelled data and a trained network whose loss has no slope left; a minute rather than a second.",
+        ),
+        "hap": Part(
+            "autoprune.importance.hap:hap",
+            "Yu et al. 2022, Hessian-Aware Pruning and Optimal Neural Implant, arXiv 2101.08940, equation 9",
+            "Labelled data and one threshold over all layers; minutes for large networks.",
+        ),
+        "snip": Part(
+            "autoprune.importance.snip:snip",
+            "Lee et al. 2019, SNIP, arXiv 1810.02340, equation 5, for channels",
+            "Labelled data and a network before its training.",
+        ),
+        "grasp": Part(
+            "autoprune.importance.grasp:grasp",
+            "Wang et al. 2020, GraSP, arXiv 2002.07376, equation 8, for channels",
+            "Labelled data and a network before its training that is to keep its gradient flow.",
+        ),
+        "movement": Part(
+            "autoprune.importance.movement:movement",
+            "Sanh et al. 2020, arXiv 2005.07683, equation 3; for channels Lagunas et al. 2021, arXiv 2109.04838",
+            "Labelled data of a new task for a pretrained network: it follows where fine-tuning moves the weights.",
+        ),
+        "dcp": Part(
+            "autoprune.importance.dcp:dcp",
+            "Zhuang et al. 2018, Discrimination-aware Channel Pruning, arXiv 1810.11809, equation 6 and algorithm 2",
+            "Labelled data, where channels are to keep both a layer's outputs and what the loss needs of them.",
+        ),
+        "collaborative": Part(
+            "autoprune.importance.collaborative:collaborative",
+            "Peng et al. 2019, Collaborative Channel Pruning, ICML, PMLR 97, sections 3.2 and 3.3",
+            "Labelled data, a trained network, and channels that do the same: it counts their removal together.",
+        ),
+        "ablation": Part(
+            "autoprune.importance.ablation:ablation",
+            "the oracle of Molchanov et al. 2017, arXiv 1611.06440, equation 3",
+            "Small networks, and to judge the other criteria: a forward pass for each channel.",
+        ),
+        "greedy_forward": Part(
+            "autoprune.importance.greedy_forward:greedy_forward",
+            "Ye et al. 2020, Good Subnetworks Provably Exist, arXiv 2003.01794, algorithm 1",
+            "Labelled data, small widths and a large cut: what is kept is chosen together; the slowest of all.",
+        ),
+        "sensitivity": Part(
+            "autoprune.importance.sensitivity:sensitivity",
+            "Engelbrecht 2001, IEEE TNN 12(6); flips as in Stevenson, Winter & Widrow 1990, IEEE TNN 1(1)",
+            "Data without labels: how far the outputs move without the channel; a forward pass for each channel.",
         ),
         "random": Part(
             "autoprune.importance.random_order:random_order",

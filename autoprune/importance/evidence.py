@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar, final
+from typing import Any, Literal, TypeAlias, TypeVar, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,13 @@ from autoprune.randomness import seeded
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace
 
-Need: TypeAlias = Literal["weights", "readers", "activations", "gradients", "curvature"]
+Need: TypeAlias = Literal["weights", "readers", "activations", "gradients", "curvature", "outputs", "losses"]
 
-DATA: frozenset[Need] = frozenset({"activations", "gradients", "curvature"})
-LOSS: frozenset[Need] = frozenset({"gradients", "curvature"})
+NETWORK: frozenset[Need] = frozenset({"outputs", "losses"})
+"""Of all groups at once, from runs of the network that the criterion chooses: see `network`."""
+
+DATA: frozenset[Need] = frozenset({"activations", "gradients", "curvature", "outputs", "losses"})
+LOSS: frozenset[Need] = frozenset({"gradients", "curvature", "losses"})
 
 EVIDENCE_BATCHES = 10
 """How many training batches a run gathers evidence on."""
@@ -64,7 +67,7 @@ def needs_of(part: object) -> frozenset[Need]:
         ConfigError: it asks for a kind of evidence that there is not.
     """
     needs = frozenset(getattr(part, "needs", ("weights",)))
-    known = ("weights", "readers", "activations", "gradients", "curvature")
+    known = get_args(Need)
     unknown = sorted(str(need) for need in needs - set(known))
     if unknown:
         raise ConfigError(f"a criterion needs {unknown[0]!r}, which is no evidence; there are {', '.join(known)}")
@@ -116,12 +119,15 @@ class Gradients:
         gate_squares: (width,) mean over batches of its square.
         weights: as `filters`: mean over batches of gradient times weight.
         weight_squares: as `filters`: mean over batches of its square.
+        magnitudes: (width,) mean over examples of |mean over positions of value times gradient|, the loss being that of
+            the example.
     """
 
     gates: Tensor
     gate_squares: Tensor
     weights: tuple[Tensor, ...]
     weight_squares: tuple[Tensor, ...]
+    magnitudes: Tensor
 
 
 @final
@@ -145,7 +151,8 @@ class Gathered:
         slots: where those of each group lie.
         moments: (4, slots) of values: their number's share of sums, squares, zeros and absolute values.
         seen: (slots,) how many values there were.
-        gates: (3, slots) of gate gradients: sums over batches, of squares over batches, of squares over examples.
+        gates: (4, slots) of gate gradients: sums over batches, of squares over batches, of squares over examples, of
+            absolute values over examples.
         products: name -> sums of gradient times weight, and of its square, over batches.
         batches: how many counted.
         examples: how many they held.
@@ -170,13 +177,30 @@ class Gathered:
         mean, square, zeros, absolute = self.moments[:, part] / seen
         return Activations(mean, (square - mean.square()).clamp(min=0), zeros, absolute)
 
-    def gate_means(self, group: int, start: int, width: int) -> tuple[Tensor, Tensor, Tensor] | None:
-        """First and second moment over batches, and second moment over examples; None as above."""
+    def gate_means(self, group: int, start: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Moments over batches; second moment, and mean size per position, over examples; None as above."""
         part = self.slots.part(group, start, width)
         if not (self.seen[part] > 0).all():
             return None
-        first, second, fisher = self.gates[:, part]
-        return first / self.batches, second / self.batches, fisher / self.examples
+        first, second, fisher, size = self.gates[:, part]
+        return first / self.batches, second / self.batches, fisher / self.examples, size / self.seen[part]
+
+
+def check_data(needs: frozenset[Need], calibration: Calibration | None, *, what: str) -> Calibration:
+    """Return the data that are needed.
+
+    Raises:
+        ConfigError: there are none, or no loss where one is needed.
+    """
+    kinds = ", ".join(sorted(needs & DATA))
+    if calibration is None:
+        raise ConfigError(f"{what} needs {kinds}: give it data (calibration=…), or choose a criterion of weights only")
+    if needs & LOSS and calibration.objective is None:
+        raise ConfigError(
+            f"{what} needs {kinds} and so a loss, and there is none: give batches of (inputs, targets) with a loss, or "
+            f"choose a criterion without gradients"
+        )
+    return calibration
 
 
 def gather(
@@ -198,13 +222,7 @@ def gather(
     if not needs & DATA:
         return None
     kinds = ", ".join(sorted(needs & DATA))
-    if calibration is None:
-        raise ConfigError(f"{what} needs {kinds}: give it data (calibration=…), or choose a criterion of weights only")
-    if needs & LOSS and calibration.objective is None:
-        raise ConfigError(
-            f"{what} needs {kinds} and so a loss, and there is none: give batches of (inputs, targets) with a loss, or "
-            f"choose a criterion without gradients"
-        )
+    calibration = check_data(needs, calibration, what=what)
     gathering = _Gathering(model, space, needs, calibration)
     with blame(ConfigError, f"{what} cannot run the network on calibration data", then="Give batches as it takes."):
         for inputs, targets in calibration.batches:
@@ -230,7 +248,7 @@ class _Gathering:
             self._weights = {name: tensor_of(self._model, name) for name in cut}
         zeros = torch.zeros(self._slots.number, dtype=torch.float64, device=calibration.device)
         self._moments, self._seen = torch.stack([zeros] * 4), zeros.clone()
-        self._gates = torch.stack([zeros] * 3)
+        self._gates = torch.stack([zeros] * 4)
         self._products: dict[str, tuple[Tensor, Tensor]] = {
             name: (torch.zeros_like(w, dtype=torch.float64), torch.zeros_like(w, dtype=torch.float64))
             for name, w in self._weights.items()
@@ -265,7 +283,8 @@ class _Gathering:
 
     def _add_gradients(self, by_gate: Tensor, by_weight: Sequence[Tensor], examples: int) -> None:
         total = by_gate.sum(dim=0)
-        self._gates += torch.stack([total, total.square(), (examples * by_gate).square().sum(dim=0)])
+        own = examples * by_gate  # of each example's own loss
+        self._gates += torch.stack([total, total.square(), own.square().sum(dim=0), own.abs().sum(dim=0)])
         for (name, weight), gradient in zip(self._weights.items(), by_weight, strict=True):
             product = gradient.double() * weight.detach()
             self._products[name][0].add_(product)

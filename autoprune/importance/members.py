@@ -15,6 +15,7 @@ from autoprune.config.settings import bind
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.importance import CRITERIA
 from autoprune.importance.evidence import (
+    NETWORK,
     Activations,
     Calibration,
     Curvature,
@@ -24,6 +25,7 @@ from autoprune.importance.evidence import (
     gather,
     needs_of,
 )
+from autoprune.importance.network_scores import NetworkCriterion, network_scores
 from autoprune.space.cutting.slicing import Ranking, check_model, tensor_of
 from autoprune.space.groups import AxisLayout, BoolArray, FloatArray, SearchSpace
 from autoprune.space.kinds import KINDS
@@ -96,8 +98,11 @@ def channel_scores(
     what = f"criterion {chosen.label!r}"
     check_model(model, space)
     needs = needs_of(CRITERIA.get(chosen.name))
-    gathered = gather(model, space, needs, calibration, what=what)
     rng = np.random.default_rng(seed)
+    if needs & NETWORK:
+        at_once: NetworkCriterion = bind(CRITERIA, chosen.name, chosen.settings)
+        return network_scores(at_once, model, space, needs, calibration, rng, what=what)
+    gathered = gather(model, space, needs, calibration, what=what)
     scores = []
     for index, group in enumerate(space.groups):
         if not KINDS[group.kind].ranked:  # a block as a whole: nothing to rank
@@ -192,7 +197,7 @@ def group_evidence(
         by_gate = gathered.gate_means(group, start, width)
         if "gradients" in needs and by_gate is not None:
             products, squares = (rows(lambda name, i=i: gathered.products[name][i]) for i in (0, 1))  # type: ignore[misc]
-            gradients = Gradients(by_gate[0], by_gate[1], products, squares)
+            gradients = Gradients(by_gate[0], by_gate[1], products, squares, by_gate[3])
         curvature = Curvature(by_gate[2]) if "curvature" in needs and by_gate is not None else None
     return GroupEvidence(width, rows(of_model), scales, readers, activations, gradients, curvature)
 

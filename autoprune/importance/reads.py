@@ -33,18 +33,22 @@ class Slots:
     Args:
         space: the space.
         device: of tensors made here.
+
+    Attributes:
+        device: of tensors made here.
+        number: how many there are.
     """
 
     def __init__(self, space: SearchSpace, device: torch.device) -> None:
         lengths = [0 if not KINDS[g.kind].ranked else sum(width for _, width in set_ranges(g)) for g in space.groups]
         self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self._device = device
+        self.device = device
         self.number = int(self._starts[-1]) + 1
 
     def of(self, axis: AxisLayout) -> Tensor:
         """(n,) the number of each index of an axis."""
         numbers = np.where(axis.group < 0, self.number - 1, self._starts[axis.group] + axis.channel)
-        return torch.from_numpy(numbers).to(self._device)
+        return torch.from_numpy(numbers).to(self.device)
 
     def part(self, group: int, start: int, width: int) -> slice:
         """Where the channels of a tied set (or all) of a group lie."""
@@ -83,25 +87,27 @@ class Reads(TorchFunctionMode):
                     self._readers[id(weight)] = _Reader(slots.of(axis), weight.ndim - 2, weight)
         self._turned: dict[int, tuple[Tensor, _Reader]] = {}
         self._gates: Tensor | None = None
+        self._outputs: list[tuple[Tensor, Tensor]] | None = None
         self.moments, self.seen = torch.zeros(0), torch.zeros(0)
 
     @contextmanager
-    def batch(self, gates: Tensor | None) -> Iterator[None]:
+    def batch(self, gates: Tensor | None, outputs: list[tuple[Tensor, Tensor]] | None = None) -> Iterator[None]:
         """Begin the sums anew and watch what runs inside.
 
         Args:
             gates: (examples, slots) factors.
+            outputs: filled with (slots that it reads, its output) of each call.
         """
         first = next(iter(self._readers.values()), None)
         device = None if first is None else first.slots.device
         self.moments = torch.zeros(4, self._slots.number, dtype=torch.float64, device=device)
         self.seen = torch.zeros(self._slots.number, dtype=torch.float64, device=device)
-        self._gates = gates
+        self._gates, self._outputs = gates, outputs
         try:
             with self:
                 yield
         finally:
-            self._gates = None
+            self._gates = self._outputs = None
             self._turned.clear()
 
     def __torch_function__(
@@ -116,23 +122,30 @@ class Reads(TorchFunctionMode):
             if reader is not None and reader.spatial == 0 and isinstance(made, Tensor):
                 self._turned[id(made)] = made, reader  # the tensor is kept, so that its id stays its own
             return made
-        if name in _CALLS:
-            args, kwargs = self._watched(name, args, kwargs)
-        return func(*args, **kwargs)
+        if name not in _CALLS:
+            return func(*args, **kwargs)
+        reader, args, kwargs = self._watched(name, args, kwargs)
+        made = func(*args, **kwargs)
+        if reader is not None and self._outputs is not None:
+            self._outputs.append((reader.slots, made))
+        return made
 
-    def _watched(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    def _watched(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[_Reader | None, tuple[Any, ...], dict[str, Any]]:
+        """Who reads, and the arguments of its call with what it gets instead."""
         given: list[Any] = []
         for position, keyword in zip(_CALLS[name], _KEYWORDS, strict=True):
             given.append(args[position] if position < len(args) else kwargs.get(keyword))
         inputs, weight = given
         reader = self._readers.get(id(weight)) or self._turned.get(id(weight), (None, None))[1]
         if reader is None or not isinstance(inputs, Tensor):
-            return args, kwargs
+            return None, args, kwargs
         read = self._read(inputs, reader)
         place = _CALLS[name][0]
         if place < len(args):
-            return (*args[:place], read, *args[place + 1 :]), kwargs
-        return args, kwargs | {"input": read}
+            return reader, (*args[:place], read, *args[place + 1 :]), kwargs
+        return reader, args, kwargs | {"input": read}
 
     def _read(self, inputs: Tensor, reader: _Reader) -> Tensor:
         """What the reader gets instead: the same, or gated."""

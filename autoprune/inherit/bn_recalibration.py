@@ -12,6 +12,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
+from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError
 from autoprune.inherit.base import Changes, Inheritance, Statistics
 from autoprune.inherit.norm_averages import COUNTER, NormAverages, Replaced, fill
@@ -74,7 +75,7 @@ def _seen(
     averages = NormAverages(chosen, pooled=pooled)
     with seeded(0), torch.no_grad(), averages:
         for batch in inputs:
-            model(batch.to(device))
+            Batch(batch).to(device).outputs(model)
     return averages
 
 

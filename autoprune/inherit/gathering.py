@@ -10,6 +10,7 @@ from typing import Generic, TypeVar, final
 import torch
 from torch import Tensor, nn
 
+from autoprune.data.batch import Batch
 from autoprune.errors import EvaluationError
 from autoprune.inherit.consumer_calls import ConsumerCalls
 from autoprune.inherit.consumers import Consumer
@@ -90,7 +91,7 @@ def gather(
     for batch in batches:
         found.clear()
         with seeded(0), torch.no_grad(), calls.batch():
-            model(batch.to(device))
+            Batch(batch).to(device).outputs(model)
         if not all(bool(t.isfinite().all()) for _, value in found.values() for t in tensors(value)):
             continue
         used += 1

@@ -9,14 +9,15 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from autoprune.config.engine import EngineOptions
 from autoprune.config.job import Job
+from autoprune.config.stopping import StoppingOptions
 from autoprune.engines import make_engine
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
+from autoprune.evaluators.base import kind_of
 from autoprune.pipeline import run
 from autoprune.pipeline.continuation import going_on
 from autoprune.pipeline.family import parts_of
@@ -37,9 +38,20 @@ def start_job(job: Job, path: Path, *, progress: str = "auto") -> tuple[RunRecor
     return start(inputs_of_job(job), path, progress=progress)
 
 
-def resume_job(path: Path, *, progress: str = "auto", engine: EngineOptions | None = None) -> tuple[RunRecord, ...]:
-    """Go on with what was started from a job file, maybe on another engine; raises what `resume` raises."""
+def resume_job(
+    path: Path, *, progress: str = "auto", engine: EngineOptions | None = None, stopping: StoppingOptions | None = None
+) -> tuple[RunRecord, ...]:
+    """Go on with what was started from a job file, maybe on another engine; raises what `resume` raises.
+
+    Args:
+        path: of the run, or the family.
+        progress: how it is shown.
+        engine: in place of the job's.
+        stopping: what the call says of early stopping and limits, which must be what the run began with.
+    """
     job = job_of_run(path)
+    said = {} if stopping is None else stopping.model_dump(exclude_unset=True)
+    job = job.model_copy(update={"search": job.search.model_copy(update=said)}) if said else job
     return resume(inputs_of_job(job if engine is None else _on(job, engine)), path, progress=progress)
 
 
@@ -62,7 +74,7 @@ def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple
         with RunDirectory.create(path) as directory:
             command = f"autoprune resume {shlex.quote(str(path))}"
             where = [f"run directory {path}; if it is stopped, `{command}` goes on"] if len(runs) == 1 else []
-            notes = (*where, *how_to_resume(job))
+            notes = (*where, *_without_effect(job), *how_to_resume(job))
             return run.start(job, runs, directory, engine, progress=progress, notes=notes)
 
 
@@ -73,8 +85,9 @@ def resume(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tupl
         RunError: there is no such run, another process works on it, or it was started with something else.
     """
     with RunDirectory.reopen(path) as directory:
-        run_inputs, notes = _on_with(run_inputs, path)
-        with ready(run_inputs, directory.recorded("threads"), progress) as engine:
+        ended = all((place / "result.json").is_file() for place in parts_of(path) or (path,))
+        run_inputs, notes = going_on(run_inputs, path, ended=ended)
+        with ready(run_inputs, directory.recorded("threads"), progress, read_only=ended) as engine:
             return run.resume(run_inputs.job, prepare(run_inputs), directory, engine, progress=progress, notes=notes)
 
 
@@ -84,22 +97,31 @@ def engine_of(run_inputs: RunInputs) -> Engine:
     Raises:
         ConfigError: what it needs is not installed, or its options contradict each other or the device.
     """
-    return make_engine(run_inputs.job.engine, device=run_inputs.task.device.type)
+    job = run_inputs.job
+    return make_engine(job.engine, stopping=job.search.stopping, device=run_inputs.task.device.type)
 
 
 @contextmanager
-def ready(run_inputs: RunInputs, threads: int | None, progress: str) -> Iterator[Engine]:
-    """The threads are set and the engine is open, before anything is traced, shown or written."""
+def ready(run_inputs: RunInputs, threads: int | None, progress: str, *, read_only: bool = False) -> Iterator[Engine]:
+    """The threads are set and the engine is open, before anything is traced, shown or written.
+
+    Args:
+        run_inputs: have the engine.
+        threads: of the run; None changes nothing.
+        progress: how it is shown.
+        read_only: all runs have ended, so that nothing is evaluated: any engine will do.
+    """
     make_progress(progress).close()  # refuses an unknown one
-    with cpu_threads(threads), engine_of(run_inputs) as engine:
+    with cpu_threads(threads), make_engine(EngineOptions()) if read_only else engine_of(run_inputs) as engine:
         yield engine
 
 
-def _on_with(run_inputs: RunInputs, path: Path) -> tuple[RunInputs, tuple[str, ...]]:
-    """What the runs in `path` go on with, and what to tell; on the local engine if all have ended and are only read."""
-    if all((place / "result.json").is_file() for place in parts_of(path) or (path,)):
-        return replace(run_inputs, job=_on(run_inputs.job, EngineOptions())), ()
-    return going_on(run_inputs, path)
+def _without_effect(job: Job) -> tuple[str, ...]:
+    """Told where early stopping is asked for and there is nothing that could be stopped."""
+    name, chosen = job.search.early_stopping, job.search.evaluator
+    if name == "none" or kind_of(chosen.name, chosen.settings) == "training":
+        return ()
+    return (f"early_stopping: {name} stops nothing here: the evaluator {chosen.name!r} does not train",)
 
 
 def _on(job: Job, engine: EngineOptions) -> Job:

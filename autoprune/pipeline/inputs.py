@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.config.environment import is_withheld, variables
 from autoprune.config.job import Job, load_job
-from autoprune.data import load_data
-from autoprune.data.base import DataSplits, Split
-from autoprune.data.labelled import OTHER_TASKS, Labelled, no_batch
-from autoprune.errors import ConfigError, DataError, RunError, UnsetVariableError, blame
+from autoprune.data import read_data
+from autoprune.deprecation import MovedWarning
+from autoprune.errors import ConfigError, RunError, UnsetVariableError
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.prepare import RunInputs
-from autoprune.randomness import seeded
-from autoprune.tasks.classification import ClassificationTask
-from autoprune.training.integrity import check_finite
+from autoprune.tasks.base import Task, TaskInputs, make_task
 from autoprune.training.recipe import Recipe
 from autoprune.zoo import build_model, load_weights
-
-_FIRST = 8
-"""So many examples of each split are tried before anything is written."""
-
-_CORRECT = "Correct the data set."
 
 
 def inputs_of_job(job: Job) -> RunInputs:
@@ -38,15 +31,40 @@ def inputs_of_job(job: Job) -> RunInputs:
     Raises:
         AutopruneError: a name, an argument, data or weights cannot be used.
     """
-    data = load_data(job.data.name, path=job.data.path, arguments=job.data.arguments)
+    data = read_data(job.data.name, path=job.data.path, arguments=job.data.arguments)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)  # the factory draws the initial weights of the base network
         model = build_model(job.model.factory, job.model.arguments)
     if job.model.weights is not None:
         load_weights(model, job.model.weights)
-    device, classes = pick_device(job.device), check_outputs(model, data)
-    task = ClassificationTask(data, Recipe(**job.training.model_dump()), device=device, classes=classes)
-    return RunInputs(job, model, job.model.weights is not None, example_of(data.input_shape), task)
+    task = task_of(job, model, data, data_name=job.data.name)
+    return RunInputs(job, model, job.model.weights is not None, task.example_input(), task)
+
+
+def task_of(
+    job: Job,
+    model: nn.Module,
+    data: object,
+    *,
+    data_name: str = "user data",
+    functions: Mapping[str, Any] | None = None,
+) -> Task:
+    """The task of a job, on its device.
+
+    Args:
+        job: names it, its settings and its measure.
+        model: the full network; only read.
+        data: what the task reads, as the data set or the caller gave it.
+        data_name: of the data set.
+        functions: the caller's own, by what the task 'callable' calls them; they take the place of the job's task.
+
+    Raises:
+        AutopruneError: a name, a setting or the data cannot be used, or the network does not fit them.
+    """
+    given = TaskInputs(model, data, Recipe(**job.training.model_dump()), pick_device(job.device), data_name=data_name)
+    if functions is not None:
+        return make_task("callable", functions, given)
+    return make_task(job.task.name, job.task.settings, given, measure=job.task.measure)
 
 
 def job_of_run(directory: Path) -> Job:
@@ -58,7 +76,9 @@ def job_of_run(directory: Path) -> Job:
     if not (directory / "job.yaml").is_file():
         raise RunError(f"{directory} is not a run directory: it holds no job.yaml; give the path the search printed")
     try:
-        job = load_job(directory / "job.yaml")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MovedWarning)  # nobody is to rewrite the file of a run
+            job = load_job(directory / "job.yaml")
     except UnsetVariableError as error:
         raise RunError(f"{directory} cannot be resumed yet: {error}") from None
     except ConfigError as error:
@@ -114,76 +134,3 @@ def cpu_threads(n: int | None) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def example_of(shape: tuple[int, ...]) -> Tensor:
-    """One random input of this shape (without the batch); always the same."""
-    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
-
-
-def check_outputs(model: nn.Module, data: DataSplits) -> int:
-    """Run a copy of the model on the first examples of each split, and check all examples that lie in memory.
-
-    Returns:
-        How many classes the model tells apart.
-
-    Raises:
-        ConfigError: it does not take the data's inputs, does not return one output per class, or is not finite.
-        DataError: examples cannot be read or are not as classification needs them.
-    """
-    check_finite(model)
-    network, classes = copy.deepcopy(model).eval(), 0
-    for role in ("train", "validation", "test"):
-        split: Split | None = getattr(data, role)
-        if split is None:
-            continue
-        with blame(DataError, f"{data.name}: the first examples of {role} cannot be read", then=_CORRECT):
-            inputs, _ = next(split.batches(_FIRST, limit=_FIRST), (None, None))
-        if inputs is None:
-            raise no_batch(f"{data.name}: {role}")
-        outputs = _outputs_of(network, inputs, data.classes)
-        classes = outputs.shape[1]
-        examples = Labelled(split, role, classes=classes)
-        examples.check_stored()  # knows the rows by their owner's numbers
-        next(examples.batches(_FIRST, limit=_FIRST))
-        if not outputs.amax(1).isfinite().all():  # single classes may be masked by minus infinity
-            raise ConfigError(
-                f"the model returns NaN or infinite outputs for the first examples of {role}, which are finite; "
-                f"load other weights, or correct its forward and what its buffers hold"
-            )
-    return classes
-
-
-def _outputs_of(network: nn.Module, inputs: Tensor, classes: int | None) -> Tensor:
-    """What a network returns for these inputs: one row for each, with a column for each class."""
-    home = next((parameter.device for parameter in network.parameters()), inputs.device)
-    with (
-        blame(
-            ConfigError,
-            f"the model does not run on the data's inputs of shape {tuple(inputs.shape[1:])}",
-            then="Set the model's arguments (in_channels, …) to fit the data.",
-        ),
-        seeded(0),
-        torch.no_grad(),
-    ):
-        outputs: object = network(inputs.to(home))
-    rows = isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == len(inputs)
-    if not isinstance(outputs, Tensor) or not rows or not outputs.is_floating_point():
-        given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-        kind = f" and type {outputs.dtype}" if isinstance(outputs, Tensor) and rows else ""
-        raise ConfigError(
-            f"the model returns {given}{kind} for {len(inputs)} inputs; classification needs a tensor (N, classes). "
-            f"Return only that, or call autoprune.search from Python with your own score_func and train_func"
-        )
-    columns = outputs.shape[1]
-    if classes is not None and columns != classes:
-        raise ConfigError(
-            f"the model has {columns} outputs but the data have {classes} classes; "
-            f"set the model's number of classes to {classes}"
-        )
-    if columns < 2:
-        raise ConfigError(
-            f"the model has {columns} outputs, by which no classes can be told apart: give it two for two classes; "
-            f"{OTHER_TASKS}"
-        )
-    return outputs

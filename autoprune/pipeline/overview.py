@@ -32,7 +32,8 @@ def _lines(records: Sequence[RunRecord], name: str, budgets: int) -> Iterable[st
     yield "| --- | --- | --- | --- | --- | --- |"
     yield from map(_row, records)
     yield ""
-    yield f"Scores are those after the final training where there is one, else the search's. {FLOPS}\n"
+    told = next((f"Scores are {record.scale.told}. " for record in records if record.scale.name), "")
+    yield f"{told}Scores are those after the final training where there is one, else the search's. {FLOPS}\n"
     scored = sum(trial.score is not None for record in records for trial in record.trials)
     distinct = len({trial.widths for record in records for trial in record.trials if trial.score is not None})
     yield f"{scored} scored trials over all budgets, {distinct} distinct width vectors; none was scored twice.\n"
@@ -63,4 +64,4 @@ def _score(record: RunRecord, arms: Sequence[Arm]) -> str:
     finals = [[f.score for f in record.finals if (f.arm, f.protocol) == (arm.name, protocol)] for arm in arms]
     means = [sum(scores) / len(scores) for scores in finals if scores]
     scores = means or [arm.search_score for arm in arms if arm.search_score is not None]
-    return score_text(max(scores), record.unit) if scores else "–"
+    return score_text(max(scores), record.scale) if scores else "–"

@@ -24,6 +24,7 @@ from autoprune.allocation import ALLOCATIONS
 from autoprune.config.job import Job
 from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.settings import bind
+from autoprune.config.stopping import NEVER
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
 from autoprune.cost.budget.repair import BudgetedSpace
@@ -46,11 +47,14 @@ from autoprune.space.tracing.program import Example
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import verify
 from autoprune.tasks.base import Task
-from autoprune.tasks.classification import ClassificationTask
 from autoprune.training.integrity import Snapshot, check_finite
 from autoprune.training.protocols import make_protocol
 from autoprune.trials.ledger import open_storage
 from autoprune.verdict.baselines import plan
+
+JOB_FORMAT = 2
+"""Of the jobs of runs that begin now: early stopping and limits are in `search` and fingerprinted. In 1 they were the
+engine's, and not."""
 
 
 @final
@@ -105,14 +109,15 @@ class Prepared:
             "let functions only use the network that they are called with",
         )
 
-    def differing(self, recorded: Mapping[str, str]) -> list[str]:
+    def differing(self, recorded: Mapping[str, str], *, job_format: int = JOB_FORMAT) -> list[str]:
         """What a run found otherwise than it is now.
 
         Args:
             recorded: the fingerprints of that run.
+            job_format: that it began with.
         """
         same = {name: recorded.get(name) == value for name, value in self.fingerprints.items()}
-        same["job"] = same_job(recorded.get("job"), self.run_inputs.job)
+        same["job"] = same_job(recorded.get("job"), self.run_inputs.job, job_format=job_format)
         return [name for name in same if not same[name]]
 
     def controller(self, scores: Sequence[FloatArray], *, learned: Any = None) -> Controller:
@@ -186,9 +191,9 @@ def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
     evaluator_trains = kind_of(job.search.evaluator.name, job.search.evaluator.settings) == "training"
     if not task.trains and (not run_inputs.trained or job.verdict.seeds or evaluator_trains):
         raise ConfigError(
-            "this job trains networks (the base network, the evaluator or the verdict), but there is no train_func: "
-            "pass train_func(model, epochs, seed), or set verdict seeds to 0, choose an evaluator that does not train "
-            "(the default does not) and give a trained model"
+            f"this job trains networks (the base network, the evaluator or the verdict), but {task.why_untrained}, or "
+            f"set verdict seeds to 0, choose an evaluator that does not train (the default does not) and give a "
+            f"trained model"
         )
     check_finite(run_inputs.model)
     given = Snapshot(run_inputs.model)
@@ -220,7 +225,7 @@ def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
         _rehearse(prepared)
     if verified.space.form == "graph":
         _check_batches(verified.network, task)
-    elif not isinstance(task, ClassificationTask):
+    elif not task.feeds:
         _check_calibration(verified.network, task)
     return family
 
@@ -233,7 +238,7 @@ def check_scoring(prepared: Prepared) -> None:
         RunError: that changed the caller's model.
     """
     with blame(EvaluationError, "the full network cannot be scored", then="Nothing was written."):
-        prepared.run_inputs.task.score(prepared.network, limit=1)
+        prepared.run_inputs.task.compared_with(prepared.network).score(prepared.network, limit=1)
     prepared.check_given()
 
 
@@ -242,8 +247,10 @@ def job_fingerprint(job: Job) -> str:
     return _digest(json.dumps(masked(job.model_dump(mode="json"), references=False), sort_keys=True))
 
 
-def same_job(recorded: object, job: Job) -> bool:
-    """Whether a fingerprint is that of a job, also one made when secrets were part of it."""
+def same_job(recorded: object, job: Job, *, job_format: int = JOB_FORMAT) -> bool:
+    """Whether a fingerprint is that of a job, also one made when secrets were part of it, or stopping was not."""
+    if job_format == 1:
+        job = job.model_copy(update={"search": job.search.model_copy(update=NEVER.model_dump())})
     return recorded in (job_fingerprint(job), _digest(json.dumps(job.model_dump(mode="json"), sort_keys=True)))
 
 
@@ -313,13 +320,13 @@ def _check_batches(network: nn.Module, task: Task) -> None:
     A task of the user's own functions feeds networks by itself and is tried as a whole; its data go through batch norms
     only.
     """
-    feeds = isinstance(task, ClassificationTask) or any(isinstance(m, _BatchNorm) for m in network.modules())
-    batches = task.calibration_inputs(1, seed=0) if feeds else []
+    feeds = task.feeds or any(isinstance(m, _BatchNorm) for m in network.modules())
+    batches = task.calibration_batches(1, seed=0) if feeds else []
     trial = copy.deepcopy(network).to(task.device).eval()
-    for inputs in (part for batch in batches for part in (batch, batch[:-1]) if len(part)):
+    for inputs in (part for batch in batches for part in (batch, batch.first(len(batch) - 1)) if len(part)):
         try:
             with untouched(), torch.no_grad():
-                trial(inputs)
+                inputs.outputs(trial)
         except Exception as error:
             raise ConfigError(
                 f"parts of this model can only be cut as its traced graph, and that does not run on a batch of "

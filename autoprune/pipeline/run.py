@@ -15,7 +15,7 @@ from autoprune.allocation import UNIFORM
 from autoprune.config.job import Job
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
-from autoprune.pipeline.continuation import RECORD
+from autoprune.pipeline.continuation import FORMAT, format_of
 from autoprune.pipeline.family import Family, ScoreCache, opened, parts, parts_of
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.phases.base_network import base_network
@@ -29,7 +29,7 @@ from autoprune.pipeline.phases.rescoring import rescore
 from autoprune.pipeline.phases.search import search
 from autoprune.pipeline.phases.timing import Timed
 from autoprune.pipeline.phases.uniform_curve import uniform_curve
-from autoprune.pipeline.prepare import Prepared, job_fingerprint, same_job
+from autoprune.pipeline.prepare import JOB_FORMAT, Prepared, job_fingerprint, same_job
 from autoprune.pipeline.provenance import changes, provenance
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.pipeline.told import run_ended, run_started
@@ -84,7 +84,8 @@ def resume(
     Raises:
         RunError: a run was started with something else; says what differs.
     """
-    if len(runs) > 1 and not same_job(directory.recorded("fingerprints").get("job"), job):
+    recorded, job_format = directory.recorded("fingerprints"), format_of(directory.path)
+    if len(runs) > 1 and not same_job(recorded.get("job"), job, job_format=job_format):
         raise RunError(
             f"{directory.path} cannot be resumed: its job.yaml is not that of the start; restore it, or start a new "
             f"family"
@@ -144,7 +145,7 @@ def see_through(
     at_work = RunEngine(engine, prepared, directory, progress)
     ledger = open_storage(storage, directory / "journal.log")
     with CallbackList(given.job.callbacks, given.callbacks, note=progress.note) as told:
-        told.run_started(run_started(directory, given.task.unit, resumed=resumed))
+        told.run_started(run_started(directory, given.task.scale, resumed=resumed))
         record = _phases(RunContext(prepared, directory, progress, at_work, ledger, family, told), narrowed)
         told.run_ended(run_ended(record))
     return record
@@ -197,7 +198,7 @@ def _begin(prepared: Prepared, directory: RunDirectory, family: Family | None) -
         fingerprints=dict(prepared.fingerprints),
         begun_with=None if family is None else family.handed_on,
         seconds={},
-        **{RECORD: job.engine.of_trials},
+        **{FORMAT: JOB_FORMAT},
     )
 
 
@@ -208,12 +209,12 @@ def _begin_family(job: Job, directory: RunDirectory) -> None:
         **provenance(),
         fingerprints={"job": job_fingerprint(job)},
         family=[part.name for part in parts(job, directory.path)],
-        **{RECORD: job.engine.of_trials},
+        **{FORMAT: JOB_FORMAT},
     )
 
 
 def _check_same(prepared: Prepared, directory: RunDirectory) -> None:
-    differing = prepared.differing(directory.recorded("fingerprints"))
+    differing = prepared.differing(directory.recorded("fingerprints"), job_format=format_of(directory.path))
     if differing:
         raise RunError(
             f"{directory.path} cannot be resumed: {', '.join(differing)} of the run and of this call differ"

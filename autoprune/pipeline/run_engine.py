@@ -46,6 +46,7 @@ class RunEngine:
             torch.get_num_threads(),
             run,
             prepared(make(factory), run, seed=job.seed) if prepares else None,
+            job.search.stopping,
         )
         self.engine.equip(setup, self._progress.note)
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Literal, Self, final
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.texts import last_line, score_text
+from autoprune.texts import ScoreScale, last_line, score_text
 
 Mode = Literal["auto", "rich", "plain", "silent"]
 
@@ -25,8 +25,8 @@ class Progress(ABC):
         """Show a line that stays."""
 
     @abstractmethod
-    def start(self, total: int, unit: str, workers: int = 1) -> None:
-        """The search begins: `total` trials, scores in `unit` ("%" or ""), on so many `workers`."""
+    def start(self, total: int, scale: ScoreScale, workers: int = 1) -> None:
+        """The search begins: `total` trials, scores on `scale`, on so many `workers`."""
 
     @abstractmethod
     def trial(
@@ -71,7 +71,7 @@ class SilentProgress(Progress):
     def note(self, text: str) -> None:
         """Show nothing."""
 
-    def start(self, total: int, unit: str, workers: int = 1) -> None:
+    def start(self, total: int, scale: ScoreScale, workers: int = 1) -> None:
         """Show nothing."""
 
     def trial(
@@ -121,21 +121,26 @@ class Pace:
         return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
 
 
-def standing(best: float | None, uniform: float | None, unit: str) -> str:
+def standing(best: float | None, uniform: float | None, scale: ScoreScale) -> str:
     """The best score of the search and that of uniform pruning, as far as there are any."""
     parts = [("best", best), ("uniform", uniform)]
-    return ", ".join(f"{name} {score_text(value, unit)}" for name, value in parts if value is not None)
+    return ", ".join(f"{name} {score_text(value, scale)}" for name, value in parts if value is not None)
 
 
-def result(trial: Trial, unit: str) -> str:
+def result(trial: Trial, scale: ScoreScale) -> str:
     """What came of a trial, in a few words."""
     if trial.score is None:
         return f"failed: {last_line(trial.error)}".removesuffix(": ")
     share = f" at {trial.fidelity:.0%} of its training" if trial.fidelity < 1 else " early"
     stopped = f" (stopped{share})" if trial.state is TrialState.PRUNED else ""
-    return score_text(trial.score, unit) + stopped
+    return score_text(trial.score, scale) + stopped
 
 
 def workers_text(busy: int, workers: int) -> str:
     """How many workers are busy; empty for one."""
     return f"{busy} of {workers} workers busy" if workers > 1 else ""
+
+
+def scored_by(scale: ScoreScale) -> str:
+    """What is to be known to read scores, after a comma; empty where a higher number is plainly the better one."""
+    return "" if scale.higher_is_better else f", {scale.told}"

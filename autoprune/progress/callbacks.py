@@ -19,8 +19,10 @@ class RunStarted:
         id: of the run, other than that of any other run; the same when it is resumed.
         directory: the run directory.
         job: the job as `job.yaml` has it, every default filled in, without secrets.
-        unit: of scores, "%" or "".
+        unit: of scores, "%", "nats", …, or "".
         resumed: it was begun before, and goes on.
+        measure: what scores count, "" where nobody said.
+        higher_is_better: whether a high score is a good one; all scores that are told have the measure's own sign.
     """
 
     id: str
@@ -28,6 +30,8 @@ class RunStarted:
     job: Mapping[str, Any]
     unit: str
     resumed: bool
+    measure: str = ""
+    higher_is_better: bool = True
 
 
 @final
@@ -40,14 +44,14 @@ class TrialEnded:
         widths: kept channels of each group.
         origin: who proposed it: "controller", an allocation's name, or "random_baseline".
         state: "complete", "pruned" (stopped early) or "failed".
-        score: higher is better; None if and only if it failed.
+        score: as the measure counts it, see `RunStarted.higher_is_better`; None if and only if it failed.
         standard_error: of the score; None if unknown.
         fidelity: share of the whole training after which the score was taken.
         costs: metric -> cost of the widths.
         seconds: wall time of the evaluation.
         error: last line of a failed trial's traceback; "" for others.
-        best: highest score so far of what is not uniform pruning; None before the first.
-        uniform: highest score so far of uniform pruning; None before the first.
+        best: best score so far of what is not uniform pruning; None before the first.
+        uniform: best score so far of uniform pruning; None before the first.
         done: how many trials have ended.
         total: how many there will be.
         busy: workers that evaluate now.

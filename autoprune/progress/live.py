@@ -12,8 +12,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.progress.base import Pace, Progress, result, standing
-from autoprune.texts import score_text
+from autoprune.progress.base import Pace, Progress, result, scored_by, standing
+from autoprune.texts import ScoreScale, score_text
 
 
 @final
@@ -48,7 +48,7 @@ class RichProgress(Progress):
             console=Console(file=stream) if stream else Console(stderr=True),
         )
         self._task: TaskID | None = None
-        self._unit, self._standing, self._workers = "", "", 1
+        self._scale, self._standing, self._workers = ScoreScale(), "", 1
         self._clock, self._pace = clock, Pace(clock)
         self._bars.start()
 
@@ -56,10 +56,10 @@ class RichProgress(Progress):
         """Print the line above the bars."""
         self._bars.console.print(text, markup=False, highlight=False)
 
-    def start(self, total: int, unit: str, workers: int = 1) -> None:
+    def start(self, total: int, scale: ScoreScale, workers: int = 1) -> None:
         """Open the search's bar."""
-        self._unit, self._workers, self._pace = unit, workers, Pace(self._clock)
-        self._open("search", total)
+        self._scale, self._workers, self._pace = scale, workers, Pace(self._clock)
+        self._open(f"search{scored_by(scale)}", total)
 
     def trial(
         self, trial: Trial, best: float | None, uniform: float | None, done: int, total: int, busy: int = 1
@@ -67,18 +67,18 @@ class RichProgress(Progress):
         """Move the search's bar and fill its table; a failed trial leaves a line above them."""
         self._pace.see(done)
         if trial.state is TrialState.FAILED:
-            line = f"trial {trial.number}  {result(trial, self._unit)}"
+            line = f"trial {trial.number}  {result(trial, self._scale)}"
             self._bars.console.print(line, style="red", markup=False, highlight=False)
         if self._task is not None:
             self._bars.table = self._table(best, uniform, done, total, busy)
             self._bars.update(self._task, completed=done, total=total)
-            self._standing = standing(best, uniform, self._unit)
+            self._standing = standing(best, uniform, self._scale)
 
     def _table(self, best: float | None, uniform: float | None, done: int, total: int, busy: int) -> Table:
         cells = {
             "trials": f"{done} of {total}",
-            "best": "–" if best is None else score_text(best, self._unit),
-            "uniform": "–" if uniform is None else score_text(uniform, self._unit),
+            "best": "–" if best is None else score_text(best, self._scale),
+            "uniform": "–" if uniform is None else score_text(uniform, self._scale),
             "per minute": self._pace.rate().removesuffix("/min") or "–",
             "workers busy": f"{busy} of {self._workers}",
         }

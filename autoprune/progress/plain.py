@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TextIO, final
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.progress.base import Pace, Progress, result, standing, workers_text
+from autoprune.progress.base import Pace, Progress, result, scored_by, standing, workers_text
+from autoprune.texts import ScoreScale
 
 
 @final
@@ -30,7 +31,7 @@ class PlainProgress(Progress):
         self._every, self._clock = every, clock
         self._shown_at = -every
         self._best: float | None = None
-        self._unit, self._workers = "", 1
+        self._scale, self._workers = ScoreScale(), 1
         self._pace = Pace(clock)
         self._name, self._step = "", 0
         self._steps: int | None = None
@@ -39,10 +40,10 @@ class PlainProgress(Progress):
         """Show the line."""
         self._show(text)
 
-    def start(self, total: int, unit: str, workers: int = 1) -> None:
+    def start(self, total: int, scale: ScoreScale, workers: int = 1) -> None:
         """Announce the search."""
-        self._unit, self._best, self._pace, self._workers = unit, None, Pace(self._clock), workers
-        self._show(f"search: {total} trials{f' on {workers} workers' if workers > 1 else ''}")
+        self._scale, self._best, self._pace, self._workers = scale, None, Pace(self._clock), workers
+        self._show(f"search: {total} trials{f' on {workers} workers' if workers > 1 else ''}{scored_by(scale)}")
 
     def trial(
         self, trial: Trial, best: float | None, uniform: float | None, done: int, total: int, busy: int = 1
@@ -53,8 +54,8 @@ class PlainProgress(Progress):
         news = done == total or trial.state is TrialState.FAILED or best != self._best
         self._best = best
         if news or self._due():
-            scores = standing(best, uniform, self._unit)
-            told = [f"trial {done}/{total}", result(trial, self._unit), scores, self._pace.rate(), crew, left]
+            scores = standing(best, uniform, self._scale)
+            told = [f"trial {done}/{total}", result(trial, self._scale), scores, self._pace.rate(), crew, left]
             self._show("  ".join(filter(None, told)))
 
     def phase(self, name: str, total: int | None) -> None:

@@ -27,9 +27,8 @@ from autoprune.report.words import (
     plus_minus,
     quantity,
 )
-from autoprune.texts import last_line, score_text
+from autoprune.texts import difference_text, interval_text, last_line, score_text
 from autoprune.verdict.record import Arm, RunRecord
-from autoprune.verdict.statistics import signed
 
 BASELINES = (*UNIFORM, "random_baseline")
 NAMES = {
@@ -132,15 +131,19 @@ def collect(record: RunRecord) -> Facts:
 def _without_verdict(record: RunRecord) -> str:
     uniform = [arm for arm in record.arms if arm.name in UNIFORM and arm.search_score is not None]
     scores = [
-        f"{arm.name} {score_text(arm.search_score, record.unit)}"
+        f"{arm.name} {score_text(arm.search_score, record.scale)}"
         for arm in (record.winner, *uniform)
         if arm.search_score is not None
     ]
-    scored = f" Scores of the search, before any training: {', '.join(scores)}." if scores else ""
-    return f"No verdict: no final networks were trained, so nothing is said about uniform pruning.{scored}"
+    told = f" ({record.scale.told})" if record.scale.name and not record.scale.higher_is_better else ""
+    scored = f" Scores of the search, before any training: {', '.join(scores)}{told}." if scores else ""
+    why = f", as {record.no_training}" if record.no_training else ""
+    return f"No verdict: no final networks were trained{why}, so nothing is said about uniform pruning.{scored}"
 
 
 def _notes(record: RunRecord) -> Iterable[str]:
+    if record.scale.name:
+        yield f"Scores are {record.scale.told}."
     counts = ", ".join(f"{arm.name} {arm.evaluations}" for arm in record.arms)
     yield f"Evaluations each network was chosen from: {counts}."
     if not record.test_split:
@@ -157,11 +160,12 @@ def _notes(record: RunRecord) -> Iterable[str]:
     chosen = [t.number for t in record.trials if t.widths == record.winner.widths and t.number in record.posterior]
     for number in chosen[:1]:
         mean, deviation = record.posterior[number]
-        smoothed = plus_minus(mean, deviation, record.unit)
+        smoothed = plus_minus(mean, deviation, record.scale)
         yield f"The winner is trial {number}, chosen by a smoothed model of all scores, which expects {smoothed}."
     if record.chances:
+        better = "higher" if record.scale.higher_is_better else "lower, so better,"
         chances = " and ".join(f"{100 * chance:.0f} % for {name}" for name, chance in record.chances.items())
-        yield f"By that model, the winner scores higher before any final training with a probability of {chances}."
+        yield f"By that model, the winner scores {better} before any final training with a probability of {chances}."
     yield from (f"{note[:1].upper()}{note[1:]}." for note in record.space.notes)
     yield from _engine(record.provenance.get("engine"))
     if "flops" in record.full_costs:
@@ -189,15 +193,15 @@ def _arms(record: RunRecord) -> Table:
 
 def _arm_row(record: RunRecord, arm: Arm, protocols: Sequence[str]) -> tuple[str, ...]:
     scores = [[f.score for f in record.finals if f.arm == arm.name and f.protocol == p] for p in protocols]
-    trained = [mean_and_deviation(values, record.unit) for values in scores]
-    searched = "–" if arm.search_score is None else score_text(arm.search_score, record.unit)
+    trained = [mean_and_deviation(values, record.scale) for values in scores]
+    searched = "–" if arm.search_score is None else score_text(arm.search_score, record.scale)
     costs = [_cost(arm.costs.get(metric), full) for metric, full in record.full_costs.items()]
     return (arm.name, *trained, searched, *costs, str(arm.evaluations))
 
 
 def _base_row(record: RunRecord, protocols: int) -> tuple[str, ...]:
     test, validation = record.base.get("test"), record.base.get("validation")
-    scores = ["–" if value is None else score_text(value, record.unit) for value in (test, validation)]
+    scores = ["–" if value is None else score_text(value, record.scale) for value in (test, validation)]
     costs = [_cost(full, full) for full in record.full_costs.values()]
     return ("unpruned", *scores[:1] * protocols, scores[1], *costs, "–")
 
@@ -209,15 +213,12 @@ def _cost(value: float | None, full: float) -> str:
 def _comparisons(record: RunRecord) -> Table:
     header = ("protocol", "against", "difference", "95 % confidence interval", "seeds", "outcome")
     comparisons = record.verdict.comparisons if record.verdict else ()
-    points = " points" if record.unit == "%" else ""
     rows = [
         (
             c.protocol,
             c.rival,
-            signed(c.difference, record.unit) + points,
-            f"{signed(c.low, record.unit)} to {signed(c.high, record.unit)}"
-            if math.isfinite(c.low)
-            else "none possible",
+            difference_text(c.difference, record.scale) + record.scale.of_difference,
+            interval_text(c.low, c.high, record.scale) if math.isfinite(c.low) else "none possible",
             str(c.seeds),
             c.outcome,
         )
@@ -232,7 +233,7 @@ def _winners(record: RunRecord) -> Table:
     for share, widths in record.winners.items():
         trial = next((t for t in record.trials if t.widths == widths and t.number in record.posterior), None)
         if trial is not None:
-            smoothed = plus_minus(*record.posterior[trial.number], record.unit)
+            smoothed = plus_minus(*record.posterior[trial.number], record.scale)
             costs = [_cost(trial.costs.get(metric), full) for metric, full in record.full_costs.items()]
             rows.append((f"{100 * share:g} %", str(trial.number), smoothed, *costs, f"winner_{share:g}.json"))
     return Table(("of the budget", "trial", "smoothed score", *record.full_costs, "widths"), tuple(rows))

@@ -20,8 +20,8 @@ from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.report.facts import BASELINES
 from autoprune.report.words import FLOPS
+from autoprune.texts import ScoreScale, difference_text
 from autoprune.verdict.record import Comparison, RunRecord
-from autoprune.verdict.statistics import signed
 
 Draw: TypeAlias = Callable[[Any], None]
 
@@ -59,7 +59,7 @@ _STYLE = {
 }
 
 
-def intervals(comparisons: Sequence[Comparison], unit: str) -> str:
+def intervals(comparisons: Sequence[Comparison], scale: ScoreScale) -> str:
     """Winner minus uniform under each protocol, with its confidence interval; empty without comparisons."""
 
     def draw(axes: Any) -> None:
@@ -74,7 +74,7 @@ def intervals(comparisons: Sequence[Comparison], unit: str) -> str:
             color=COLOURS["uniform"],
         )
         for row, comparison in enumerate(reversed(comparisons)):
-            _interval(axes, row, comparison, unit=unit)
+            _interval(axes, row, comparison, scale=scale)
         axes.set_yticks(range(len(comparisons)))
         axes.set_yticklabels([c.protocol for c in reversed(comparisons)], color=COLOURS["ink"], parse_math=False)
         axes.tick_params(axis="y", length=0)
@@ -83,7 +83,9 @@ def intervals(comparisons: Sequence[Comparison], unit: str) -> str:
         ends = [(c.low, c.high) if math.isfinite(c.low) else (2 * c.difference,) for c in comparisons]
         reach = 1.1 * max(abs(end) for pair in ends for end in pair) or 1.0
         axes.set_xlim(-reach, reach)  # 0 in the middle: the eye compares both sides
-        axes.set_xlabel(f"searched minus uniform{', points' if unit == '%' else ''}")
+        counted = f",{scale.of_difference}" if scale.unit else ""
+        better = "" if scale.higher_is_better else f" ({scale.name or 'score'}, lower is better)"
+        axes.set_xlabel(f"searched minus uniform{counted}{better}", parse_math=False)
 
     label = "Difference between searched widths and uniform pruning with 95 % confidence intervals"
     return inline_svg("intervals", draw, height=70 + 46 * len(comparisons), label=label) if comparisons else ""
@@ -97,13 +99,15 @@ def tradeoff(record: RunRecord) -> str:
 
     def points(trials: Iterable[Trial]) -> tuple[list[float], list[float | None]]:
         ordered = sorted((t for t in trials if metric in t.costs), key=lambda t: t.costs[metric])
-        return [100 * t.costs[metric] / full for t in ordered], [t.score for t in ordered]
+        return [100 * t.costs[metric] / full for t in ordered], _shown(ordered, record.scale)
 
     def draw(axes: Any) -> None:
         _dots(axes, *points(t for t in complete if t.origin == "random_baseline"), color="random", label="random")
         _dots(axes, *points(t for t in complete if t.origin not in BASELINES), color="searched", label="search")
         if record.uniform_curve:
-            curve = [(100 * point.costs[metric] / full, point.score) for point in record.uniform_curve]
+            curve = [
+                (100 * point.costs[metric] / full, record.scale.turned(point.score)) for point in record.uniform_curve
+            ]
             axes.plot(
                 *zip(*curve, strict=True), color=COLOURS["uniform"], linewidth=1.5, label="uniform, other budgets"
             )
@@ -114,7 +118,7 @@ def tradeoff(record: RunRecord) -> str:
         _ring(axes, *points(t for t in complete if t.widths == record.winner.widths))
         axes.axvline(100 * record.budget[0]["upper"] / full, color=COLOURS["muted"], linewidth=1, dashes=(4, 3))
         axes.set_xlabel(f"{metric}, % of unpruned (dashed: limit)", parse_math=False)
-        axes.set_ylabel(_score_axis(record.unit))
+        axes.set_ylabel(_score_axis(record.scale), parse_math=False)
         axes.margins(0.06, 0.08)
         axes.grid(True)
 
@@ -130,26 +134,30 @@ def search_progress(record: RunRecord) -> str:
     stopped = [t for t in trials if t.state is TrialState.PRUNED]
     failed = [t.number for t in trials if t.state is TrialState.FAILED]
     uniform = [t.score for t in complete if t.origin in UNIFORM and t.score is not None]
-    best = list(accumulate((t.score for t in searched if t.score is not None), max))
+    best = [record.scale.turned(b) for b in accumulate((t.score for t in searched if t.score is not None), max)]
 
     def draw(axes: Any) -> None:
         random = [t for t in complete if t.origin == "random_baseline"]
-        _dots(axes, [t.number for t in random], [t.score for t in random], color="random", label="random")
-        _dots(axes, [t.number for t in searched], [t.score for t in searched], color="searched", label="search")
+        _dots(axes, [t.number for t in random], _shown(random, record.scale), color="random", label="random")
+        _dots(axes, [t.number for t in searched], _shown(searched, record.scale), color="searched", label="search")
         hollow = {"facecolors": "none", "edgecolors": COLOURS["searched"]}
         if stopped:
-            axes.scatter([t.number for t in stopped], [t.score for t in stopped], s=26, label="stopped early", **hollow)
+            axes.scatter(
+                [t.number for t in stopped], _shown(stopped, record.scale), s=26, label="stopped early", **hollow
+            )
         if best:
             axes.step([t.number for t in searched], best, where="post", color=COLOURS["searched"], label="best so far")
         if uniform:
-            axes.axhline(max(uniform), color=COLOURS["uniform"], linewidth=1.5, label="better uniform")
+            axes.axhline(
+                record.scale.turned(max(uniform)), color=COLOURS["uniform"], linewidth=1.5, label="better uniform"
+            )
         if failed:
             at_bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False}
             axes.scatter(failed, [0.02] * len(failed), marker="x", color=COLOURS["failed"], label="failed", **at_bottom)
         winner = [t for t in complete if t.widths == record.winner.widths]
-        _ring(axes, [t.number for t in winner], [t.score for t in winner])
+        _ring(axes, [t.number for t in winner], _shown(winner, record.scale))
         axes.set_xlabel("trial")
-        axes.set_ylabel(_score_axis(record.unit))
+        axes.set_ylabel(_score_axis(record.scale), parse_math=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(0.03, 0.08)
         axes.grid(True, axis="y")
@@ -157,18 +165,20 @@ def search_progress(record: RunRecord) -> str:
     return inline_svg("progress", draw, height=340, label="Score of every trial in order") if trials else ""
 
 
-def _interval(axes: Any, row: int, comparison: Comparison, *, unit: str) -> None:
+def _interval(axes: Any, row: int, comparison: Comparison, *, scale: ScoreScale) -> None:
     colour = COLOURS.get(comparison.outcome, COLOURS["muted"])
+    difference = scale.turned(comparison.difference)
     if math.isfinite(comparison.low):
-        axes.plot([comparison.low, comparison.high], [row, row], color=colour, linewidth=2.5, solid_capstyle="butt")
-        for end in (comparison.low, comparison.high):
+        low, high = sorted((scale.turned(comparison.low), scale.turned(comparison.high)))
+        axes.plot([low, high], [row, row], color=colour, linewidth=2.5, solid_capstyle="butt")
+        for end in (low, high):
             axes.plot([end, end], [row - 0.1, row + 0.1], color=colour, linewidth=2.5, solid_capstyle="butt")
     else:  # no interval: the line has no ends
         axes.axhline(row, color=colour, linewidth=1.2, dashes=(2, 3))
-    axes.plot([comparison.difference], [row], color=colour, marker="o", markersize=8)
+    axes.plot([difference], [row], color=colour, marker="o", markersize=8)
     axes.annotate(
-        signed(comparison.difference, unit),
-        (comparison.difference, row),
+        difference_text(comparison.difference, scale),
+        (difference, row),
         xytext=(0, 8),
         textcoords="offset points",
         ha="center",
@@ -189,8 +199,14 @@ def _ring(axes: Any, x: Sequence[float], y: Sequence[float | None]) -> None:
         axes.scatter(x[:1], y[:1], s=110, label="winner", **style)
 
 
-def _score_axis(unit: str) -> str:
-    return f"score in the search{', %' if unit == '%' else ''}"
+def _score_axis(scale: ScoreScale) -> str:
+    better = "" if scale.higher_is_better else " (lower is better)"
+    return f"{scale.name or 'score'} in the search{f', {scale.unit}' if scale.unit else ''}{better}"
+
+
+def _shown(trials: Sequence[Trial], scale: ScoreScale) -> list[float | None]:
+    """Scores as the measure counts them."""
+    return [None if trial.score is None else scale.turned(trial.score) for trial in trials]
 
 
 def inline_svg(name: str, draw: Draw, *, height: int, label: str, columns: int | None = None) -> str:

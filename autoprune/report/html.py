@@ -25,7 +25,7 @@ def write_html(record: RunRecord, path: Path | str) -> Path:
     page = environment.get_template("report.html.j2").render(
         facts=collect(record),
         flops=FLOPS,
-        intervals=Markup(figures.intervals(record.verdict.comparisons if record.verdict else (), record.unit)),
+        intervals=Markup(figures.intervals(record.verdict.comparisons if record.verdict else (), record.scale)),
         tradeoff=Markup(figures.tradeoff(record)),
         progress=Markup(figures.search_progress(record)),
     )

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autoprune.report.words import Table, exact, lower_end, mean_and_deviation, percent, quantity
-from autoprune.texts import score_text
+from autoprune.texts import difference_text, interval_text, score_text
 from autoprune.verdict.record import RunRecord
-from autoprune.verdict.statistics import paired_comparison, signed
+from autoprune.verdict.statistics import paired_comparison
 
 METRIC = "latency_ms"
 RIVAL = "flops_search"
@@ -65,9 +65,9 @@ def _score(record: RunRecord, name: str) -> str:
     searched = {"unpruned": record.base.get("test" if record.finals else "validation")}
     searched |= {arm.name: arm.search_score for arm in record.arms}
     if finals:
-        return mean_and_deviation(finals, record.unit)
+        return mean_and_deviation(finals, record.scale)
     known = searched.get(name)
-    return "–" if known is None else score_text(known, record.unit)
+    return "–" if known is None else score_text(known, record.scale)
 
 
 def _measured_how(facts: Mapping[str, Any]) -> str:
@@ -122,8 +122,8 @@ def _difference(record: RunRecord) -> Iterable[str]:
         found = paired_comparison(
             [ours[s] for s in seeds], [theirs[s] for s in seeds], protocol=protocol, rival_name=RIVAL
         )
-        interval = f"95 % confidence interval {signed(found.low, record.unit)} to {signed(found.high, record.unit)}"
-        difference = signed(found.difference, record.unit) + (" points" if record.unit == "%" else "")
+        interval = f"95 % confidence interval {interval_text(found.low, found.high, record.scale)}"
+        difference = difference_text(found.difference, record.scale) + record.scale.of_difference
         yield (
             f"Searched by latency minus searched by FLOPs, {protocol}: {difference}, "
             f"{interval if math.isfinite(found.low) else 'no interval possible'} ({found.outcome})."

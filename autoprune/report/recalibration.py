@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
-from autoprune.texts import score_text
+from autoprune.texts import ScoreScale, score_text
 from autoprune.verdict.record import FinalTraining, RunRecord
 
 
@@ -28,7 +28,7 @@ def recalibration_notes(record: RunRecord) -> Iterable[str]:
 def _base(record: RunRecord) -> Iterable[str]:
     before, after, noise = (record.base.get(key) for key in ("as_trained", "validation", "noise"))
     if before is not None and after is not None and abs(after - before) > (noise or 0.0):
-        yield f"unpruned {_both(before, after, record.unit)} (validation)"
+        yield f"unpruned {_both(before, after, record.scale)} (validation)"
 
 
 def _finals(record: RunRecord) -> Iterable[str]:
@@ -41,11 +41,11 @@ def _finals(record: RunRecord) -> Iterable[str]:
         moves = [final.score - final.as_trained for final in finals if final.as_trained is not None]
         if moves and math.sqrt(fmean(move**2 for move in moves)) > noise:
             before = fmean(f.score if f.as_trained is None else f.as_trained for f in finals)
-            yield f"{arm} {_both(before, fmean(f.score for f in finals), record.unit)} ({_how(protocol, finals)})"
+            yield f"{arm} {_both(before, fmean(f.score for f in finals), record.scale)} ({_how(protocol, finals)})"
 
 
-def _both(before: float, after: float, unit: str) -> str:
-    return f"{score_text(before, unit)} as trained, {score_text(after, unit)} recalibrated"
+def _both(before: float, after: float, scale: ScoreScale) -> str:
+    return f"{score_text(before, scale)} as trained, {score_text(after, scale)} recalibrated"
 
 
 def _how(protocol: str, finals: Sequence[FinalTraining]) -> str:

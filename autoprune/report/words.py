@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, final
 
-from autoprune.texts import score_text
+from autoprune.texts import ScoreScale, score_text
 
 FLOPS = "One multiply-add counts as one FLOP."
 
@@ -52,13 +52,16 @@ def limit_text(limit: Mapping[str, Any]) -> str:
     return f"{least}{limit['metric']} ≤ {quantity(limit['upper'])} ({share} of {quantity(limit['full'])})"
 
 
-def mean_and_deviation(scores: Sequence[float], unit: str) -> str:
+def mean_and_deviation(scores: Sequence[float], scale: ScoreScale) -> str:
     """Scores over seeds; a dash where there are none."""
     if len(scores) < 2:
-        return score_text(scores[0], unit) if scores else "–"
-    return plus_minus(fmean(scores), stdev(scores), unit)
+        return score_text(scores[0], scale) if scores else "–"
+    return plus_minus(fmean(scores), stdev(scores), scale)
 
 
-def plus_minus(mean: float, deviation: float, unit: str) -> str:
+def plus_minus(mean: float, deviation: float, scale: ScoreScale) -> str:
     """A score and its deviation."""
-    return f"{mean:.2f} ± {deviation:.2f} %" if unit == "%" else f"{mean:.4g} ± {deviation:.2g}"
+    value = scale.turned(mean)
+    if scale.unit == "%":
+        return f"{value:.2f} ± {deviation:.2f} %"
+    return f"{value:.4g} ± {deviation:.2g}{f' {scale.unit}' if scale.unit else ''}"

@@ -174,7 +174,7 @@ class _Study:
         return Comparison.of(
             self._rows(widths),
             metric=self._options.metric,
-            unit=run.task.unit,
+            scale=run.task.scale,
             full=float(read_json(run.directory / "base.json")["validation"]),
             usual=(job.search.criterion.label, chain_label(job.search.inherit)),
             notes=tuple(dict.fromkeys(self._notes)),
@@ -242,7 +242,7 @@ class _Study:
                 "examples": outcome.examples,
             }
             self._book.write(_key(rows[number], criterion, chain), outcome.score or 0.0, about)
-            told = "failed" if outcome.score is None else score_text(outcome.score, task.unit)
+            told = "failed" if outcome.score is None else score_text(outcome.score, task.scale)
             run.progress.advance(f"{criterion}, {chain_label(chain)}: {told}")
 
     def _rows(self, widths: Mapping[str, tuple[list[FloatArray], dict[tuple[float, str], Widths]]]) -> list[Row]:

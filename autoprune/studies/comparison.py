@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from autoprune.errors import ConfigError
 from autoprune.tasks.score import unpacked
-from autoprune.texts import score_text
+from autoprune.texts import ScoreScale, difference_text, score_text
 
 CONFIDENCE = 0.95
 
@@ -63,7 +63,7 @@ class Comparison:
 
     Attributes:
         metric: that the budgets limit.
-        unit: of scores.
+        scale: what scores count; inside, higher is better.
         full: score of the base network.
         rows: ordered by budget, then by score; failed ones last.
         usual: label of (criterion, inheritance) of the job; with it, uniform widths are the reference.
@@ -72,7 +72,7 @@ class Comparison:
     """
 
     metric: str
-    unit: str
+    scale: ScoreScale
     full: float
     rows: tuple[Row, ...]
     usual: tuple[str, str]
@@ -112,13 +112,13 @@ class Comparison:
         """What is best under a budget, and by how much; a lead counts where chance among all rows would not give it."""
         best, reference = self.best(budget), self.reference(budget)
         assert best.score is not None  # `best` has one
-        told = f"At {budget:g} % of {self.metric}: {best.label} with {score_text(best.score, self.unit)}"
+        told = f"At {budget:g} % of {self.metric}: {best.label} with {score_text(best.score, self.scale)}"
         if reference is None or reference is best:
             return (
                 f"{told}{'' if reference is None else '; nothing is better than what the job does at uniform widths'}."
             )
         assert reference.score is not None  # so has the reference
-        lead = f"{best.score - reference.score:+.3g}{' points' if self.unit == '%' else ''}"
+        lead = f"{difference_text(best.score - reference.score, self.scale)}{self.scale.of_difference}"
         error = _error_of_difference(best, reference)
         if error is None:
             return f"{told}, {lead} against {reference.label}; how much of it is noise is not known."
@@ -128,11 +128,24 @@ class Comparison:
         return f"{told}, {lead} against {reference.label}, {beyond} (best of {rivals + 1}: ±{needed:.2g})."
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the values of single examples."""
+        """Everything but the values of single examples; scores as their measure counts them."""
         rows = [{key: value for key, value in asdict(row).items() if key != "examples"} for row in self.rows]
-        about = {"metric": self.metric, "unit": self.unit, "full": self.full, "usual": list(self.usual)}
+        for row in rows:
+            row["score"] = None if row["score"] is None else self.scale.turned(row["score"])
+        about = {
+            "metric": self.metric,
+            "scale": asdict(self.scale),
+            "full": self.scale.turned(self.full),
+            "usual": list(self.usual),
+        }
         best = [self.sentence(budget) for budget in self.budgets if self._scored(budget)]
-        return {**about, "notes": list(self.notes), "sentences": best, "rows": rows}
+        return {
+            **about,
+            "full": self.scale.turned(self.full),
+            "notes": list(self.notes),
+            "sentences": best,
+            "rows": rows,
+        }
 
     @classmethod
     def of(cls, rows: Sequence[Row], **about: Any) -> Self:

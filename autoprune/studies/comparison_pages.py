@@ -13,7 +13,7 @@ from autoprune.files import write_whole
 from autoprune.report.figures import COLOURS, inline_svg
 from autoprune.report.words import Table
 from autoprune.studies.comparison import Comparison, Row
-from autoprune.texts import score_text
+from autoprune.texts import ScoreScale, score_text
 
 HIGHLIGHTED = 4
 """So many combinations have a name and a colour in the picture."""
@@ -35,14 +35,14 @@ def tables(found: Comparison) -> dict[float, Table]:
     """Budget -> its rows, the best first."""
     header = ("widths by", "channels by", "then", "score", f"{found.metric} used", "seconds")
     return {
-        budget: Table(header, tuple(_cells(row, found.unit) for row in found.rows if row.budget == budget))
+        budget: Table(header, tuple(_cells(row, found.scale) for row in found.rows if row.budget == budget))
         for budget in found.budgets
     }
 
 
 def markdown(found: Comparison) -> str:
     """The page as markdown."""
-    lines = ["# Compared right after the cut", "", f"The full network: {score_text(found.full, found.unit)}.", ""]
+    lines = ["# Compared right after the cut", "", f"The full network: {score_text(found.full, found.scale)}.", ""]
     lines += [f"- {sentence}" for sentence in found.sentences]
     lines += [f"- {note}" for note in found.notes]
     for budget, table in tables(found).items():
@@ -62,7 +62,7 @@ def page(found: Comparison) -> str:
     )
     return environment.get_template("compare.html.j2").render(
         title=found.directory.name,
-        full=score_text(found.full, found.unit),
+        full=score_text(found.full, found.scale),
         found=found,
         tables=tables(found),
         picture=Markup(curves(found)),
@@ -84,14 +84,14 @@ def curves(found: Comparison) -> str:
 
     def draw(axes: Any) -> None:
         for label, rows in lines.items():
-            points = sorted((row.used, row.score) for row in rows)
+            points = sorted((row.used, found.scale.turned(row.score)) for row in rows)
             tone = "uniform" if label == usual else _TONES[best.index(label)] if label in best else "line"
             named = {"label": label.replace("$", r"\$")} if tone != "line" else {}
             top = {"linewidth": 2, "zorder": 3, "markersize": 5} if named else {"linewidth": 1, "markersize": 3}
             axes.plot(*zip(*points, strict=True), marker="o", color=COLOURS[tone], **top, **named)
-        axes.axhline(found.full, color=COLOURS["muted"], linewidth=1, dashes=(4, 3))
+        axes.axhline(found.scale.turned(found.full), color=COLOURS["muted"], linewidth=1, dashes=(4, 3))
         axes.set_xlabel(f"{found.metric} used, % of the full network (dashed: its score)", parse_math=False)
-        axes.set_ylabel(f"score{', ' + found.unit if found.unit else ''}", parse_math=False)
+        axes.set_ylabel(found.scale.told, parse_math=False)
         axes.margins(0.06, 0.08)
         axes.grid(True)
 
@@ -99,9 +99,9 @@ def curves(found: Comparison) -> str:
     return inline_svg("compare", draw, height=500, label=label, columns=1) if lines else ""
 
 
-def _cells(row: Row, unit: str) -> tuple[str, ...]:
+def _cells(row: Row, scale: ScoreScale) -> tuple[str, ...]:
     error = "" if row.standard_error is None else f" ± {row.standard_error:.2g}"
-    score = f"failed: {row.error}" if row.score is None else f"{score_text(row.score, unit)}{error}"
+    score = f"failed: {row.error}" if row.score is None else f"{score_text(row.score, scale)}{error}"
     return row.allocation, row.criterion, row.inherit, score, f"{row.used:.1f} %", f"{row.seconds:.2f}"
 
 

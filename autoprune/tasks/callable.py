@@ -14,10 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits, LoaderSplit, Split, digest
+from autoprune.data.batch import Batch
 from autoprune.data.labelled import check_inputs
 from autoprune.errors import ConfigError, DataError, EvaluationError, blame
 from autoprune.randomness import isolated, seeded
-from autoprune.tasks.base import SplitName, Task
+from autoprune.registry import load_object
+from autoprune.tasks.base import SplitName, Task, TaskInputs
+from autoprune.tasks.score import Score
 from autoprune.training.integrity import check_finite
 from autoprune.training.loop import EpochProgress
 from autoprune.training.scores import ANY, checked_score, scored_copy
@@ -91,17 +94,19 @@ class CallableTask(Task):
         model.eval()
         check_finite(model, what="the network after train_func", kind=EvaluationError, then="lower its learning rate")
 
-    def score(self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None) -> float:
-        """See `Task.score`; `limit` does not reach the user's function."""
+    def scored(
+        self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None, examples: bool = False
+    ) -> Score:
+        """See `Task.scored`; `limit` does not reach the user's function, and nothing is known of its noise."""
         name, func = "score_func", self._score_func
         if split == "test" and self._test_func is not None:
             name, func = "test_func", self._test_func
         network = scored_copy(model, self.device)
         with blame(EvaluationError, f"{name} failed"), seeded(0), torch.set_grad_enabled(torch.is_grad_enabled()):
-            return checked_score(func(network), ANY, what=name)
+            return Score(checked_score(func(network), ANY, what=name))
 
-    def calibration_inputs(self, batches: int, *, seed: int) -> list[Tensor]:
-        """See `Task.calibration_inputs`.
+    def calibration_batches(self, batches: int, *, seed: int) -> list[Batch]:
+        """See `Task.calibration_batches`; without targets.
 
         Raises:
             DataError: a batch does not start with a tensor, or its inputs are not finite.
@@ -115,7 +120,7 @@ class CallableTask(Task):
                 break
             inputs = _first_tensor(batch)
             check_inputs(inputs, what)
-            found.append(inputs.to(self.device))
+            found.append(Batch(inputs).to(self.device))
         return found
 
     def _batches(self, seed: int) -> Iterator[object]:
@@ -131,9 +136,9 @@ class CallableTask(Task):
         return self._train_func is not None
 
     @property
-    def unit(self) -> str:
-        """Unknown."""
-        return ""
+    def why_untrained(self) -> str:
+        """See `Task.why_untrained`."""
+        return "there is no train_func: pass train_func(model, epochs, seed)"
 
     @property
     def has_test(self) -> bool:
@@ -151,6 +156,32 @@ class CallableTask(Task):
         functions = (self._score_func, self._train_func, self._test_func)
         data = self._source.fingerprint if isinstance(self._source, Split) else ""
         return digest(*map(function_identity, functions), data, *self.calibration_inputs(1, seed=0))
+
+
+def by_functions(
+    given: TaskInputs,
+    *,
+    score: ScoreFunction | str,
+    train: TrainFunction | str | None = None,
+    test: ScoreFunction | str | None = None,
+) -> CallableTask:
+    """The task of a job, whose functions are named as module:function.
+
+    Args:
+        given: what every task is made from; its data serve calibration.
+        score: model -> score, higher is better.
+        train: (model, epochs, seed) -> None, trains in place; None: nothing is trained.
+        test: like `score`, on examples that the search never saw.
+
+    Raises:
+        ConfigError: one of them is no function.
+    """
+    functions = {"score": score, "train": train, "test": test}
+    found: dict[str, Any] = {role: load_object(one) if isinstance(one, str) else one for role, one in functions.items()}
+    for role, function in found.items():
+        if function is not None and not callable(function):
+            raise ConfigError(f"task 'callable': {role} must be a function or module:function, got {functions[role]!r}")
+    return CallableTask(found["score"], found["train"], test_func=found["test"], data=given.data, device=given.device)
 
 
 def _training_source(data: object) -> Split | Iterable[object]:

@@ -1,7 +1,8 @@
-"""Top-1 accuracy on labelled examples."""
+"""Labelled examples, one class each."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, final
@@ -11,29 +12,46 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.data.base import DataSplits, Split, digest
+from autoprune.data.batch import Batch
 from autoprune.data.labelled import labelled
-from autoprune.tasks.base import SplitName, Task
-from autoprune.tasks.score import Score, binomial_error
-from autoprune.training.loop import EpochProgress, accuracy, right_answers, train
+from autoprune.errors import ConfigError
+from autoprune.measures.accuracy import Accuracy
+from autoprune.measures.base import Measure
+from autoprune.tasks.base import SplitName, Task, TaskInputs
+from autoprune.tasks.outputs import FIRST, check_outputs
+from autoprune.tasks.score import Score
+from autoprune.tasks.scoring import BATCH, BaseOutputs, scored_by
+from autoprune.texts import ScoreScale
+from autoprune.training.loop import EpochProgress, train
 from autoprune.training.recipe import Recipe
-from autoprune.training.scores import checked_score
 from autoprune.training.watch import Watch
 
 
 @final
 class ClassificationTask(Task):
-    """Top-1 accuracy on labelled examples, in percent.
+    """Trained by cross entropy on labelled examples, scored by a measure.
 
     Args:
         data: the splits.
         recipe: how networks are trained; a training of another length stretches it.
         device: where.
         classes: how many the networks tell apart; None: as many as the data say, if they do.
+        measure: what scores count; None: top-1 accuracy in percent.
     """
 
-    def __init__(self, data: DataSplits, recipe: Recipe, *, device: torch.device, classes: int | None = None) -> None:
+    def __init__(
+        self,
+        data: DataSplits,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        classes: int | None = None,
+        measure: Measure | None = None,
+    ) -> None:
         super().__init__(device)
         self._data, self._recipe = labelled(data, data.classes if classes is None else classes), recipe
+        self._measure = measure or Accuracy()
+        self._base: BaseOutputs | None = None
 
     def train(
         self,
@@ -51,37 +69,35 @@ class ClassificationTask(Task):
         split, device = self._data.train, self.device
         train(model, split, recipe, seed=seed, device=device, progress=progress, watch=watch, score=score)
 
-    def score(self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None) -> float:
-        """See `Task.score`."""
-        score = accuracy(model, self._examples(split), device=self.device, limit=limit)
-        return checked_score(score, self.score_range, what="accuracy")
-
-    def noise(self, score: float, *, split: SplitName = "validation") -> float | None:
-        """See `binomial_error`."""
-        n = len(self._examples(split))
-        return 100 * binomial_error(score / 100 * n, n)
-
     def scored(
         self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None, examples: bool = False
     ) -> Score:
-        """See `Task.scored`; examples are right or wrong."""
-        right = right_answers(model, self._examples(split), device=self.device, limit=limit).numpy()
-        count = int(right.sum())
-        error = 100 * binomial_error(count, len(right))
-        return Score(100.0 * count / len(right), error, examples=right if examples else None)
+        """See `Task.scored`; of accuracy, examples are right or wrong."""
+        read = self._examples(split).batches(BATCH, limit=limit)
+        batches = (Batch(inputs, labels) for inputs, labels in read)
+        return scored_by(
+            self._measure, model, batches, split=split, device=self.device, base=self._base, examples=examples
+        )
+
+    def compared_with(self, base: nn.Module) -> Task:
+        """See `Task.compared_with`."""
+        if not self._measure.needs_base or (self._base is not None and self._base.model is base):
+            return self
+        bound = copy.copy(self)
+        bound._base = BaseOutputs(base)
+        return bound
 
     def _examples(self, split: SplitName) -> Split:
         return self._data.test if split == "test" and self._data.test is not None else self._data.validation
 
-    def calibration_inputs(self, batches: int, *, seed: int) -> list[Tensor]:
-        """See `Task.calibration_inputs`; not augmented, as scores are taken on images that are not."""
+    def calibration_batches(self, batches: int, *, seed: int) -> list[Batch]:
+        """See `Task.calibration_batches`; not augmented, as scores are taken on images that are not."""
         drawn = self._data.train.batches(self._recipe.batch_size, seed=seed)
-        return [inputs.to(self.device) for inputs, _ in islice(drawn, batches)]
+        return [Batch(inputs, labels).to(self.device) for inputs, labels in islice(drawn, batches)]
 
-    def calibration_examples(self, batches: int, *, seed: int) -> list[tuple[Tensor, Tensor]]:
-        """See `Task.calibration_examples`; the batches of `calibration_inputs`."""
-        drawn = self._data.train.batches(self._recipe.batch_size, seed=seed)
-        return [(inputs.to(self.device), labels.to(self.device)) for inputs, labels in islice(drawn, batches)]
+    def example_input(self) -> Tensor:
+        """See `Task.example_input`; random, as its values do not matter, and always the same."""
+        return torch.randn(1, *self._data.input_shape, generator=torch.Generator().manual_seed(0))
 
     @property
     def objective(self) -> Callable[[Any, Any], Tensor]:
@@ -94,14 +110,19 @@ class ClassificationTask(Task):
         return True
 
     @property
-    def unit(self) -> str:
-        """Percent."""
-        return "%"
+    def feeds(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def scale(self) -> ScoreScale:
+        """The measure's."""
+        return self._measure.scale
 
     @property
     def score_range(self) -> tuple[float, float]:
-        """Of percent."""
-        return 0.0, 100.0
+        """The measure's."""
+        return self._measure.score_range
 
     @property
     def has_test(self) -> bool:
@@ -115,5 +136,19 @@ class ClassificationTask(Task):
 
     @property
     def fingerprint(self) -> str:
-        """Of the data and the recipe."""
-        return digest(self._data.fingerprint, repr(self._recipe))
+        """Of the data and the recipe, and of a measure other than accuracy."""
+        other = () if isinstance(self._measure, Accuracy) else (repr(self.scale),)
+        return digest(self._data.fingerprint, repr(self._recipe), *other)
+
+
+def classification(given: TaskInputs) -> ClassificationTask:
+    """The task of a job; the network is tried on the first examples of each split."""
+    if given.data is None:
+        raise ConfigError(
+            'search needs something to score with: data="cifar10", your data sets as '
+            "data={'train': …, 'validation': …}, or score_func(model) -> float"
+        )
+    data = given.splits()
+    classes = check_outputs(given.model, data)
+    measure = None if given.measure is None else given.measure.settled(torch.zeros(FIRST, classes))
+    return ClassificationTask(data, given.recipe, device=given.device, classes=classes, measure=measure)

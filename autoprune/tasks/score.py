@@ -62,18 +62,6 @@ def as_score(given: Any) -> Score:
     return given if isinstance(given, Score) else Score(given)
 
 
-def binomial_error(right: float, examples: int) -> float:
-    """Standard error of a share of right answers, with one right and one wrong answer more than there were: never 0.
-
-    Args:
-        right: how many were right.
-        examples: of so many.
-    """
-    n = examples + 2
-    share = (right + 1) / n
-    return math.sqrt(share * (1 - share) / n)
-
-
 def packed(examples: Examples) -> str:
     """Values as a short text: truth values as bits, numbers in single precision, both deflated.
 

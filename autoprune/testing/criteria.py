@@ -40,7 +40,7 @@ def example_group(*, norms: int = 2, dtype: torch.dtype = torch.float32) -> Grou
     share = torch.rand(_WIDTH, generator=generator).double()
     mean, second = draw(_WIDTH).double().abs(), draw(_WIDTH).double().square()
     products = tuple(draw(*shape).double() for shape in shapes)
-    gradients = Gradients(mean, mean.square() + second, products, tuple(p.square() for p in products))
+    gradients = Gradients(mean, mean.square() + second, products, tuple(p.square() for p in products), mean)
     return GroupEvidence(
         _WIDTH, filters, scales, readers, Activations(mean, second, share, mean + share), gradients, Curvature(second)
     )

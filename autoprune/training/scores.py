@@ -64,11 +64,12 @@ def class_outputs(outputs: object, targets: Tensor) -> Tensor:
     Raises:
         EvaluationError: they are something else.
     """
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[:1] != targets.shape:
+    fits = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[:1] == targets.shape
+    if not isinstance(outputs, Tensor) or not fits or targets.is_floating_point():
         given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise EvaluationError(
-            f"the network returned {given} for targets of shape {tuple(targets.shape)}; classification needs outputs "
-            f"(N, classes) for targets (N,)"
+            f"the network returned {given} for targets of shape {tuple(targets.shape)} and type {targets.dtype}; "
+            f"classification needs outputs (N, classes) for class numbers (N,)"
         )
     if int(targets.min()) < 0 or int(targets.max()) >= outputs.shape[1] or outputs.shape[1] < 2:
         raise EvaluationError(

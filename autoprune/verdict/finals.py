@@ -20,6 +20,7 @@ from autoprune.evaluators.base import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
 from autoprune.files import write_whole
 from autoprune.space.groups import Widths
+from autoprune.tasks.score import Score
 from autoprune.texts import last_line
 from autoprune.training.protocols import make_protocol, reinitialise
 from autoprune.training.watch import Watch
@@ -168,18 +169,24 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
     full, cut = flops(factory.space)(np.array([factory.space.full, piece.widths]))
     ratio = float(full / max(1.0, cut))
     epochs = protocol.epochs(factory.base_epochs, piece.fine_tune_epochs, ratio)
+    scores: list[Score] = []
+
+    def score(network: nn.Module) -> float:
+        scores.append(factory.task.scored(network, split="test"))
+        return float(scores[-1])
+
     trained = train_and_score(
         factory.task,
         network,
-        lambda network: factory.task.score(network, split="test"),
+        score,
         epochs=epochs,
         seed=piece.seed,
         lr=protocol.lr(piece.base_lr),
         watch=watch,
         compare=True,
     )
-    noise = factory.task.noise(trained.score, split="test")
     weights = _bytes_of(network) if piece.keeps_weights else None
+    noise = scores[-1].standard_error
     return Trained(trained.score, trained.as_trained, noise, epochs, time.perf_counter() - started, weights)
 
 

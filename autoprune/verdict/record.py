@@ -15,6 +15,7 @@ from autoprune.errors import RunError, SpaceError
 from autoprune.files import read_json
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.serial import from_json
+from autoprune.texts import ScoreScale
 
 Conclusion = Literal["better", "not distinguishable", "worse"]
 
@@ -117,7 +118,7 @@ class RunRecord:
         full_costs: metric -> cost of the unpruned network.
         base: scores of the unpruned base network: "validation", "test" (None without a test set), "test_examples",
             "epochs", "seconds".
-        unit: of every score: "%" or "".
+        scale: what scores count, and how they are read.
         test_split: False where the final scores come from the search's own score function.
         trials: the ledger, in proposal order, baselines included (their origin says so).
         posterior: number of the trial -> (mean, standard deviation) of the smoothed score.
@@ -127,6 +128,7 @@ class RunRecord:
         verdict: None for a run without final trainings.
         chances: name of an arm -> probability, by the smoothed model of the search's scores, that the winner is better.
         winners: share of the budget -> the best widths inside it, where the controller searched for several budgets.
+        no_training: why no network can be trained on these data; "" where they can.
         latency: under a latency budget that was measured: limit, candidates and compared networks, as in
             `latency.json`.
     """
@@ -138,7 +140,7 @@ class RunRecord:
     budget: tuple[Mapping[str, Any], ...]
     full_costs: Mapping[str, float]
     base: Mapping[str, Any]
-    unit: str
+    scale: ScoreScale
     test_split: bool
     trials: tuple[Trial, ...]
     posterior: Mapping[int, tuple[float, float]]
@@ -149,6 +151,12 @@ class RunRecord:
     chances: Mapping[str, float] = field(default_factory=dict)
     latency: Mapping[str, Any] | None = None
     winners: Mapping[float, Widths] = field(default_factory=dict)
+    no_training: str = ""
+
+    @property
+    def unit(self) -> str:
+        """Of every score: "%", "nats", …, or ""."""
+        return self.scale.unit
 
     @property
     def winner(self) -> Arm:
@@ -163,6 +171,8 @@ def write_record(record: RunRecord) -> dict[str, Any]:
         "full_costs": dict(record.full_costs),
         "base": dict(record.base),
         "unit": record.unit,
+        "measure": {"name": record.scale.name, "higher_is_better": record.scale.higher_is_better},
+        "no_training": record.no_training,
         "test_split": record.test_split,
         "trials": [asdict(trial) for trial in record.trials],
         "posterior": {str(number): value for number, value in record.posterior.items()},
@@ -210,7 +220,8 @@ def _record(
         budget=tuple(result["budget"]),
         full_costs=result["full_costs"],
         base=result["base"],
-        unit=result["unit"],
+        scale=ScoreScale(unit=result["unit"], **result.get("measure", {})),  # runs of older versions have none
+        no_training=result.get("no_training", ""),
         test_split=result["test_split"],
         trials=tuple(_trial(trial) for trial in result["trials"]),
         posterior={int(number): (mean, sd) for number, (mean, sd) in result["posterior"].items()},

@@ -10,6 +10,7 @@ from scipy.special import stdtrit
 
 from autoprune.allocation import UNIFORM
 from autoprune.errors import EvaluationError
+from autoprune.texts import ScoreScale, difference_text, interval_text
 from autoprune.verdict.record import Comparison, Conclusion, FinalTraining, Verdict
 
 _THAN = {"better": "better than", "worse": "worse than", "not distinguishable": "not distinguishable from"}
@@ -68,7 +69,7 @@ def judge(
     *,
     protocols: Mapping[str, str],
     budget_text: str,
-    unit: str,
+    scale: ScoreScale,
     identical: Sequence[str] = (),
     unseen_data: bool = True,
 ) -> Verdict:
@@ -81,13 +82,13 @@ def judge(
         finals: every final training.
         protocols: label -> how a sentence says it ("fine-tuned"), in order of weight.
         budget_text: completes "At …", for example "50 % of the FLOPs".
-        unit: of every score, "%" or "".
+        scale: of every score.
         identical: uniform arms whose widths are the winner's.
         unseen_data: the scores were taken on data that played no part in choosing the winner.
     """
     comparisons = tuple(found for protocol in protocols if (found := _compare(finals, protocol)) is not None)
     missing = [protocol for protocol in protocols if protocol not in {c.protocol for c in comparisons}]
-    clauses = [_clause(comparison, comparisons[0], unit, protocols[comparison.protocol]) for comparison in comparisons]
+    clauses = [_clause(comparison, comparisons[0], scale, protocols[comparison.protocol]) for comparison in comparisons]
     if missing:
         clauses.append(f"no seed to compare winner and uniform pruning by: {', '.join(missing)}")
     if not comparisons:
@@ -98,11 +99,6 @@ def judge(
         clauses.append("the scores are of the data that also chose the winner, which flatters it")
     sentence = f"At {budget_text} {'; '.join(clauses)}."
     return Verdict(sentence, comparisons[0].outcome if comparisons else "not distinguishable", comparisons)
-
-
-def signed(difference: float, unit: str) -> str:
-    """A difference of two scores as text, with its sign."""
-    return f"{difference:+.2f}" if unit == "%" else f"{difference:+.3g}"
 
 
 def _compare(finals: Sequence[FinalTraining], protocol: str) -> Comparison | None:
@@ -122,17 +118,19 @@ def _by_seed(finals: Sequence[FinalTraining], protocol: str, arm: str) -> Mappin
     return {final.seed: final.score for final in finals if final.protocol == protocol and final.arm == arm}
 
 
-def _clause(comparison: Comparison, first: Comparison, unit: str, how: str) -> str:
-    difference, interval = signed(comparison.difference, unit), "no interval"
+def _clause(comparison: Comparison, first: Comparison, scale: ScoreScale, how: str) -> str:
+    difference, interval = difference_text(comparison.difference, scale), "no interval"
     if math.isfinite(comparison.low):
-        interval = f"{signed(comparison.low, unit)} to {signed(comparison.high, unit)}"
+        interval = interval_text(comparison.low, comparison.high, scale)
     if comparison is not first:
         against = f"against {comparison.rival}: " if comparison.rival != first.rival else ""
         return f"{how} they are {comparison.outcome} ({against}{difference}, {interval})"
-    points = " points" if unit == "%" else ""
+    counted = scale.of_difference
+    if not scale.higher_is_better:
+        counted += f" of {scale.name or 'score'} (lower is better)"
     seeds = f"{comparison.seeds} seed{'s' * (comparison.seeds > 1)}"
     confidence = f"95 % confidence interval {interval}" if math.isfinite(comparison.low) else f"{interval} possible"
     return (
         f"the searched widths are {_THAN[comparison.outcome]} uniform pruning ({comparison.rival}): "
-        f"{difference}{points}, {confidence} ({how}, {seeds})"
+        f"{difference}{counted}, {confidence} ({how}, {seeds})"
     )

@@ -30,7 +30,8 @@ def test_values_come_from_the_environment_and_are_kept_by_name(tmp_path: Path, m
         "search.allocations": ["${ALLOCATION}"],
         "data.path": "${DATA}/digits",
         "data.arguments": {"nested": ["a-${X}-${Y:-two}", {"plain": "$${X}"}]},
-        "engine": {"name": "ray", "storage_path": "s3://${BUCKET}/x", "memory_limit": "${MEMORY}"},
+        "engine": {"name": "ray", "storage_path": "s3://${BUCKET}/x"},
+        "search.memory_limit": "${MEMORY}",
     }
     for name, value in {
         "PG_PASSWORD": "hunter2", "CONTROLLER": "random", "ALLOCATION": "uniform_all", "DATA": "files", "X": "one",
@@ -43,7 +44,7 @@ def test_values_come_from_the_environment_and_are_kept_by_name(tmp_path: Path, m
     assert (job.search.controller.name, job.search.allocations[0].name) == ("random", "uniform_all")
     assert job.data.path == tmp_path / "files" / "digits", "found beside the job file"
     assert job.data.arguments == {"nested": ["a-one-two", {"plain": "${X}"}]}
-    assert (job.engine.storage_path, job.engine.memory_limit) == ("s3://b/x", 10**9)
+    assert (job.engine.storage_path, job.search.memory_limit) == ("s3://b/x", 10**9)
     kept = yaml.safe_load(job.text)
     assert kept["search"]["storage"] == changes["search.storage"]
     assert kept["search"]["controller"]["name"] == "${CONTROLLER}"
@@ -51,6 +52,7 @@ def test_values_come_from_the_environment_and_are_kept_by_name(tmp_path: Path, m
     assert kept["data"]["path"] == f"{tmp_path}/${{DATA}}/digits"
     assert kept["data"]["arguments"] == {"nested": ["a-${X}-${Y:-two}", {"plain": "$${X}"}]}
     assert kept["engine"]["storage_path"] == "s3://${BUCKET}/x"
+    assert kept["search"]["memory_limit"] == 10**9, "read with its unit"
     assert "hunter2" not in job.text
     reread = again(job, tmp_path)
     assert reread.model_dump() == job.model_dump()

@@ -32,14 +32,11 @@ def job_of(folder: Path, engine: Any) -> Job:
 def test_a_plain_name_is_enough_and_options_are_checked(tmp_path: Path) -> None:
     assert job_of(tmp_path, "ray").engine == EngineOptions(name="ray")
     assert job_of(tmp_path, None).engine == EngineOptions()
-    assert job_of(tmp_path, {"name": "ray", "memory_limit": "1.5 GB"}).engine.memory_limit == 1_500_000_000
     for wrong, said in (
         ("rya", "engine.name: input should be 'local' or 'ray', got 'rya'"),
         ({"workers": 3}, "the local engine has no workers; set name: ray, or leave it out"),
         ({"name": "ray", "worker": 3}, "unknown key 'engine.worker'. Did you mean 'workers'?"),
         ({"name": "ray", "workers": 0}, "engine.workers: input should be greater than or equal to 1, got 0"),
-        ({"name": "ray", "time_limit": -1}, "engine.time_limit: input should be greater than 0"),
-        ({"name": "ray", "memory_limit": "much"}, "memory must be a number with its unit: B, kB, MB, GB or TB"),
         ({"name": "ray", "resources": {"spot": 0}}, "engine.resources.spot: input should be greater than 0"),
     ):
         with pytest.raises(ConfigError) as caught:
@@ -48,7 +45,7 @@ def test_a_plain_name_is_enough_and_options_are_checked(tmp_path: Path) -> None:
 
 
 def test_a_run_does_not_depend_on_its_engine_but_its_job_file_keeps_it(tmp_path: Path) -> None:
-    here, there = job_of(tmp_path, None), job_of(tmp_path, {"name": "ray", "workers": 3, "memory_limit": "1GB"})
+    here, there = job_of(tmp_path, None), job_of(tmp_path, {"name": "ray", "workers": 3})
     assert job_fingerprint(here) == job_fingerprint(there)
     (tmp_path / "kept.yaml").write_text(there.text)
     assert load_job(tmp_path / "kept.yaml").engine == there.engine
@@ -56,7 +53,7 @@ def test_a_run_does_not_depend_on_its_engine_but_its_job_file_keeps_it(tmp_path:
 
 
 def test_the_command_line_has_the_last_word() -> None:
-    own = validated(EngineOptions, {"name": "ray", "workers": 3, "time_limit": 5}, "job")
+    own = validated(EngineOptions, {"name": "ray", "workers": 3, "retries": 5}, "job")
     assert chosen_engine(own, None, None, None) == own
     assert chosen_engine(own, "local", None, None) == EngineOptions()
     assert chosen_engine(own, None, "auto", 7) == own.model_copy(update={"address": "auto", "workers": 7})

@@ -15,6 +15,7 @@ from autoprune.errors import AutopruneError, RunError
 from autoprune.export.architecture import PYTHON_MODEL, load, write_architecture
 from autoprune.importance.members import rank_channels
 from autoprune.space.cutting.slicing import slice_model
+from autoprune.texts import ScoreScale
 from autoprune.verdict.record import Arm, RunRecord
 
 WIDTHS = (5, 7)
@@ -42,7 +43,7 @@ def record(space: autoprune.Space, factory: str, widths: tuple[int, ...] = WIDTH
         budget=(),
         full_costs={name: float(cost) for name, cost in space.cost(space.full).items()},
         base={},
-        unit="%",
+        scale=ScoreScale(unit="%"),
         test_split=True,
         trials=(),
         posterior={},

@@ -124,3 +124,25 @@ def test_a_job_that_does_not_name_inheritance_is_written_as_before() -> None:
     assert "inherit" not in SearchOptions().model_dump(mode="json")
     chosen = SearchOptions.model_validate({"inherit": [{"name": "bn_recalibration", "settings": {"batches": 3}}]})
     assert SearchOptions.model_validate(chosen.model_dump(mode="json")) == chosen
+
+
+def test_calibration_batches_may_be_named_inputs() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.head = nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)
+
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:
+            out: Tensor = self.head(torch.relu(self.norm(self.first(left + right))))
+            return out
+
+    model = Named().eval()
+    batch = {"left": torch.randn(16, 4), "right": torch.randn(16, 4)}
+    space = autoprune.trace(model, batch)
+    chosen = ["reuse", "mean_fold", "bn_recalibration"]
+    network = space.slice(model, space.uniform(0.5), inherit=chosen, calibration=[batch]).eval()
+    plain = space.slice(model, space.uniform(0.5)).eval()
+    with torch.no_grad():
+        errors = [(made(**batch) - model(**batch)).square().mean() for made in (network, plain)]
+    assert torch.equal(network.state_dict()["norm.num_batches_tracked"], torch.tensor(1))
+    assert all(error.isfinite() for error in errors)

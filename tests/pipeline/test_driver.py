@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.data import splits_from
 from autoprune.errors import ConfigError, EvaluationError
-from autoprune.pipeline.inputs import check_outputs, pick_device
+from autoprune.pipeline.inputs import pick_device
+from autoprune.tasks.outputs import check_outputs
 from autoprune.verdict.record import read_record
 
 

@@ -94,11 +94,11 @@ def test_no_file_of_a_run_from_python_holds_a_secret(tmp_path: Path, capfd: pyte
 def test_a_family_keeps_no_secret_and_finds_its_scores(tmp_path: Path) -> None:
     model = perceptron()
     given = {"constraints": {"flops": ["60%", "40%"]}, "verdict": {"seeds": 0, "random_candidates": 2}, "trials": 2}
-    family = regression(tmp_path / "family", model, storage=url_of(tmp_path), **given)
+    family = regression(tmp_path / "family", model, call=autoprune.sweep, storage=url_of(tmp_path), **given)
     assert holding(tmp_path) == []
     for part in family:  # type: ignore[attr-defined]
         unfinish(part.directory)
-    regression(tmp_path / "family", model, storage=url_of(tmp_path), resume=True, **given)
+    regression(tmp_path / "family", model, call=autoprune.sweep, storage=url_of(tmp_path), resume=True, **given)
     assert not list(tmp_path.rglob("scores.log"))
 
 

@@ -13,7 +13,7 @@ from autoprune.progress import make_progress
 from autoprune.progress.base import Progress, SilentProgress, result
 from autoprune.progress.live import RichProgress
 from autoprune.progress.plain import PlainProgress
-from autoprune.texts import last_line
+from autoprune.texts import ScoreScale, last_line
 
 
 class Clock:
@@ -44,7 +44,7 @@ def tell_a_run(progress: Progress) -> None:
         progress.phase("base network", 3)
         for epoch in range(3):
             progress.advance(f"epoch {epoch}")
-        progress.start(4, "%")
+        progress.start(4, ScoreScale(unit="%"))
         progress.trial(complete(0), None, 70.0, 1, 4)
         progress.trial(complete(1, 71.5), 71.5, 70.0, 2, 4)
         progress.trial(failed(2), 71.5, 70.0, 3, 4)
@@ -79,7 +79,7 @@ def test_the_live_display_ends_with_an_error_and_shows_its_cursor_again() -> Non
 
     def interrupted() -> None:
         with make_progress("rich", out) as progress:
-            progress.start(3, "")
+            progress.start(3, ScoreScale(unit=""))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -97,7 +97,7 @@ def test_plain_lines_hold_no_control_codes() -> None:
 def test_routine_trials_are_rate_limited_and_news_is_not() -> None:
     out, clock = io.StringIO(), Clock()
     progress = PlainProgress(out, every=10, clock=clock)
-    progress.start(100, "%")
+    progress.start(100, ScoreScale(unit="%"))
     news = {1: 60.0, 40: 61.0}
     best, shown = None, []
     for done in range(1, 101):
@@ -113,7 +113,7 @@ def test_routine_trials_are_rate_limited_and_news_is_not() -> None:
 def test_time_left_is_extrapolated_from_this_sitting() -> None:
     out, clock = io.StringIO(), Clock()
     progress = PlainProgress(out, every=0, clock=clock)
-    progress.start(100, "%")
+    progress.start(100, ScoreScale(unit="%"))
     for done in range(61, 71):  # resumed after 60
         clock.now += 2
         progress.trial(complete(done), 70.0, None, done, 100)
@@ -157,7 +157,7 @@ def test_rich_is_imported_only_for_the_live_display() -> None:
 def test_the_search_tells_its_pace_and_how_many_workers_are_busy() -> None:
     plain, clock = io.StringIO(), Clock()
     progress = PlainProgress(plain, clock=clock)
-    progress.start(40, "%", 4)
+    progress.start(40, ScoreScale(unit="%"), 4)
     for done in range(1, 4):
         clock.now += 2
         progress.trial(complete(done, 70.0 + done), 70.0 + done, 69.0, done, 40, 3)
@@ -169,7 +169,7 @@ def test_the_search_tells_its_pace_and_how_many_workers_are_busy() -> None:
 def test_the_live_table_has_the_search_and_goes_with_it() -> None:
     out, clock = Terminal(), Clock()
     progress = RichProgress(out, clock=clock)
-    progress.start(40, "%", 4)
+    progress.start(40, ScoreScale(unit="%"), 4)
     clock.now += 2
     progress.trial(complete(1, 71.0), 71.0, 69.0, 1, 40, 3)
     clock.now += 2

@@ -21,6 +21,7 @@ from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.studies.comparison import Comparison, Row
 from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.tasks.score import packed
+from autoprune.texts import ScoreScale
 
 
 def _network() -> nn.Module:
@@ -197,7 +198,15 @@ def _row(score: float, right: np.ndarray | None = None, **changed: object) -> Ro
 
 
 def _comparison(*rows: Row) -> Comparison:
-    return Comparison.of(rows, metric="flops", unit="%", full=90.0, usual=("l2", "none"), notes=(), directory=Path("x"))
+    return Comparison.of(
+        rows,
+        metric="flops",
+        scale=ScoreScale("accuracy", "%"),
+        full=90.0,
+        usual=("l2", "none"),
+        notes=(),
+        directory=Path("x"),
+    )
 
 
 def test_a_lead_is_judged_on_the_same_examples() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from autoprune.cost.budget.budget import Budget
 from autoprune.errors import RunError
 from autoprune.space.serial import to_json
 from autoprune.testing.spaces import chain_space
+from autoprune.texts import ScoreScale
 from autoprune.verdict.record import (
     Arm,
     Comparison,
@@ -45,7 +47,7 @@ def record(directory: Path, *, low: float = -1.0, high: float = 1.0, score: floa
         budget=({"metric": "flops", "upper": 10.0, "full": 20.0, "smallest": 1.0, "percent": 50.0},),
         full_costs=FULL,
         base={"validation": score, "test": None, "epochs": 0, "seconds": 0.0},
-        unit="",
+        scale=ScoreScale(unit=""),
         test_split=False,
         trials=trials,
         posterior={0: (score, 0.1)},
@@ -103,7 +105,25 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: Path, name: str, content: s
         read_record(tmp_path)
 
 
-@pytest.mark.parametrize("missing", list(write_record(record(Path()))))
+LATER = ("measure", "no_training")
+"""What runs of older versions do not hold."""
+
+
+def test_a_run_of_before_measures_is_read(tmp_path: Path) -> None:
+    run = record(tmp_path)
+    write(run)
+    entries = {key: value for key, value in write_record(run).items() if key not in LATER}
+    (tmp_path / "result.json").write_text(json.dumps(entries))
+    assert read_record(tmp_path).scale == ScoreScale(unit=run.unit)
+
+
+def test_a_measure_that_counts_down_is_kept(tmp_path: Path) -> None:
+    run = replace(record(tmp_path), scale=ScoreScale("divergence", "nats", higher_is_better=False))
+    write(run)
+    assert read_record(tmp_path).scale == run.scale
+
+
+@pytest.mark.parametrize("missing", [key for key in write_record(record(Path())) if key not in LATER])
 def test_a_missing_entry_is_one_clear_error(tmp_path: Path, missing: str) -> None:
     run = record(tmp_path)
     write(run)

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autoprune.errors import EvaluationError
+from autoprune.texts import ScoreScale
 from autoprune.verdict.record import Comparison, FinalTraining, Verdict
 from autoprune.verdict.statistics import better_uniform, judge, paired_comparison
 
+PERCENT = ScoreScale(unit="%")
 scores = st.integers(0, 10_000).map(lambda hundredths: hundredths / 100)
 
 
@@ -28,7 +30,7 @@ TOLD = {"fine_tune": "fine-tuned", "scratch_e": "trained from scratch"}
 
 def verdict(*trained: list[FinalTraining], protocols: tuple[str, ...] = ("fine_tune",), unit: str = "%") -> Verdict:
     told = {name: TOLD.get(name, name) for name in protocols}
-    return judge([*chain(*trained)], protocols=told, budget_text="50 % of the FLOPs", unit=unit)
+    return judge([*chain(*trained)], protocols=told, budget_text="50 % of the FLOPs", scale=ScoreScale(unit=unit))
 
 
 @given(st.lists(st.tuples(scores, scores), min_size=2, max_size=8), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
@@ -134,7 +136,7 @@ def test_a_winner_that_is_the_uniform_network_is_called_that() -> None:
         finals,
         protocols={"fine_tune": "fine-tuned"},
         budget_text="50 % of the FLOPs",
-        unit="%",
+        scale=ScoreScale(unit="%"),
         identical=["uniform_all"],
     )
     assert verdict.sentence == (
@@ -151,7 +153,11 @@ def test_scores_of_data_that_chose_the_winner_are_owned_up_to() -> None:
     ]
     seen, unseen = (
         judge(
-            finals, protocols={"fine_tune": "fine-tuned"}, budget_text="50 % of the FLOPs", unit="%", unseen_data=flag
+            finals,
+            protocols={"fine_tune": "fine-tuned"},
+            budget_text="50 % of the FLOPs",
+            scale=ScoreScale(unit="%"),
+            unseen_data=flag,
         ).sentence
         for flag in (False, True)
     )

@@ -107,7 +107,7 @@ class ActorLane:
     """
 
     def __init__(self, cluster: Cluster, packed: Any, directory: Path, *, patience: float = PATIENCE) -> None:
-        self._cluster, self._options, self._packed = cluster, cluster.options, packed
+        self._cluster, self._packed = cluster, packed
         self._actor = ray.remote(concurrency_groups={"watch": 1}, max_restarts=0, max_task_retries=0)(_Worker)
         self._patience, self._alone_since = patience, time.monotonic()
         self._told_of_waiting = False
@@ -224,7 +224,7 @@ class ActorLane:
         self._replace(member)
         if piece is None:
             self._count_stillborn(why)
-        elif piece.attempt <= self._options.retries:
+        elif piece.attempt <= self._cluster.options.retries:
             self._cluster.happened["retried"] += 1
             self._again.append(replace(piece, attempt=piece.attempt + 1))
         else:
@@ -240,12 +240,12 @@ class ActorLane:
             if member.ready and member.piece is None:
                 yield from self._after_loss(member, "it died while it was idle")
             return
-        limit = self._options.memory_limit or 0
+        limit = self._cluster.stopping.memory_limit or 0
         reason = f"stopped at {held / 1e9:.2f} GB, above the memory_limit of {limit / 1e9:.2f} GB"
         yield from self._stop(member, "out_of_memory", reason)
 
     def _overdue(self) -> Iterator[tuple[int, Outcome]]:
-        limit = self._options.time_limit
+        limit = self._cluster.stopping.time_limit
         late = [m for m in self._members if m.piece is not None and limit is not None and m.seconds > limit]
         for member in late:
             yield from self._stop(member, "timed_out", f"stopped after the time_limit of {limit:g} s")
@@ -262,7 +262,7 @@ class ActorLane:
 
     def _hire(self) -> _Member:
         actor = self._actor.options(**self._cluster.per_worker).remote()
-        limit = self._options.memory_limit
+        limit = self._cluster.stopping.memory_limit
         growth = None if limit is None else actor.outgrown.remote(limit)
         return _Member(actor, actor.start.remote(self._packed, self._cluster.device), time.monotonic(), growth)
 
@@ -280,7 +280,7 @@ class ActorLane:
 
     def _until_a_limit(self) -> float:
         """Seconds that nothing needs to be looked at."""
-        limit = self._options.time_limit
+        limit = self._cluster.stopping.time_limit
         left = [limit - m.seconds for m in self._members if m.piece is not None] if limit is not None else []
         return max(0.0, min([1.0, *left]))
 

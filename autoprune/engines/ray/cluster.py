@@ -14,6 +14,7 @@ from typing import Any, final
 import ray
 
 from autoprune.config.engine import EngineOptions
+from autoprune.config.stopping import NEVER, StoppingOptions
 from autoprune.errors import ConfigError
 
 _PATIENCE = 5.0
@@ -30,12 +31,14 @@ class Cluster:
 
     Attributes:
         options: of the engine.
+        stopping: when evaluations are ended before their time, of the run that it works for.
         happened: "lost_workers", "timed_out", "out_of_memory" and "retried", each a count.
         note: told in a line what happens to workers.
     """
 
     def __init__(self, options: EngineOptions, *, device: str = "cpu") -> None:
         self.options = options
+        self.stopping: StoppingOptions = NEVER
         self.happened: Counter[str] = Counter()
         self.note: Callable[[str], None] = lambda line: None
         self._gpus = options.gpus_per_worker if options.gpus_per_worker is not None else float(device != "cpu")

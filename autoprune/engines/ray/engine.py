@@ -48,7 +48,7 @@ class RayEngine(Engine):
     def equip(self, setup: WorkerSetup, note: Callable[[str], None] = lambda line: None) -> None:
         """See `Engine.equip`."""
         self._leave_lane()
-        self._cluster.note = note
+        self._cluster.note, self._cluster.stopping = note, setup.stopping
         self._setup = setup
         packed = np.frombuffer(pack_setup(setup), np.uint8)  # workers read arrays where they lie, bytes as copies
         self._packed = ray.put(packed)

@@ -1,5 +1,5 @@
 """The lane of trainings: Ray Tune runs them epoch by epoch in resident processes, moves them on when a worker is lost,
-and stops hopeless ones early where a scheduler is set.
+and stops hopeless ones early where the job asks for early stopping.
 
 The session and its ledger stay the truth. Tune's own notes lie in the run directory until the work is done; the state
 of each training lies on the storage path, so that a new worker, or a new driver, goes on from its last epoch.
@@ -87,19 +87,20 @@ class TuneLane:
 
     def search(self, session: SearchSession) -> None:
         """See `Engine.search`."""
-        source = _Session(session, self._states, prunes=self._cluster.options.scheduler != "none")
-        for _ in self._run(source, Evaluations, self._scheduler()):
+        source = _Session(session, self._states, prunes=self._cluster.stopping.early_stopping != "none")
+        for _ in self._run(source, Evaluations, self._scheduler(), limited=True):
             pass
 
     def score(self, pieces: Sequence[Scoring]) -> Iterator[tuple[int, Outcome]]:
         """See `Engine.score`."""
-        for position, ending in self._all(pieces, "score", Evaluations):
+        for position, ending in self._all(pieces, "score", Evaluations, limited=True):
             yield position, _outcome(ending)
 
     def train(self, work: Callable[..., R], pieces: Sequence[P]) -> Iterator[tuple[int, R | Failure]]:
         """See `Engine.train`."""
         build = functools.partial(Trainings, work=pack(work, "what is to be trained"))
-        for position, ending in self._all(pieces, f"{work.__module__}.{work.__qualname__}", build):
+        name = f"{work.__module__}.{work.__qualname__}"
+        for position, ending in self._all(pieces, name, build, limited=False):  # they take as long as they take
             yield position, ending.result if ending.error is None else Failure(ending.error)
 
     def close(self) -> None:
@@ -108,15 +109,28 @@ class TuneLane:
             self._states.tidy()
 
     def _all(
-        self, pieces: Sequence[Any], what: str, build: Callable[[WorkerSetup], Work]
+        self, pieces: Sequence[Any], what: str, build: Callable[[WorkerSetup], Work], *, limited: bool
     ) -> Iterator[tuple[int, Ending]]:
-        yield from self._run(_Pieces(pieces, what, self._states), build, FIFOScheduler())
+        yield from self._run(_Pieces(pieces, what, self._states), build, FIFOScheduler(), limited=limited)
 
     def _run(
-        self, source: _Session | _Pieces, build: Callable[[WorkerSetup], Work], scheduler: TrialScheduler
+        self,
+        source: _Session | _Pieces,
+        build: Callable[[WorkerSetup], Work],
+        scheduler: TrialScheduler,
+        *,
+        limited: bool,
     ) -> Iterator[tuple[int, Ending]]:
-        """Yield what the source puts on its counter while Tune works in a thread of its own."""
-        self._dispatcher = dispatcher = Dispatcher(source, self._cluster)
+        """Yield what the source puts on its counter while Tune works in a thread of its own.
+
+        Args:
+            source: of the pieces.
+            build: what workers make of their setup.
+            scheduler: stops pieces early, or none.
+            limited: whether the job's time limit is for these pieces.
+        """
+        limit = self._cluster.stopping.time_limit if limited else None
+        self._dispatcher = dispatcher = Dispatcher(source, self._cluster, time_limit=limit)
         thread = threading.Thread(target=self._fit, args=(dispatcher, source.counter, build, scheduler), daemon=True)
         thread.start()
         try:
@@ -152,7 +166,7 @@ class TuneLane:
             box=[self._packed],
             device=self._cluster.device,
             states=self._folder,
-            memory_limit=self._cluster.options.memory_limit,
+            memory_limit=self._cluster.stopping.memory_limit,
         )
         resources = {"cpu": per_worker["num_cpus"], "gpu": per_worker["num_gpus"], **per_worker["resources"]}
         return tune.Tuner(
@@ -178,7 +192,7 @@ class TuneLane:
 
     def _scheduler(self) -> TrialScheduler:
         """Scores are compared at shares of the training, so that its number of epochs need not be known."""
-        name = self._cluster.options.scheduler
+        name = self._cluster.stopping.early_stopping
         if name == "none":
             return FIFOScheduler()
         return ASHAScheduler(

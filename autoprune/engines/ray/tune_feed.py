@@ -49,15 +49,16 @@ class Dispatcher:
 
     Args:
         source: of the pieces.
-        cluster: its options hold the time limit and the number of retries; it counts what happens to workers.
+        cluster: its options hold the number of retries; it counts what happens to workers.
+        time_limit: seconds after which an attempt at a piece is ended; None: no limit.
 
     Attributes:
         failure: what went wrong in the driver; it ends the work.
         cancelled: set it to end the work.
     """
 
-    def __init__(self, source: Source, cluster: Cluster) -> None:
-        self._source, self._cluster = source, cluster
+    def __init__(self, source: Source, cluster: Cluster, *, time_limit: float | None = None) -> None:
+        self._source, self._cluster, self._time_limit = source, cluster, time_limit
         self._live: dict[str, _Attempt] = {}
         self._again: deque[WorkItem] = deque()
         self._lost: dict[str, int] = {}
@@ -114,7 +115,7 @@ class Dispatcher:
             self.failure = EvaluationError(f"workers cannot build the evaluator:\n{error}")
             return
         if attempt.overdue:
-            reason = f"stopped after the time_limit of {self._cluster.options.time_limit:g} s"
+            reason = f"stopped after the time_limit of {self._time_limit:g} s"
             self._stopped("timed_out", reason)
         elif isinstance(error, RayActorError):
             self._cluster.lost(reason)
@@ -137,7 +138,7 @@ class Dispatcher:
 
     def look_after(self) -> None:
         """End the workers that are past the time limit, all where the work is to end; give up where none ever comes."""
-        now, limit = time.monotonic(), self._cluster.options.time_limit
+        now, limit = time.monotonic(), self._time_limit
         if self.busy or not self._live:
             self._worked = now
         elif now - self._worked > _PATIENCE:

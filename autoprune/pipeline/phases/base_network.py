@@ -12,6 +12,7 @@ from autoprune.evaluators.trained import TrainedScore, train_and_score
 from autoprune.files import read_json
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.prepare import weights_fingerprint
+from autoprune.tasks.score import Score
 from autoprune.verdict.finals import save_weights
 from autoprune.zoo import load_weights
 
@@ -38,6 +39,12 @@ def _train(run: RunContext) -> None:
     """Train as the job says, unless the weights were given, and write `base.json`, then `base.safetensors`."""
     run.prepared.check_given()
     base, task = copy.deepcopy(run.prepared.network), run.task
+    scores: list[Score] = []
+
+    def score(network: nn.Module) -> float:
+        scores.append(task.compared_with(network).scored(network))
+        return float(scores[-1])
+
     epochs = 0 if run.prepared.run_inputs.trained else run.job.training.epochs
     started = time.perf_counter()
     if epochs:
@@ -45,7 +52,7 @@ def _train(run: RunContext) -> None:
         trained = train_and_score(
             task,
             base,
-            task.score,
+            score,
             epochs=epochs,
             seed=run.job.seed,
             progress=lambda done, total, loss: run.progress.advance(f"loss {loss:.3f}"),
@@ -53,11 +60,11 @@ def _train(run: RunContext) -> None:
         )
     else:
         base = base.to(task.device).eval()
-        trained = TrainedScore(task.score(base), None)
+        trained = TrainedScore(score(base), None)
     about = {
         "validation": trained.score,
         "as_trained": trained.as_trained,
-        "noise": task.noise(trained.score),
+        "noise": scores[-1].standard_error,
         "epochs": epochs,
         "seconds": time.perf_counter() - started,
         "weights": weights_fingerprint(base),

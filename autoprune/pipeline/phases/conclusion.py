@@ -54,7 +54,7 @@ def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> Run
     network = exported_network(factory, found.compared[0].widths, weights)
     for name, why in factory.left_alone.items():
         run.progress.note(f"inherit leaves {name} as it was sliced: {why}")
-    test = run.task.score(factory.model, split="test") if run.task.has_test else None
+    test = factory.task.score(factory.model, split="test") if run.task.has_test else None
     run.directory.update_run(finished=now())
     record = _record(run, found, test)
     export, origin = run.directory / "export", run.prepared.origin
@@ -75,7 +75,8 @@ def _record(run: RunContext, found: Findings, test: float | None) -> RunRecord:
         budget=tuple({**asdict(limit), "percent": limit.percent} for limit in budget.limits),
         full_costs=budget.costs_of(run.prepared.space.full),
         base={**base, "test": test, "test_examples": run.task.test_examples},
-        unit=run.task.unit,
+        scale=run.task.scale,
+        no_training="" if run.task.trains else run.task.why_untrained.partition(":")[0],
         test_split=run.task.has_test,
         trials=trials,
         posterior={trial.number: posterior[trial.widths] for trial in trials if trial.widths in posterior},
@@ -96,7 +97,7 @@ def _verdict(run: RunContext, found: Findings) -> Verdict:
         found.finals,
         protocols={chosen.label: make_protocol(chosen).told for chosen in run.job.verdict.protocols},
         budget_text=" and ".join(f"{limit.percent:.3g} % of {metric}" for limit, metric in told),
-        unit=run.task.unit,
+        scale=run.task.scale,
         identical=[arm.name for arm in others if arm.widths == winner.widths],
         unseen_data=run.task.has_test,
     )

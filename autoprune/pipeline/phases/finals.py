@@ -29,6 +29,6 @@ def final_trainings(run: RunContext, compared: Sequence[Arm]) -> list[FinalTrain
         notebook=run.notebook("final trainings"),
         weights=final_weights(run),
         on_final=lambda f: run.progress.advance(
-            f"{f.arm}, {f.protocol}, seed {f.seed}: {score_text(f.score, run.task.unit)}"
+            f"{f.arm}, {f.protocol}, seed {f.seed}: {score_text(f.score, run.task.scale)}"
         ),
     )

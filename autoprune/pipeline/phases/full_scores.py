@@ -21,7 +21,7 @@ def score_fully(run: RunContext, chosen: Sequence[Widths], *, phase: str, seed: 
         phase: under which name it is shown and noted.
         seed: beside the job's, of the first evaluation; the others count up.
     """
-    notebook, cache, unit = run.notebook(phase), run.cache, run.task.unit
+    notebook, cache, scale = run.notebook(phase), run.cache, run.task.scale
     distinct = list(dict.fromkeys(chosen))
     run.progress.phase(phase, len(distinct))
     known = {tuple(record["widths"]): float(record["score"]) for record in notebook.read().values()}
@@ -35,7 +35,7 @@ def score_fully(run: RunContext, chosen: Sequence[Widths], *, phase: str, seed: 
         if widths not in known and remembered is not None:
             keep(widths, remembered)
         if widths in known:
-            run.progress.advance(score_text(known[widths], unit))
+            run.progress.advance(score_text(known[widths], scale))
     first = run.job.seed + seed
     missing = [Scoring(widths, first + i) for i, widths in enumerate(distinct) if widths not in known]
     for position, outcome in run.engine.engine.score(missing):
@@ -46,5 +46,5 @@ def score_fully(run: RunContext, chosen: Sequence[Widths], *, phase: str, seed: 
         keep(widths, outcome.score)
         if cache is not None:
             cache.add(widths, outcome.score, full=True)
-        run.progress.advance(score_text(outcome.score, unit))
+        run.progress.advance(score_text(outcome.score, scale))
     return {widths: known[widths] for widths in distinct if widths in known}

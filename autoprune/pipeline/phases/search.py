@@ -40,7 +40,7 @@ def search(run: RunContext, scores: Sequence[FloatArray]) -> Searched:
             cache.add(trial.widths, score, full=False)
         done, busy = len(session.trials), engine.busy
         run.progress.trial(trial, session.best, session.uniform, done, session.total, busy)
-        run.told.trial_ended(trial_ended(trial, session, busy))
+        run.told.trial_ended(trial_ended(trial, session, busy, run.task.scale))
 
     begun_with = read_json(run.directory / "run.json").get("begun_with")
     controller = run.prepared.controller(scores, learned=begun_with)
@@ -54,7 +54,7 @@ def search(run: RunContext, scores: Sequence[FloatArray]) -> Searched:
         on_trial=show,
         remembered=lambda widths: cache.scored(widths, full=False) if cache is not None else None,
     )
-    run.progress.start(session.total, run.task.unit, engine.workers)
+    run.progress.start(session.total, run.task.scale, engine.workers)
     engine.search(session)
     run.directory.update_run(learned=controller.learned())
     winners = controller.winners()

@@ -1,16 +1,38 @@
 """Kinds of groups: what one unit of width is, and how a search handles such widths; one file per kind.
 
-A new dimension of a search (a density per layer, experts, bits) is a class in a file of its own and a row below.
+A new dimension of a search (a density per layer, experts, bits) is a class in a file of its own and a row below, or in
+another package, which offers the class through the entry-point group.
 """
 
 from __future__ import annotations
 
+from autoprune.registry import Part, Registry
 from autoprune.space.kinds.base import Kind
-from autoprune.space.kinds.blocks import Blocks
-from autoprune.space.kinds.channels import Channels
-from autoprune.space.kinds.heads import Heads
+from autoprune.space.kinds.table import KindTable
 
-KINDS: dict[str, Kind] = {"channels": Channels(), "heads": Heads(), "blocks": Blocks()}
+KIND_PARTS = Registry(
+    "kind of group",
+    {
+        "channels": Part(
+            "autoprune.space.kinds.channels:Channels",
+            "Li et al., ICLR 2017",
+            "Channels, features and whatever else a layer has many of; the default.",
+        ),
+        "heads": Part(
+            "autoprune.space.kinds.heads:Heads",
+            "Michel et al., NeurIPS 2019",
+            "Whole heads of attention; where tracing finds a split into heads.",
+        ),
+        "blocks": Part(
+            "autoprune.space.kinds.blocks:Blocks",
+            "Huang et al., ECCV 2016",
+            "Residual blocks that can be left out, `blocks: true` in a space.",
+        ),
+    },
+    group="autoprune.kinds",
+)
+
+KINDS = KindTable(KIND_PARTS)
 """Kind of a group, as `WidthGroup.kind` names it -> how it behaves."""
 
-__all__ = ["KINDS", "Kind"]
+__all__ = ["KINDS", "KIND_PARTS", "Kind"]

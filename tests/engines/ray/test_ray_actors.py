@@ -30,6 +30,7 @@ from fake_work import (
 )
 
 from autoprune.config.engine import EngineOptions
+from autoprune.config.stopping import StoppingOptions
 from autoprune.controllers.base import TrialState
 from autoprune.engines.base import Scoring
 from autoprune.engines.local import LocalEngine
@@ -59,7 +60,9 @@ class Lane:
     """A lane, the cluster's book of what happened, and what was told."""
 
     def __init__(self, folder: Path, behaviour: Behaviour, *, patience: float = 60.0, **options: Any) -> None:
+        stopping = {key: options.pop(key) for key in StoppingOptions.model_fields if key in options}
         self.cluster = Cluster(EngineOptions(name="ray", **{"workers": 1, **options}))
+        self.cluster.stopping = StoppingOptions(**stopping)
         self.cluster.open()
         self.told: list[str] = []
         self.cluster.note = self.told.append
@@ -229,6 +232,7 @@ from pathlib import Path
 from fake_search import session
 from fake_work import slow, setup
 from autoprune.config.engine import EngineOptions
+from autoprune.config.stopping import StoppingOptions
 from autoprune.engines import make_engine
 folder = Path({folder!r})
 with make_engine(EngineOptions(name="ray", address={address!r}, workers=2)) as engine:

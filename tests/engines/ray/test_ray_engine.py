@@ -14,8 +14,10 @@ from tiny import Convolutions, closeness, pictures, regression, write_job
 
 import autoprune
 from autoprune.config.job import load_job
+from autoprune.controllers.base import TrialState
 from autoprune.pipeline import driver
 from autoprune.trials.session import SearchSession
+from autoprune.zoo import build_model
 
 ray = pytest.importorskip("ray")
 
@@ -102,3 +104,46 @@ def test_trainings_go_the_other_way_and_are_the_same(instance: None, tmp_path: P
     here = autoprune.search(model, torch.zeros(1, 1, 8, 8), run_dir=tmp_path / "here", **given)
     there = autoprune.search(model, torch.zeros(1, 1, 8, 8), run_dir=tmp_path / "there", engine=WORKER, **given)
     assert outcome(there) == outcome(here)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [(WORKER, "local"), ("local", WORKER)], ids=["from ray", "to ray"])
+def test_early_stopping_goes_on_on_the_other_engine(
+    instance: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: Any, then: Any
+) -> None:
+    given: dict[str, Any] = {
+        "constraints": {"flops": "50%"},
+        "data": {"train": pictures(64, 0), "validation": pictures(64, 1)},
+        "trained": False,
+        "trials": 16,
+        "controller": "random",
+        "evaluator": {"name": "scratch", "settings": {"epochs": 9}},
+        "training": {"epochs": 1, "batch_size": 16},
+        "verdict": {"seeds": 0, "random_candidates": 1},
+        "progress": "silent",
+        "device": "cpu",
+        "run_dir": tmp_path / "run",
+    }
+    torch.manual_seed(0)
+    model = build_model("resnet20", {"in_channels": 1, "classes": 4, "width": 0.25})
+    example, ask, asked = torch.zeros(1, 1, 8, 8), SearchSession.ask, 0
+
+    def interrupted(session: SearchSession) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 9:
+            raise KeyboardInterrupt
+        return ask(session)
+
+    monkeypatch.setattr(SearchSession, "ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        autoprune.search(model, example, engine=first, early_stopping="asha", **given)
+    monkeypatch.undo()
+    ended = autoprune.search(model, example, engine=then, resume=True, **given)
+    trials = ended.record.trials  # type: ignore[attr-defined]
+    after = [trial for trial in trials if trial.number >= 9 and trial.origin == "controller"]
+    stopped = [trial for trial in after if trial.state is TrialState.PRUNED]
+    assert len(after) > len(stopped) > 0
+    assert {round(9 * trial.fidelity) for trial in stopped} <= {1, 3}
+    assert told(tmp_path / "run")["name"] == (then if then == "local" else "ray")
+    assert load_job(tmp_path / "run" / "job.yaml").search.early_stopping == "asha"

@@ -18,13 +18,16 @@ from torch import nn
 
 import autoprune
 from autoprune.data import splits_from
+from autoprune.data.unlabelled import unlabelled_splits
 from autoprune.engines.base import WorkerSetup
 from autoprune.errors import ConfigError
 from autoprune.evaluators.base import CandidateFactory, make_evaluator
 from autoprune.importance.members import rank_channels
+from autoprune.measures.divergence import Divergence
 from autoprune.tasks.base import Task
 from autoprune.tasks.callable import CallableTask
 from autoprune.tasks.classification import ClassificationTask
+from autoprune.tasks.unlabelled import UnlabelledTask
 from autoprune.training.recipe import Recipe
 
 pytest.importorskip("ray")
@@ -76,6 +79,22 @@ def brightness(model: nn.Module) -> float:
 def classification() -> ClassificationTask:
     splits = splits_from((pictures(64, 0), pictures(64, 1)))
     return ClassificationTask(splits, Recipe(epochs=1, batch_size=16), device=torch.device("cpu"))
+
+
+def test_a_task_that_compares_with_the_base_network_does_so_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    networks = [Convolutions(classes=4), graph_nets(monkeypatch).VisionTransformer()]
+    data = unlabelled_splits(IMAGES)
+    tasks = [UnlabelledTask(data, Divergence(kind="kl"), device=torch.device("cpu"), batch_size=8) for _ in networks]
+    places = [setup(network, IMAGES[:1], task, tmp_path) for network, task in zip(networks, tasks, strict=True)]
+    here = [scores_here(place) for place in places]
+    assert all(len(set(scores)) > 1 for scores in here)
+    sent = [len(pack(place.factory, "it")) for place in places]
+    fresh = [len(pack(setup(n, IMAGES[:1], t, tmp_path).factory, "it")) for n, t in zip(networks, tasks, strict=True)]
+    assert sent == pytest.approx(fresh, rel=0.01), "what was computed travels along"
+    assert scores_elsewhere(places, tmp_path) == here
 
 
 def written_module(folder: Path) -> ModuleType:

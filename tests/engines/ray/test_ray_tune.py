@@ -30,6 +30,7 @@ from fake_trainings import (
 )
 
 from autoprune.config.engine import EngineOptions
+from autoprune.config.stopping import StoppingOptions
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.engines.base import Failure, Scoring
 from autoprune.engines.local import evaluate
@@ -58,7 +59,9 @@ class Lane:
     """A lane and the cluster's book of what happened."""
 
     def __init__(self, folder: Path, behaviour: Behaviour, **options: Any) -> None:
+        stopping = {key: options.pop(key) for key in StoppingOptions.model_fields if key in options}
         self.cluster = Cluster(EngineOptions(name="ray", **{"workers": 1, **options}))
+        self.cluster.stopping = StoppingOptions(**stopping)
         self.cluster.open()
         self.tune = TuneLane(self.cluster, ray.put(pack_setup(setup(folder, behaviour))), folder)
 
@@ -159,7 +162,7 @@ def _remove_when_busy(nodes: Any, extra: Any, lane: Lane, folder: Path) -> None:
 
 def test_asha_stops_some_early_but_no_baseline(nodes: Any, tmp_path: Path) -> None:
     search = session(tmp_path / "run", trials=12)
-    lane = Lane(tmp_path, plain, scheduler="asha")
+    lane = Lane(tmp_path, plain, early_stopping="asha")
     lane.tune.search(search)
     pruned = [trial for trial in search.trials if trial.state is TrialState.PRUNED]
     assert 3 <= len(pruned) < 12
@@ -241,6 +244,17 @@ def test_trainings_end_with_whatever_they_return_or_a_failure(nodes: Any, tmp_pa
     ends.close()  # as Ctrl-C does, while the first one goes on for a minute
     assert time.monotonic() - started < 30
     assert lane.tune.busy == 0
+
+
+def _patient(factory: object, piece: int, watch: Any) -> int:
+    time.sleep(4)
+    return piece
+
+
+def test_final_trainings_know_no_time_limit(nodes: Any, tmp_path: Path) -> None:
+    lane = Lane(tmp_path, plain, time_limit=1)
+    assert list(lane.tune.train(_patient, [5])) == [(0, 5)]
+    assert lane.happened == {}
 
 
 def test_scores_outside_the_search_are_those_of_the_evaluator(nodes: Any, tmp_path: Path) -> None:

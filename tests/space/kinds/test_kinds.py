@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+from importlib.metadata import EntryPoint, EntryPoints
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from autoprune import registry
 from autoprune.api.space import Space
 from autoprune.cli.tables import space_tables
 from autoprune.controllers import CONTROLLERS, make_controller
 from autoprune.controllers.parts.ratios import from_log_ratios, log_ratios, random_widths
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.errors import SpaceError
+from autoprune.errors import RegistryError, SpaceError
 from autoprune.latency import profile
 from autoprune.space.arrays import BoolArray, FloatArray
 from autoprune.space.groups import SearchSpace, WidthGroup
@@ -64,10 +66,17 @@ class Density(Kind):
                 wanted = np.where(wrong[:, None], moved, wanted)
 
 
+def offer(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Let an installed package offer a kind of this module as "density"."""
+    points = EntryPoints([EntryPoint("density", f"{__name__}:{what}", "autoprune.kinds")])
+    monkeypatch.setattr(registry, "entry_points", lambda group: points.select(group=group))
+    monkeypatch.setattr(KINDS, "_made", dict(KINDS._made))
+
+
 @pytest.fixture
 def space(monkeypatch: pytest.MonkeyPatch) -> SearchSpace:
     """Blocks, heads and channels, and a density for two of the layers."""
-    monkeypatch.setitem(KINDS, "density", Density())
+    offer(monkeypatch, "Density")
     plain, n = block_space(), len(block_space().groups)
     groups = list(plain.groups)
     groups[1] = WidthGroup("heads", 32, groups[1].choices, kind="heads")
@@ -174,3 +183,23 @@ def test_a_kind_is_shown_as_it_says(space: SearchSpace) -> None:
 def test_a_kind_that_is_not_in_the_table_is_refused() -> None:
     with pytest.raises(SpaceError, match=r"'g' cannot be of kind 'bits'; kinds are channels, heads, blocks"):
         WidthGroup("g", 4, (4,), kind="bits")
+
+
+def test_kinds_of_other_packages_stand_behind_ours_and_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(KINDS) == ["channels", "heads", "blocks"]
+    with pytest.raises(SpaceError, match="cannot be of kind 'density'; kinds are channels, heads, blocks"):
+        WidthGroup("x", 4, (1, 2, 3, 4), kind="density")
+    offer(monkeypatch, "Density")
+    assert list(KINDS) == ["channels", "heads", "blocks", "density"]
+    assert len(KINDS) == 4
+    assert KINDS["density"] is KINDS["density"]
+    assert isinstance(KINDS["density"], Density)
+
+
+@pytest.mark.parametrize("what", ["offer", "SearchSpace", "Kind"])
+def test_what_is_no_kind_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    offer(monkeypatch, what)
+    with pytest.raises(
+        RegistryError, match=r"kind of group 'density' is .*; offer a subclass of autoprune\.space\.kinds"
+    ):
+        WidthGroup("x", 4, (1, 2, 3, 4), kind="density")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ import torch.nn.functional as F
 from nets import Net, classify, conv, image
 from torch import Tensor, nn
 
+from autoprune import registry
+from autoprune.errors import RegistryError
 from autoprune.space.cutting.slicing import random_ranking, slice_model
 from autoprune.space.tracing.resize import Arguments, Sized
-from autoprune.space.tracing.rules import RULES, OperatorRule, rule_of
+from autoprune.space.tracing.rules import RULES, OperatorRule, offered_rules, rule_of
 from autoprune.space.tracing.rules.base import always, unknown
 from autoprune.space.tracing.rules.norms import along_dim
 from autoprune.space.tracing.trace import trace
@@ -79,6 +83,42 @@ def test_one_row_lets_its_channels_go(monkeypatch: pytest.MonkeyPatch) -> None:
         x = F.relu(net.a(image()))[:, kept]
         x = F.relu(F.conv2d(x - x.mean(1, keepdim=True), net.b.weight[:, kept], net.b.bias, padding=1))
         assert torch.allclose(cut(image()), classify(net, x), atol=1e-5)
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, name: str, what: str) -> None:
+    """Let an installed package offer something of this module as an operator's rule."""
+    points = EntryPoints([EntryPoint(name, f"{__name__}:{what}", "autoprune.operator_rules")])
+    monkeypatch.setattr(registry, "entry_points", lambda group: points.select(group=group))
+    offered_rules.cache_clear()
+
+
+@pytest.fixture
+def offered_anew() -> Iterator[None]:
+    yield
+    offered_rules.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["centred", "centred.default"])
+def test_another_package_offers_a_row(name: str, monkeypatch: pytest.MonkeyPatch, offered_anew: None) -> None:
+    offer(monkeypatch, name, "ROW")
+    assert [group.name for group in verified(network()).space.groups] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "said"),
+    [
+        ("centred", "as_many", r"operator rule 'centred' is <function as_many.*; offer an OperatorRule of autoprune"),
+        ("linear", "ROW", "operator rule 'linear' is offered by a package, but autoprune has one"),
+        ("max.dim", "ROW", "operator rule 'max.dim' is offered by a package, but autoprune has one"),
+        ("centred", "nothing", "has no 'nothing'"),
+    ],
+)
+def test_a_row_that_cannot_be_is_refused_by_name(
+    name: str, what: str, said: str, monkeypatch: pytest.MonkeyPatch, offered_anew: None
+) -> None:
+    offer(monkeypatch, name, what)
+    with pytest.raises(RegistryError, match=said):
+        rule_of(torch.ops.aten.linear.default)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import autoprune
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, SpaceError
 from autoprune.space.tracing.program import Example, record
 from autoprune.space.verification.scramble import scrambled
 from autoprune.space.verification.telling import telling
@@ -70,10 +71,12 @@ class Video(nn.Module):
 
 
 LOOKS: dict[str, Callable[[nn.Embedding, Tensor], Tensor]] = {
+    "as it is": lambda table, t: table(t),
     "as another view": lambda table, t: table(t.view(1, -1)),
     "plus one": lambda table, t: table(t + 1),
     "minus one": lambda table, t: table((t - 1).clamp(0)),
     "without the last": lambda table, t: table(t[:, :-1]),
+    "gathered": lambda table, t: table(t.gather(1, torch.arange(8)[None])),
     "of another type": lambda table, t: table(t.int().long()),
     "by index": lambda table, t: table.weight[t],
     "by index_select": lambda table, t: table.weight.index_select(0, t.flatten()).view(*t.shape, -1),
@@ -90,9 +93,40 @@ def form_of(model: nn.Module, example: Example) -> str:
     return autoprune.trace(model, example).search_space.form
 
 
+def right(space: autoprune.Space, model: nn.Module, x: Tensor) -> bool:
+    """Whether cutting half of everything leaves what the masked model computes.
+
+    The oracle asks the cut network which entries of each tensor it kept, and silences the others in a copy.
+    """
+    attention = model.attention
+    assert isinstance(attention, Attention)
+    with torch.no_grad():
+        for layer in (attention.q, attention.k):
+            layer.weight.mul_(6)  # as after training: attention looks at something
+    numbered, silenced = copy.deepcopy(model).double(), copy.deepcopy(model)
+    with torch.no_grad():
+        for tensor in numbered.parameters():
+            tensor.copy_(torch.arange(tensor.numel()).reshape(tensor.shape))
+    widths = space.uniform(0.5)
+    kept = dict(space.slice(numbered, widths, criterion="random", seed=0).named_parameters())
+    with torch.no_grad():
+        for name, tensor in silenced.named_parameters():
+            stays = torch.zeros(tensor.numel(), dtype=torch.bool)
+            stays[kept[name].flatten().long()] = True
+            tensor[~stays.reshape(tensor.shape)] = 0
+        found = space.slice(model, widths, criterion="random", seed=0).eval()(x)
+        expected = silenced.eval()(x)
+    return float((found - expected).abs().max() / expected.abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("example", [zeros(1, 9), zeros(1, 9) + 7], ids=["0", "7"])
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_equal_tokens_do_not_hide_attention(look: Callable[[nn.Embedding, Tensor], Tensor]) -> None:
-    assert form_of(Tagger(look), zeros(1, 9)) == "graph"
+def test_equal_tokens_do_not_hide_attention(look: Callable[[nn.Embedding, Tensor], Tensor], example: Tensor) -> None:
+    torch.manual_seed(0)
+    model = Tagger(look)
+    space = autoprune.trace(model, example)
+    assert space.search_space.form == "graph"
+    assert right(space, model, torch.randint(0, 39, (1, 9)))
 
 
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
@@ -114,21 +148,42 @@ def test_a_mask_that_hides_nothing_or_everything_does_not_hide_attention(mask: T
 
 
 @pytest.mark.parametrize(
-    "example", [torch.zeros(2, 9, 12), torch.randn(2, 1, 12).repeat(1, 9, 1), torch.randn(1, 1, 12)]
+    "example",
+    [torch.zeros(2, 9, 12), torch.ones(1, 9, 12), torch.randn(2, 1, 12).repeat(1, 9, 1), torch.randn(1, 1, 12)],
+    ids=["silence", "ones", "equal rows", "one row"],
 )
 @pytest.mark.parametrize("split", ["view", "unflatten"])
 def test_rows_that_are_equal_or_alone_do_not_hide_attention(example: Tensor, split: str) -> None:
-    assert form_of(Features(split=split), example) == "graph"
+    torch.manual_seed(0)
+    model = Features(split=split)
+    space = autoprune.trace(model, example)
+    assert space.search_space.form == "graph"
+    assert right(space, model, torch.randn(example.shape))
 
 
 @pytest.mark.parametrize("example", [torch.randn(1, 1, 3, 6, 6).repeat(1, 4, 1, 1, 1), torch.randn(1, 1, 3, 6, 6)])
 def test_frames_that_are_equal_or_alone_do_not_hide_attention(example: Tensor) -> None:
-    assert form_of(Video(), example) == "graph"
+    torch.manual_seed(0)
+    model = Video()
+    space = autoprune.trace(model, example)
+    assert space.search_space.form == "graph"
+    assert right(space, model, torch.randn(example.shape))
 
 
-@pytest.mark.parametrize("shape", [(1,), (), (32,)])
-def test_a_gate_that_starts_closed_does_not_hide_its_branch(shape: tuple[int, ...]) -> None:
-    assert form_of(Features(gate=nn.Parameter(torch.zeros(shape))), torch.randn(2, 9, 12)) == "graph"
+@pytest.mark.parametrize(
+    "start", [torch.zeros(1), torch.tensor(0.0), torch.zeros(32), torch.full((32,), 1e-6), 0.0], ids=str
+)
+def test_a_gate_that_starts_closed_does_not_hide_its_branch(start: Any) -> None:
+    torch.manual_seed(0)
+    model = Features(gate=nn.Parameter(start.clone()) if isinstance(start, Tensor) else start)
+    space = autoprune.trace(model, torch.randn(2, 9, 12))
+    if isinstance(start, Tensor):
+        assert space.search_space.form == "graph"
+        with torch.no_grad():
+            model.attention.gate.fill_(1.0)
+    else:
+        model.attention.gate = 1.0
+    assert right(space, model, torch.randn(2, 9, 12))
 
 
 @pytest.mark.parametrize("gate", [0.0, torch.zeros(1)], ids=["a number", "a tensor"])
@@ -139,6 +194,63 @@ def test_a_constant_gate_that_its_owner_may_open_keeps_the_class_and_what_is_beh
     assert space.search_space.form == "module"
     assert {part.name for part in space.search_space.frozen} >= {"attention.q", "attention.v"}
     assert [group.name for group in space.groups] == ["embed"]
+
+
+class WholeHeads(Attention):
+    """Splits so that heads can be left out: the size of a head is written down, not their number."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        n, length, _ = x.shape
+        q, k, v = (f(x).view(n, length, -1, 8).transpose(1, 2) for f in (self.q, self.k, self.v))
+        attended = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
+        return self.p(attended.transpose(1, 2).reshape(n, length, -1))  # type: ignore[no-any-return]
+
+
+def test_whole_heads_stay_in_the_class_of_the_model() -> None:
+    """Where a head split is written so that it can be cut, nothing drives the model out of its own class."""
+    torch.manual_seed(0)
+    model = Features()
+    model.attention = WholeHeads()
+    space = autoprune.trace(model, torch.zeros(1, 9, 12))
+    assert space.search_space.form == "module"
+    assert {group.kind for group in space.groups} >= {"heads"}
+    assert right(space, model, torch.randn(2, 9, 12))
+
+
+class Baked(nn.Module):
+    """Can only be cut as a graph, which would keep the gate closed, as it is a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.a, self.b, self.c = 0.0, nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 1), nn.Linear(576, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.c((y + self.gate * self.b(y)).view(-1, 576))  # type: ignore[no-any-return]
+
+
+def test_a_constant_zero_is_not_baked_into_a_graph() -> None:
+    with pytest.raises(SpaceError):
+        autoprune.trace(Baked(), torch.randn(2, 3, 8, 8))
+
+
+class Fused(Attention):
+    """Fused attention scales by the width of a head: cut inside heads, it can only be a graph."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = (f(x).unflatten(-1, (self.parts, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        return x + self.gate * self.p(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def test_what_only_a_graph_could_cut_behind_a_gate_that_is_zero_is_frozen_alone() -> None:
+    spaces = []
+    for gate in (0.0, 0.1):
+        model = Features()
+        model.attention = Fused(gate)
+        spaces.append(autoprune.trace(model, torch.randn(2, 9, 12), options={"attention": "head_dim"}))
+    closed, ajar = spaces
+    assert (closed.search_space.form, ajar.search_space.form) == ("module", "graph")
+    assert len(closed.groups) < len(ajar.groups)
 
 
 class ClosedBranch(nn.Module):

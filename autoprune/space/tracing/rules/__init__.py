@@ -3,16 +3,20 @@
 Data movement runs on the labels themselves, pointwise operators unite their operands, and the few compute operators
 each have a rule in this folder. An operator without a row freezes the channels that reach it and is named: never
 wrong, at worst smaller. To support another operator, write a function `(graph, call) -> labels` and add an
-`OperatorRule` to `RULES`, with the other columns that it needs.
+`OperatorRule` to `RULES`, with the other columns that it needs; another package offers its `OperatorRule` under the
+operator's name through the entry-point group `autoprune.operator_rules`.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any
 
 from torch import fx
 
+from autoprune.errors import RegistryError
+from autoprune.registry import Registry
 from autoprune.space.tracing.rules.base import OperatorRule, Rule, always, unknown
 from autoprune.space.tracing.rules.convolution import convolution, resize_depthwise
 from autoprune.space.tracing.rules.elementwise import constant, glu, is_pointwise, pointwise, prelu, same
@@ -132,11 +136,36 @@ RULES: dict[str, OperatorRule] = {
 }
 """Operator name, without namespace, and without overload unless one differs from the others -> what is known of it."""
 
+OFFERED = Registry("operator rule", {}, group="autoprune.operator_rules")
+"""Rules of other packages, for operators that have none here."""
+
 _TAGGED, _UNKNOWN = OperatorRule(pointwise), OperatorRule(unknown)
 
 
 def rule_of(target: Any) -> OperatorRule:
-    """The row of an operator: of its overload, else of its name; without one it is pointwise by its tag, or unknown."""
+    """The row of an operator: of its overload, else of its name; without one it is pointwise by its tag, or unknown.
+
+    Raises:
+        RegistryError: a package offers what is no rule, or a rule for an operator that has one.
+    """
     name = str(getattr(target, "__name__", target))
-    row = RULES.get(name) or RULES.get(name.split(".")[0])
+    plain = name.split(".")[0]
+    offered = offered_rules()
+    row = RULES.get(name) or RULES.get(plain) or offered.get(name) or offered.get(plain)
     return row or (_TAGGED if is_pointwise(target) else _UNKNOWN)
+
+
+@cache
+def offered_rules() -> Mapping[str, OperatorRule]:
+    """Operator -> its rule, of all packages; they are looked up once."""
+    found = {name: OFFERED.get(name) for name in OFFERED.names()}
+    for name, row in found.items():
+        if not isinstance(row, OperatorRule):
+            raise RegistryError(
+                f"operator rule {name!r} is {row!r}; offer an OperatorRule of autoprune.space.tracing.rules"
+            )
+        if name in RULES or name.split(".")[0] in RULES:
+            raise RegistryError(
+                f"operator rule {name!r} is offered by a package, but autoprune has one; remove the package's"
+            )
+    return found

@@ -1,0 +1,44 @@
+"""Batches that criteria run again and again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """A batch whose values and outputs are finite.
+
+    Attributes:
+        inputs: as the network takes them.
+        targets: as the loss takes them, or None.
+        number: how many examples it holds.
+    """
+
+    inputs: Any
+    targets: Any
+    number: int
+
+
+def first_examples(given: tuple[Any, Any], most: int | None) -> Examples:
+    """A batch, cut to its first examples."""
+    leaves = [t for t in pytree.tree_leaves(given[0]) if isinstance(t, Tensor) and t.ndim]
+    number = leaves[0].shape[0] if leaves else 1
+    if most is None or number <= most:
+        return Examples(given[0], given[1], number)
+
+    def cut(value: Tensor) -> Tensor:
+        return value[:most] if value.ndim and value.shape[0] == number else value
+
+    inputs, targets = pytree.tree_map_only(Tensor, cut, tuple(given))
+    return Examples(inputs, targets, most)
+
+
+def floating(values: Any) -> list[Tensor]:
+    """All floating tensors in it."""
+    return [t for t in pytree.tree_leaves(values) if isinstance(t, Tensor) and t.is_floating_point()]

@@ -1,0 +1,145 @@
+"""From a network and a measure to a score with its noise: the one place where values become scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from autoprune.data.batch import Batch
+from autoprune.errors import EvaluationError, blame
+from autoprune.measures.base import Measure, Values
+from autoprune.randomness import seeded
+from autoprune.tasks.score import Score
+from autoprune.training.scores import checked_score, scored_copy
+
+BATCH = 512
+"""Examples per forward pass where scores are taken."""
+
+KEPT_BYTES = 256 * 2**20
+"""So much of the base network's outputs is kept; what is beyond is computed again for each network."""
+
+
+@final
+class BaseOutputs:
+    """What the base network returns for batches, computed once as far as memory allows; it travels without what it has.
+
+    Args:
+        model: the base network; a copy of it runs, in eval mode.
+        kept_bytes: see `KEPT_BYTES`.
+    """
+
+    def __init__(self, model: nn.Module, *, kept_bytes: int = KEPT_BYTES) -> None:
+        self.model, self._limit = model, kept_bytes
+        self._network: nn.Module | None = None
+        self._kept: dict[tuple[str, int, int], object] = {}
+        self._bytes = 0
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_network": None, "_kept": {}, "_bytes": 0}
+
+    def outputs(self, split: str, number: int, batch: Batch, device: torch.device) -> object:
+        """For one batch, on `device`; the same numbers whether they were kept or not.
+
+        Args:
+            split: whose batch it is.
+            number: of the batch in the split; with its size it says which one it is.
+            batch: as read.
+            device: where networks run.
+        """
+        key = (split, number, len(batch))
+        if key not in self._kept:
+            if self._network is None:
+                self._network = scored_copy(self.model, device)
+            with seeded(0), torch.no_grad():  # what it draws must not depend on whether others were kept
+                found = batch.to(device).outputs(self._network)
+            size = sum(leaf.nbytes for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor))
+            if self._bytes + size > self._limit:
+                return found
+            self._bytes += size
+            self._kept[key] = _on(found, torch.device("cpu"))
+        return _on(self._kept[key], device)
+
+
+def scored_by(
+    measure: Measure,
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    split: str,
+    device: torch.device,
+    base: BaseOutputs | None = None,
+    examples: bool = False,
+) -> Score:
+    """Return the score of a network, higher is better: the measure's sign is turned here and nowhere else.
+
+    A copy of the model runs, in eval mode on `device`: what `forward` itself writes down is not kept.
+
+    Args:
+        measure: what counts.
+        model: the network; only read.
+        batches: to be scored on, in their order.
+        split: whose batches they are.
+        device: where.
+        base: of the base network, where the measure compares with it.
+        examples: also keep the values of single examples.
+
+    Raises:
+        EvaluationError: weights, outputs or values that are no usable numbers, or outputs that the measure cannot take.
+    """
+    if measure.needs_base and base is None:
+        raise EvaluationError(
+            f"the measure {measure.name!r} compares with a base network, and here is none: score by the task of a "
+            f"candidate factory, or by task.compared_with(base)"
+        )
+    values = _values(measure, model, batches, split=split, device=device, base=base)
+    with blame(EvaluationError, f"measure {measure.name!r} fails on the values of all examples"):
+        value, error = measure.combine(values)
+    scale = measure.scale
+    kept = values if scale.higher_is_better or values.dtype.kind != "b" else 100.0 * values
+    score = checked_score(scale.turned(value), measure.score_range, what=f"measure {measure.name!r}")
+    return Score(score, error, examples=scale.turned(kept) if examples else None)
+
+
+def _values(
+    measure: Measure,
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    split: str,
+    device: torch.device,
+    base: BaseOutputs | None,
+) -> Values:
+    """One for each example, on the CPU."""
+    network = scored_copy(model, device)
+    found: list[Tensor] = []
+    sound: list[Tensor] = []
+    with seeded(0), torch.no_grad():
+        for number, batch in enumerate(batches):
+            reference = base.outputs(split, number, batch, device) if base is not None and measure.needs_base else None
+            outputs = batch.to(device).outputs(network)
+            with blame(EvaluationError, f"measure {measure.name!r} fails", then="Correct its settings or its code."):
+                values = measure.values(outputs, batch, reference)
+            if values.shape != (len(batch),):
+                raise EvaluationError(
+                    f"measure {measure.name!r} gave values of shape {tuple(values.shape)} for {len(batch)} examples; "
+                    f"it must give one for each"
+                )
+            fine = measure.sound(outputs, len(batch)).to(values.device)
+            sound.append(fine & values.isfinite() if values.is_floating_point() else fine)
+            found.append(values)
+    finite = torch.cat(sound)
+    broken = (~finite).nonzero()  # looked at once: a GPU is not waited for after each batch
+    if len(broken):
+        raise EvaluationError(
+            f"the network's outputs are NaN or infinite for {len(broken)} of {len(finite)} examples, first for example "
+            f"{int(broken[0])} as read; its weights and these inputs are finite: its forward overflows or divides by 0"
+        )
+    return torch.cat(found).cpu().numpy()
+
+
+def _on(outputs: object, device: torch.device) -> object:
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), outputs)
