@@ -13,9 +13,10 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, final
 from torch import nn
 
 from autoprune.api.space import space_options
-from autoprune.config.job import DEFAULT_CRITERION, Job, TaskOptions, TrainingOptions, VerdictOptions
+from autoprune.config.job import DEFAULT_CRITERION, Job, TaskOptions, VerdictOptions
 from autoprune.config.space import SpaceOptions
 from autoprune.config.stopping import EarlyStopping, StoppingOptions
+from autoprune.config.training import Recipe
 from autoprune.config.validation import validated
 from autoprune.cost.budget.limits import Bound
 from autoprune.cost.latency.device_profile import DeviceProfile
@@ -109,7 +110,7 @@ class SearchArguments:
     early_stopping: EarlyStopping | None = None
     time_limit: float | str | None = None
     memory_limit: int | str | None = None
-    training: TrainingOptions | Mapping[str, Any] | None = None
+    training: Recipe | Mapping[str, Any] | None = None
     verdict: VerdictOptions | Mapping[str, Any] | None = None
     seed: int = 0
     device: str = "auto"
@@ -233,5 +234,5 @@ def _plain_settings(metrics: MetricSettings) -> dict[str, dict[str, Any]]:
     }
 
 
-def _dump(options: TrainingOptions | VerdictOptions | Mapping[str, Any] | None) -> dict[str, Any]:
-    return options.model_dump() if isinstance(options, TrainingOptions | VerdictOptions) else dict(options or {})
+def _dump(options: Recipe | VerdictOptions | Mapping[str, Any] | None) -> dict[str, Any]:
+    return options.model_dump() if isinstance(options, Recipe | VerdictOptions) else dict(options or {})

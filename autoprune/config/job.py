@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import yaml
 from pydantic import (
@@ -26,7 +26,9 @@ from autoprune.config.limits import RangeError, ends_of
 from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
 from autoprune.config.stopping import MOVED, StoppingOptions, moved_to_search
+from autoprune.config.training import Recipe
 from autoprune.config.validation import Strict, read_mapping, validated
+from autoprune.deprecation import moved_names
 
 
 def _found(path: Path, info: ValidationInfo) -> Path:
@@ -57,23 +59,6 @@ class DataOptions(Strict):
     name: str = Field(description="a name that `autoprune parts data` lists, or module:function")
     path: FoundPath | None = Field(None, description="folder of the original files; None: AUTOPRUNE_DATA")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data set")
-
-
-class TrainingOptions(Strict):
-    """How the base network and networks from scratch are trained."""
-
-    epochs: int = Field(160, ge=1)
-    lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
-    weight_decay: float = Field(1e-4, ge=0)
-    batch_size: int = Field(128, ge=1)
-    schedule: Literal["cosine", "step"] = "cosine"
-    warmup_epochs: int = Field(0, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    augment: bool = True
-    amp: bool = Field(False, description="mixed precision, on GPU only")
-    channels_last: bool = False
 
 
 class TaskOptions(PartOptions):
@@ -193,7 +178,7 @@ class Job(Strict):
     model: ModelOptions
     data: DataOptions
     task: TaskOptions = Field(TaskOptions(), description="what networks are for, and what scores count")
-    training: TrainingOptions = TrainingOptions()
+    training: Recipe = Recipe()
     space: SpaceOptions = SpaceOptions()
     constraints: dict[str, Annotated[Limits | tuple[Limits, ...], BeforeValidator(_limits)]] = Field(
         description="metric -> limit; a list of limits makes a family of searches, one for each"
@@ -291,3 +276,6 @@ def _place_now(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
     if len(place) == 2 and place[0] == "engine" and place[1] in MOVED:
         return "search", MOVED[str(place[1])]
     return place
+
+
+__getattr__ = moved_names(__name__, {"TrainingOptions": "autoprune.config.training:Recipe"})

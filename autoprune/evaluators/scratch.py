@@ -51,5 +51,8 @@ class Scratch(Evaluator):
             return float(scores[-1])
 
         reinitialise(network, seed=seed)
-        train_and_score(task, network, score, epochs=self._epochs, seed=seed, watch=watch, scores_epochs=True)
+        teacher = self._factory.model
+        train_and_score(
+            task, network, score, epochs=self._epochs, seed=seed, watch=watch, scores_epochs=True, teacher=teacher
+        )
         return scores[-1]

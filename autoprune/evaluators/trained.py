@@ -46,6 +46,7 @@ def train_and_score(
     watch: Watch | None = None,
     scores_epochs: bool = False,
     compare: bool = False,
+    teacher: nn.Module | None = None,
 ) -> TrainedScore:
     """Train `network` in place, recalibrate the norms that the training has moved, score it.
 
@@ -64,6 +65,7 @@ def train_and_score(
         scores_epochs: the watch may ask for scores on the way; they are of recalibrated statistics, too, and the
             training does not notice.
         compare: also score the network as trained.
+        teacher: the base network, for tasks that need it; only read.
 
     Raises:
         EvaluationError, ConfigError, Stopped: see `Task.train`.
@@ -81,6 +83,7 @@ def train_and_score(
         finally:
             restore(replaced)
 
+    taught = {"teacher": teacher} if task.needs_teacher else {}
     task.train(
         network,
         epochs=epochs,
@@ -89,6 +92,7 @@ def train_and_score(
         progress=progress,
         watch=watch,
         score=score_now if scores_epochs else None,
+        **taught,
     )
     replaced, as_trained = recalibrate(), None
     if replaced and compare:

@@ -21,7 +21,6 @@ from autoprune.errors import ConfigError, RunError, UnsetVariableError
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.prepare import RunInputs
 from autoprune.tasks.base import Task, TaskInputs, make_task
-from autoprune.training.recipe import Recipe
 from autoprune.zoo import build_model, load_weights
 
 
@@ -61,7 +60,7 @@ def task_of(
     Raises:
         AutopruneError: a name, a setting or the data cannot be used, or the network does not fit them.
     """
-    given = TaskInputs(model, data, Recipe(**job.training.model_dump()), pick_device(job.device), data_name=data_name)
+    given = TaskInputs(model, data, job.training, pick_device(job.device), data_name=data_name)
     if functions is not None:
         return make_task("callable", functions, given)
     return make_task(job.task.name, job.task.settings, given, measure=job.task.measure)

@@ -29,6 +29,7 @@ from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.latency.profile_files import profile_fingerprint
+from autoprune.data.batch import Batch
 from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, kind_of, make_evaluator
 from autoprune.importance import CRITERIA
@@ -49,6 +50,7 @@ from autoprune.space.verification.verify import verify
 from autoprune.tasks.base import Task
 from autoprune.training.integrity import Snapshot, check_finite
 from autoprune.training.protocols import make_protocol
+from autoprune.training.recipe import check_recipe, rehearse
 from autoprune.trials.ledger import open_storage
 from autoprune.verdict.baselines import plan
 
@@ -223,6 +225,9 @@ def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
     )
     for prepared in family:
         _rehearse(prepared)
+    if task.recipe is not None and not task.recipe.plain:
+        for inputs, targets in task.calibration_examples(1, seed=0):
+            rehearse(task.recipe, verified.network, Batch(inputs, targets), device=task.device)
     if verified.space.form == "graph":
         _check_batches(verified.network, task)
     elif not task.feeds:
@@ -281,6 +286,7 @@ def _check_parts(job: Job) -> None:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
     for protocol in job.verdict.protocols:
         _try_protocol(protocol, job)
+    check_recipe(job.training)
     for callback in job.callbacks:
         make_callback(callback)
 

@@ -184,6 +184,7 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         lr=protocol.lr(piece.base_lr),
         watch=watch,
         compare=True,
+        teacher=factory.model,
     )
     weights = _bytes_of(network) if piece.keeps_weights else None
     noise = scores[-1].standard_error
