@@ -9,9 +9,11 @@ from typing import Any, final
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from autoprune.data.batch import Batch
 from autoprune.statistics.calls import Call, WeightCalls
-from autoprune.statistics.moments import Consumer, evaluating, run_batch
+from autoprune.statistics.consumers import Consumer
 from autoprune.statistics.rows import output_rows
+from autoprune.statistics.running import evaluating
 
 _ADDS = ("add", "add_", "__add__", "__radd__", "__iadd__")
 _SAME = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "contiguous")
@@ -31,7 +33,7 @@ def branches(model: nn.Module, names: tuple[str, ...], inputs: Any) -> Mapping[s
     """
     graph = _Graph(model, names)
     with evaluating(model), graph:
-        run_batch(model, inputs)
+        Batch(inputs).outputs(model)
     return dict(graph.found())
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from autoprune.errors import EvaluationError
 from autoprune.space.groups import SearchSpace, TensorLayout
 from autoprune.statistics.calls import Call, WeightCalls
-from autoprune.statistics.moments import consumers, gather_moments
+from autoprune.statistics.consumers import consumers
+from autoprune.statistics.moments import gather_moments
 from autoprune.statistics.rows import input_rows, matrix_weight, output_rows, weight_matrix
 from autoprune.testing.generators import global_generators
 
