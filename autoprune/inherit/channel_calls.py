@@ -70,12 +70,12 @@ class ChannelCall:
 
     def matrix(self, weight: Tensor) -> Tensor:
         """(blocks, incoming channels of a block, all else) of a weight of this call, cut or not."""
-        matrix = weight_matrix(self.call, weight)
-        return matrix.unflatten(2, (-1, math.prod(self.call.kernel))).transpose(1, 2).flatten(2)
+        rows = weight_matrix(self.call, weight)
+        return rows.reshape(*rows.shape[:2], -1, math.prod(self.call.kernel)).transpose(1, 2).flatten(2)
 
     def weights(self, matrix: Tensor, like: Tensor) -> Tensor:
         """The weight, in the shape of `like`, that has this matrix."""
-        rows = matrix.unflatten(2, (-1, math.prod(self.call.kernel))).transpose(1, 2).flatten(2)
+        rows = matrix.reshape(*matrix.shape[:2], -1, math.prod(self.call.kernel)).transpose(1, 2).flatten(2)
         return matrix_weight(self.call, rows, like).to(like.dtype)
 
     def rows(self, values: Tensor) -> Tensor:

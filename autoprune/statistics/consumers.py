@@ -96,9 +96,7 @@ class _Look(WeightCalls):
         outputs = run()
         known = self._found.get(call.name)
         self._found[call.name] = (
-            Consumer(call.without_inputs())
-            if known is None
-            else replace(known, calls=known.calls + 1)
+            Consumer(call.without_inputs()) if known is None else replace(known, calls=known.calls + 1)
         )
         self._made[id(outputs)] = weakref.ref(outputs), call.name
         return outputs
