@@ -113,7 +113,7 @@ def test_batches_that_are_not_finite_are_left_out_and_counted() -> None:
 
 
 class Uses(nn.Module):
-    """A norm that follows alone, an output read twice, a shared layer, attention, a tied embedding, a recurrent layer."""
+    """A norm that follows alone, an output read twice, a shared layer, attention, tied embedding, a recurrent layer."""
 
     def __init__(self) -> None:
         super().__init__()
