@@ -153,11 +153,12 @@ class _Fitting(WeightCalls):
         chosen = torch.cat([group * own + some for group, some in by_group]).to(all_outputs.device)
         target = all_outputs[:, chosen] + self._lacking(name, chosen)
         rows = input_rows(call, targets.examples, positions=targets.positions[name])
-        if not bool(rows.isfinite().all()) or not bool(target.isfinite().all()):
-            return "it sees values that are not finite"
         matrix = weight_matrix(call, weight).double()
-        target = target.double().reshape(len(target), *matrix.shape[:2])
-        made, constant = _solved(rows, target, matrix, centred=consumer.bias is not None or consumer.norm is not None)
+        centred = consumer.bias is not None or consumer.norm is not None
+        solved = _solved(rows, target.reshape(len(target), *matrix.shape[:2]), matrix, centred=centred)
+        if solved is None:
+            return "it sees values that are not finite"
+        made, constant = solved
         weight.copy_(matrix_weight(call, made, weight))
         if consumer.bias is not None:
             tensor_of(self._cut.network, consumer.bias).copy_(constant)
@@ -181,17 +182,25 @@ class _Fitting(WeightCalls):
         return (dense - now) * self._targets.behind[name].kept(self._cut.kept[norm.mean][0]).inverse
 
 
-def _solved(rows: Tensor, target: Tensor, matrix: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
-    """(groups, O, D) weights, and (outputs,) the constant; of rows (n, groups, D) and targets (n, groups, O)."""
-    n, groups, size = rows.shape
-    mean_in = rows.mean(dim=0, dtype=torch.float64) if centred else matrix.new_zeros(groups, size)
-    mean_out = target.mean(dim=0) if centred else target.new_zeros(target.shape[1:])
-    second, cross = matrix.new_zeros(groups, size, size), matrix.new_zeros(groups, target.shape[2], size)
+def _solved(rows: Tensor, target: Tensor, matrix: Tensor, *, centred: bool) -> tuple[Tensor, Tensor] | None:
+    """(groups, O, D) weights, and (outputs,) the constant; of rows (n, groups, D) and targets (n, groups, O).
+
+    None where rows or targets are not finite: then their products are not, either.
+    """
+    (n, groups, size), outputs = rows.shape, target.shape[2]
+    second, cross = matrix.new_zeros(groups, size, size), matrix.new_zeros(groups, outputs, size)
+    mean_in, mean_out = matrix.new_zeros(groups, size), matrix.new_zeros(groups, outputs)
     for some, wanted in zip(torch.split(rows, _CHUNK), torch.split(target, _CHUNK), strict=True):
-        u = (some.double() - mean_in).transpose(0, 1)
-        second += u.transpose(1, 2) @ u
-        cross += (wanted - mean_out).permute(1, 2, 0) @ u
-    second, cross = second / n, cross / n
+        u, t = some.double().transpose(0, 1), wanted.double().transpose(0, 1)
+        second += u.transpose(1, 2) @ u / n
+        cross += t.transpose(1, 2) @ u / n
+        if centred:
+            mean_in += u.sum(dim=1) / n
+            mean_out += t.sum(dim=1) / n
+    second -= mean_in[:, :, None] * mean_in[:, None]
+    cross -= mean_out[:, :, None] * mean_in[:, None]
+    if not bool(second.isfinite().all() & cross.isfinite().all()):
+        return None
     added = ridge(second, n)
     factor = torch.linalg.cholesky(with_ridge(second, added))
     made = torch.cholesky_solve((cross + added[:, None, None] * matrix).transpose(1, 2), factor).transpose(1, 2)
