@@ -70,6 +70,7 @@ class SearchArguments:
         evaluator: name, or {"name": …, "settings": {…}}.
         criterion: ranks channels inside a group: name, or {"name": …, "settings": {…}}.
         inherit: what is done to the weights of cut networks before they are scored, in order: names, or mappings.
+        allocations: one-shot rules that are scored first, each a name or {"name": …, "settings": {…}, "criterion": …}.
         trials: proposals of the controller.
         early_stopping: "asha" or "hyperband" stops proposals that lag behind, of evaluators that train; "none" stops
             nothing. None: as the run began, for a new one "none".
@@ -106,6 +107,7 @@ class SearchArguments:
     evaluator: str | Mapping[str, Any] = "inherited"
     criterion: str | Mapping[str, Any] = DEFAULT_CRITERION
     inherit: Sequence[str | Mapping[str, Any]] = DEFAULT
+    allocations: Sequence[str | Mapping[str, Any]] = ("global_threshold",)
     trials: int = 100
     early_stopping: EarlyStopping | None = None
     time_limit: float | str | None = None
@@ -153,6 +155,7 @@ class SearchArguments:
                 "evaluator": self.evaluator,
                 "criterion": self.criterion,
                 "inherit": list(self.inherit),
+                "allocations": list(self.allocations),
                 "storage": self.storage,
                 **{key: given for key in StoppingOptions.model_fields if (given := getattr(self, key)) is not None},
             },

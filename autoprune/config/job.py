@@ -23,7 +23,7 @@ from pydantic import (
 from autoprune.config.engine import EngineOptions
 from autoprune.config.environment import Reference, expanded, written
 from autoprune.config.limits import RangeError, ends_of
-from autoprune.config.parts import NamedPart, PartOptions
+from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
 from autoprune.config.stopping import MOVED, StoppingOptions, moved_to_search
 from autoprune.config.training import Recipe
@@ -51,6 +51,14 @@ class ModelOptions(Strict):
     factory: str = Field(description="a name that `autoprune parts models` lists, or module:factory")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
     weights: FoundPath | None = Field(None, description=".safetensors or state dict; None: the base network is trained")
+    trained: bool = Field(False, description="the factory returns trained weights, which are the base network's")
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
+        written = handler(self)
+        if not self.trained:
+            written.pop("trained")
+        return written
 
 
 class DataOptions(Strict):
@@ -93,11 +101,22 @@ class SearchOptions(StoppingOptions):
     inherit: tuple[NamedPart, ...] = Field(
         _INHERIT, description="what is done to the weights of cut networks before they are scored, in order"
     )
-    allocations: tuple[NamedPart, ...] = Field(
-        (NamedPart(name="global_threshold"),), description="one-shot proposals scored first"
+    allocations: tuple[AllocationOptions, ...] = Field(
+        (AllocationOptions(name="global_threshold"),),
+        description="one-shot proposals scored first; each may have a `criterion` of its own beside `settings`",
     )
     rescore: int = Field(5, ge=1, description="how many of the best are re-scored on all validation data")
     storage: str | None = Field(None, description="Optuna storage URL; None: a journal file in the run directory")
+
+    @field_validator("allocations")
+    @classmethod
+    def _width_files(cls, value: tuple[AllocationOptions, ...], info: ValidationInfo) -> tuple[AllocationOptions, ...]:
+        return tuple(
+            chosen.model_copy(update={"settings": {**chosen.settings, "file": str(_found(Path(file), info))}})
+            if isinstance(file := chosen.settings.get("file"), str)
+            else chosen
+            for chosen in value
+        )
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:

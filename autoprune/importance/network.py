@@ -22,7 +22,7 @@ from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.importance.channel_axes import ChannelAxis, channel_sums, owned_axes
 from autoprune.importance.evidence import Calibration
 from autoprune.importance.examples import Examples, first_examples, floating
-from autoprune.importance.reads import Reads, Slots
+from autoprune.importance.reads import Change, Reads, Slots, gated
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace
 from autoprune.space.kinds import KINDS
@@ -62,7 +62,7 @@ class NetworkEvidence:
         self.names = tuple(name for _, name in named)
         self.axes: list[ChannelAxis] = owned_axes(self.model, space, self.slots)
         self.space, self._calibration, self._what = space, calibration, what
-        self._reads = Reads(self.model, space, self.slots, values=False)
+        self._reads = Reads(self.model, space, self.slots)
         self._loaded: dict[int | None, list[Examples]] = {}
         self._repeats: bool | None = None
 
@@ -137,7 +137,13 @@ class NetworkEvidence:
         if gates is not None:
             gates = gates.expand(batch.number, self.channels)
             gates = torch.cat([gates, torch.ones_like(gates[:, :1])], dim=1)
-        with self._reads.batch(gates, read):
+        return self.run_changed(batch, None if gates is None else gated(gates), read=read)
+
+    def run_changed(
+        self, batch: Examples, change: Change | None, *, read: list[tuple[Tensor, Tensor]] | None = None
+    ) -> Any:
+        """What the network gives for a batch where the readers of channels get something else; see `run`."""
+        with self._reads.batch(batch.number, change, read):
             outputs = run_model(self.model, batch.inputs)
         for part, name in zip(self.sets, self.names, strict=True):
             if not bool((self._reads.seen[part] > 0).all()):

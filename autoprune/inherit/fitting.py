@@ -31,12 +31,12 @@ MOST_INPUTS = 20_000
 def ridge(second: Tensor, count: int) -> Tensor:
     """(groups,) what is added to the diagonal of (groups, D, D) second moments of `count` rows.
 
-    As if there was one more row for each direction, of the mean power of all, for which the weights are right as they
-    were sliced: nothing against many rows, and the slice where no row says anything.
+    As if there were D more rows of independent inputs with the mean power of all, for which the weights are right as
+    they were sliced: little against many rows, and the slice where no row says anything.
     """
     power = second.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
     least = 1e3 * torch.finfo(second.dtype).eps  # so that a factor exists where inputs repeat each other
-    return torch.where(power > 0, power * max(1 / max(count, 1), least), torch.ones_like(power))
+    return torch.where(power > 0, power * max(second.shape[-1] / max(count, 1), least), torch.ones_like(power))
 
 
 def with_ridge(second: Tensor, added: Tensor) -> Tensor:

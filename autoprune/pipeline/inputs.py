@@ -37,7 +37,8 @@ def inputs_of_job(job: Job) -> RunInputs:
     if job.model.weights is not None:
         load_weights(model, job.model.weights)
     task = task_of(job, model, data, data_name=job.data.name)
-    return RunInputs(job, model, job.model.weights is not None, task.example_input(), task)
+    trained = job.model.trained or job.model.weights is not None
+    return RunInputs(job, model, trained, task.example_input(), task)
 
 
 def task_of(

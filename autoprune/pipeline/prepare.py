@@ -9,9 +9,10 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, final
@@ -32,12 +33,13 @@ from autoprune.cost.latency.profile_files import profile_fingerprint
 from autoprune.data.batch import Batch
 from autoprune.errors import BudgetError, ConfigError, EvaluationError, blame
 from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, kind_of, make_evaluator
-from autoprune.importance import CRITERIA
-from autoprune.importance.evidence import DATA, EVIDENCE_BATCHES, Calibration, needs_of
+from autoprune.importance.evidence import EVIDENCE_BATCHES, Calibration
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
+from autoprune.importance.scoring import ChosenCriterion, looks_at_data
 from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
 from autoprune.latency.choice import METRIC as LATENCY
+from autoprune.pipeline.rules import rule_inputs
 from autoprune.progress.callback_list import make_callback
 from autoprune.progress.callbacks import Callback
 from autoprune.randomness import untouched
@@ -53,6 +55,7 @@ from autoprune.training.protocols import make_protocol
 from autoprune.training.recipe import check_recipe, rehearse
 from autoprune.trials.ledger import open_storage
 from autoprune.verdict.baselines import plan
+from autoprune.verdict.rules import RuleInputs, criterion_for
 
 JOB_FORMAT = 2
 """Of the jobs of runs that begin now: early stopping and limits are in `search` and fingerprinted. In 1 they were the
@@ -140,8 +143,14 @@ class Prepared:
             learned=learned,
         )
 
-    def plan(self, scores: Sequence[FloatArray]) -> list[tuple[str, Widths]]:
-        """What the search scores first, given the importance of the base network's channels."""
+    def plan(
+        self,
+        scores: Sequence[FloatArray],
+        *,
+        inputs: RuleInputs | None = None,
+        skipped: Callable[[str, str], None] = lambda label, reason: None,
+    ) -> list[tuple[str, Widths]]:
+        """What the search scores first, given the importance of the base network's channels; see `baselines.plan`."""
         job = self.run_inputs.job
         return plan(
             self.domain,
@@ -149,6 +158,8 @@ class Prepared:
             allocations=job.search.allocations,
             random_candidates=job.verdict.random_candidates,
             seed=job.seed,
+            inputs=inputs,
+            skipped=skipped,
         )
 
     def scores(
@@ -164,7 +175,7 @@ class Prepared:
         job, task = self.run_inputs.job, self.run_inputs.task
         chosen = criterion or job.search.criterion
         calibration = None
-        if needs_of(CRITERIA.get(chosen.name)) & DATA and (examples := task.calibration_examples(batches, seed=0)):
+        if looks_at_data(chosen) and (examples := task.calibration_examples(batches, seed=0)):
             calibration = Calibration(examples, task.objective, task.device)
         return channel_scores(base, self.space, chosen, seed=job.seed, calibration=calibration)
 
@@ -279,11 +290,13 @@ def weights_fingerprint(model: nn.Module) -> str:
 def _check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `_rehearse`)."""
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
-    bind(CRITERIA, job.search.criterion.name, job.search.criterion.settings)
+    ChosenCriterion.of(job.search.criterion)
     for chosen in (job.search.inherit, job.verdict.inherit or ()):
         Chain(chosen)
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)
+        if (criterion := criterion_for(allocation)) is not None:
+            ChosenCriterion.of(criterion)
     for protocol in job.verdict.protocols:
         _try_protocol(protocol, job)
     check_recipe(job.training)
@@ -308,7 +321,8 @@ def _rehearse(prepared: Prepared) -> None:
     """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
     base, search = prepared.network, prepared.run_inputs.job.search
     scores = prepared.scores(base, batches=1)
-    prepared.plan(scores)
+    by_criterion = partial(_scored_by, prepared, base)
+    prepared.plan(scores, inputs=rule_inputs(prepared.space, base, by_criterion))
     with _built("controller", search.controller.name, search.controller.settings):
         prepared.controller(scores).ask(1)
     with _built("evaluator", search.evaluator.name, search.evaluator.settings):
@@ -318,6 +332,10 @@ def _rehearse(prepared: Prepared) -> None:
         factory.heirs("training")
     if search.storage is not None:
         open_storage(search.storage, Path())
+
+
+def _scored_by(prepared: Prepared, base: nn.Module, criterion: NamedPart) -> list[FloatArray]:
+    return prepared.scores(base, batches=1, criterion=criterion)
 
 
 def _check_batches(network: nn.Module, task: Task) -> None:

@@ -160,7 +160,7 @@ def _phases(run: RunContext, narrowed: Prepared | None) -> RunRecord:
     factory = run.prepared.factory(base, scores)
     run.engine.equip(factory)
 
-    searched = timed("search", lambda: search(run, scores))
+    searched = timed("search", lambda: search(run, base, scores))
     trials = searched.trials
     rescored = timed("re-scoring", lambda: rescore(run, trials))
     curve = timed("uniform curve", lambda: uniform_curve(run))

@@ -61,7 +61,9 @@ class Problem:
         for output in range(len(wanted)):
             power = dense[reached_dense[:, output], output]
             power = power - power.mean(axis=1, keepdims=True) if self.constant else power
-            ridge = (power**2).mean() / wanted.shape[1]  # of the mean of squares over rows
+            ridge = (
+                len(power) * (power**2).mean() / wanted.shape[1]
+            )  # a row more for each input, of the mean power in each
             own = reached[:, output]
             design, towards = mine[own, output].T, sliced[own]
             n, size = design.shape

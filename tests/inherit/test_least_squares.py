@@ -211,7 +211,7 @@ def test_moments_of_channels_mix_them_in_the_same_way_for_each_tap() -> None:
     fitted([{"name": "least_squares", "settings": {"moments": "channel"}}], dense, cut, [inputs])
     with torch.no_grad():
         pixels = model.read(inputs).movedim(1, -1).reshape(-1, 8).numpy()
-    ridge = np.sqrt((pixels**2).mean())  # one more row for each channel
+    ridge = np.sqrt(8 * (pixels**2).mean())  # eight more rows, of the mean power in each channel
     rows = np.vstack([pixels, ridge * np.eye(8)])
     mixed, *_ = np.linalg.lstsq(rows[:, kept], rows, rcond=None)
     expected = torch.einsum("ocij,kc->okij", model.second.weight.detach(), torch.from_numpy(mixed))  # type: ignore[arg-type, union-attr, operator]
@@ -242,7 +242,7 @@ def test_the_projections_of_attention_are_refitted_as_numpy_would() -> None:
     sliced = cut.network.get_parameter(name).detach().clone()
     network = fitted(["least_squares"], dense, cut, [inputs])
     got = rows[:, kept] @ network.get_parameter(name).T + network.get_parameter(bias)
-    strength = (rows - rows.mean(0)).square().mean().sqrt().item()
+    strength = (16 * (rows - rows.mean(0)).square().mean()).sqrt().item()  # sixteen rows more
     top, below = np.hstack([rows[:, kept], np.ones((len(rows), 1))]), np.eye(len(kept), len(kept) + 1)
     design = np.vstack([top, strength * below])
     solved, *_ = np.linalg.lstsq(design, np.vstack([wanted, strength * sliced.T]), rcond=None)

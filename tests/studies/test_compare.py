@@ -295,3 +295,12 @@ def test_on_ray_the_scores_are_the_same(tmp_path: Path, found: Comparison) -> No
     assert sorted((r.label, r.budget, r.score) for r in again.rows) == sorted(
         (r.label, r.budget, r.score) for r in found.rows
     )
+
+
+def test_rules_that_have_networks_scored_or_compare_filters_are_compared_too(tmp_path: Path) -> None:
+    rules = ["cluster_count", {"name": "knapsack", "settings": {"points": 2}}]
+    compared = _compared(tmp_path / "c", allocations=rules, criteria=["l2", "random"], inherit=[[]], budgets=[50])
+    assert {(row.allocation, row.criterion) for row in compared.rows} == {
+        (rule, criterion) for rule in ("cluster_count", "knapsack(points=2)") for criterion in ("l2", "random")
+    }
+    assert all(row.score is not None for row in compared.rows)
