@@ -24,7 +24,8 @@ from autoprune.importance.recorders import InputSquares, MapSample, MeanSample, 
 from autoprune.randomness import seeded
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace
-from autoprune.statistics.moments import Consumer, Moments, gather_moments
+from autoprune.statistics.consumers import Consumer
+from autoprune.statistics.moments import Moments, gather_moments
 from autoprune.statistics.rows import weight_matrix
 
 POSITIONS = 32
