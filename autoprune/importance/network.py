@@ -114,10 +114,9 @@ class NetworkEvidence:
 
     def loss_of(self, outputs: Any, batch: Examples, *, temperature: float = 1.0) -> Tensor:
         """The mean loss over a batch of what the network gave for it, floating outputs divided by the temperature."""
-        assert self._calibration.objective is not None  # it is asked for
         if temperature != 1:
             outputs = pytree.tree_map_only(Tensor, lambda t: t / temperature if t.is_floating_point() else t, outputs)
-        return self._calibration.objective(outputs, batch.targets)
+        return self._calibration.loss(outputs, batch.targets, batch.inputs)
 
     def run(
         self, batch: Examples, gates: Tensor | None = None, *, read: list[tuple[Tensor, Tensor]] | None = None
