@@ -37,7 +37,7 @@ MOST_MOMENTS = 2**29
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Gathered:
+class GatheredEvidence:
     """Sums over all batches; per-channel ones hold the slots of all groups, one group after the other.
 
     Attributes:
@@ -94,7 +94,7 @@ class Gathered:
 
 def gather(
     model: nn.Module, space: SearchSpace, needs: frozenset[Need], calibration: Calibration | None, *, what: str
-) -> Gathered | None:
+) -> GatheredEvidence | None:
     """Gather what is needed on data; None where nothing is. The model is only read: a copy runs, in eval mode.
 
     Args:
@@ -225,8 +225,8 @@ class _Gathering:
             self._products[name][0].add_(product)
             self._products[name][1].add_(product.square())
 
-    def result(self) -> Gathered:
+    def result(self) -> GatheredEvidence:
         products = {name: (a / self.batches, b / self.batches) for name, (a, b) in self._products.items()}
         counts = self.batches, self._examples, self.skipped
         samples = self._inputs.means(), None if self._means is None else self._means.means(), self._maps.maps()
-        return Gathered(self._slots, self._values.sums, self._seen, self._gates, products, *counts, *samples)
+        return GatheredEvidence(self._slots, self._values.sums, self._seen, self._gates, products, *counts, *samples)

@@ -44,7 +44,7 @@ from autoprune.progress import make_progress
 from autoprune.progress.callback_list import CallbackList
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
-from autoprune.studies.comparison import Comparison, Row
+from autoprune.studies.comparison import CompareResult, Row
 from autoprune.studies.comparison_pages import write_pages
 from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.texts import first_line, last_line, score_text
@@ -64,7 +64,7 @@ P = TypeVar("P", bound=PartOptions)
 
 @final
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ComparedParts:
     """What is combined; `named` tells whether somebody asked for just these."""
 
     allocations: tuple[AllocationOptions, ...]
@@ -73,7 +73,7 @@ class Parts:
     named: frozenset[str]
 
     @classmethod
-    def of(cls, options: CompareOptions, job_search: Any) -> Parts:
+    def of(cls, options: CompareOptions, job_search: Any) -> ComparedParts:
         """What the options name; for what they leave open the job's own, and the usual ones beside it.
 
         Raises:
@@ -107,7 +107,7 @@ class Parts:
         return json.dumps([*labels, [chain_label(chain) for chain in self.inherit]])
 
 
-def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progress: str = "auto") -> Comparison:
+def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progress: str = "auto") -> CompareResult:
     """Score every combination, write the pages, and return what was found.
 
     Args:
@@ -123,7 +123,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
     if not begun:
         RunDirectory.check_free(path)
     run_inputs = replace(run_inputs, job=options.family(run_inputs.job))
-    parts = Parts.of(options, run_inputs.job.search)
+    parts = ComparedParts.of(options, run_inputs.job.search)
     with ready(run_inputs, run_inputs.job.threads, progress) as engine, ExitStack() as stack:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
@@ -155,12 +155,14 @@ class _Study:
         parts: the parts of it.
     """
 
-    def __init__(self, run: RunContext, runs: Sequence[Prepared], options: CompareOptions, parts: Parts) -> None:
+    def __init__(
+        self, run: RunContext, runs: Sequence[Prepared], options: CompareOptions, parts: ComparedParts
+    ) -> None:
         self._run, self._runs, self._options, self._parts = run, runs, options, parts
         self._book = run.notebook(_KIND)
         self._notes: list[str] = []
 
-    def carry_out(self) -> Comparison:
+    def carry_out(self) -> CompareResult:
         """Everything that is not on disk yet, then all of it."""
         run, job = self._run, self._run.job
         base = base_network(run)
@@ -170,7 +172,7 @@ class _Study:
         run.progress.phase("comparison", sum(len(rows) for _, _, rows in missing))
         for criterion, chain, rows in missing:
             self._score(base, widths[criterion][0], criterion, chain, rows)
-        return Comparison.of(
+        return CompareResult.of(
             self._rows(widths),
             metric=self._options.metric,
             scale=run.task.scale,
@@ -292,7 +294,7 @@ def _setup(factory: CandidateFactory, run: RunContext) -> WorkerSetup:
     return WorkerSetup(factory, make, kind, torch.get_num_threads(), run.directory.path)
 
 
-def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: Parts, *, begun: bool) -> None:
+def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: ComparedParts, *, begun: bool) -> None:
     """Write what a comparison is, or check that the one in the directory is the same.
 
     Raises:
