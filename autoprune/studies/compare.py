@@ -33,10 +33,12 @@ from autoprune.importance.members import ranking_of, unit_scores
 from autoprune.importance.scoring import ChosenCriterion
 from autoprune.inherit import INHERITANCE
 from autoprune.inherit.base import Chain
+from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.driver import ready
 from autoprune.pipeline.phases.base_network import base_network
 from autoprune.pipeline.phases.context import RunContext
-from autoprune.pipeline.prepare import Prepared, RunInputs, check_scoring, prepare
+from autoprune.pipeline.prepare import prepare
+from autoprune.pipeline.prepared import Prepared, RunInputs
 from autoprune.pipeline.provenance import provenance
 from autoprune.pipeline.rules import rule_inputs
 from autoprune.pipeline.run_engine import RunEngine

@@ -27,7 +27,7 @@ from autoprune.importance.l1 import l1
 from autoprune.importance.members import GroupTensors
 from autoprune.pipeline import run
 from autoprune.pipeline.phases import finals
-from autoprune.pipeline.prepare import Prepared
+from autoprune.pipeline.prepared import Prepared
 from autoprune.registry import Part
 from autoprune.space.groups import Widths
 from autoprune.training.watch import Watch

@@ -1,0 +1,52 @@
+"""Laws of the whole code: names, lengths."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LONGEST_FILE = 260
+LONGEST_FUNCTION = 60
+
+SHARED = {"Call", "Channels", "Consumer", "Gathered"}
+"""Names of classes that two files still have, as one of them belongs to inheritance or statistics."""
+
+
+def files() -> Iterator[tuple[str, str]]:
+    for path in sorted((ROOT / "autoprune").rglob("*.py")):
+        yield path.relative_to(ROOT).as_posix(), path.read_text()
+
+
+def test_no_two_classes_have_one_name() -> None:
+    places = defaultdict(list)
+    for path, text in files():
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(path)
+    assert len(places) > 200
+    twice = {name: found for name, found in places.items() if len(found) > 1 and name not in SHARED}
+    assert twice == {}
+
+
+def test_a_long_file_says_why_at_its_top() -> None:
+    silent = [
+        (path, len(text.splitlines()))
+        for path, text in files()
+        if len(text.splitlines()) > LONGEST_FILE
+        and "Longer than others" not in (ast.get_docstring(ast.parse(text)) or "")
+    ]
+    assert silent == []
+
+
+def test_functions_are_short_without_their_documentation() -> None:
+    long = []
+    for path, text in files():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                words = len((ast.get_docstring(node, clean=False) or "").splitlines())
+                if node.end_lineno - node.lineno + 1 - words > LONGEST_FUNCTION:  # type: ignore[operator]
+                    long.append((path, node.name))
+    assert long == []
