@@ -20,7 +20,7 @@ from autoprune.config.job import Job
 from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.settings import bind
 from autoprune.errors import ConfigError, EvaluationError, blame
-from autoprune.evaluators.base import check_evaluator, kind_of
+from autoprune.evaluators.making import check_evaluator, kind_of
 from autoprune.importance.scoring import ChosenCriterion
 from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm

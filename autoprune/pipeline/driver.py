@@ -17,7 +17,7 @@ from autoprune.config.stopping import StoppingOptions
 from autoprune.engines import make_engine
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
-from autoprune.evaluators.base import kind_of
+from autoprune.evaluators.making import kind_of
 from autoprune.pipeline import run
 from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.continuation import going_on

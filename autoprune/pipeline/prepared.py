@@ -13,7 +13,9 @@ from autoprune.config.parts import NamedPart
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.evaluators.base import CandidateFactory, Evaluator, make_evaluator
+from autoprune.evaluators.base import Evaluator
+from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.making import make_evaluator
 from autoprune.importance.evidence import EVIDENCE_BATCHES, Calibration
 from autoprune.importance.members import channel_scores, ranking_of, unit_scores
 from autoprune.importance.scoring import looks_at_data

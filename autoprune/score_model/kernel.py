@@ -9,6 +9,8 @@ expected to be in proportion to its share of the cost, and uniform widths to be 
 leave the answer near uniform, and a group moves as far from it as the scores say. Everything else (effects of single
 groups, quadratic terms, a smooth residual) has mean 0. Inputs are standardised, so each variance below is about the
 share of the score that its term explains.
+
+Longer than others, as inputs, covariance and random functions of it must agree term by term.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Rasmussen and Williams 2006, http://gaussianprocess.org/gpml, chapters 2 and 5. Usable alone:
 
     mean, sd = ScoreModel(domain).fit(widths, scores).predict(candidates)
+
+Longer than others, as the fit and the density that it climbs are read together.
 """
 
 from __future__ import annotations

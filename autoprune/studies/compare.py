@@ -2,6 +2,8 @@
 
 Each combination of a criterion and an inheritance list is one setup of the engine; what the list gathers on data is
 gathered once for all widths. Every score is on disk the moment it is known, so a comparison that was stopped goes on.
+
+Longer than others, as a comparison is one walk, and what it writes down must fit what it reads back.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from autoprune.config.settings import bind
 from autoprune.engines.base import Scoring, WorkerSetup
 from autoprune.errors import AutopruneError, BudgetError, RunError
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import CandidateFactory, kind_of, make_evaluator
+from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.making import kind_of, make_evaluator
 from autoprune.files import read_json
 from autoprune.importance.members import ranking_of, unit_scores
 from autoprune.importance.scoring import ChosenCriterion

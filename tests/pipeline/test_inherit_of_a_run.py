@@ -15,7 +15,7 @@ import autoprune
 from autoprune.config.job import VerdictOptions
 from autoprune.data import splits_from
 from autoprune.errors import ConfigError
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.importance.members import rank_channels
 from autoprune.inherit import INHERITANCE
 from autoprune.inherit.base import Inheritance, Statistics

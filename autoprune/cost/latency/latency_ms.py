@@ -3,6 +3,8 @@
 A network's latency is a sum over the kernels it runs, each looked up in the profile at the sizes that the widths give
 it, weighted and completed by what the profile learned from whole networks: cost per call, memory traffic, and how much
 faster or slower each kind of kernel runs inside a network than alone.
+
+Longer than others, as a prediction and the checks that its profile fits stand side by side.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Needs no knowledge of any model, and is used where the model's own `forward` has sizes baked in that no attribute
 explains. It trains: batch norm and dropout run as the user's modules do, training flag and all; the state dict has
 the original names.
+
+Longer than others, as the network and what runs it share the state that pickling and training flags must keep.
 """
 
 from __future__ import annotations

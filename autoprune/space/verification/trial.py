@@ -1,4 +1,7 @@
-"""One trial of a space: cut networks of a scrambled model are built and compared with masked ones."""
+"""One trial of a space: cut networks of a scrambled model are built and compared with masked ones.
+
+Longer than others, as it is one class: a cut and what it is compared with.
+"""
 
 from __future__ import annotations
 
