@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,3 +57,34 @@ def test_functions_are_short_without_their_documentation() -> None:
                 if node.end_lineno - node.lineno + 1 - words > LONGEST_FUNCTION:  # type: ignore[operator]
                     long.append((path, node.name))
     assert long == []
+
+
+def layers() -> list[list[set[str]]]:
+    """The layers of the contracts that have some, from the top down."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    return [[set(re.findall(r"\w+", row)) for row in one["layers"]] for one in contracts if one["type"] == "layers"]
+
+
+def test_contributing_tells_the_layers_that_are_held() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layers")[2].partition("## Adding a part")[0]
+    block = "".join(line for line in text.splitlines() if line.startswith("    "))
+    (inside,) = re.findall(r"Inside the space: `([^`]*)`", text)
+    told = [[set(re.findall(r"\w+", row)) for row in one.split(">")] for one in (block, inside)]
+    assert told == layers()
+
+
+def test_the_page_of_the_house_names_each_package() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = {
+        name for row in text.splitlines() if row.startswith("|") for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    packages = set().union(*layers()[0])
+    assert named == packages - {"_version"}
+    for path in re.findall(r"\]\(\.\./([\w/.]+)\)", text):
+        assert (ROOT / path).exists()
+
+
+def test_the_picture_is_newer_than_no_package() -> None:
+    """Boxes are drawn for the layers of the contract; what is there must be in it."""
+    there = {path.stem for path in (ROOT / "autoprune").iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert there - {"__init__", "__pycache__", "py"} == set().union(*layers()[0])
