@@ -84,7 +84,6 @@ def test_the_page_of_the_house_names_each_package() -> None:
         assert (ROOT / path).exists()
 
 
-def test_the_picture_is_newer_than_no_package() -> None:
-    """Boxes are drawn for the layers of the contract; what is there must be in it."""
+def test_each_package_has_a_layer_and_so_a_box_in_the_picture() -> None:
     there = {path.stem for path in (ROOT / "autoprune").iterdir() if path.is_dir() or path.suffix == ".py"}
     assert there - {"__init__", "__pycache__", "py"} == set().union(*layers()[0])

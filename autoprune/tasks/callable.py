@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import Any, TypeAlias, final
@@ -21,6 +19,7 @@ from autoprune.errors import ConfigError, DataError, EvaluationError, blame
 from autoprune.randomness import isolated, seeded
 from autoprune.registry import load_object
 from autoprune.tasks.base import SplitName, Task, TaskInputs
+from autoprune.tasks.identity import function_identity
 from autoprune.tasks.score import Score
 from autoprune.training.integrity import check_finite
 from autoprune.training.loop import EpochProgress
@@ -31,7 +30,6 @@ ScoreFunction: TypeAlias = Callable[[nn.Module], float]
 TrainFunction: TypeAlias = Callable[[nn.Module, int, int], object]
 
 _CALIBRATION_BATCH = 128
-_PLAIN = (int, float, complex, str, bytes, bool, type(None))
 
 
 @final
@@ -235,34 +233,3 @@ def _digestible(inputs: Any) -> list[Tensor | str]:
     leaves, _ = pytree.tree_flatten_with_path(inputs)
     named = ((pytree.keystr(path), leaf) for path, leaf in leaves)
     return [part for name, leaf in named for part in (name, leaf if isinstance(leaf, Tensor) else repr(leaf))]
-
-
-def function_identity(function: Callable[..., Any] | None) -> str:
-    """What a function is, as text: its source, and the plain values among its defaults, closure and bound arguments.
-
-    A resumed run compares it. Values that are not numbers, texts or collections of them count by their type only.
-    """
-    if isinstance(function, functools.partial):
-        bound = [_plain(value) for value in (*function.args, *function.keywords.items())]
-        return f"partial {function_identity(function.func)} {bound}"
-    if inspect.ismethod(function):
-        return f"{function_identity(function.__func__)} {_plain(vars(function.__self__))}"
-    try:
-        source = inspect.getsource(function if inspect.isroutine(function) else type(function))
-    except (OSError, TypeError):  # typed into a prompt, or compiled
-        source = getattr(function, "__qualname__", type(function).__qualname__)
-    if not inspect.isfunction(function):
-        return f"{source} {_plain(getattr(function, '__dict__', {}))}"
-    cells = inspect.getclosurevars(function).nonlocals
-    return f"{source} {_plain(cells)} {_plain(function.__defaults__)} {_plain(function.__kwdefaults__)}"
-
-
-def _plain(value: object, *, depth: int = 3) -> object:
-    """The value if it is a number, a text or a collection of them, to a few levels; else the name of its type."""
-    if isinstance(value, _PLAIN):
-        return value
-    if depth and isinstance(value, Mapping):
-        return {str(key): _plain(inner, depth=depth - 1) for key, inner in value.items()}
-    if depth and isinstance(value, list | tuple):
-        return [_plain(inner, depth=depth - 1) for inner in value]
-    return type(value).__qualname__

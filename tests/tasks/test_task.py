@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from autoprune.data import load_data, splits_from
 from autoprune.data.base import DataSplits
 from autoprune.errors import ConfigError, DataError, EvaluationError
-from autoprune.tasks.callable import CallableTask, function_identity
+from autoprune.tasks.callable import CallableTask
 from autoprune.tasks.classification import ClassificationTask
+from autoprune.tasks.identity import function_identity
 from autoprune.training.recipe import Recipe
 
 CPU = torch.device("cpu")
