@@ -1,0 +1,114 @@
+"""The network as a program of `torch.export`: what all formats but the first are made from."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, ShapesCollection
+
+from autoprune.errors import ExportError
+from autoprune.export.base import Description, Source
+from autoprune.export.inputs import batch_size, drawn, tensors_of
+from autoprune.randomness import untouched
+from autoprune.space.cutting.graph_form import GraphNetwork
+from autoprune.space.tracing.program import call_arguments, plain_attention
+from autoprune.texts import first_line
+
+_SEED = 20
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """One network as a program.
+
+    Attributes:
+        program: in evaluation mode.
+        any_batch: it takes batches of any size.
+        names: of the inputs by position; those by keyword have names.
+    """
+
+    program: ExportedProgram
+    any_batch: bool
+    names: tuple[str, ...]
+
+
+def exported(source: Source) -> Exported:
+    """The program of a network: for batches of any size, or, where its graph holds on to one, for the example's.
+
+    Raises:
+        ExportError: `torch.export` refuses the network.
+    """
+    network, refusals = source.network, list[Exception]()
+    sizes = [3, None] if batch_size(source.inputs) is not None else [None]  # not 1: it would be taken for a constant
+    for size in sizes:
+        args, kwargs = call_arguments(drawn(source.inputs, seed=_SEED, batch=size))
+        dynamic: Any = _dynamic(args, kwargs, size, source.inputs) if size else None
+        try:
+            with untouched(), quiet(), torch.no_grad(), plain_attention():
+                program = torch.export.export(network, args, kwargs, dynamic_shapes=dynamic, strict=False)
+        except Exception as error:  # noqa: BLE001 - any error of user code or the tracer becomes one clear message
+            refusals.append(error)
+        else:
+            return Exported(program, size is not None, _names(network, args))
+    raise ExportError(
+        f"torch.export refuses this {type(network).__name__} ({type(refusals[-1]).__name__}: "
+        f"{first_line(refusals[-1])}); take the format safetensors, or change that line of forward"
+    ) from refusals[-1]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress, the notes and the half-made graphs of torch's exporters."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _dynamic(args: tuple[Any, ...], kwargs: Mapping[str, Any], size: int, inputs: Description) -> ShapesCollection:
+    """The first dimension of each tensor that grew when inputs were drawn with another batch."""
+    shapes = ShapesCollection()  # type: ignore[no-untyped-call]
+    traced = call_arguments(drawn(inputs, seed=_SEED))
+    other = call_arguments(drawn(inputs, seed=_SEED, batch=size + 1))
+    for tensor, one, two in zip(tensors_of((args, kwargs)), *map(tensors_of, (traced, other)), strict=True):
+        if tensor.ndim and (tensor.shape[0] != one.shape[0] or tensor.shape[0] != two.shape[0]):
+            shapes[tensor] = {0: Dim.DYNAMIC}
+    return shapes
+
+
+def _names(network: nn.Module, args: tuple[Any, ...]) -> tuple[str, ...]:
+    signature = (
+        network.graph_plan.signature if isinstance(network, GraphNetwork) else inspect.signature(network.forward)
+    )
+    known = []
+    for name, parameter in signature.parameters.items():
+        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            break
+        known.append(name)
+    return tuple(known[i] if i < len(known) else f"input_{i}" for i in range(len(args)))
+
+
+def input_tensors(shown: Exported, source: Source) -> list[tuple[str, Tensor]]:
+    """Name and tensor of every input that is a tensor, in the order of the program; names are those of `forward`."""
+    args, kwargs = call_arguments(drawn(source.inputs, seed=_SEED))
+    named = {**dict(zip(shown.names, args, strict=True)), **kwargs}
+    return [
+        (name if len(found) == 1 else f"{name}_{i}", tensor)
+        for name, value in named.items()
+        for found in [tensors_of(value)]
+        for i, tensor in enumerate(found)
+    ]
