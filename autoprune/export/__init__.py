@@ -11,7 +11,7 @@ EXPORTERS = Registry(
         "safetensors": Part(
             "autoprune.export.safetensors:Safetensors",
             "safetensors, https://huggingface.co/docs/safetensors",
-            "The default: widths as plain text and weights without pickle; `autoprune.load` reads it, for more training.",
+            "The default: widths as plain text and weights without pickle, for `autoprune.load`.",
         ),
         "onnx": Part(
             "autoprune.export.onnx:Onnx",

@@ -53,8 +53,8 @@ def largest_difference(name: str, exporter: Exporter, source: Source, written: W
         worst = max(worst, difference(expected, given))
         if not worst <= TOLERANCE:
             raise ExportError(
-                f"the network written as {name} differs from the one that was searched by {worst:.2g} on random inputs "
-                f"of batch {batch or 'size as traced'} (allowed: {TOLERANCE:g}); nothing is kept of it: take another format"
+                f"the network written as {name} differs from the one that was searched by {worst:.2g} of the largest "
+                f"output on random inputs, batch {batch or 'as traced'} (allowed: {TOLERANCE:g}); take another format"
             )
     return worst
 

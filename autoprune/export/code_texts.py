@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -99,18 +99,6 @@ def literal(value: Any) -> str:
     raise ExportError(
         f"the graph holds a {type(value).__name__}, which has no plain code; take the format torch_export"
     )
-
-
-def access(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """(code, value) of every leaf of an input, in the order in which PyTorch flattens it."""
-    if isinstance(value, list | tuple):
-        for i, inner in enumerate(value):
-            yield from access(f"{name}[{i}]", inner)
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from access(f"{name}[{key!r}]", inner)
-    else:
-        yield name, value
 
 
 def structure(spec: Any, leaves: Sequence[str]) -> str:

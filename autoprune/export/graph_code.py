@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.utils import _pytree as pytree
 
 from autoprune.errors import ExportError, TraceError
 from autoprune.export.base import Source
-from autoprune.export.code_texts import TEMPLATE, access, literal, structure
+from autoprune.export.code_texts import TEMPLATE, literal, structure
 from autoprune.export.inputs import drawn
-from autoprune.export.program import Exported
+from autoprune.export.program import Exported, leaves
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.tracing.flatten import flatten
 from autoprune.space.tracing.program import call_arguments
@@ -61,8 +60,8 @@ def written(exported: Exported, source: Source) -> tuple[str, dict[str, Tensor]]
 @final
 class _Writer:
     def __init__(self, exported: Exported, source: Source) -> None:
-        self._program, self._source = exported.program, source
-        self._args, self._kwargs = call_arguments(drawn(source.inputs, seed=0))
+        self._exported, self._program, self._source = exported, exported.program, source
+        self._kwargs = call_arguments(drawn(source.inputs, seed=0))[1]
         self._names = exported.names
         self._graph = self._flat()
         self.packages: set[str] = set()
@@ -107,15 +106,9 @@ class _Writer:
 
     def _place_inputs(self) -> None:
         taken = {node.name for node in self._graph.nodes}
-        values = dict(zip(self._names, self._args, strict=True)) | self._kwargs
-        self._names = tuple(_free(name, taken - set(values)) for name in self._names)
-        leaves = dict(zip((*self._names, *self._kwargs), values.values(), strict=True))
-        found = dict(leaf for name, value in leaves.items() for leaf in access(name, value))
-        spec = self._program.call_spec.in_spec
-        args, kwargs = pytree.tree_unflatten(range(spec.num_leaves), spec)  # by keyword they may come in another order
-        numbered = dict(zip(self._names, args, strict=True)) | kwargs
-        order = sorted((i, place) for name, part in numbered.items() for place, i in access(name, part))
-        places_left = iter([(place, found[place]) for _, place in order])
+        own = {*self._names, *self._kwargs}
+        self._names = tuple(_free(name, taken - own) for name in self._names)
+        places_left = iter(leaves(self._exported, self._source, self._names))
         kinds = {spec.arg.name: spec for spec in self._program.graph_signature.input_specs}
         self._user: list[tuple[fx.Node, str, Any]] = []
         for node in [node for node in self._graph.nodes if node.op == "placeholder"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -78,6 +78,18 @@ def batch_size(description: Description) -> int | None:
 def tensors_of(value: Any) -> list[Tensor]:
     """The tensors in inputs or outputs, in order."""
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def places(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """(code, value) of every leaf of an input, in the order in which PyTorch flattens it."""
+    if isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            yield from places(f"{name}[{i}]", inner)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from places(f"{name}[{key!r}]", inner)
+    else:
+        yield name, value
 
 
 def _described(value: object) -> dict[str, Any]:

@@ -46,6 +46,6 @@ class PlainModule(Exporter):
         if spec is None or spec.loader is None:
             raise ImportError(f"{path} is no module")
         module = importlib.util.module_from_spec(spec)
-        exec(compile(path.read_text(), str(path), "exec"), vars(module))  # noqa: S102 - leaves no __pycache__ behind
+        exec(compile(path.read_text(), str(path), "exec"), vars(module))  # leaves no __pycache__
         network: Callable[..., Any] = module.build()
         return network

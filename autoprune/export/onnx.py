@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
@@ -12,8 +13,8 @@ import torch
 
 from autoprune.errors import ConfigError, ExportError
 from autoprune.export.base import Exporter, Source, Written
-from autoprune.export.inputs import tensors_of
-from autoprune.export.program import Exported, exported, input_tensors, quiet
+from autoprune.export.inputs import places, tensors_of
+from autoprune.export.program import Exported, exported, leaves, quiet
 from autoprune.texts import first_line
 
 _FILE, _WEIGHTS = "model.onnx", "model.onnx.data"
@@ -43,7 +44,7 @@ class Onnx(Exporter):
         for package in _PACKAGES:
             _imported(package)
         made = exported(source)
-        names = [name for name, _ in input_tensors(made, source)]
+        names = [_name(place) for place, value in leaves(made, source) if isinstance(value, torch.Tensor)]
         try:
             with quiet(), torch.no_grad():
                 program: Any = torch.onnx.export(
@@ -68,12 +69,18 @@ class Onnx(Exporter):
         names = [taken.name for taken in session.get_inputs()]
 
         def call(*args: Any, **kwargs: Any) -> list[torch.Tensor]:
-            given = [np.ascontiguousarray(tensor.numpy()) for tensor in tensors_of((args, kwargs))]
-            return [
-                torch.from_numpy(np.asarray(made)) for made in session.run(None, dict(zip(names, given, strict=True)))
-            ]
+            given = dict(zip(names, tensors_of(args), strict=False))
+            for name, value in kwargs.items():
+                given |= {_name(p): part for p, part in places(name, value) if isinstance(part, torch.Tensor)}
+            arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in given.items()}
+            return [torch.from_numpy(np.asarray(made)) for made in session.run(None, arrays)]
 
         return call
+
+
+def _name(place: str) -> str:
+    """`batch['mask']` -> `batch_mask`."""
+    return re.sub(r"\W+", "_", place).strip("_")
 
 
 def _imported(package: str) -> Any:

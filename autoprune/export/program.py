@@ -6,18 +6,19 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.utils import _pytree as pytree
 
 from autoprune.errors import ExportError
 from autoprune.export.base import Description, Source
-from autoprune.export.inputs import batch_size, drawn, tensors_of
+from autoprune.export.inputs import batch_size, drawn, places, tensors_of
 from autoprune.randomness import untouched
 from autoprune.space.cutting.graph_form import GraphNetwork
 from autoprune.space.tracing.program import call_arguments, plain_attention
@@ -102,13 +103,22 @@ def _names(network: nn.Module, args: tuple[Any, ...]) -> tuple[str, ...]:
     return tuple(known[i] if i < len(known) else f"input_{i}" for i in range(len(args)))
 
 
-def input_tensors(shown: Exported, source: Source) -> list[tuple[str, Tensor]]:
-    """Name and tensor of every input that is a tensor, in the order of the program; names are those of `forward`."""
+def leaves(made: Exported, source: Source, names: Sequence[str] = ()) -> list[tuple[str, Any]]:
+    """(code, value) of each flat input, in the order of the program: by name they may come in any other.
+
+    Args:
+        made: the program.
+        source: what it was made from.
+        names: of the inputs by position, in place of those of `forward`.
+    """
+    positional = tuple(names) or made.names
     args, kwargs = call_arguments(drawn(source.inputs, seed=_SEED))
-    named = {**dict(zip(shown.names, args, strict=True)), **kwargs}
-    return [
-        (name if len(found) == 1 else f"{name}_{i}", tensor)
-        for name, value in named.items()
-        for found in [tensors_of(value)]
-        for i, tensor in enumerate(found)
-    ]
+    values = dict(zip(positional, args, strict=True)) | kwargs
+    found = dict(leaf for name, value in values.items() for leaf in places(name, value))
+    spec = made.program.call_spec.in_spec
+    if spec is None:
+        return list(found.items())
+    by_position, by_name = pytree.tree_unflatten(range(spec.num_leaves), spec)
+    numbered = dict(zip(positional, by_position, strict=True)) | by_name
+    order = sorted((number, place) for name, part in numbered.items() for place, number in places(name, part))
+    return [(place, found[place]) for _, place in order]

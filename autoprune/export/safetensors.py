@@ -1,4 +1,4 @@
-"""Plain text for the architecture, safetensors for the weights: what a run writes itself, and `autoprune.load` reads."""
+"""Plain text for the architecture, safetensors for the weights: what a run writes, and `autoprune.load` reads."""
 
 from __future__ import annotations
 
