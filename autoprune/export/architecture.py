@@ -154,8 +154,8 @@ def _full_model(description: Mapping[str, Any], folder: Path) -> nn.Module:
     if factory == PYTHON_MODEL:
         raise RunError(
             f"the network in {folder} was searched from a model object: build that full model and call "
-            f"autoprune.load({str(folder)!r}, model=full_model); for other formats call save(folder, formats=[…]) on the "
-            f"result of the search, which resume=True gives again"
+            f"autoprune.load({str(folder)!r}, model=full_model); for other formats, save(folder, formats=[…]) of the "
+            f"search's result, which resume=True gives again"
         )
     (factory, arguments), _ = expanded((factory, arguments), f"{folder}/architecture.yaml")
     with seeded(0):  # the initial weights are replaced; the global generators stay as they are

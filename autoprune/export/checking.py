@@ -77,4 +77,4 @@ def _difference(expected: Tensor, given: Tensor) -> float:
     error = torch.where(same, 0.0, (one - two).abs())
     known = one[one.isfinite()].abs()
     scale = max(_SMALLEST, float(known.max()) if known.numel() else 1.0)
-    return float(error.nan_to_num(nan=math.inf).max()) / scale
+    return float(error.nan_to_num(nan=math.inf, posinf=math.inf).max()) / scale

@@ -22,7 +22,21 @@ from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.tracing.flatten import flatten
 from autoprune.space.tracing.program import call_arguments
 
-_RESERVED = {"self", "w", "device", "torch", "math", "operator", "nn", "Tensor", "Path", "reduce", "load_file"}
+_RESERVED = {
+    "self",
+    "_w",
+    "_device",
+    "torch",
+    "math",
+    "operator",
+    "partial",
+    "next",
+    "_tensor",
+    "_check",
+    "_same",
+    "float",
+    "slice",
+}
 _TENSORS = {
     InputKind.PARAMETER: "parameter",
     InputKind.BUFFER: "buffer",
@@ -87,17 +101,18 @@ class _Writer:
         """The lines of `forward`."""
         self._place_inputs()
         nodes = [node for node in self._graph.nodes if node.op == "call_function"]
+        self._names_of = _distinct(nodes, {*_RESERVED, *self._names, *self._kwargs})
         last = {used: node for node in nodes for used in node.all_input_nodes}
         output = next(iter(reversed(self._graph.nodes)))
         done: dict[fx.Node, list[str]] = {}
         for used, node in last.items():
             if used.op == "call_function" and output not in used.users:
-                done.setdefault(node, []).append(used.name)
+                done.setdefault(node, []).append(self._names_of[used])
         lines = [line for node in nodes for line in self._call(node, done.get(node, []))]
         checks = self._checks()
-        head = ["w = partial(_tensor, self)"]
+        head = ["_w = partial(_tensor, self)"]
         if self._device:
-            head.append('device = next((t.device for t in self.state_dict().values()), torch.device("cpu"))')
+            head.append('_device = next((t.device for t in self.state_dict().values()), torch.device("cpu"))')
         return [*checks, *head, *lines, *self._returned(output)]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -105,9 +120,12 @@ class _Writer:
         return {**self._source.weights, **self._constants}
 
     def _place_inputs(self) -> None:
-        taken = {node.name for node in self._graph.nodes}
-        own = {*self._names, *self._kwargs}
-        self._names = tuple(_free(name, taken - own) for name in self._names)
+        self._names = tuple(f"{name}_" if name in _RESERVED else name for name in self._names)
+        wrong = _RESERVED & set(self._kwargs)
+        if wrong:
+            raise ExportError(
+                f"an input is called {wrong.pop()!r}, as the code calls another thing; rename it in forward"
+            )
         places_left = iter(leaves(self._exported, self._source, self._names))
         kinds = {spec.arg.name: spec for spec in self._program.graph_signature.input_specs}
         self._user: list[tuple[fx.Node, str, Any]] = []
@@ -119,7 +137,7 @@ class _Writer:
                 self._user.append((node, place, value))
             elif spec.kind in _TENSORS:
                 name = str(spec.target)
-                self._written[node] = f'w("{name}")'
+                self._written[node] = f'_w("{name}")'
                 if name not in self._source.weights:
                     constants = self._program.constants
                     self._constants[name] = (
@@ -146,12 +164,12 @@ class _Writer:
             return []
         arguments = [self._text(value) for value in node.args]
         arguments += [f"{name}={self._text(value)}" for name, value in node.kwargs.items()]
-        self._written[node] = name = _free(node.name, set())
+        self._written[node] = name = self._names_of[node]
         if target is operator.getitem:
             line = f"{name} = {arguments[0]}[{arguments[1]}]"
         else:
             line = f"{name} = {text}({', '.join(arguments)})"
-        freed = ", ".join(_free(other, set()) for other in done)
+        freed = ", ".join(done)
         return [line, f"del {freed}"] if freed else [line]
 
     def _target(self, target: Any) -> str | None:
@@ -173,7 +191,7 @@ class _Writer:
             return self._written[value]
         if isinstance(value, torch.device):
             self._device = True
-            return "device"
+            return "_device"
         if isinstance(value, list | tuple):
             inner = ", ".join(map(self._text, value))
             return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
@@ -188,7 +206,7 @@ class _Writer:
         lines = []
         for made, value in zip(self._program.graph_signature.output_specs, values, strict=True):
             if made.kind is OutputKind.BUFFER_MUTATION:
-                lines.append(f'w("{made.target}").copy_({self._text(value)})')
+                lines.append(f'_w("{made.target}").copy_({self._text(value)})')
         own = values[len(values) - spec.num_leaves :]
         return [*lines, f"return {structure(spec, [self._text(value) for value in own])}"]
 
@@ -197,7 +215,13 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, bool | int | float | str | None)
 
 
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken or name in _RESERVED:
-        name += "_"
-    return name
+def _distinct(nodes: Sequence[fx.Node], taken: set[str]) -> dict[fx.Node, str]:
+    """A name for each, its own where that is free."""
+    found: dict[fx.Node, str] = {}
+    for node in nodes:
+        name = node.name
+        while name in taken:
+            name += "_"
+        found[node] = name
+        taken.add(name)
+    return found
