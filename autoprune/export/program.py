@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import io
 import logging
@@ -53,14 +54,17 @@ def exported(source: Source) -> Exported:
     sizes = [3, None] if batch_size(source.inputs) is not None else [None]  # not 1: it would be taken for a constant
     for size in sizes:
         args, kwargs = call_arguments(drawn(source.inputs, seed=_SEED, batch=size))
+        names = _names(network, args)
         dynamic: Any = _dynamic(args, kwargs, size, source.inputs) if size else None
         try:
             with untouched(), quiet(), torch.no_grad(), plain_attention():
-                program = torch.export.export(network, args, kwargs, dynamic_shapes=dynamic, strict=False)
+                program = torch.export.export(
+                    _named(network, names, kwargs), args, kwargs, dynamic_shapes=dynamic, strict=False
+                )
         except Exception as error:  # noqa: BLE001 - any error of user code or the tracer becomes one clear message
             refusals.append(error)
         else:
-            return Exported(program, size is not None, _names(network, args))
+            return Exported(program, size is not None, names)
     raise ExportError(
         f"torch.export refuses this {type(network).__name__} ({type(refusals[-1]).__name__}: "
         f"{first_line(refusals[-1])}); take the format safetensors, or change that line of forward"
@@ -101,6 +105,23 @@ def _names(network: nn.Module, args: tuple[Any, ...]) -> tuple[str, ...]:
             break
         known.append(name)
     return tuple(known[i] if i < len(known) else f"input_{i}" for i in range(len(args)))
+
+
+def _named(network: nn.Module, names: Sequence[str], kwargs: Mapping[str, Any]) -> nn.Module:
+    """The network with the inputs it is called with written out: torch finds no dimensions in `*args, **kwargs`."""
+    parameters = inspect.signature(network.forward).parameters.values()
+    if all(parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) for parameter in parameters):
+        return network
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return network.forward(*args, **kwargs)
+
+    kinds = [(inspect.Parameter.POSITIONAL_OR_KEYWORD, names), (inspect.Parameter.KEYWORD_ONLY, kwargs)]
+    signature = inspect.Signature([inspect.Parameter(name, kind) for kind, those in kinds for name in those])
+    named = copy.copy(network)
+    forward.__signature__ = signature  # type: ignore[attr-defined]
+    named.forward = forward
+    return named
 
 
 def leaves(made: Exported, source: Source, names: Sequence[str] = ()) -> list[tuple[str, Any]]:

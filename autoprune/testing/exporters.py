@@ -57,10 +57,10 @@ class Words(nn.Module):
         self.register_buffer("scale", torch.linspace(0.5, 1.5, 16), persistent=False)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Map (N, 6) and (N, 6) to logits (N, 3) and states (N, 6, 16)."""
-        states = torch.tanh(self.mix(self.table(tokens))).view(tokens.shape[0], 6, 2, 8).flatten(2)
+        """Map (N, 6) and (N, 6) to logits (N, 3) and norms (N, 6)."""
+        states = torch.tanh(self.mix(self.table(tokens))).view(tokens.shape[0], 6, 16)
         states = states * self.get_buffer("scale") * mask[..., None]
-        return {"logits": self.head(states.mean(1)), "states": states}
+        return {"logits": self.head(states.mean(1)), "norms": states.norm(dim=2)}
 
 
 def images() -> tuple[nn.Module, Example]:

@@ -23,7 +23,7 @@ from autoprune.export.inputs import describe, drawn
 from autoprune.export.module import PlainModule
 from autoprune.export.writing import exporters, write_formats
 from autoprune.randomness import seeded
-from autoprune.testing.exporters import cut_at_random
+from autoprune.testing.exporters import cut_at_random, words
 from autoprune.zoo import ZOO, build_model
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
@@ -171,6 +171,15 @@ def test_a_written_module_can_be_trained_on(tmp_path: Path) -> None:
     expected = {name: parameter.grad for name, parameter in known.named_parameters()}
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name])
+
+
+def test_a_graph_with_inputs_by_name_takes_any_batch_also_that_of_the_example(tmp_path: Path) -> None:
+    said: list[str] = []
+    with seeded(0):
+        source = cut_at_random(*words())
+    assert (source.architecture["form"], source.inputs["mapping"]["tokens"]["tensor"]) == ("graph", [2, 6])
+    write_formats(source, exporters(FORMATS), tmp_path / "net", note=said.append)
+    assert not any("only the batch size" in line for line in said)
 
 
 def test_a_graph_that_takes_one_batch_size_is_written_for_it(tmp_path: Path) -> None:
