@@ -97,10 +97,10 @@ class Registry:
         return [*self._table, *self._plugins()]
 
     def get(self, name: str) -> Any:
-        """Import and return the part called `name`.
+        """Import and return the part called `name`; "module:attribute" is one that need not have a name.
 
         Raises:
-            RegistryError: no part has this name (the closest one is suggested), or its package is broken.
+            RegistryError: no part has this name (the closest one is suggested), or it cannot be imported.
         """
         row, rest = self._row(name)
         found = load_object(row.path)
@@ -134,6 +134,8 @@ class Registry:
         if name in plugins:
             point = plugins[name]
             return Part(point.value, f"the package {point.dist.name}" if point.dist is not None else ""), None
+        if ":" in name:  # of the user's own, without a name
+            return Part(name), None
         names = [*self.names(), *self._families]
         raise RegistryError(f"unknown {self.kind} {name!r}; choose one of {', '.join(names)}.{suggest(name, names)}")
 

@@ -6,65 +6,57 @@ al. 2017 (arXiv 1611.06440, section 2.2) divide a layer's scores by their L2 nor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
 
+from autoprune.allocation.parts.path import kept_counts, widest_inside
+from autoprune.allocation.parts.scores import Normalisation, checked_scores, normalised, one_of
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.errors import ConfigError, suggest
-from autoprune.space.groups import FloatArray, WidthGroup, Widths
-
-Normalisation: TypeAlias = Literal["l2", "mean", "max", "none"]
-
-_NORMS: Mapping[str, Callable[[FloatArray], float]] = {
-    "l2": lambda s: float(np.linalg.norm(s)),
-    "mean": lambda s: float(s.mean()),
-    "max": lambda s: float(s.max()),
-    "none": lambda s: 1.0,
-}
+from autoprune.space.groups import FloatArray, Widths
 
 
-def global_threshold(domain: BudgetedSpace, scores: Sequence[FloatArray], *, normalise: Normalisation = "l2") -> Widths:
+def global_threshold(
+    domain: BudgetedSpace,
+    scores: Sequence[FloatArray],
+    *,
+    normalise: Normalisation = "l2",
+    per_cost: str | None = None,
+) -> Widths:
     """Return the widths that the lowest threshold within the budget leaves, rounded and repaired.
 
     No group falls below its smallest choice. Between two neighbouring thresholds, which may be far apart where many
     channels tie, the kept counts are interpolated to meet the budget.
 
+    With `per_cost` the scores are divided by what one channel of the group costs: where costs add up, keeping channels
+    in the order of score per cost is the greedy solution of the knapsack (Dantzig 1957), which HALP (Shen et al. 2022,
+    arXiv 2110.10811, section 3.2) poses with importance as value and latency as weight. It departs from Molchanov et
+    al., who subtract a multiple of the FLOPs (section 2.2), as a multiple is one more thing to choose.
+
     Args:
         domain: the space under its budget.
         scores: per group, (width,) importances of its channels, not negative.
-        normalise: what the scores of a group are divided by.
+        normalise: what the scores of a group are divided by: "l2", "mean", "max" or "none".
+        per_cost: a metric, or "budget" for the share of the tightest limit; None: scores count as they are. The cost of
+            a channel is the mean over all channels that its group can lose while the others are full.
 
     Raises:
-        ConfigError: an unknown normalisation, or scores that do not fit the groups.
+        ConfigError: an unknown normalisation or metric, or scores that do not fit the groups.
     """
-    if normalise not in _NORMS:
-        raise ConfigError(
-            f"global_threshold: normalise cannot be {normalise!r}; choose one of {', '.join(_NORMS)}."
-            f"{suggest(normalise, _NORMS)}"
-        )
-    groups = domain.space.groups
-    if len(scores) != len(groups):
-        raise ConfigError(f"global_threshold: scores of {len(scores)} groups given for a space of {len(groups)}")
-    ranked = [_normalised(s, group, _NORMS[normalise]) for s, group in zip(scores, groups, strict=True)]
-    thresholds = np.unique(np.concatenate([*ranked, [np.inf]]))[::-1]
-    kept = np.stack([len(s) - np.searchsorted(np.sort(s), thresholds) for s in ranked], axis=1)  # score >= threshold
-    kept = np.maximum(kept, domain.space.smallest)  # (T, G), growing down the rows
-    usage = domain.budget.usage(kept)
-    inside = int(np.searchsorted(usage, 1.0, side="right")) - 1
-    if inside == len(kept) - 1:
-        return domain.space.full
-    share = (1.0 - usage[inside]) / (usage[inside + 1] - usage[inside])
-    target = kept[inside] + share * (kept[inside + 1] - kept[inside])
-    return tuple(int(w) for w in domain.repair(target[None, :])[0])
+    what = "global_threshold"
+    one_of(what, "normalise", normalise, ("l2", "mean", "max", "none"))
+    ranked = normalised(what, checked_scores(what, domain, scores), normalise)
+    if per_cost is not None:
+        one_of(what, "per_cost", per_cost, (*domain.budget.metrics, "budget"))
+        ranked = [s / cost for s, cost in zip(ranked, _cost_of_a_channel(domain, per_cost), strict=True)]
+    return widest_inside(domain, kept_counts(ranked))
 
 
-def _normalised(scores: FloatArray, group: WidthGroup, norm: Callable[[FloatArray], float]) -> FloatArray:
-    s = np.asarray(scores, dtype=np.float64)
-    if s.shape != (group.width,) or not np.isfinite(s).all() or (s < 0).any():
-        raise ConfigError(
-            f"global_threshold: group {group.name!r} needs {group.width} finite scores of at least 0, got "
-            f"shape {s.shape}" + (f" with values from {s.min()} to {s.max()}" if s.size else "")
-        )
-    return s / (norm(s) or 1.0)
+def _cost_of_a_channel(domain: BudgetedSpace, metric: str) -> FloatArray:
+    """(G,) what a channel of each group costs; above 0, as some cost nothing that a metric counts."""
+    cost = domain.budget.usage if metric == "budget" else domain.budget.metrics[metric]
+    full, smallest = np.array(domain.space.full), np.array(domain.space.smallest)
+    cut = np.where(np.eye(len(full), dtype=np.bool_), smallest, full)
+    saved = (cost(full[None, :]) - cost(cut)) / np.maximum(full - smallest, 1)
+    costs: FloatArray = np.maximum(saved, 1e-9 * (float(saved.max(initial=0.0)) or 1.0))
+    return costs

@@ -13,9 +13,10 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, final
 from torch import nn
 
 from autoprune.api.space import space_options
-from autoprune.config.job import DEFAULT_CRITERION, Job, TaskOptions, TrainingOptions, VerdictOptions
+from autoprune.config.job import DEFAULT_CRITERION, Job, TaskOptions, VerdictOptions
 from autoprune.config.space import SpaceOptions
 from autoprune.config.stopping import EarlyStopping, StoppingOptions
+from autoprune.config.training import Recipe
 from autoprune.config.validation import validated
 from autoprune.cost.budget.limits import Bound
 from autoprune.cost.latency.device_profile import DeviceProfile
@@ -27,7 +28,7 @@ from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.inherit import DEFAULT
 from autoprune.measures.base import make_measure
 from autoprune.pipeline.inputs import task_of
-from autoprune.pipeline.prepare import RunInputs
+from autoprune.pipeline.prepared import RunInputs
 from autoprune.progress.base import Mode
 from autoprune.progress.callback_list import GivenCallback, by_name_and_ready
 from autoprune.space.tracing.program import Example
@@ -69,6 +70,7 @@ class SearchArguments:
         evaluator: name, or {"name": …, "settings": {…}}.
         criterion: ranks channels inside a group: name, or {"name": …, "settings": {…}}.
         inherit: what is done to the weights of cut networks before they are scored, in order: names, or mappings.
+        allocations: one-shot rules that are scored first, each a name or {"name": …, "settings": {…}, "criterion": …}.
         trials: proposals of the controller.
         early_stopping: "asha" or "hyperband" stops proposals that lag behind, of evaluators that train; "none" stops
             nothing. None: as the run began, for a new one "none".
@@ -105,11 +107,12 @@ class SearchArguments:
     evaluator: str | Mapping[str, Any] = "inherited"
     criterion: str | Mapping[str, Any] = DEFAULT_CRITERION
     inherit: Sequence[str | Mapping[str, Any]] = DEFAULT
+    allocations: Sequence[str | Mapping[str, Any]] = ("global_threshold",)
     trials: int = 100
     early_stopping: EarlyStopping | None = None
     time_limit: float | str | None = None
     memory_limit: int | str | None = None
-    training: TrainingOptions | Mapping[str, Any] | None = None
+    training: Recipe | Mapping[str, Any] | None = None
     verdict: VerdictOptions | Mapping[str, Any] | None = None
     seed: int = 0
     device: str = "auto"
@@ -152,6 +155,7 @@ class SearchArguments:
                 "evaluator": self.evaluator,
                 "criterion": self.criterion,
                 "inherit": list(self.inherit),
+                "allocations": list(self.allocations),
                 "storage": self.storage,
                 **{key: given for key in StoppingOptions.model_fields if (given := getattr(self, key)) is not None},
             },
@@ -233,5 +237,5 @@ def _plain_settings(metrics: MetricSettings) -> dict[str, dict[str, Any]]:
     }
 
 
-def _dump(options: TrainingOptions | VerdictOptions | Mapping[str, Any] | None) -> dict[str, Any]:
-    return options.model_dump() if isinstance(options, TrainingOptions | VerdictOptions) else dict(options or {})
+def _dump(options: Recipe | VerdictOptions | Mapping[str, Any] | None) -> dict[str, Any]:
+    return options.model_dump() if isinstance(options, Recipe | VerdictOptions) else dict(options or {})

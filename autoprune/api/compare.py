@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from autoprune.api.arguments import SearchArguments
-from autoprune.config.job import TrainingOptions
 from autoprune.config.parts import ChosenPart
 from autoprune.config.space import SpaceOptions
+from autoprune.config.training import Recipe
 from autoprune.config.validation import validated
 from autoprune.files import free_directory
 from autoprune.pipeline.driver import RUNS
@@ -19,7 +19,7 @@ from autoprune.progress.base import Mode
 from autoprune.randomness import untouched
 from autoprune.space.tracing.program import Example
 from autoprune.studies.compare import compare as carry_out
-from autoprune.studies.comparison import Comparison
+from autoprune.studies.comparison import CompareResult
 from autoprune.studies.options import CompareOptions
 
 
@@ -36,7 +36,7 @@ def compare(
     inherit: Sequence[Sequence[ChosenPart]] | None = None,
     score_func: Callable[[nn.Module], float] | None = None,
     trained: bool = True,
-    training: TrainingOptions | Mapping[str, Any] | None = None,
+    training: Recipe | Mapping[str, Any] | None = None,
     space: SpaceOptions | Mapping[str, Any] | Path | str | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -44,7 +44,7 @@ def compare(
     run_dir: Path | str | None = None,
     engine: str | Mapping[str, Any] = "local",
     progress: Mode = "auto",
-) -> Comparison:
+) -> CompareResult:
     """Score every allocation with every criterion and every inheritance list under several budgets; nothing is trained.
 
     Args:

@@ -8,9 +8,10 @@ __getattr__ = moved_names(
     __name__,
     {
         **dict.fromkeys(
-            ("Job", "ModelOptions", "DataOptions", "TrainingOptions", "SearchOptions", "VerdictOptions", "load_job"),
+            ("Job", "ModelOptions", "DataOptions", "SearchOptions", "VerdictOptions", "load_job"),
             "autoprune.config.job",
         ),
+        "TrainingOptions": "autoprune.config.training:Recipe",
         **dict.fromkeys(
             ("SpaceOptions", "WidthRule", "Override", "KindRules", "load_space_options"), "autoprune.config.space"
         ),

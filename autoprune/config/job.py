@@ -1,11 +1,14 @@
-"""Job files: YAML to validated models; an unknown key is an error with a suggestion."""
+"""Job files: YAML to validated models; an unknown key is an error with a suggestion.
+
+Longer than others, as it is a job from top to bottom, every key in its place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import yaml
 from pydantic import (
@@ -23,10 +26,12 @@ from pydantic import (
 from autoprune.config.engine import EngineOptions
 from autoprune.config.environment import Reference, expanded, written
 from autoprune.config.limits import RangeError, ends_of
-from autoprune.config.parts import NamedPart, PartOptions
+from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
 from autoprune.config.stopping import MOVED, StoppingOptions, moved_to_search
+from autoprune.config.training import Recipe
 from autoprune.config.validation import Strict, read_mapping, validated
+from autoprune.deprecation import moved_names
 
 
 def _found(path: Path, info: ValidationInfo) -> Path:
@@ -49,6 +54,14 @@ class ModelOptions(Strict):
     factory: str = Field(description="a name that `autoprune parts models` lists, or module:factory")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
     weights: FoundPath | None = Field(None, description=".safetensors or state dict; None: the base network is trained")
+    trained: bool = Field(False, description="the factory returns trained weights, which are the base network's")
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
+        written = handler(self)
+        if not self.trained:
+            written.pop("trained")
+        return written
 
 
 class DataOptions(Strict):
@@ -57,23 +70,6 @@ class DataOptions(Strict):
     name: str = Field(description="a name that `autoprune parts data` lists, or module:function")
     path: FoundPath | None = Field(None, description="folder of the original files; None: AUTOPRUNE_DATA")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data set")
-
-
-class TrainingOptions(Strict):
-    """How the base network and networks from scratch are trained."""
-
-    epochs: int = Field(160, ge=1)
-    lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
-    weight_decay: float = Field(1e-4, ge=0)
-    batch_size: int = Field(128, ge=1)
-    schedule: Literal["cosine", "step"] = "cosine"
-    warmup_epochs: int = Field(0, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    augment: bool = True
-    amp: bool = Field(False, description="mixed precision, on GPU only")
-    channels_last: bool = False
 
 
 class TaskOptions(PartOptions):
@@ -108,11 +104,22 @@ class SearchOptions(StoppingOptions):
     inherit: tuple[NamedPart, ...] = Field(
         _INHERIT, description="what is done to the weights of cut networks before they are scored, in order"
     )
-    allocations: tuple[NamedPart, ...] = Field(
-        (NamedPart(name="global_threshold"),), description="one-shot proposals scored first"
+    allocations: tuple[AllocationOptions, ...] = Field(
+        (AllocationOptions(name="global_threshold"),),
+        description="one-shot proposals scored first; each may have a `criterion` of its own beside `settings`",
     )
     rescore: int = Field(5, ge=1, description="how many of the best are re-scored on all validation data")
     storage: str | None = Field(None, description="Optuna storage URL; None: a journal file in the run directory")
+
+    @field_validator("allocations")
+    @classmethod
+    def _width_files(cls, value: tuple[AllocationOptions, ...], info: ValidationInfo) -> tuple[AllocationOptions, ...]:
+        return tuple(
+            chosen.model_copy(update={"settings": {**chosen.settings, "file": str(_found(Path(file), info))}})
+            if isinstance(file := chosen.settings.get("file"), str)
+            else chosen
+            for chosen in value
+        )
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -193,7 +200,7 @@ class Job(Strict):
     model: ModelOptions
     data: DataOptions
     task: TaskOptions = Field(TaskOptions(), description="what networks are for, and what scores count")
-    training: TrainingOptions = TrainingOptions()
+    training: Recipe = Recipe()
     space: SpaceOptions = SpaceOptions()
     constraints: dict[str, Annotated[Limits | tuple[Limits, ...], BeforeValidator(_limits)]] = Field(
         description="metric -> limit; a list of limits makes a family of searches, one for each"
@@ -291,3 +298,6 @@ def _place_now(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
     if len(place) == 2 and place[0] == "engine" and place[1] in MOVED:
         return "search", MOVED[str(place[1])]
     return place
+
+
+__getattr__ = moved_names(__name__, {"TrainingOptions": "autoprune.config.training:Recipe"})

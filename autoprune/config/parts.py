@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeAlias, final
+from typing import Any, Self, TypeAlias, final
 
 from pydantic import (
     Field,
@@ -68,4 +68,30 @@ class NamedPart(PartOptions):
         Raises:
             ConfigError: neither a name nor a mapping of `name` and `settings`; `what` names it.
         """
+        return validated(cls, given.model_dump() if isinstance(given, PartOptions) else given, what)
+
+
+@final
+class AllocationOptions(PartOptions):
+    """A one-shot rule; it may be called with the scores of a criterion of its own."""
+
+    criterion: NamedPart | None = None
+
+    @model_serializer(mode="wrap")
+    def _plainly(self, handler: SerializerFunctionWrapHandler) -> Any:
+        written = handler(self)
+        if self.criterion is None:
+            written.pop("criterion")
+        return written if self.settings or self.criterion is not None else self.name
+
+    @property
+    def label(self) -> str:
+        """The name, with criterion and settings where there are some: `stagewise(criterion=l1, normalise="max")`."""
+        own = f"criterion={self.criterion.label}" if self.criterion is not None else ""
+        told = ", ".join(part for part in (own, self.told) if part)
+        return f"{self.name}({told})" if told else self.name
+
+    @classmethod
+    def of(cls, given: ChosenPart, what: str) -> Self:
+        """As `NamedPart.of`."""
         return validated(cls, given.model_dump() if isinstance(given, PartOptions) else given, what)

@@ -35,8 +35,13 @@ def validated(model: type[M], data: Any, source: str, *, folders: tuple[Path, ..
     try:
         return model.model_validate(data, context={"folders": folders})
     except ValidationError as error:
-        lines = [_explain(model, dict(problem)) for problem in error.errors()]
-        raise ConfigError(f"{source}: " + "\n".join(lines)) from None
+        raise refusal(model, error, source) from None
+
+
+def refusal(model: type[BaseModel], error: ValidationError, source: str) -> ConfigError:
+    """What pydantic found, as an error of ours: one line for each problem."""
+    lines = [_explain(model, dict(problem)) for problem in error.errors()]
+    return ConfigError(f"{source}: " + "\n".join(lines))
 
 
 def read_mapping(path: Path, empty: Any = None) -> Any:

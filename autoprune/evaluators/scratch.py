@@ -6,7 +6,8 @@ from typing import final
 
 from torch import nn
 
-from autoprune.evaluators.base import CandidateFactory, Evaluator, check_counts
+from autoprune.evaluators.base import Evaluator, check_counts
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score
@@ -51,5 +52,8 @@ class Scratch(Evaluator):
             return float(scores[-1])
 
         reinitialise(network, seed=seed)
-        train_and_score(task, network, score, epochs=self._epochs, seed=seed, watch=watch, scores_epochs=True)
+        teacher = self._factory.model
+        train_and_score(
+            task, network, score, epochs=self._epochs, seed=seed, watch=watch, scores_epochs=True, teacher=teacher
+        )
         return scores[-1]

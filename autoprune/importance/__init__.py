@@ -19,6 +19,31 @@ CRITERIA = Registry(
             "The group norm of DepGraph: Fang et al. 2023, arXiv 2301.12900, section 3.3",
             "The default: needs no data and works for every network.",
         ),
+        "group_norm": Part(
+            "autoprune.importance.group_norm:group_norm",
+            "Li et al. 2019, OICSR, arXiv 1905.11664; DepGraph: Fang et al. 2023, arXiv 2301.12900, section 3.3",
+            "Weights alone, where a channel that is hardly read shall go, however strongly it is written.",
+        ),
+        "lamp": Part(
+            "autoprune.importance.lamp:lamp",
+            "Lee et al. 2021, Layer-adaptive Sparsity, arXiv 2010.07611, equation 4, for channels",
+            "Weights alone and one threshold over all layers: the order of l2, on a scale that layers share.",
+        ),
+        "fpgm": Part(
+            "autoprune.importance.fpgm:fpgm",
+            "He et al. 2019, Filter Pruning via Geometric Median, arXiv 1811.00250, equation 9",
+            "Weights alone, where norms differ little: drops the filters that the others can stand for.",
+        ),
+        "redundant": Part(
+            "autoprune.importance.redundant:redundant",
+            "Ayinde & Zurada 2018, Building Efficient ConvNets, arXiv 1802.07653, section 3",
+            "Weights alone and wide layers with filters that point the same way: keeps one of each cluster.",
+        ),
+        "nisp": Part(
+            "autoprune.importance.nisp:nisp",
+            "Yu et al. 2018, NISP, arXiv 1711.05908, equation 12; Inf-FS: Roffo et al. 2015, ICCV",
+            "What the last layer needs, traced back through all layers; unlabelled data, for its last features only.",
+        ),
         "bn_scale": Part(
             "autoprune.importance.bn_scale:bn_scale",
             "Network Slimming: Liu et al. 2017, arXiv 1708.06519, section 3.2",
@@ -28,6 +53,56 @@ CRITERIA = Registry(
             "autoprune.importance.apoz:apoz",
             "Hu et al. 2016, Network Trimming, arXiv 1607.03250, section 3.1",
             "Networks with ReLU and unlabelled data; batch norms make it weak, as they leave half of the values zero.",
+        ),
+        "activation_variance": Part(
+            "autoprune.importance.activation_variance:activation_variance",
+            "Polyak & Wolf 2015, Channel-Level Acceleration of Deep Face Representations, IEEE Access 3",
+            "Unlabelled data, and constants that are made up for: drops the channels that say least.",
+        ),
+        "inbound_variance": Part(
+            "autoprune.importance.inbound_variance:inbound_variance",
+            "Polyak & Wolf 2015, Channel-Level Acceleration of Deep Face Representations, IEEE Access 3",
+            "Unlabelled data: as activation_variance, weighed by the weights that read the channel.",
+        ),
+        "entropy": Part(
+            "autoprune.importance.entropy:entropy",
+            "Luo & Wu 2017, An Entropy-based Pruning Method, arXiv 1706.05791, section 3.2",
+            "Unlabelled data, some hundred examples or more: spread counts, scale does not.",
+        ),
+        "wanda": Part(
+            "autoprune.importance.wanda:wanda",
+            "Sun et al. 2024, A Simple and Effective Pruning Approach, arXiv 2306.11695, equation 1, for channels",
+            "Unlabelled data and networks without batch norms, transformers above all: cheap and hard to beat there.",
+        ),
+        "obs": Part(
+            "autoprune.importance.obs:obs",
+            "Optimal Brain Surgeon: Hassibi & Stork 1992; layer-wise: Dong et al. 2017, arXiv 1705.07565",
+            "Unlabelled data and inheritance by least squares: the error that the refit leaves.",
+        ),
+        "thinet": Part(
+            "autoprune.importance.thinet:thinet",
+            "Luo et al. 2017, ThiNet, arXiv 1707.06342, equation 6",
+            "Unlabelled data: keeps the next layer's outputs, without refitting; counts channels together.",
+        ),
+        "lasso": Part(
+            "autoprune.importance.lasso:lasso",
+            "He et al. 2017, Channel Pruning for Accelerating Very Deep Networks, arXiv 1707.06168, equation 3",
+            "Unlabelled data and inheritance by least squares, as in the paper: channels that stand for one another.",
+        ),
+        "hrank": Part(
+            "autoprune.importance.hrank:hrank",
+            "Lin et al. 2020, HRank, arXiv 2002.10179, equation 7",
+            "Unlabelled data and convolutions with large maps, to compare with papers that use it.",
+        ),
+        "chip": Part(
+            "autoprune.importance.chip:chip",
+            "Sui et al. 2021, CHIP, arXiv 2110.13981, equation 4",
+            "Unlabelled data: drops channels that the others span; minutes for wide layers.",
+        ),
+        "scop": Part(
+            "autoprune.importance.scop:scop",
+            "SCOP-like: Tang et al. 2020, SCOP, arXiv 2010.10732, section 3; knockoffs are the batch in another order",
+            "Labelled data: channels against a control; the paper's control is made by a generative network.",
         ),
         "taylor_weight": Part(
             "autoprune.importance.taylor_weight:taylor_weight",
@@ -99,6 +174,11 @@ CRITERIA = Registry(
             "Engelbrecht 2001, IEEE TNN 12(6); flips as in Stevenson, Winter & Widrow 1990, IEEE TNN 1(1)",
             "Data without labels: how far the outputs move without the channel; a forward pass for each channel.",
         ),
+        "first_k": Part(
+            "autoprune.importance.first_k:first_k",
+            "Rethinking the Value of Network Pruning: Liu et al. 2019, arXiv 1810.05270",
+            "The control without chance: widths alone, as in networks whose architecture is given.",
+        ),
         "random": Part(
             "autoprune.importance.random_order:random_order",
             "a random order; as a control in Li et al. 2017, arXiv 1608.08710, section 4.4",
@@ -107,4 +187,8 @@ CRITERIA = Registry(
     },
     group="autoprune.importance",
     called_with=2,
+    shared={
+        "reduction": "sum, mean, max, l2 or first: scores each layer of a group by itself and joins them so",
+        "normalise": "mean, max, sum or l2: divides the scores of a group by that of them, so that groups compare",
+    },
 )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from autoprune.importance.evidence import criterion
-from autoprune.importance.members import GroupEvidence
+from autoprune.importance.evidence import GroupEvidence, criterion
 
 
 @criterion("activations")

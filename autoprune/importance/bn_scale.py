@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autoprune.importance.evidence import GroupEvidence, criterion
 from autoprune.importance.l2 import l2
-from autoprune.importance.members import GroupEvidence
 
 
+@criterion("weights", members="norm_scales")
 def bn_scale(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) sum of |gamma| over the group's batch norms; a group without one is ranked by `l2`."""
     if not evidence.norm_scales:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.importance.members import GroupEvidence
+from autoprune.importance.evidence import GroupEvidence
 
 
 def l2(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:

@@ -1,63 +1,38 @@
-"""What a criterion sees of a group, one row per channel, aligned over members; and scores from it."""
+"""Scores of the channels of all groups, and their order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias, final
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.config.parts import ChosenPart, NamedPart
-from autoprune.config.settings import bind
+from autoprune.config.parts import ChosenPart
 from autoprune.errors import ConfigError, EvaluationError, blame
-from autoprune.importance import CRITERIA
-from autoprune.importance.evidence import (
-    NETWORK,
-    Activations,
-    Calibration,
-    Curvature,
-    Gathered,
-    Gradients,
-    Need,
-    gather,
-    needs_of,
-)
-from autoprune.importance.network_scores import NetworkCriterion, network_scores
-from autoprune.space.cutting.slicing import Ranking, check_model, tensor_of
-from autoprune.space.groups import AxisLayout, BoolArray, FloatArray, SearchSpace
+from autoprune.importance.evidence import Calibration, GroupEvidence
+from autoprune.importance.gathering import gather
+from autoprune.importance.group import group_evidence, group_tensors
+from autoprune.importance.needs import NETWORK, RUN
+from autoprune.importance.network_scores import network_scores
+from autoprune.importance.scoring import ChosenCriterion
+from autoprune.space.cutting.slicing import Ranking, check_model
+from autoprune.space.groups import FloatArray, SearchSpace, WidthGroup
 from autoprune.space.kinds import KINDS
 from autoprune.space.options.ties import rank_slots, set_ranges
 
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class GroupEvidence:
-    """What a criterion sees of one width group, or of one of the sets that are tied in it.
-
-    Of all but the first three only what the criterion needs is there.
-
-    Attributes:
-        width: number of channels.
-        filters: one (width, n) tensor per weight or bias that writes the channels; where none does (an embedding tied
-            to the last layer), one per weight that reads them.
-        norm_scales: one (width,) tensor per batch norm of the group.
-        readers: one (width, n) tensor per weight that reads the channels.
-        activations: moments of what the readers get.
-        gradients: first-order terms.
-        curvature: second-order terms.
-    """
-
-    width: int
-    filters: tuple[Tensor, ...]
-    norm_scales: tuple[Tensor, ...]
-    readers: tuple[Tensor, ...] = ()
-    activations: Activations | None = None
-    gradients: Gradients | None = None
-    curvature: Curvature | None = None
-
+__all__ = [
+    "Criterion",
+    "GroupEvidence",
+    "GroupTensors",
+    "channel_scores",
+    "group_evidence",
+    "group_tensors",
+    "rank_channels",
+    "ranking_of",
+    "unit_scores",
+]
 
 GroupTensors = GroupEvidence
 """The name that it had before criteria could ask for more than weights."""
@@ -93,36 +68,46 @@ def channel_scores(
         SpaceError: the model is not the one that was traced.
         EvaluationError: the criterion gave a wrong shape or something that is not a finite number.
     """
-    chosen = NamedPart.of(criterion, "criterion")
-    score: Criterion = bind(CRITERIA, chosen.name, chosen.settings)
-    what = f"criterion {chosen.label!r}"
+    scoring, rng = ChosenCriterion.of(criterion), np.random.default_rng(seed)
+    what = f"criterion {scoring.label!r}"
     check_model(model, space)
-    needs = needs_of(CRITERIA.get(chosen.name))
-    rng = np.random.default_rng(seed)
-    if needs & NETWORK:
-        at_once: NetworkCriterion = bind(CRITERIA, chosen.name, chosen.settings)
-        return network_scores(at_once, model, space, needs, calibration, rng, what=what)
-    gathered = gather(model, space, needs, calibration, what=what)
-    scores = []
-    for index, group in enumerate(space.groups):
-        if not KINDS[group.kind].ranked:  # a block as a whole: nothing to rank
-            scores.append(np.ones(group.slots))
-            continue
-        of_sets = []
-        for number, (_, width) in enumerate(set_ranges(group)):
-            evidence = group_evidence(model, space, index, number, needs=needs, gathered=gathered)
-            _check_seen(evidence, needs, f"{what} needs", group.name)
-            failing = blame(ConfigError, f"{what} fails", then="Correct its settings or its code.")
-            with failing, torch.no_grad():
-                values = score(evidence, rng).double().cpu().numpy()
-            if values.shape != (width,) or not np.isfinite(values).all():
-                raise EvaluationError(
-                    f"{what} must give {width} finite numbers for group {group.name!r}, got shape "
-                    f"{values.shape}; weights that are not finite cause this: check the base network"
-                )
-            of_sets.append(values)
-        scores.append(np.concatenate(of_sets))
-    return scores
+    if scoring.needs & NETWORK:
+        found = network_scores(scoring.score, model, space, scoring.needs, calibration, rng, what=what)
+        return [_by_set(group, scores, scoring.normalised) for group, scores in zip(space.groups, found, strict=True)]
+    gathered = gather(model, space, scoring.needs, calibration, what=what)
+
+    def of_set(index: int, number: int) -> FloatArray:
+        group = space.groups[index]
+        evidence = group_evidence(model, space, index, number, needs=scoring.needs, gathered=gathered)
+        _check_seen(evidence, scoring, group.name)
+        failing = blame(ConfigError, f"{what} fails", then="Correct its settings or its code.")
+        with failing, torch.no_grad():
+            scores = scoring(evidence, rng)
+        return scoring.normalised(_checked(scores, evidence.width, what, group.name))
+
+    return [
+        np.concatenate([of_set(index, number) for number, _ in enumerate(set_ranges(group))])
+        if KINDS[group.kind].ranked
+        else np.ones(group.slots)  # a block as a whole: nothing to rank
+        for index, group in enumerate(space.groups)
+    ]
+
+
+def _checked(scores: Tensor, width: int, what: str, group: str) -> FloatArray:
+    """The scores of a group as an array; raises EvaluationError for a wrong shape or numbers that are not finite."""
+    values: FloatArray = scores.double().cpu().numpy()
+    if values.shape != (width,) or not np.isfinite(values).all():
+        raise EvaluationError(
+            f"{what} must give {width} finite numbers for group {group!r}, got shape {values.shape}; weights that are "
+            f"not finite cause this: check the base network"
+        )
+    return values
+
+
+def _by_set(group: WidthGroup, scores: FloatArray, change: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    if not KINDS[group.kind].ranked:
+        return scores
+    return np.concatenate([change(scores[start : start + width]) for start, width in set_ranges(group)])
 
 
 def rank_channels(
@@ -154,106 +139,12 @@ def unit_scores(space: SearchSpace, scores: Sequence[FloatArray]) -> list[FloatA
     ]
 
 
-def group_tensors(model: nn.Module, space: SearchSpace, group: int, number: int = 0) -> GroupEvidence:
-    """The weights of one group; see `group_evidence`."""
-    return group_evidence(model, space, group, number)
-
-
-def group_evidence(
-    model: nn.Module,
-    space: SearchSpace,
-    group: int,
-    number: int = 0,
-    *,
-    needs: Collection[Need] = (),
-    gathered: Gathered | None = None,
-) -> GroupEvidence:
-    """Collect what is known of the channels of one group, rows in channel order.
-
-    Args:
-        model: the network that was traced; only read.
-        space: its space.
-        group: index of the group.
-        number: which of the group's tied sets; 0 where nothing is tied.
-        needs: which parts, besides filters and scales.
-        gathered: what was gathered on data.
-    """
-    start, width = list(set_ranges(space.groups[group]))[number]
-    members = _members(model, space, group, start, width)
-    written, read = members["written"], members["read"]
-    owned = written or read
-
-    def rows(tensor: Callable[[str], Tensor]) -> tuple[Tensor, ...]:
-        return tuple(member.rows(tensor(member.name), width) for member in owned)
-
-    def of_model(name: str) -> Tensor:
-        return tensor_of(model, name).detach()
-
-    scales = tuple(member.rows(of_model(member.name), width).flatten() for member in members["scales"])
-    readers = tuple(member.rows(of_model(member.name), width) for member in read) if "readers" in needs else ()
-    activations = gradients = curvature = None
-    if gathered is not None:
-        activations = gathered.activations(group, start, width) if "activations" in needs else None
-        by_gate = gathered.gate_means(group, start, width)
-        if "gradients" in needs and by_gate is not None:
-            products, squares = (rows(lambda name, i=i: gathered.products[name][i]) for i in (0, 1))  # type: ignore[misc]
-            gradients = Gradients(by_gate[0], by_gate[1], products, squares, by_gate[3])
-        curvature = Curvature(by_gate[2]) if "curvature" in needs and by_gate is not None else None
-    return GroupEvidence(width, rows(of_model), scales, readers, activations, gradients, curvature)
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class _Member:
-    """The axis of a tensor along which channels lie."""
-
-    name: str
-    dim: int
-    axis: AxisLayout
-    chosen: BoolArray
-
-    def rows(self, tensor: Tensor, width: int) -> Tensor:
-        return _rows(tensor, self.dim, self.axis, self.chosen, width)
-
-
-def _members(model: nn.Module, space: SearchSpace, group: int, start: int, width: int) -> dict[str, list[_Member]]:
-    found: dict[str, list[_Member]] = {"written": [], "read": [], "scales": []}
-    norms = {name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
-
-    def inside(axis: AxisLayout) -> BoolArray:
-        mine: BoolArray = (axis.group == group) & (axis.channel >= start) & (axis.channel < start + width)
-        return mine
-
-    for layout in space.tensors:
-        axes = {d: axis for d, axis in enumerate(layout.axes) if axis is not None and inside(axis).any()}
-        if layout.kind == "buffer" or not axes:
-            continue
-        path, _, attribute = layout.name.rpartition(".")
-        if path in norms:
-            if attribute == "weight":
-                dim = min(axes)
-                found["scales"].append(_Member(layout.name, dim, axes[dim], inside(axes[dim])))
-            continue
-        for kind in ("written", "read"):
-            dims = [dim for dim in axes if (dim in layout.reads) == (kind == "read")]
-            if dims:
-                found[kind].append(_Member(layout.name, dims[0], axes[dims[0]], inside(axes[dims[0]])))
-    return found
-
-
-def _check_seen(evidence: GroupEvidence, needs: Collection[Need], what: str, group: str) -> None:
+def _check_seen(evidence: GroupEvidence, scoring: ChosenCriterion, group: str) -> None:
     """Check that all that was to be gathered of a group was; raises EvaluationError."""
-    for need in ("activations", "gradients", "curvature"):
-        if need in needs and getattr(evidence, need) is None:
+    for need in sorted(RUN & scoring.needs):
+        if getattr(evidence, need) is None:
             raise EvaluationError(
-                f"{what} {need}, and no convolution or matrix product was seen that reads the channels of group "
-                f"{group!r} (a fused operator hides it): choose a criterion of weights, or exclude that group"
+                f"criterion {scoring.label!r} needs {need}, and no convolution or matrix product was seen that reads "
+                f"the channels of group {group!r} (a fused operator hides it): choose a criterion of weights, or "
+                f"exclude that group"
             )
-
-
-def _rows(tensor: Tensor, dim: int, axis: AxisLayout, chosen: BoolArray, width: int) -> Tensor:
-    """(width, n): all entries of each channel, also where a channel has several indices."""
-    indices = np.flatnonzero(chosen)
-    order = indices[np.argsort(axis.channel[indices], kind="stable")]
-    picked = tensor.index_select(dim, torch.from_numpy(order).to(tensor.device)).movedim(dim, 0)
-    return picked.reshape(width, -1)

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.importance.members import GroupEvidence
+from autoprune.importance.evidence import GroupEvidence, criterion
 
 
+@criterion("weights", blind=True)
 def random_order(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) independent uniform numbers."""
     return torch.from_numpy(rng.random(evidence.width))

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.importance.evidence import criterion
-from autoprune.importance.members import GroupEvidence
+from autoprune.importance.evidence import GroupEvidence, criterion
 
 
-@criterion("gradients")
+@criterion("gradients", members="filters")
 def taylor_weight(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) sum over the weights that write the channel of (gradient x weight) squared, averaged over batches."""
     assert evidence.gradients is not None  # it is asked for

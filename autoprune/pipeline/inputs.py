@@ -19,9 +19,8 @@ from autoprune.data import read_data
 from autoprune.deprecation import MovedWarning
 from autoprune.errors import ConfigError, RunError, UnsetVariableError
 from autoprune.export.architecture import PYTHON_MODEL
-from autoprune.pipeline.prepare import RunInputs
+from autoprune.pipeline.prepared import RunInputs
 from autoprune.tasks.base import Task, TaskInputs, make_task
-from autoprune.training.recipe import Recipe
 from autoprune.zoo import build_model, load_weights
 
 
@@ -38,7 +37,8 @@ def inputs_of_job(job: Job) -> RunInputs:
     if job.model.weights is not None:
         load_weights(model, job.model.weights)
     task = task_of(job, model, data, data_name=job.data.name)
-    return RunInputs(job, model, job.model.weights is not None, task.example_input(), task)
+    trained = job.model.trained or job.model.weights is not None
+    return RunInputs(job, model, trained, task.example_input(), task)
 
 
 def task_of(
@@ -61,7 +61,7 @@ def task_of(
     Raises:
         AutopruneError: a name, a setting or the data cannot be used, or the network does not fit them.
     """
-    given = TaskInputs(model, data, Recipe(**job.training.model_dump()), pick_device(job.device), data_name=data_name)
+    given = TaskInputs(model, data, job.training, pick_device(job.device), data_name=data_name)
     if functions is not None:
         return make_task("callable", functions, given)
     return make_task(job.task.name, job.task.settings, given, measure=job.task.measure)

@@ -1,4 +1,7 @@
-"""What a report says, as text: computed once, so that the HTML page and the Markdown file cannot disagree."""
+"""What a report says, as text: computed once, so that the HTML page and the Markdown file cannot disagree.
+
+Longer than others, as every fact of a report is here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from autoprune.controllers.base import Trial, TrialState
 from autoprune.redaction import masked
 from autoprune.report.latency import latency_notes, latency_table
 from autoprune.report.recalibration import recalibration_notes
+from autoprune.report.rules import rules_notes, rules_table
 from autoprune.report.words import (
     FLOPS,
     Table,
@@ -75,7 +79,7 @@ class Facts:
         outcome: the verdict's outcome, or "no verdict".
         budget: the limits in words.
         notes: what a reader must know to read the numbers: evaluations, FLOPs, where final scores come from.
-        arms, comparisons, latency, winners, costs, frozen, failed, provenance: tables.
+        arms, comparisons, latency, rules, winners, costs, frozen, failed, provenance: tables.
         latency_notes: how the latencies were measured and what they say.
         legend: what the arms' names mean.
         widths: one row per group.
@@ -92,6 +96,7 @@ class Facts:
     comparisons: Table
     latency: Table
     latency_notes: tuple[str, ...]
+    rules: Table
     winners: Table
     costs: Table
     widths: tuple[WidthRow, ...]
@@ -115,6 +120,7 @@ def collect(record: RunRecord) -> Facts:
         comparisons=_comparisons(record),
         latency=latency_table(record),
         latency_notes=tuple(latency_notes(record)),
+        rules=rules_table(record),
         winners=_winners(record),
         costs=_costs(record),
         widths=_widths(record),
@@ -150,6 +156,7 @@ def _notes(record: RunRecord) -> Iterable[str]:
         yield "There is no test set: final scores come from what the search scored with, which flatters the winner."
     if not any(arm.name == "uniform_inner" for arm in record.arms):
         yield "uniform_inner is missing: the budget cannot be reached while groups that feed a residual sum stay full."
+    yield from rules_notes(record)
     yield from recalibration_notes(record)
     examples = record.base.get("test_examples")
     if record.finals and examples and record.unit == "%":

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.report.facts import BASELINES
+from autoprune.report.rules import scored_by_rules
 from autoprune.report.words import FLOPS
 from autoprune.texts import ScoreScale, difference_text
 from autoprune.verdict.record import Comparison, RunRecord
@@ -97,13 +98,19 @@ def tradeoff(record: RunRecord) -> str:
     metric = str(record.budget[0]["metric"])
     full = record.full_costs[metric]
 
+    searched = [trial for trial in complete if trial.origin not in BASELINES]
+    rules = [trial for trial in scored_by_rules(record) if trial in searched]
+
     def points(trials: Iterable[Trial]) -> tuple[list[float], list[float | None]]:
         ordered = sorted((t for t in trials if metric in t.costs), key=lambda t: t.costs[metric])
         return [100 * t.costs[metric] / full for t in ordered], _shown(ordered, record.scale)
 
     def draw(axes: Any) -> None:
         _dots(axes, *points(t for t in complete if t.origin == "random_baseline"), color="random", label="random")
-        _dots(axes, *points(t for t in complete if t.origin not in BASELINES), color="searched", label="search")
+        _dots(axes, *points(t for t in searched if t not in rules), color="searched", label="search")
+        if rules:
+            x, y = points(rules)
+            axes.plot(x, y, color=COLOURS["searched"], marker="^", markersize=6, linewidth=0, label="one-shot rules")
         if record.uniform_curve:
             curve = [
                 (100 * point.costs[metric] / full, record.scale.turned(point.score)) for point in record.uniform_curve

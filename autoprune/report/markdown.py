@@ -28,6 +28,8 @@ def _lines(facts: Facts) -> Iterable[str]:
     if facts.latency.rows:
         yield from _section("Measured latency", facts.latency)
         yield from (*(f"- {_text(note)}" for note in facts.latency_notes), "")
+    if facts.rules.rows:
+        yield from _section("One-shot rules", facts.rules)
     if facts.winners.rows:
         yield from _section("The best of each budget", facts.winners)
     yield from _section("Widths", _widths(facts))

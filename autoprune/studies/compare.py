@@ -2,6 +2,8 @@
 
 Each combination of a criterion and an inheritance list is one setup of the engine; what the list gathers on data is
 gathered once for all widths. Every score is on disk the moment it is known, so a comparison that was stopped goes on.
+
+Longer than others, as a comparison is one walk, and what it writes down must fit what it reads back.
 """
 
 from __future__ import annotations
@@ -15,39 +17,45 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
+import numpy as np
 import torch
 from torch import nn
 
 from autoprune.allocation import ALLOCATIONS
-from autoprune.config.parts import NamedPart
+from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.settings import bind
 from autoprune.engines.base import Scoring, WorkerSetup
-from autoprune.errors import AutopruneError, BudgetError, ConfigError, RunError, blame
+from autoprune.errors import AutopruneError, BudgetError, RunError
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import CandidateFactory, kind_of, make_evaluator
+from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.making import kind_of, make_evaluator
 from autoprune.files import read_json
-from autoprune.importance import CRITERIA
 from autoprune.importance.members import ranking_of, unit_scores
+from autoprune.importance.scoring import ChosenCriterion
 from autoprune.inherit import INHERITANCE
 from autoprune.inherit.base import Chain
+from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.driver import ready
 from autoprune.pipeline.phases.base_network import base_network
 from autoprune.pipeline.phases.context import RunContext
-from autoprune.pipeline.prepare import Prepared, RunInputs, check_scoring, prepare
+from autoprune.pipeline.prepare import prepare
+from autoprune.pipeline.prepared import Prepared, RunInputs
 from autoprune.pipeline.provenance import provenance
+from autoprune.pipeline.rules import rule_inputs
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.progress import make_progress
 from autoprune.progress.callback_list import CallbackList
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
-from autoprune.studies.comparison import Comparison, Row
+from autoprune.studies.comparison import CompareResult, Row
 from autoprune.studies.comparison_pages import write_pages
 from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.texts import first_line, last_line, score_text
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.verdict.rules import called
 
 _ALLOCATIONS = ("uniform_all", "uniform_inner", "stagewise", "global_threshold", "isomorphic", "log_width")
 _CRITERIA = ("l2", "fpgm", "taylor_weight")
@@ -56,33 +64,29 @@ _INHERIT = ((), ("bn_recalibration",), ("least_squares", "bn_recalibration"))
 
 _KIND = "comparison"
 
+P = TypeVar("P", bound=PartOptions)
+
 
 @final
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ComparedParts:
     """What is combined; `named` tells whether somebody asked for just these."""
 
-    allocations: tuple[NamedPart, ...]
+    allocations: tuple[AllocationOptions, ...]
     criteria: tuple[NamedPart, ...]
     inherit: tuple[tuple[NamedPart, ...], ...]
     named: frozenset[str]
 
     @classmethod
-    def of(cls, options: CompareOptions, job_search: Any) -> Parts:
+    def of(cls, options: CompareOptions, job_search: Any) -> ComparedParts:
         """What the options name; for what they leave open the job's own, and the usual ones beside it.
 
         Raises:
             RegistryError: no such part.
             ConfigError: a setting that it does not have.
         """
-        usual = {
-            "allocations": (*(n for n in _ALLOCATIONS if n in ALLOCATIONS.names()), *job_search.allocations),
-            "criteria": (job_search.criterion, *(n for n in _CRITERIA if n in CRITERIA.names())),
-        }
-        chosen = {
-            field: _distinct(getattr(options, field) or tuple(NamedPart.of(p, field) for p in usual[field]))
-            for field in usual
-        }
+        rules = options.allocations or (*map(_rule, _ALLOCATIONS), *job_search.allocations)
+        criteria = options.criteria or (job_search.criterion, *(NamedPart.of(name, "criteria") for name in _CRITERIA))
         chains = options.inherit or (
             *(
                 tuple(NamedPart.of(name, "inherit") for name in chain)
@@ -91,15 +95,15 @@ class Parts:
             ),
             job_search.inherit,
         )
-        for part in chosen["allocations"]:
-            bind(ALLOCATIONS, part.name, part.settings)
-        for part in chosen["criteria"]:
-            bind(CRITERIA, part.name, part.settings)
+        for rule in rules:
+            bind(ALLOCATIONS, rule.name, rule.settings)
+        for part in criteria:
+            ChosenCriterion.of(part)
         for chain in chains:
             Chain(chain)
         named = frozenset(f for f in ("allocations", "criteria", "inherit") if getattr(options, f) is not None)
         lists = {chain_label(chain): chain for chain in chains}
-        return cls(chosen["allocations"], chosen["criteria"], tuple(lists.values()), named)
+        return cls(_distinct(rules), _distinct(criteria), tuple(lists.values()), named)
 
     @property
     def text(self) -> str:
@@ -108,7 +112,7 @@ class Parts:
         return json.dumps([*labels, [chain_label(chain) for chain in self.inherit]])
 
 
-def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progress: str = "auto") -> Comparison:
+def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progress: str = "auto") -> CompareResult:
     """Score every combination, write the pages, and return what was found.
 
     Args:
@@ -124,7 +128,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
     if not begun:
         RunDirectory.check_free(path)
     run_inputs = replace(run_inputs, job=options.family(run_inputs.job))
-    parts = Parts.of(options, run_inputs.job.search)
+    parts = ComparedParts.of(options, run_inputs.job.search)
     with ready(run_inputs, run_inputs.job.threads, progress) as engine, ExitStack() as stack:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
@@ -156,12 +160,14 @@ class _Study:
         parts: the parts of it.
     """
 
-    def __init__(self, run: RunContext, runs: Sequence[Prepared], options: CompareOptions, parts: Parts) -> None:
+    def __init__(
+        self, run: RunContext, runs: Sequence[Prepared], options: CompareOptions, parts: ComparedParts
+    ) -> None:
         self._run, self._runs, self._options, self._parts = run, runs, options, parts
         self._book = run.notebook(_KIND)
         self._notes: list[str] = []
 
-    def carry_out(self) -> Comparison:
+    def carry_out(self) -> CompareResult:
         """Everything that is not on disk yet, then all of it."""
         run, job = self._run, self._run.job
         base = base_network(run)
@@ -171,7 +177,7 @@ class _Study:
         run.progress.phase("comparison", sum(len(rows) for _, _, rows in missing))
         for criterion, chain, rows in missing:
             self._score(base, widths[criterion][0], criterion, chain, rows)
-        return Comparison.of(
+        return CompareResult.of(
             self._rows(widths),
             metric=self._options.metric,
             scale=run.task.scale,
@@ -193,19 +199,30 @@ class _Study:
                 raise
             self._notes.append(f"{criterion.label} is left out: {first_line(error)}")
             return None
+        given = unit_scores(space, scores)
         found: dict[tuple[float, str], Widths] = {}
+        by = functools.partial(_scores_by, self._runs[0], base)
+        inputs = rule_inputs(space, base, by, functools.partial(self._probed, base, scores, criterion))
         for budget, prepared in zip(self._options.budgets, self._runs, strict=True):
-            for part in self._parts.allocations:
-                rule = bind(ALLOCATIONS, part.name, part.settings)
-                failing = blame(
-                    ConfigError, f"allocation {part.label!r} fails", then="Correct its settings or its code."
-                )
+            for rule in self._parts.allocations:
                 try:
-                    with failing:
-                        found[budget, part.label] = rule(prepared.domain, unit_scores(space, scores))
+                    found[budget, rule.label] = called(rule, prepared.domain, given, inputs)
                 except BudgetError as error:
-                    self._notes.append(f"{part.label} at {budget:g} % is left out: {first_line(error)}")
+                    self._notes.append(f"{rule.label} at {budget:g} % is left out: {first_line(error)}")
         return scores, found
+
+    def _probed(
+        self, base: nn.Module, scores: Sequence[FloatArray], criterion: NamedPart, rows: Sequence[Widths]
+    ) -> FloatArray:
+        """What a rule wants to have scored, with the job's own inheritance; on disk as every score is."""
+        chain = tuple(self._run.job.search.inherit)
+        keys, known = [_key(widths, criterion.label, chain) for widths in rows], self._book.read()
+        missing = list(dict.fromkeys(w for w, key in zip(rows, keys, strict=True) if key not in known))
+        if missing:
+            self._run.progress.phase("allocation tables", len(missing))
+            self._score(base, scores, criterion.label, chain, missing)
+            known = self._book.read()
+        return np.array([np.nan if known[key]["failed"] else known[key]["score"] for key in keys])
 
     def _missing(
         self, widths: Mapping[str, tuple[list[FloatArray], dict[tuple[float, str], Widths]]]
@@ -282,7 +299,7 @@ def _setup(factory: CandidateFactory, run: RunContext) -> WorkerSetup:
     return WorkerSetup(factory, make, kind, torch.get_num_threads(), run.directory.path)
 
 
-def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: Parts, *, begun: bool) -> None:
+def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: ComparedParts, *, begun: bool) -> None:
     """Write what a comparison is, or check that the one in the directory is the same.
 
     Raises:
@@ -306,9 +323,17 @@ def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: Parts, *, b
         )
 
 
+def _scores_by(prepared: Prepared, base: nn.Module, criterion: NamedPart) -> list[FloatArray]:
+    return prepared.scores(base, criterion=criterion)
+
+
 def _key(widths: Widths, criterion: str, chain: tuple[NamedPart, ...]) -> str:
     return json.dumps([list(widths), criterion, chain_label(chain)])
 
 
-def _distinct(parts: Sequence[NamedPart]) -> tuple[NamedPart, ...]:
+def _rule(name: str) -> AllocationOptions:
+    return AllocationOptions.of(name, "allocations")
+
+
+def _distinct(parts: Sequence[P]) -> tuple[P, ...]:
     return tuple({part.label: part for part in parts}.values())

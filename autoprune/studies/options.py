@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from autoprune.config.job import Job
-from autoprune.config.parts import NamedPart
+from autoprune.config.parts import AllocationOptions, NamedPart
 from autoprune.config.validation import Strict, validated
 
 
@@ -17,7 +17,7 @@ class CompareOptions(Strict):
 
     budgets: tuple[float, ...] = Field((75.0, 50.0, 25.0), min_length=1, description="percent of the full network")
     metric: str = Field("flops", description="what the budgets limit")
-    allocations: tuple[NamedPart, ...] | None = Field(None, min_length=1)
+    allocations: tuple[AllocationOptions, ...] | None = Field(None, min_length=1)
     criteria: tuple[NamedPart, ...] | None = Field(None, min_length=1)
     inherit: tuple[tuple[NamedPart, ...], ...] | None = Field(None, min_length=1)
 

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.config.parts import ChosenPart
 from autoprune.config.settings import bind
+from autoprune.config.training import Recipe
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits
 from autoprune.data.batch import Batch
@@ -22,7 +23,6 @@ from autoprune.tasks import TASKS
 from autoprune.tasks.score import Score
 from autoprune.texts import ScoreScale
 from autoprune.training.loop import EpochProgress
-from autoprune.training.recipe import Recipe
 from autoprune.training.scores import ANY
 from autoprune.training.watch import Watch
 
@@ -158,6 +158,16 @@ class Task(ABC):
     def objective(self) -> Callable[[Any, Any], Tensor] | None:
         """(outputs, targets) -> loss, the mean over examples; None where the task has none that can be called."""
         return None
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How `train` trains, where a recipe says so; None where the task trains in a way of its own, or not at all."""
+        return None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether `train` wants the keyword `teacher`: the base network, to be only read."""
+        return False
 
     @property
     @abstractmethod

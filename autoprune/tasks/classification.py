@@ -8,9 +8,9 @@ from itertools import islice
 from typing import Any, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoprune.config.training import Recipe
 from autoprune.data.base import DataSplits, Split, digest
 from autoprune.data.batch import Batch
 from autoprune.data.labelled import labelled
@@ -23,7 +23,7 @@ from autoprune.tasks.score import Score
 from autoprune.tasks.scoring import BATCH, BaseOutputs, scored_by
 from autoprune.texts import ScoreScale
 from autoprune.training.loop import EpochProgress, train
-from autoprune.training.recipe import Recipe
+from autoprune.training.objectives.base import LossOfOutputs, make_objective
 from autoprune.training.watch import Watch
 
 
@@ -63,11 +63,22 @@ class ClassificationTask(Task):
         progress: EpochProgress | None = None,
         watch: Watch | None = None,
         score: Callable[[], float] | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
-        """See `Task.train`."""
+        """See `Task.train`; `teacher` is the base network, for recipes whose objective needs it."""
         recipe = self._recipe.over(epochs, lr=lr)
         split, device = self._data.train, self.device
-        train(model, split, recipe, seed=seed, device=device, progress=progress, watch=watch, score=score)
+        train(
+            model,
+            split,
+            recipe,
+            seed=seed,
+            device=device,
+            progress=progress,
+            watch=watch,
+            score=score,
+            teacher=teacher,
+        )
 
     def scored(
         self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None, examples: bool = False
@@ -101,8 +112,18 @@ class ClassificationTask(Task):
 
     @property
     def objective(self) -> Callable[[Any, Any], Tensor]:
-        """Cross entropy."""
-        return F.cross_entropy
+        """That of the recipe."""
+        return LossOfOutputs(make_objective(self._recipe), self._recipe.objective.label)
+
+    @property
+    def recipe(self) -> Recipe:
+        """That of the job."""
+        return self._recipe
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the recipe's objective does."""
+        return make_objective(self._recipe).needs_teacher
 
     @property
     def trains(self) -> bool:

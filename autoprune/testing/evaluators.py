@@ -23,16 +23,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from autoprune.config.training import Recipe
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits
 from autoprune.evaluators.artefact import LIST, files_of, prepared
-from autoprune.evaluators.base import CandidateFactory, Evaluator
+from autoprune.evaluators.base import Evaluator
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.importance.members import rank_channels
 from autoprune.space.tracing.trace import trace
 from autoprune.tasks.classification import ClassificationTask
 from autoprune.tasks.score import Score, as_score
 from autoprune.testing.generators import global_generators
-from autoprune.training.recipe import Recipe
 from autoprune.training.watch import State, Stopped, Watch
 
 Make: TypeAlias = Callable[[CandidateFactory], Evaluator]
@@ -81,7 +82,9 @@ def tiny_bench() -> CandidateFactory:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = TinyNet()
-    task = ClassificationTask(tiny_splits(), Recipe(epochs=3, lr=0.1, batch_size=32), device=torch.device("cpu"))
+    task = ClassificationTask(
+        tiny_splits(), Recipe(epochs=3, lr=0.1, batch_size=32, weight_decay=5e-4), device=torch.device("cpu")
+    )
     task.train(model, epochs=3, seed=0)
     model.zero_grad()
     space = trace(model, torch.zeros(1, 1, _SIDE, _SIDE)).space

@@ -29,8 +29,10 @@ def chain_space(widths: Sequence[int], *, levels: int | None = None) -> SearchSp
         operations.append(Operation(name, "conv", 9 * 64, (size, previous)))
         axis = AxisLayout(np.full(width, index), np.arange(width))
         fan_in = 3 if layout is None else len(layout.group)
-        tensors.append(TensorLayout(f"{name}.weight", (width, fan_in, 3, 3), "parameter", (axis, layout, None, None)))
+        tensors.append(
+            TensorLayout(f"{name}.weight", (width, fan_in, 3, 3), "parameter", (axis, layout, None, None), reads=(1,))
+        )
         previous, layout = size, axis
     operations.append(Operation("fc", "linear", 1, (AffineSize(10), previous)))
-    tensors.append(TensorLayout("fc.weight", (10, widths[-1]), "parameter", (None, layout)))
+    tensors.append(TensorLayout("fc.weight", (10, widths[-1]), "parameter", (None, layout), reads=(1,)))
     return SearchSpace(tuple(groups), (), tuple(operations), tuple(tensors))

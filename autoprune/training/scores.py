@@ -59,7 +59,9 @@ def scored_copy(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def class_outputs(outputs: object, targets: Tensor) -> Tensor:
-    """The outputs, if there is one row of at least two for each of the targets (on the CPU), which must name columns.
+    """The outputs, if there is one row of at least two for each of the targets, which must name columns.
+
+    The numbers of targets on a GPU are not looked at, as it would be waited for; who reads data has looked at them.
 
     Raises:
         EvaluationError: they are something else.
@@ -71,6 +73,8 @@ def class_outputs(outputs: object, targets: Tensor) -> Tensor:
             f"the network returned {given} for targets of shape {tuple(targets.shape)} and type {targets.dtype}; "
             f"classification needs outputs (N, classes) for class numbers (N,)"
         )
+    if targets.device.type != "cpu" and outputs.shape[1] >= 2:
+        return outputs
     if int(targets.min()) < 0 or int(targets.max()) >= outputs.shape[1] or outputs.shape[1] < 2:
         raise EvaluationError(
             f"class numbers from {int(targets.min())} to {int(targets.max())} for a network of {outputs.shape[1]} "

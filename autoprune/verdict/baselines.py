@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from autoprune.allocation import ALLOCATIONS, UNIFORM
-from autoprune.config.parts import ChosenPart, NamedPart
-from autoprune.config.settings import bind
+from autoprune.allocation import UNIFORM
+from autoprune.config.parts import ChosenPart
 from autoprune.controllers.base import Trial
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.errors import BudgetError, ConfigError, blame
+from autoprune.errors import BudgetError
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.trials.selection import median_trial
 from autoprune.verdict.record import Arm
+from autoprune.verdict.rules import RuleInputs, proposals
 
 RANDOM = "random_baseline"
 _CURVE = (0.6, 0.8, 1.0, 1.25, 1.6)
@@ -28,37 +28,31 @@ def plan(
     allocations: Sequence[ChosenPart],
     random_candidates: int,
     seed: int,
+    inputs: RuleInputs | None = None,
+    skipped: Callable[[str, str], None] = lambda label, reason: None,
 ) -> list[tuple[str, Widths]]:
     """What every search scores first, as (origin, widths): both uniforms, the allocations, random widths.
 
-    The origin of an allocation is its label (`PartOptions.label`).
-    `uniform_inner` is left out where the budget cannot be reached with full residual groups.
+    The origin of an allocation is its label (`AllocationOptions.label`). A rule is left out that cannot meet the
+    budget, as `uniform_inner` where that cannot be reached with full residual groups.
 
     Args:
         domain: space and budget.
-        scores: per group, importance of each channel.
-        allocations: one-shot rules, by name or with settings.
+        scores: per group, importance of each channel by the job's criterion.
+        allocations: one-shot rules, by name, or with settings and a criterion of their own.
         random_candidates: how many random width vectors.
         seed: of the random widths.
+        inputs: what else rules can ask for.
+        skipped: told the label of a rule that is left out, and why.
 
     Raises:
         RegistryError: no allocation has this name.
-        ConfigError: a setting that it does not have, or it fails.
+        ConfigError: a setting that it does not have, it needs what there is not, or it fails.
     """
-    proposals: list[tuple[str, Widths]] = []
-    named = [NamedPart.of(given, "allocations") for given in (*UNIFORM, *allocations)]
-    for label, part in {part.label: part for part in named}.items():
-        rule = bind(ALLOCATIONS, part.name, part.settings)
-        failing = blame(ConfigError, f"allocation {label!r} fails", then="Correct its settings or its code.")
-        try:
-            with failing:
-                proposals.append((label, rule(domain, scores)))
-        except BudgetError:
-            if label != "uniform_inner":
-                raise
+    found = proposals(domain, scores, (*UNIFORM, *allocations), inputs=inputs, skipped=skipped)
     rng = np.random.default_rng([seed, 1])
     rows = domain.sample(random_candidates, rng)
-    return [*proposals, *((RANDOM, tuple(int(w) for w in row)) for row in rows)]
+    return [*found, *((RANDOM, tuple(int(w) for w in row)) for row in rows)]
 
 
 def curve_budgets(domain: BudgetedSpace) -> list[Widths]:

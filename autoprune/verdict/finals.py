@@ -16,7 +16,7 @@ from autoprune.config.parts import PartOptions
 from autoprune.cost.flops import flops
 from autoprune.engines.base import Engine, Failure
 from autoprune.errors import EvaluationError
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
 from autoprune.files import write_whole
 from autoprune.space.groups import Widths
@@ -184,6 +184,7 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         lr=protocol.lr(piece.base_lr),
         watch=watch,
         compare=True,
+        teacher=factory.model,
     )
     weights = _bytes_of(network) if piece.keeps_weights else None
     noise = scores[-1].standard_error

@@ -115,8 +115,8 @@ def demosaicing() -> Trained | None:
         return None
     import pretrained_demosaic as given
 
-    test = given.crops("test")
-    inputs = given.mosaic(given.crops("train"))
+    test = given.tiles("test")
+    inputs = given.tiles("train")
     batches: list[tuple[Tensor, Tensor | None]] = [(part, None) for part in inputs.split(8)]
     return Trained("demosaic", given.network(), inputs[:1], batches, lambda model: given.psnr(model, test), "dB")
 

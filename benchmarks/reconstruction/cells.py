@@ -1,4 +1,4 @@
-"""One cell of the tables: a network, a share of its FLOPs, a criterion, what is done to the weights; and cells on disk."""
+"""One cell of the tables: a network, a share of its FLOPs, a criterion, an inheritance list; and cells on disk."""
 
 from __future__ import annotations
 

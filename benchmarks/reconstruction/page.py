@@ -19,8 +19,8 @@ def page(cells: Sequence[Measured]) -> str:
     parts = [
         "# Right after the cut: inheritance methods at uniform widths",
         "",
-        f"`python benchmarks/inheritance.py`, torch {torch.__version__} on {platform.machine()}, one thread. Score of the "
-        "cut network before any training, on test examples; every method but the first is followed by recalibrated "
+        f"`python benchmarks/inheritance.py`, torch {torch.__version__} on {platform.machine()}, one thread. Score of "
+        "the cut network before any training, on test examples; every method but the first is followed by recalibrated "
         "batch norms; 512 unlabelled images of the training set (16 crops for the demosaicing network).",
     ]
     for network in dict.fromkeys(cell.network for cell in cells):

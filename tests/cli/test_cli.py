@@ -153,7 +153,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a list as a text": (
         {"search.allocations": [{"name": "global_threshold", "settings": {"normalise": ["mean"]}}]},
-        r"allocation 'global_threshold\(normalise=\[\"mean\"\]\)' fails: TypeError.* Correct its settings",
+        r"global_threshold: normalise cannot be \['mean'\]; choose one of l2, mean, max, none",
     ),
     "unknown setting of a protocol": (
         {"verdict.protocols": [{"name": "fine_tune", "settings": {"lr": 0.1}}]},

@@ -23,19 +23,23 @@ from autoprune.testing.criteria import CriterionContract
 from autoprune.zoo import build_model
 
 
+def is_blind(name: str) -> bool:
+    return bool(getattr(CRITERIA.get(name), "blind", False))
+
+
 class TestEveryCriterion(CriterionContract):
-    @pytest.fixture(params=[n for n in CRITERIA.names() if n != "random" and not needs_of(CRITERIA.get(n)) & NETWORK])
+    @pytest.fixture(params=[n for n in CRITERIA.names() if not (is_blind(n) or needs_of(CRITERIA.get(n)) & NETWORK)])
     def criterion(self, request: pytest.FixtureRequest) -> Criterion:
         found: Criterion = CRITERIA.get(request.param)
         return found
 
 
-class TestRandomOrder(CriterionContract):
+class TestControls(CriterionContract):
     reads_weights = False
 
-    @pytest.fixture
-    def criterion(self) -> Criterion:
-        found: Criterion = CRITERIA.get("random")
+    @pytest.fixture(params=["random", "first_k"])
+    def criterion(self, request: pytest.FixtureRequest) -> Criterion:
+        found: Criterion = CRITERIA.get(request.param)
         return found
 
 

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError, EvaluationError, SpaceError
-from autoprune.importance.evidence import Calibration, gather, needs_of
+from autoprune.importance.evidence import Calibration, needs_of
+from autoprune.importance.gathering import gather
 from autoprune.importance.members import channel_scores, group_evidence, rank_channels
 from autoprune.space.cutting.graph_form import GraphNetwork
 from autoprune.space.groups import SearchSpace

@@ -13,14 +13,15 @@ SETTINGS = {"obd": {"probes": 200}}
 
 
 class TestEveryCriterion(NetworkCriterionContract):
-    @pytest.fixture(params=[name for name in CRITERIA.names() if name != "random"])
+    @pytest.fixture(params=[name for name in CRITERIA.names() if not getattr(CRITERIA.get(name), "blind", False)])
     def criterion(self, request: pytest.FixtureRequest) -> ChosenPart:
         return {"name": request.param, "settings": SETTINGS.get(request.param, {})}
 
 
-class TestRandomOrder(NetworkCriterionContract):
+class TestControls(NetworkCriterionContract):
     reads_weights = False
 
-    @pytest.fixture
-    def criterion(self) -> ChosenPart:
-        return "random"
+    @pytest.fixture(params=["random", "first_k"])
+    def criterion(self, request: pytest.FixtureRequest) -> ChosenPart:
+        name: str = request.param
+        return name

@@ -5,12 +5,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.data.base import Augmentation, TensorSplit
-from autoprune.errors import ConfigError, EvaluationError
-from autoprune.training.loop import accuracy, train
+from autoprune.data.base import Augmentation, Split, TensorSplit
+from autoprune.data.batch import Batch
+from autoprune.errors import EvaluationError
+from autoprune.measures.accuracy import Accuracy
+from autoprune.tasks.scoring import BATCH, scored_by
+from autoprune.training.loop import train
 from autoprune.training.recipe import Recipe
 
 CPU = torch.device("cpu")
+
+
+def accuracy(model: nn.Module, split: Split, *, device=CPU, batch_size: int = BATCH, limit: int | None = None) -> float:
+    batches = (Batch(*pair) for pair in split.batches(batch_size, limit=limit))
+    return scored_by(Accuracy(), model, batches, split="validation", device=device).value
 
 
 def easy_split(n: int = 96) -> TensorSplit:
@@ -115,54 +123,6 @@ class TestTrain:
 
     def test_the_network_is_left_in_eval_mode(self):
         assert not any(module.training for module in trained(Recipe(epochs=1)).modules())
-
-
-class TestRecipe:
-    def test_cosine_falls_from_lr_to_nothing(self):
-        recipe = Recipe(epochs=10, lr=0.4)
-        assert recipe.learning_rate(0.0) == 0.4
-        assert recipe.learning_rate(0.5) == pytest.approx(0.2)
-        assert recipe.learning_rate(1.0) == pytest.approx(0.0)
-        rates = [recipe.learning_rate(i / 50) for i in range(51)]
-        assert rates == sorted(rates, reverse=True)
-
-    def test_step_drops_at_half_and_at_three_quarters(self):
-        recipe = Recipe(epochs=160, lr=0.1, schedule="step")
-        rates = [recipe.learning_rate(done) for done in (0, 0.499, 0.5, 0.749, 0.75, 1.0)]
-        assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-
-    def test_warmup_rises_to_lr(self):
-        recipe = Recipe(epochs=10, lr=0.4, warmup_epochs=2)
-        rates = [recipe.learning_rate(done) for done in (0.05, 0.1, 0.15, 0.2)]
-        assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4])
-
-    def test_another_length_keeps_the_shape(self):
-        recipe = Recipe(epochs=10, lr=0.4, warmup_epochs=2)
-        short = recipe.over(1)
-        assert [short.learning_rate(i / 9) for i in range(10)] == pytest.approx(
-            [recipe.learning_rate(i / 9) for i in range(10)]
-        )
-        assert recipe.over(3, lr=0.01).lr == 0.01
-        assert recipe.over(10) == recipe
-
-    @pytest.mark.parametrize(
-        "wrong",
-        [
-            {"epochs": 0},
-            {"lr": 0.0},
-            {"lr": math.nan},
-            {"momentum": 1.0},
-            {"momentum": 0.0},
-            {"weight_decay": -1.0},
-            {"batch_size": 0},
-            {"warmup_epochs": 5},
-            {"label_smoothing": 1.0},
-            {"schedule": "cosin"},
-        ],
-    )
-    def test_values_out_of_range_are_refused(self, wrong: dict[str, object]):
-        with pytest.raises(ConfigError, match="nesterov" if wrong == {"momentum": 0.0} else next(iter(wrong))):
-            Recipe(**{"epochs": 5, **wrong})
 
 
 class TestAccuracy:

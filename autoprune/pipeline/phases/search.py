@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
+from torch import nn
+
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.files import read_json
 from autoprune.pipeline.phases.context import RunContext
+from autoprune.pipeline.phases.planning import planned
 from autoprune.pipeline.told import trial_ended
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.trials.assignment import score_of
@@ -30,8 +33,8 @@ class Searched:
     winners: Mapping[float, Widths]
 
 
-def search(run: RunContext, scores: Sequence[FloatArray]) -> Searched:
-    """All trials, given the importance of the base network's channels."""
+def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Searched:
+    """All trials, given the base network and the importance of its channels."""
     cache, engine = run.cache, run.engine.engine
 
     def show(trial: Trial) -> None:
@@ -48,7 +51,7 @@ def search(run: RunContext, scores: Sequence[FloatArray]) -> Searched:
         run.domain,
         controller,
         Ledger(run.storage, run.study("search"), run.prepared.space, note=run.progress.note),
-        plan=run.prepared.plan(scores),
+        plan=planned(run, base, scores),
         trials=run.job.search.trials,
         seed=run.job.seed,
         on_trial=show,

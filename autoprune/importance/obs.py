@@ -1,0 +1,55 @@
+"""Error of leaving a channel out, the others refitted: Hassibi & Stork 1992, Optimal Brain Surgeon, for channels.
+
+Layer by layer as in Dong et al. 2017, L-OBS, arXiv 1705.07565: the Hessian of a layer's squared error is the second
+moment of its inputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoprune.errors import ConfigError
+from autoprune.importance.evidence import GroupEvidence, criterion
+
+
+@criterion("moments", members="moments")
+def obs(
+    evidence: GroupEvidence, rng: np.random.Generator, *, constant: bool = True, ridge: float | None = None
+) -> Tensor:
+    """(width,) Σ_o W_oj ([Σ⁻¹]_jj)⁻¹ W_ojᵀ over all weights that read the channel.
+
+    Σ is the second moment of what such a weight reads, j all elements of channel j (its kernel, its positions in a
+    flattened map): it is the least mean squared error of the outputs that a fit of all other inputs leaves, what
+    `inherit: [least_squares]` pays for this channel alone. In a grouped convolution each group is fitted by itself.
+
+    Unlabelled data, two passes for all groups; at most 32 sampled positions of each example. Then one inverse for each
+    reader, of size channels × kernel.
+
+    Args:
+        evidence: of the group.
+        rng: not used.
+        constant: whether the fit has a constant (a bias, or a norm that is recalibrated), so that Σ is a covariance.
+        ridge: added to the diagonal of Σ, as a share of its mean; None: elements of u / values of u that were seen, as
+            `least_squares` does, as if as many more independent inputs had been seen as there are elements.
+
+    Raises:
+        ConfigError: `ridge` is not above 0.
+    """
+    if ridge is not None and not ridge > 0:
+        raise ConfigError(f"ridge must be above 0, got {ridge}")
+    assert evidence.moments is not None  # it is asked for
+    total = torch.zeros(evidence.width, dtype=torch.float64, device=evidence.moments[0].second.device)
+    for reader in evidence.moments:
+        share = max(reader.second.shape[2] / reader.count, 1e-12) if ridge is None else ridge
+        inverses = reader.inverse(centred=constant, share=share)
+        for weight, inverse, channel in zip(reader.weight, inverses, reader.channel, strict=True):
+            if not bool(inverse.any()):
+                continue
+            for number in channel.unique().tolist():
+                if number >= 0:
+                    own = channel == number
+                    part = weight[:, own]
+                    total[number] += (part * torch.linalg.solve(inverse[own][:, own], part.T).T).sum()
+    return total.clamp(min=0)

@@ -1,0 +1,236 @@
+"""One network in training: its optimizer and all that goes with it, epoch by epoch."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from autoprune.config.training import Recipe
+from autoprune.data.base import Split
+from autoprune.data.batch import Batch
+from autoprune.errors import EvaluationError
+from autoprune.training.averaging import WeightAverage
+from autoprune.training.objectives.base import Objective, make_objective
+from autoprune.training.optimizers import make_optimizer
+from autoprune.training.schedules.base import learning_rate
+from autoprune.training.state import generator_states, on_cpu, set_generator_states
+from autoprune.training.terms.base import Term, make_terms
+from autoprune.training.watch import State
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch of training.
+
+    Attributes:
+        epoch: from 1.
+        loss: mean of the objective.
+        lr: learning rate of the last step.
+        seconds: wall-clock time.
+    """
+
+    epoch: int
+    loss: float
+    lr: float
+    seconds: float
+
+
+@final
+class Trainer:
+    """A network with all that its training keeps from step to step.
+
+    Args:
+        model: trained in place.
+        recipe: how.
+        device: where.
+        seed: of the training.
+        teacher: the base network, for objectives that need it; a copy is used.
+        objective: in place of the recipe's.
+        terms: in place of the recipe's.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        seed: int,
+        teacher: nn.Module | None = None,
+        objective: Objective | None = None,
+        terms: Sequence[Term] | None = None,
+    ) -> None:
+        shapes = [tuple(parameter.shape) for parameter in model.parameters()]
+        self._identity = f"{recipe} from seed {seed} of parameters {shapes}, states of 2026-11"
+        self._recipe, self._device = recipe, device
+        self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self._model = placed(model, device, self._format).train()
+        self._objective = make_objective(recipe) if objective is None else objective
+        if self._objective.needs_teacher and teacher is not None:
+            taught = copy.deepcopy(teacher).requires_grad_(False)
+            self._objective.teacher = placed(taught, device, self._format).eval()
+        self._optimizer, self._learning_rate = make_optimizer(recipe, model), learning_rate(recipe)
+        self._terms = make_terms(recipe.terms) if terms is None else tuple(terms)
+        for term in self._terms:
+            term.begin(model)
+        self._average = None if recipe.ema is None else WeightAverage(model, recipe.ema)
+        self._amp = recipe.amp and device.type == "cuda"
+        bfloat16 = self._amp and torch.cuda.is_bf16_supported(including_emulation=False)
+        self._precision = torch.bfloat16 if bfloat16 else torch.float16
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp and not bfloat16)
+
+    def state(self, records: Sequence[EpochRecord]) -> State:
+        """Everything that the next epoch depends on, and the epochs so far."""
+        return {
+            "training": self._identity,
+            "epochs": [list(astuple(record)) for record in records],
+            "model": on_cpu(self._model.state_dict()),
+            "optimizer": on_cpu(self._optimizer.state_dict()),
+            "terms": [on_cpu(term.state_dict()) for term in self._terms],
+            "average": {} if self._average is None else self._average.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "generators": generator_states(self._device),
+        }
+
+    def restore(self, state: State) -> list[EpochRecord]:
+        """Return to a state and give its epochs; the state of another training is left alone."""
+        if state["training"] != self._identity:
+            return []
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(dict(state["optimizer"]))
+        for term, kept in zip(self._terms, state["terms"], strict=True):
+            term.load_state_dict(kept)
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self._scaler.load_state_dict(state["scaler"])
+        set_generator_states(state["generators"], self._device)
+        return [EpochRecord(*record) for record in state["epochs"]]
+
+    def averaged(self, score: Callable[[], float]) -> float:
+        """Score the network as the training would give it now."""
+        if self._average is None:
+            return score()
+        with self._average.in_place():
+            return score()
+
+    def finish(self) -> None:
+        """Leave the network as the training gives it."""
+        if self._average is not None:
+            self._average.give()
+
+    def run_epoch(self, split: Split, epoch: int, *, seed: int) -> EpochRecord:
+        """Train on all examples once.
+
+        Raises:
+            EvaluationError: the mean loss is no finite number.
+        """
+        started, recipe = time.perf_counter(), self._recipe
+        loss, seen, lr = torch.zeros((), device=self._device), 0, 0.0
+        for batches, examples in self._steps(split, seed):
+            # the schedule at the middle of the step: never 0, not even at the first step of a warm-up
+            done = (epoch - 1 + min(1.0, (seen + examples / 2) / len(split))) / recipe.epochs
+            lr = self._learning_rate(done)
+            loss += self.step(batches, examples, done=done) * examples
+            seen += examples
+        mean_loss = loss.item() / seen
+        if not math.isfinite(mean_loss):
+            raise EvaluationError(
+                f"training: the loss is {mean_loss} in epoch {epoch} of {recipe.epochs} "
+                f"at learning rate {lr:.3g}; lower lr (it is {recipe.lr:g}) or add warmup_epochs"
+            )
+        return EpochRecord(epoch, mean_loss, lr, time.perf_counter() - started)
+
+    def _steps(self, split: Split, seed: int) -> Iterator[tuple[list[Batch], int]]:
+        """The batches of each step, and how many examples they hold."""
+        gathered: list[Batch] = []
+        examples = first = 0
+        for drawn in split.batches(self._recipe.batch_size, seed=seed, augment=self._recipe.augment):
+            batch = drawn if isinstance(drawn, Batch) else Batch(*drawn)
+            size = len(batch)
+            if size == 1 < self._recipe.batch_size and first:
+                continue  # a leftover of one example has no batch statistics
+            first = first or size
+            gathered.append(batch)
+            examples += size
+            if len(gathered) == self._recipe.accumulate_batches:
+                yield gathered, examples
+                gathered, examples = [], 0
+        if gathered:
+            yield gathered, examples
+
+    def step(self, batches: Sequence[Batch], examples: int, *, done: float) -> Tensor:
+        """One step of the optimizer.
+
+        Args:
+            batches: whose gradients are summed, each weighted by its examples.
+            examples: that they hold.
+            done: share of the training that is over.
+
+        Returns:
+            The mean loss of the examples, on the device.
+        """
+        model = self._model
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate(done)
+        self._optimizer.zero_grad(set_to_none=True)
+        losses = [self._backward(batch, len(batches) > 1 and len(batch) / examples) for batch in batches]
+        penalties = [one for term in self._terms if (one := term.penalty(model, done=done)) is not None]
+        if penalties:
+            self._scaler.scale(torch.stack(penalties).sum()).backward()  # type: ignore[no-untyped-call]
+        if self._terms or self._recipe.clip_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+        for term in self._terms:
+            term.after_backward(model, done=done)
+        if self._recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), self._recipe.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        with torch.no_grad():
+            for term in self._terms:
+                term.after_step(model, done=done)
+        if self._average is not None:
+            self._average.update()
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _backward(self, batch: Batch, share: float) -> Tensor:
+        """Add the gradients of a batch; its loss, times the share of it if that is not 0."""
+        with torch.autocast(self._device.type, dtype=self._precision, enabled=self._amp):
+            loss = self._objective(self._model, self._on_device(batch))
+        if not isinstance(loss, Tensor) or loss.ndim:
+            given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise EvaluationError(
+                f"objective {self._recipe.objective.label!r} gives {given}; it must give the mean loss, a scalar tensor"
+            )
+        if share:
+            loss = loss * share
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _on_device(self, batch: Batch) -> Batch:
+        def laid_out(tensor: Tensor) -> Tensor:
+            moved = tensor.to(self._device, non_blocking=True)
+            return moved.contiguous(memory_format=self._format) if moved.ndim == 4 else moved
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(self._device, non_blocking=True)
+
+        return Batch(_each(laid_out, batch.inputs), _each(moved, batch.targets))
+
+
+def placed(model: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
+    """The model itself, moved."""
+    moved: nn.Module = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # missing in torch
+    return moved
+
+
+def _each(function: Callable[[Tensor], Tensor], values: Any) -> Any:
+    return function(values) if isinstance(values, Tensor) else pytree.tree_map_only(Tensor, function, values)
