@@ -58,7 +58,8 @@ def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> Run
     run.directory.update_run(finished=now())
     record = _record(run, found, test)
     export, origin = run.directory / "export", run.prepared.origin
-    write_architecture(record, network, export, ranking=factory.ranking, origin=origin)
+    example = run.prepared.run_inputs.example
+    write_architecture(record, network, export, ranking=factory.ranking, origin=origin, example=example)
     write_reports(record)
     run.directory.write_json("result.json", write_record(record))
     return record

@@ -189,6 +189,8 @@ class _Run:
         self._flat = is_tracing()  # type: ignore[no-untyped-call]  # which would not look into them
         self._shapes = network._shapes
         self._factor = factor
+        # a symbol is not compared: torch.export would take the outcome for a condition on the batch
+        self._other_batch = isinstance(factor[0], torch.SymInt) or factor[0] != factor[1]
         self._device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), None)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -258,7 +260,7 @@ class _Run:
         name = node.name if index is None else f"{node.name}.{index}"
         for dim, size in self._shapes.get(name, {}).items():
             shape[dim] = size
-        if self._factor[0] != self._factor[1]:
+        if self._other_batch:
             for dim in self.graph_plan.growing.get(name, ()):
                 shape[dim] = shape[dim] * self._factor[0] // self._factor[1]
         return tuple(shape)
@@ -268,7 +270,7 @@ class _Run:
 
     def _scaled(self, node: fx.Node, args: Any, kwargs: Any) -> tuple[Any, Any]:
         positions = self.graph_plan.counts.get(node.name)
-        if not positions or self._factor[0] == self._factor[1]:
+        if not positions or not self._other_batch:
             return args, kwargs
         leaves, structure = pytree.tree_flatten((args, kwargs))
         for i in positions:
