@@ -17,13 +17,15 @@ from autoprune.config.stopping import StoppingOptions
 from autoprune.engines import make_engine
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
-from autoprune.evaluators.base import kind_of
+from autoprune.evaluators.making import kind_of
 from autoprune.pipeline import run
+from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.continuation import going_on
 from autoprune.pipeline.family import parts_of
 from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run
 from autoprune.pipeline.overview import write_overview
-from autoprune.pipeline.prepare import RunInputs, check_scoring, prepare
+from autoprune.pipeline.prepare import prepare
+from autoprune.pipeline.prepared import RunInputs
 from autoprune.progress import make_progress
 from autoprune.report.pages import write_reports
 from autoprune.trials.run_directory import RunDirectory

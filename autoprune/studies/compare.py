@@ -2,6 +2,8 @@
 
 Each combination of a criterion and an inheritance list is one setup of the engine; what the list gathers on data is
 gathered once for all widths. Every score is on disk the moment it is known, so a comparison that was stopped goes on.
+
+Longer than others, as a comparison is one walk, and what it writes down must fit what it reads back.
 """
 
 from __future__ import annotations
@@ -27,16 +29,19 @@ from autoprune.config.settings import bind
 from autoprune.engines.base import Scoring, WorkerSetup
 from autoprune.errors import AutopruneError, BudgetError, RunError
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import CandidateFactory, kind_of, make_evaluator
+from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.making import kind_of, make_evaluator
 from autoprune.files import read_json
 from autoprune.importance.members import ranking_of, unit_scores
 from autoprune.importance.scoring import ChosenCriterion
 from autoprune.inherit import INHERITANCE
 from autoprune.inherit.base import Chain
+from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.driver import ready
 from autoprune.pipeline.phases.base_network import base_network
 from autoprune.pipeline.phases.context import RunContext
-from autoprune.pipeline.prepare import Prepared, RunInputs, check_scoring, prepare
+from autoprune.pipeline.prepare import prepare
+from autoprune.pipeline.prepared import Prepared, RunInputs
 from autoprune.pipeline.provenance import provenance
 from autoprune.pipeline.rules import rule_inputs
 from autoprune.pipeline.run_engine import RunEngine
@@ -44,7 +49,7 @@ from autoprune.progress import make_progress
 from autoprune.progress.callback_list import CallbackList
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
-from autoprune.studies.comparison import Comparison, Row
+from autoprune.studies.comparison import CompareResult, Row
 from autoprune.studies.comparison_pages import write_pages
 from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.texts import first_line, last_line, score_text
@@ -64,7 +69,7 @@ P = TypeVar("P", bound=PartOptions)
 
 @final
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ComparedParts:
     """What is combined; `named` tells whether somebody asked for just these."""
 
     allocations: tuple[AllocationOptions, ...]
@@ -73,7 +78,7 @@ class Parts:
     named: frozenset[str]
 
     @classmethod
-    def of(cls, options: CompareOptions, job_search: Any) -> Parts:
+    def of(cls, options: CompareOptions, job_search: Any) -> ComparedParts:
         """What the options name; for what they leave open the job's own, and the usual ones beside it.
 
         Raises:
@@ -107,7 +112,7 @@ class Parts:
         return json.dumps([*labels, [chain_label(chain) for chain in self.inherit]])
 
 
-def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progress: str = "auto") -> Comparison:
+def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progress: str = "auto") -> CompareResult:
     """Score every combination, write the pages, and return what was found.
 
     Args:
@@ -123,7 +128,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
     if not begun:
         RunDirectory.check_free(path)
     run_inputs = replace(run_inputs, job=options.family(run_inputs.job))
-    parts = Parts.of(options, run_inputs.job.search)
+    parts = ComparedParts.of(options, run_inputs.job.search)
     with ready(run_inputs, run_inputs.job.threads, progress) as engine, ExitStack() as stack:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
@@ -155,12 +160,14 @@ class _Study:
         parts: the parts of it.
     """
 
-    def __init__(self, run: RunContext, runs: Sequence[Prepared], options: CompareOptions, parts: Parts) -> None:
+    def __init__(
+        self, run: RunContext, runs: Sequence[Prepared], options: CompareOptions, parts: ComparedParts
+    ) -> None:
         self._run, self._runs, self._options, self._parts = run, runs, options, parts
         self._book = run.notebook(_KIND)
         self._notes: list[str] = []
 
-    def carry_out(self) -> Comparison:
+    def carry_out(self) -> CompareResult:
         """Everything that is not on disk yet, then all of it."""
         run, job = self._run, self._run.job
         base = base_network(run)
@@ -170,7 +177,7 @@ class _Study:
         run.progress.phase("comparison", sum(len(rows) for _, _, rows in missing))
         for criterion, chain, rows in missing:
             self._score(base, widths[criterion][0], criterion, chain, rows)
-        return Comparison.of(
+        return CompareResult.of(
             self._rows(widths),
             metric=self._options.metric,
             scale=run.task.scale,
@@ -292,7 +299,7 @@ def _setup(factory: CandidateFactory, run: RunContext) -> WorkerSetup:
     return WorkerSetup(factory, make, kind, torch.get_num_threads(), run.directory.path)
 
 
-def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: Parts, *, begun: bool) -> None:
+def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: ComparedParts, *, begun: bool) -> None:
     """Write what a comparison is, or check that the one in the directory is the same.
 
     Raises:

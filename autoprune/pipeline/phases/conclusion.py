@@ -9,7 +9,7 @@ from typing import Any, final
 import yaml
 
 from autoprune.cost import METRICS
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.export.architecture import write_architecture
 from autoprune.files import read_json
 from autoprune.pipeline.phases.context import RunContext
