@@ -56,6 +56,10 @@ class EvaluationError(AutopruneError):
     """A candidate could not be scored (not a number, no scores at all)."""
 
 
+class ExportError(AutopruneError):
+    """A network cannot be written in a format, or what was written does not compute what the network does."""
+
+
 class RunError(AutopruneError):
     """A run directory or ledger cannot be used: taken, read-only, incomplete, or of another job."""
 

@@ -29,7 +29,7 @@ def test_a_module_is_found_by_its_old_name(old: str, monkeypatch: pytest.MonkeyP
         ("autoprune.config", "load_job", "autoprune.config.job"),
         ("autoprune.api", "resume", "autoprune.api.search"),
         ("autoprune.api", "SearchResult", "autoprune.api.result"),
-        ("autoprune.evaluators.base", "Workbench", "autoprune.evaluators.base:CandidateFactory"),
+        ("autoprune.evaluators.base", "Workbench", "autoprune.evaluators.candidates:CandidateFactory"),
     ],
 )
 def test_a_name_is_found_in_its_old_place(package: str, name: str, now: str) -> None:

@@ -144,7 +144,9 @@ def test_a_family_makes_its_parts_from_what_follows_its_prefix() -> None:
     assert bind(table, "any:x", {"power": 3})() == ("x", 3)
     assert table.names() == []
     assert table.card("any:x") is table.cards()["any:NAME"]
-    with pytest.raises(RegistryError, match="unknown tool 'some:x'; choose one of any:NAME"):
+    with pytest.raises(RegistryError, match="unknown tool 'some'; choose one of any:NAME"):
+        table.get("some")
+    with pytest.raises(RegistryError, match="'some:x': module 'some' was not found"):  # a part without a name
         table.get("some:x")
 
 

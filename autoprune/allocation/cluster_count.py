@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import get_args
 
 import numpy as np
-from scipy.cluster.hierarchy import linkage as agglomerated
 
 from autoprune.allocation.base import Filters, allocation
 from autoprune.allocation.parts.path import kept_counts, widest_inside
 from autoprune.allocation.parts.scores import one_of
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
+from autoprune.importance.clusters import APART, Linkage, cosine_tree
 from autoprune.space.groups import FloatArray, WidthGroup, Widths
-
-Linkage: TypeAlias = Literal["average", "single", "complete"]
-
-_LINKAGES = ("average", "single", "complete")
-_NEVER = 2.0  # the cosine distance of opposite filters: the last cluster of a layer does not merge
 
 
 @allocation("filters")
@@ -43,7 +38,7 @@ def cluster_count(
         ConfigError: an unknown linkage, or filters that do not fit the groups or are not finite.
     """
     what = "cluster_count"
-    one_of(what, "linkage", linkage, _LINKAGES)
+    one_of(what, "linkage", linkage, get_args(Linkage))
     groups = domain.space.groups
     if len(filters) != len(groups):
         raise ConfigError(f"{what}: filters of {len(filters)} groups given for a space of {len(groups)}")
@@ -55,7 +50,7 @@ def cluster_count(
 def _heights(group: WidthGroup, sets: Sequence[FloatArray], linkage: Linkage) -> FloatArray:
     """(width,) cosine distances at which the clusters of a group merge, the mean over tied sets, unit by unit."""
     if not sets:  # nothing to cut by its filters: a block
-        return np.full(group.width, _NEVER)
+        return np.full(group.width, APART)
     widths = tuple(len(rows) for rows in sets)
     if widths != (group.sets or (group.width,)) or not all(np.isfinite(rows).all() for rows in sets):
         raise ConfigError(
@@ -69,13 +64,8 @@ def _heights(group: WidthGroup, sets: Sequence[FloatArray], linkage: Linkage) ->
 
 def _merges(rows: FloatArray, linkage: Linkage) -> FloatArray:
     """(n,) distances of the n - 1 merges; the cluster that is left last never merges, a filter of zeros at once."""
-    flat = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
-    lengths = np.linalg.norm(flat, axis=1)
-    some = lengths > 0
+    _, there, merges = cosine_tree(rows, linkage)
     found = np.zeros(len(rows))
-    if some.any():
-        found[0] = _NEVER
-    if some.sum() > 1:
-        heights = agglomerated(flat[some] / lengths[some, None], linkage, "cosine")[:, 2]
-        found[1 : 1 + len(heights)] = np.maximum(heights, 0.0)
+    if there.any():
+        found[0], found[1 : 1 + len(merges)] = APART, merges[:, 2]
     return found

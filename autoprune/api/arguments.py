@@ -28,7 +28,7 @@ from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.inherit import DEFAULT
 from autoprune.measures.base import make_measure
 from autoprune.pipeline.inputs import task_of
-from autoprune.pipeline.prepare import RunInputs
+from autoprune.pipeline.prepared import RunInputs
 from autoprune.progress.base import Mode
 from autoprune.progress.callback_list import GivenCallback, by_name_and_ready
 from autoprune.space.tracing.program import Example

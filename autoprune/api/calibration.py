@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,14 +17,15 @@ def calibration_batches(given: Any) -> list[tuple[Any, Any]]:
     """(inputs, targets) of each batch; targets None where there are none.
 
     Args:
-        given: None, a tensor (one batch of inputs), or batches, each the inputs or a pair with targets.
+        given: None, a tensor or a mapping of keyword inputs (one batch), or batches, each the inputs or a pair with
+            targets (several positional inputs are a tuple in it, `((first, second), None)`).
 
     Raises:
         ConfigError: it is something else.
     """
     if given is None:
         return []
-    if isinstance(given, Tensor):
+    if isinstance(given, Tensor | Mapping):
         return [(given, None)]
     if not isinstance(given, Iterable) or isinstance(given, str):
         raise ConfigError(

@@ -19,7 +19,7 @@ from autoprune.progress.base import Mode
 from autoprune.randomness import untouched
 from autoprune.space.tracing.program import Example
 from autoprune.studies.compare import compare as carry_out
-from autoprune.studies.comparison import Comparison
+from autoprune.studies.comparison import CompareResult
 from autoprune.studies.options import CompareOptions
 from autoprune.tasks.base import Task
 
@@ -47,7 +47,7 @@ def compare(
     run_dir: Path | str | None = None,
     engine: str | Mapping[str, Any] = "local",
     progress: Mode = "auto",
-) -> Comparison:
+) -> CompareResult:
     """Score every allocation with every criterion and every inheritance list under several budgets; nothing is trained.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import final
 from torch import nn
 
 from autoprune.api.space import Space
+from autoprune.config.parts import ChosenPart
 from autoprune.controllers.base import Trial
 from autoprune.export.architecture import load
+from autoprune.export.writing import DEFAULT
 from autoprune.files import read_json
 from autoprune.pipeline import driver
 from autoprune.report.pages import write_reports
 from autoprune.space.groups import Widths
 from autoprune.space.origin import full_network
+from autoprune.space.tracing.program import Example
 from autoprune.verdict.record import Arm, RunRecord, Verdict
 
 
@@ -69,6 +73,19 @@ class SearchResult:
         write_reports(self.record)
         return self.directory / "report.html"
 
-    def save(self, folder: Path | str) -> Path:
-        """Copy architecture.yaml, space.json and model.safetensors to a folder; `autoprune.load(folder)` reads it."""
-        return driver.export_run(self.directory, Path(folder))
+    def save(
+        self, folder: Path | str, formats: Sequence[ChosenPart] = DEFAULT, *, example: Example | None = None
+    ) -> Path:
+        """Write the winner to a new folder, in all formats or not at all.
+
+        Args:
+            folder: new or empty.
+            formats: of `autoprune parts exporters`; `safetensors` is what `autoprune.load(folder)` reads.
+            example: what the network is called with, in place of the example input of the search; its batch is free
+                where the format allows it, other dimensions are not.
+
+        Raises:
+            RunError: the folder is not empty or cannot be written.
+            ExportError: a format cannot be written, or computes something else than the network.
+        """
+        return driver.export_run(self.directory, Path(folder), formats, model=self._full_model, example=example)

@@ -21,7 +21,7 @@ from autoprune.errors import ConfigError
 
 if TYPE_CHECKING:
     from autoprune.config.job import Job
-    from autoprune.studies.comparison import Comparison
+    from autoprune.studies.comparison import CompareResult
 
 _SHOWN, _COLUMNS = 8, 5
 """Of each budget's table on the terminal; the pages have all of it."""
@@ -103,7 +103,7 @@ def _job(source: str, data: str | None, weights: Path | None, arg: list[str] | N
     )
 
 
-def _tables(found: Comparison) -> list[Any]:
+def _tables(found: CompareResult) -> list[Any]:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

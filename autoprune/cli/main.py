@@ -115,11 +115,17 @@ def report(run_dir: RunArgument) -> None:
 def export(
     run_dir: RunArgument,
     to: Annotated[Path, typer.Option("--to", help="a new folder")],
+    formats: Annotated[
+        str, typer.Option("--format", help="one or more, with commas: safetensors, onnx, torch_export, module")
+    ] = "safetensors",
 ) -> None:
-    """Copy the searched network (architecture.yaml, space.json, model.safetensors) to a folder."""
+    """Write the searched network to a folder, alone: for autoprune.load, or in formats that do not need autoprune."""
     from autoprune.pipeline.driver import export_run
 
-    typer.echo(f"exported to {export_run(run_dir, to)}; load it with autoprune.load({str(to)!r})")
+    chosen = [name.strip() for name in formats.split(",") if name.strip()]
+    folder = export_run(run_dir, to, chosen, note=typer.echo)
+    loads = f"; load it with autoprune.load({str(to)!r})" if (to / "architecture.yaml").is_file() else ""
+    typer.echo(f"exported to {folder}{loads}")
 
 
 @app.command()

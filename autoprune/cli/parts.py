@@ -25,6 +25,7 @@ KINDS = {
     "protocols": "autoprune.training:PROTOCOLS",
     "backends": "autoprune.latency:BACKENDS",
     "callbacks": "autoprune.progress:CALLBACKS",
+    "exporters": "autoprune.export:EXPORTERS",
 }
 """What the command line calls a kind -> its table, in the order of a job."""
 

@@ -1,4 +1,7 @@
-"""Job files: YAML to validated models; an unknown key is an error with a suggestion."""
+"""Job files: YAML to validated models; an unknown key is an error with a suggestion.
+
+Longer than others, as it is a job from top to bottom, every key in its place.
+"""
 
 from __future__ import annotations
 

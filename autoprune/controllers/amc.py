@@ -10,6 +10,8 @@ whether it is residual, its layers, its shares of FLOPs and parameters, then as 
 left, and the last action. Rewards are standardised over all trials, as scores may have any scale. What is left of the
 budget is filled by `repair`; the agent learns the ratios that were scored, and others' trials fill its buffer. Where a
 search has fewer than 400 trials, a quarter of them is the random start instead of 100 episodes.
+
+Longer than others, as the agent, its memory and its networks serve this one algorithm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Labelled examples, and the three splits that a search needs: train, validation, test."""
+"""Labelled examples, and the three splits that a search needs: train, validation, test.
+
+Longer than others, as splits of every kind are held to one interface, and read beside it.
+"""
 
 from __future__ import annotations
 

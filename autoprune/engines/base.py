@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
 from autoprune.config.stopping import NEVER, StoppingOptions
-from autoprune.evaluators.base import CandidateFactory, Evaluator, Kind
+from autoprune.evaluators.base import Evaluator, Kind
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.space.groups import Widths
 from autoprune.trials.assignment import Outcome
 from autoprune.trials.session import SearchSession

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import final
 
-from autoprune.evaluators.base import CandidateFactory, Evaluator, check_counts
+from autoprune.evaluators.base import Evaluator, check_counts
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score

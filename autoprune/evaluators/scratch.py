@@ -6,7 +6,8 @@ from typing import final
 
 from torch import nn
 
-from autoprune.evaluators.base import CandidateFactory, Evaluator, check_counts
+from autoprune.evaluators.base import Evaluator, check_counts
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score

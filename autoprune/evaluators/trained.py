@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 from torch import nn
@@ -70,19 +71,7 @@ def train_and_score(
     Raises:
         EvaluationError, ConfigError, Stopped: see `Task.train`.
     """
-    before = buffers_of(network)
-
-    def recalibrate() -> Replaced:
-        inputs = task.calibration_inputs(CALIBRATION_BATCHES, seed=0) if before else []
-        return recalibrate_batch_norm(network, inputs, device=task.device, since=before)
-
-    def score_now() -> float:
-        replaced = recalibrate()
-        try:
-            return score(network)
-        finally:
-            restore(replaced)
-
+    recalibrate = _recalibration(task, network)
     taught = {"teacher": teacher} if task.needs_teacher else {}
     task.train(
         network,
@@ -91,7 +80,7 @@ def train_and_score(
         lr=lr,
         progress=progress,
         watch=watch,
-        score=score_now if scores_epochs else None,
+        score=partial(_score_now, network, score, recalibrate) if scores_epochs else None,
         **taught,
     )
     replaced, as_trained = recalibrate(), None
@@ -100,3 +89,23 @@ def train_and_score(
         as_trained = score(network)
         restore(recalibrated)
     return TrainedScore(score(network), as_trained)
+
+
+def _recalibration(task: Task, network: nn.Module) -> Callable[[], Replaced]:
+    """What re-estimates the statistics that have changed since now."""
+    before = buffers_of(network)
+
+    def recalibrate() -> Replaced:
+        inputs = task.calibration_inputs(CALIBRATION_BATCHES, seed=0) if before else []
+        return recalibrate_batch_norm(network, inputs, device=task.device, since=before)
+
+    return recalibrate
+
+
+def _score_now(network: nn.Module, score: Callable[[nn.Module], float], recalibrate: Callable[[], Replaced]) -> float:
+    """The score with recalibrated statistics; afterwards they are as they were."""
+    replaced = recalibrate()
+    try:
+        return score(network)
+    finally:
+        restore(replaced)

@@ -8,7 +8,7 @@ was traced; `model.safetensors` the weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +17,34 @@ import yaml
 from torch import nn
 
 from autoprune.config.environment import expanded
-from autoprune.errors import RunError
+from autoprune.errors import ExportError, RunError
+from autoprune.export.base import Description, Source
+from autoprune.export.inputs import describe
+from autoprune.export.safetensors import PYTHON_MODEL, Safetensors
 from autoprune.randomness import seeded
 from autoprune.space.cutting.slicing import Ranking, slice_model
 from autoprune.space.groups import SearchSpace
 from autoprune.space.origin import Origin, full_network
 from autoprune.space.serial import from_json, to_json
-from autoprune.verdict.finals import save_weights
+from autoprune.space.tracing.program import Example
 from autoprune.verdict.record import RunRecord
 from autoprune.zoo import build_model, load_weights
+from autoprune.zoo.weights import read_weights
+
+__all__ = ["PYTHON_MODEL", "load", "read_source", "write_architecture"]
 
 _FORMAT = 1
 _EXPORT_ANEW = "export the run anew: autoprune export RUN --to FOLDER"
-_HEADER = """\
-# A network found by autoprune. Rebuild it, weights included, with
-#
-#   import autoprune
-#   model = autoprune.load("{folder}"){hint}
-#
-# `widths` are kept channels per width group, of how many. FLOPs count one multiply-add as one.
-"""
 
 
 def write_architecture(
-    record: RunRecord, network: nn.Module, folder: Path, *, ranking: Ranking, origin: Origin | None = None
+    record: RunRecord,
+    network: nn.Module,
+    folder: Path,
+    *,
+    ranking: Ranking,
+    origin: Origin | None = None,
+    example: Example | None = None,
 ) -> Path:
     """Write `architecture.yaml`, `space.json` and `model.safetensors` of the winner.
 
@@ -50,11 +54,11 @@ def write_architecture(
         folder: made if it is missing.
         ranking: which channels the winner keeps: some buffers are cut but are in no state dict.
         origin: what the graph was traced from, for a space of graph form.
+        example: what the network is called with, for other formats later on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     winner, model = record.winner, record.job["model"]
-    rebuildable = model["factory"] != PYTHON_MODEL
-    text = {
+    architecture = {
         "format": _FORMAT,
         "model": {"factory": model["factory"], "arguments": model["arguments"]},
         "widths": {
@@ -66,17 +70,42 @@ def write_architecture(
         "full_costs": {name: _plain(cost) for name, cost in record.full_costs.items()},
         "verdict": record.verdict.sentence if record.verdict else None,
     }
-    hint = "" if rebuildable else "  # give the full model too: load(folder, model=full_model)"
-    header = _HEADER.format(folder=folder.name, hint=hint)
-    (folder / "architecture.yaml").write_text(header + yaml.safe_dump(text, sort_keys=False, allow_unicode=True))
-    space = to_json(record.space, origin=origin) | {"ranking": [ranks.tolist() for ranks in ranking]}
-    (folder / "space.json").write_text(json.dumps(space))
-    save_weights(network, folder / "model.safetensors")
+    inputs = _described(example)
+    space = to_json(record.space, origin=origin) | {"ranking": [ranks.tolist() for ranks in ranking], "inputs": inputs}
+    Safetensors().write(
+        Source(architecture, space, network.state_dict(), lambda: network, lambda: inputs or {}), folder
+    )
     return folder
 
 
-PYTHON_MODEL = "given in Python"
-"""Stands for the factory of a model that was handed over as an object."""
+def read_source(folder: Path, *, model: nn.Module | None, example: Callable[[], Example]) -> Source:
+    """An exported network, for other formats.
+
+    Args:
+        folder: what `write_architecture` wrote.
+        model: the full network, for an export whose model was handed over in Python; only read.
+        example: what the network is called with, for exports that do not say so.
+
+    Raises:
+        RunError: a file is missing or damaged.
+    """
+    space = _read(folder / "space.json")
+    known = space.get("inputs") or (space.get("origin") or {}).get("example")
+    return Source(
+        _read(folder / "architecture.yaml"),
+        space,
+        read_weights(folder / "model.safetensors"),
+        lambda: load(folder, model=model),
+        lambda: known or describe(example()),
+    )
+
+
+def _described(example: Example | None) -> Description | None:
+    """None where nobody can say it: only other formats need it."""
+    try:
+        return None if example is None else describe(example)
+    except ExportError:
+        return None
 
 
 def load(folder: Path | str, *, model: nn.Module | None = None) -> nn.Module:
@@ -125,7 +154,8 @@ def _full_model(description: Mapping[str, Any], folder: Path) -> nn.Module:
     if factory == PYTHON_MODEL:
         raise RunError(
             f"the network in {folder} was searched from a model object: build that full model and call "
-            f"autoprune.load({str(folder)!r}, model=full_model)"
+            f"autoprune.load({str(folder)!r}, model=full_model); for other formats, save(folder, formats=[…]) of the "
+            f"search's result, which resume=True gives again"
         )
     (factory, arguments), _ = expanded((factory, arguments), f"{folder}/architecture.yaml")
     with seeded(0):  # the initial weights are replaced; the global generators stay as they are

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from autoprune.errors import ConfigError
 from autoprune.importance.checks import check_choice
 from autoprune.importance.derivatives import Matrix, check_twice, products, pulled, twice_differentiated
-from autoprune.importance.examples import Examples
+from autoprune.importance.examples import ExampleBatch
 from autoprune.importance.network import NetworkEvidence
 
 MOST_OUTPUTS = 256
@@ -74,7 +74,7 @@ class _Estimate:
     generator: torch.Generator
     scaled: bool
 
-    def hutchinson(self, batch: Examples, matrix: Matrix) -> Iterator[Tensor]:
+    def hutchinson(self, batch: ExampleBatch, matrix: Matrix) -> Iterator[Tensor]:
         """(channels,) sums of v times matrix times v, of each probe."""
         product = products(self.network, batch, matrix)
         weights = {name: weight.detach() for name, weight in self.network.weights.items()}
@@ -110,7 +110,7 @@ class _Outputs:
         size: numbers in them for each example; infinity where one of them has no row for each example.
     """
 
-    def __init__(self, network: NetworkEvidence, batch: Examples) -> None:
+    def __init__(self, network: NetworkEvidence, batch: ExampleBatch) -> None:
         self._network, self._batch = network, batch
         self._leaves, self._spec = pytree.tree_flatten(network.run(batch))
         self._places = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]

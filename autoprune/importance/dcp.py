@@ -13,7 +13,7 @@ from torch import Tensor
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.importance.channel_axes import ChannelAxis, axes_of, channel_sums
 from autoprune.importance.evidence import criterion
-from autoprune.importance.examples import Examples
+from autoprune.importance.examples import ExampleBatch
 from autoprune.importance.network import NetworkEvidence
 from autoprune.space.cutting.slicing import tensor_of
 
@@ -109,7 +109,7 @@ class _Layer:
     """
 
     def __init__(
-        self, network: NetworkEvidence, axes: list[ChannelAxis], part: slice, batches: list[Examples], weight: float
+        self, network: NetworkEvidence, axes: list[ChannelAxis], part: slice, batches: list[ExampleBatch], weight: float
     ) -> None:
         self._network, self._axes, self._part, self._batches, self._weight = network, axes, part, batches, weight
         self._weights = {axis.name: tensor_of(network.model, axis.name) for axis in axes}
@@ -155,7 +155,7 @@ class _Layer:
                     total[name] += gradient * (batch.number / whole)
         return total
 
-    def _run(self, batch: Examples) -> tuple[Any, list[Tensor]]:
+    def _run(self, batch: ExampleBatch) -> tuple[Any, list[Tensor]]:
         """What the network gives, and what the readers of the set do."""
         read: list[tuple[Tensor, Tensor]] = []
         outputs = self._network.run(batch, read=read)

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import ConfigError
-from autoprune.importance.examples import Examples
+from autoprune.importance.examples import ExampleBatch
 from autoprune.importance.network import NetworkEvidence
 
 Matrix: TypeAlias = Literal["hessian", "gauss_newton"]
@@ -25,7 +25,7 @@ _TWICE = ("derivative for", "once_differentiable", "differentiate twice", "doubl
 
 
 def products(
-    network: NetworkEvidence, batch: Examples, matrix: Matrix = "hessian", *, temperature: float = 1.0
+    network: NetworkEvidence, batch: ExampleBatch, matrix: Matrix = "hessian", *, temperature: float = 1.0
 ) -> Product:
     """Prepare products with the matrix of the mean loss over a batch; one forward and one backward pass.
 
@@ -57,7 +57,7 @@ def products(
     return product
 
 
-def gradient(network: NetworkEvidence, batch: Examples, *, temperature: float = 1.0) -> dict[str, Tensor]:
+def gradient(network: NetworkEvidence, batch: ExampleBatch, *, temperature: float = 1.0) -> dict[str, Tensor]:
     """Of the mean loss over a batch by the weights; one forward and one backward pass."""
     weights = network.weights
     loss = network.loss_of(network.run(batch), batch, temperature=temperature)
@@ -100,7 +100,9 @@ def _once(why: str) -> ConfigError:
     )
 
 
-def _gauss_newton(network: NetworkEvidence, batch: Examples, outputs: Any, weights: Mapping[str, Tensor]) -> Product:
+def _gauss_newton(
+    network: NetworkEvidence, batch: ExampleBatch, outputs: Any, weights: Mapping[str, Tensor]
+) -> Product:
     leaves, spec = pytree.tree_flatten(outputs)
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
     made = [leaves[i] for i in places]

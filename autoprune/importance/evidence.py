@@ -16,6 +16,7 @@ from torch import Tensor
 
 from autoprune.errors import ConfigError
 from autoprune.importance.needs import DATA, LOSS, NETWORK, Members, Need, criterion, needs_of
+from autoprune.training.objectives.base import LossOfOutputs
 
 __all__ = [
     "DATA",
@@ -60,6 +61,18 @@ class Calibration:
     batches: Iterable[tuple[Any, Any]]
     objective: Objective | None = None
     device: torch.device = _CPU
+
+    def loss(self, outputs: Any, targets: Any, inputs: Any) -> Tensor:
+        """The mean loss over a batch of what the network gave for it.
+
+        Raises:
+            ConfigError: there is no objective.
+        """
+        if self.objective is None:
+            raise ConfigError("there is no loss: give batches of (inputs, targets) with a loss")
+        if isinstance(self.objective, LossOfOutputs):
+            return self.objective(outputs, targets, inputs)
+        return self.objective(outputs, targets)
 
 
 def check_data(needs: frozenset[Need], calibration: Calibration | None, *, what: str) -> Calibration:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Examples:
+class ExampleBatch:
     """A batch whose values and outputs are finite.
 
     Attributes:
@@ -25,18 +25,18 @@ class Examples:
     number: int
 
 
-def first_examples(given: tuple[Any, Any], most: int | None) -> Examples:
+def first_examples(given: tuple[Any, Any], most: int | None) -> ExampleBatch:
     """A batch, cut to its first examples."""
     leaves = [t for t in pytree.tree_leaves(given[0]) if isinstance(t, Tensor) and t.ndim]
     number = leaves[0].shape[0] if leaves else 1
     if most is None or number <= most:
-        return Examples(given[0], given[1], number)
+        return ExampleBatch(given[0], given[1], number)
 
     def cut(value: Tensor) -> Tensor:
         return value[:most] if value.ndim and value.shape[0] == number else value
 
     inputs, targets = pytree.tree_map_only(Tensor, cut, tuple(given))
-    return Examples(inputs, targets, most)
+    return ExampleBatch(inputs, targets, most)
 
 
 def floating(values: Any) -> list[Tensor]:

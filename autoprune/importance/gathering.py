@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.importance.evidence import Activations, Calibration, check_data
 from autoprune.importance.needs import LOSS, RUN, Need
@@ -24,7 +25,8 @@ from autoprune.importance.recorders import InputSquares, MapSample, MeanSample, 
 from autoprune.randomness import seeded
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace
-from autoprune.statistics.moments import Consumer, Moments, gather_moments
+from autoprune.statistics.consumers import Consumer
+from autoprune.statistics.moments import Moments, gather_moments
 from autoprune.statistics.rows import weight_matrix
 
 POSITIONS = 32
@@ -36,7 +38,7 @@ MOST_MOMENTS = 2**29
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Gathered:
+class GatheredEvidence:
     """Sums over all batches; per-channel ones hold the slots of all groups, one group after the other.
 
     Attributes:
@@ -93,7 +95,7 @@ class Gathered:
 
 def gather(
     model: nn.Module, space: SearchSpace, needs: frozenset[Need], calibration: Calibration | None, *, what: str
-) -> Gathered | None:
+) -> GatheredEvidence | None:
     """Gather what is needed on data; None where nothing is. The model is only read: a copy runs, in eval mode.
 
     Args:
@@ -150,13 +152,6 @@ def on_device(calibration: Calibration) -> Iterator[tuple[Any, Any, int]]:
         yield moved, aims, next((t.shape[0] for t in pytree.tree_leaves(moved) if isinstance(t, Tensor) and t.ndim), 1)
 
 
-def run(model: nn.Module, inputs: Any) -> Any:
-    """The outputs of a network for inputs as `Calibration` holds them."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-
-
 def finite(values: Any) -> bool:
     """Whether all floating-point tensors in it are finite."""
     leaves = (t for t in pytree.tree_leaves(values) if isinstance(t, Tensor) and t.is_floating_point())
@@ -202,10 +197,10 @@ class _Gathering:
         gates = torch.ones(examples, self._slots.number, device=self._calibration.device, requires_grad=True)
         with seeded(0), torch.set_grad_enabled(objective is not None):
             with self._reads.batch(examples, None if objective is None else gated(gates)):
-                outputs = run(self._model, inputs)
+                outputs = Batch(inputs).outputs(self._model)
             found: list[Tensor] = []
             if objective is not None:
-                loss = objective(outputs, targets)
+                loss = self._calibration.loss(outputs, targets, inputs)
                 wanted = [gates, *self._weights.values()]
                 given = torch.autograd.grad(loss, wanted, allow_unused=True)
                 found = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, given, strict=True)]
@@ -231,8 +226,8 @@ class _Gathering:
             self._products[name][0].add_(product)
             self._products[name][1].add_(product.square())
 
-    def result(self) -> Gathered:
+    def result(self) -> GatheredEvidence:
         products = {name: (a / self.batches, b / self.batches) for name, (a, b) in self._products.items()}
         counts = self.batches, self._examples, self.skipped
         samples = self._inputs.means(), None if self._means is None else self._means.means(), self._maps.maps()
-        return Gathered(self._slots, self._values.sums, self._seen, self._gates, products, *counts, *samples)
+        return GatheredEvidence(self._slots, self._values.sums, self._seen, self._gates, products, *counts, *samples)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.importance.evidence import Curvature, Gradients, GroupEvidence, InputMoments, Need
-from autoprune.importance.gathering import Gathered
+from autoprune.importance.gathering import GatheredEvidence
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import AxisLayout, BoolArray, SearchSpace
 from autoprune.space.options.ties import set_ranges
@@ -30,7 +30,7 @@ def group_evidence(
     number: int = 0,
     *,
     needs: Collection[Need] = (),
-    gathered: Gathered | None = None,
+    gathered: GatheredEvidence | None = None,
 ) -> GroupEvidence:
     """Collect what is known of the channels of one group, rows in channel order.
 
@@ -83,7 +83,7 @@ def group_evidence(
     return replace(found, **given)
 
 
-def _maps(read: list[_Member], gathered: Gathered, width: int) -> tuple[Tensor, ...]:
+def _maps(read: list[_Member], gathered: GatheredEvidence, width: int) -> tuple[Tensor, ...]:
     """(width, examples, height, width) of each call of each reader."""
     found = []
     for member in read:
@@ -93,7 +93,7 @@ def _maps(read: list[_Member], gathered: Gathered, width: int) -> tuple[Tensor, 
     return tuple(found)
 
 
-def _moments(model: nn.Module, member: _Member, start: int, gathered: Gathered) -> InputMoments:
+def _moments(model: nn.Module, member: _Member, start: int, gathered: GatheredEvidence) -> InputMoments:
     """Of a weight that reads the channels."""
     moments = gathered.consumed[member.name]
     call, groups = moments.consumer.call, len(moments.second)

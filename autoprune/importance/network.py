@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.importance.channel_axes import ChannelAxis, channel_sums, owned_axes
 from autoprune.importance.evidence import Calibration
-from autoprune.importance.examples import Examples, first_examples, floating
+from autoprune.importance.examples import ExampleBatch, first_examples, floating
 from autoprune.importance.reads import Change, Reads, Slots, gated
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace
@@ -63,7 +63,7 @@ class NetworkEvidence:
         self.axes: list[ChannelAxis] = owned_axes(self.model, space, self.slots)
         self.space, self._calibration, self._what = space, calibration, what
         self._reads = Reads(self.model, space, self.slots)
-        self._loaded: dict[int | None, list[Examples]] = {}
+        self._loaded: dict[int | None, list[ExampleBatch]] = {}
         self._repeats: bool | None = None
 
     @property
@@ -75,7 +75,7 @@ class NetworkEvidence:
         """(channels,) sums of tensors shaped like `weights` over the weights of each channel."""
         return channel_sums(self.axes, tensors, self.slots.number)
 
-    def examples(self, most: int | None) -> list[Examples]:
+    def examples(self, most: int | None) -> list[ExampleBatch]:
         """At most so many examples of the calibration data, batch by batch; batches that are not finite are left out.
 
         Raises:
@@ -88,7 +88,7 @@ class NetworkEvidence:
             self._loaded[most] = self._load(most)
         return self._loaded[most]
 
-    def _load(self, most: int | None) -> list[Examples]:
+    def _load(self, most: int | None) -> list[ExampleBatch]:
         found, left, skipped = [], most, 0
         then = "Give batches as it takes."
         with blame(ConfigError, f"{self._what} cannot run the network on calibration data", then=then):
@@ -112,15 +112,14 @@ class NetworkEvidence:
             raise EvaluationError(f"{self._what} needs data, but of the calibration batches {none}: give it others")
         return found
 
-    def loss_of(self, outputs: Any, batch: Examples, *, temperature: float = 1.0) -> Tensor:
+    def loss_of(self, outputs: Any, batch: ExampleBatch, *, temperature: float = 1.0) -> Tensor:
         """The mean loss over a batch of what the network gave for it, floating outputs divided by the temperature."""
-        assert self._calibration.objective is not None  # it is asked for
         if temperature != 1:
             outputs = pytree.tree_map_only(Tensor, lambda t: t / temperature if t.is_floating_point() else t, outputs)
-        return self._calibration.objective(outputs, batch.targets)
+        return self._calibration.loss(outputs, batch.targets, batch.inputs)
 
     def run(
-        self, batch: Examples, gates: Tensor | None = None, *, read: list[tuple[Tensor, Tensor]] | None = None
+        self, batch: ExampleBatch, gates: Tensor | None = None, *, read: list[tuple[Tensor, Tensor]] | None = None
     ) -> Any:
         """What the network gives for a batch.
 
@@ -140,7 +139,7 @@ class NetworkEvidence:
         return self.run_changed(batch, None if gates is None else gated(gates), read=read)
 
     def run_changed(
-        self, batch: Examples, change: Change | None, *, read: list[tuple[Tensor, Tensor]] | None = None
+        self, batch: ExampleBatch, change: Change | None, *, read: list[tuple[Tensor, Tensor]] | None = None
     ) -> Any:
         """What the network gives for a batch where the readers of channels get something else; see `run`."""
         with self._reads.batch(batch.number, change, read):
@@ -153,7 +152,7 @@ class NetworkEvidence:
                 )
         return outputs
 
-    def gate_gradients(self, batch: Examples, gates: Tensor | None = None) -> Tensor:
+    def gate_gradients(self, batch: ExampleBatch, gates: Tensor | None = None) -> Tensor:
         """(examples, channels) derivative of each example's own loss by the gate of each channel.
 
         Args:
@@ -181,7 +180,7 @@ class NetworkEvidence:
         gates[torch.arange(len(channels)), channels] = to
         return gates
 
-    def gated(self, batch: Examples, gates: Tensor) -> Iterator[Any]:
+    def gated(self, batch: ExampleBatch, gates: Tensor) -> Iterator[Any]:
         """What the network gives for a batch under each row of gates, several rows in one pass where that is the same.
 
         Args:
@@ -207,7 +206,7 @@ class NetworkEvidence:
             total += torch.tensor(losses, dtype=torch.float64) * batch.number
         return total / sum(batch.number for batch in batches)
 
-    def _may_repeat(self, batch: Examples) -> bool:
+    def _may_repeat(self, batch: ExampleBatch) -> bool:
         """Whether a repeated batch gives the repeated outputs: no output mixes examples or is one for the batch."""
         if self._repeats is None:
             with torch.no_grad():
@@ -216,7 +215,7 @@ class NetworkEvidence:
                 self._repeats = all(_same(piece, plain) for piece in pieces)
         return self._repeats
 
-    def _pieces(self, batch: Examples, gates: Tensor) -> list[Any]:
+    def _pieces(self, batch: ExampleBatch, gates: Tensor) -> list[Any]:
         times, number = len(gates), batch.number
         if times == 1:
             return [self.run(batch, gates[0])]
@@ -225,7 +224,7 @@ class NetworkEvidence:
             fits = value.ndim > 0 and value.shape[0] == number
             return value.repeat(times, *[1] * (value.ndim - 1)) if fits else value
 
-        many = Examples(pytree.tree_map_only(Tensor, repeated, batch.inputs), None, number * times)
+        many = ExampleBatch(pytree.tree_map_only(Tensor, repeated, batch.inputs), None, number * times)
         outputs = self.run(many, gates.repeat_interleave(number, dim=0))
 
         def piece(value: Tensor, row: int) -> Tensor:

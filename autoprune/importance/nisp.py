@@ -11,7 +11,7 @@ from torch import Tensor
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.importance.checks import check_choice
 from autoprune.importance.evidence import criterion
-from autoprune.importance.examples import Examples
+from autoprune.importance.examples import ExampleBatch
 from autoprune.importance.inf_fs import infinite_feature_selection
 from autoprune.importance.network import NetworkEvidence
 from autoprune.importance.positive import WeightedCalls, last_calls, make_positive, ones_like_inputs
@@ -60,7 +60,7 @@ def nisp(
     network.model.double()
     make_positive(network.model)
     first = batches[0]
-    single = Examples(ones_like_inputs(first.inputs, first.number), None, 1)
+    single = ExampleBatch(ones_like_inputs(first.inputs, first.number), None, 1)
     added = torch.zeros(1, network.slots.number, dtype=torch.float64, device=network.slots.device, requires_grad=True)
 
     def change(read: Read) -> Tensor:
@@ -82,7 +82,7 @@ def nisp(
     return found[0, :-1].abs()
 
 
-def _recorded(network: NetworkEvidence, batch: Examples) -> list[Tensor | None]:
+def _recorded(network: NetworkEvidence, batch: ExampleBatch) -> list[Tensor | None]:
     """Of each call with a weight the (examples, F) means of what it reads."""
     calls = WeightedCalls(positive=False)
     with torch.no_grad(), calls:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import linkage
 from torch import Tensor
 
+from autoprune.importance.clusters import APART, cosine_tree
 from autoprune.importance.evidence import GroupEvidence, criterion
+from autoprune.space.groups import FloatArray
 
 
 @criterion("weights", members="filters")
@@ -22,28 +23,18 @@ def redundant(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     A filter is all weights that write the channel, over all layers of the group. No data, no passes; width² distances.
     """
     filters = torch.cat([rows.double() for rows in evidence.filters], dim=1)
-    norms = filters.norm(dim=1)
-    scores = torch.zeros_like(norms)
-    there = norms > norms.max() * torch.finfo(evidence.filters[0].dtype).tiny
-    if not bool(there.any()):
-        return scores
-    units = filters[there] / norms[there, None]
-    scores[there] = _standing(units, norms[there])
-    return scores
+    norms, there, merges = cosine_tree(filters.cpu().numpy())
+    scores = np.zeros(len(norms))
+    scores[there] = _standing(merges, norms[there])
+    return torch.from_numpy(scores).to(filters)
 
 
-def _standing(units: Tensor, norms: Tensor) -> Tensor:
-    """(n,) distances of unit vectors at which each gives way; the largest norm stands for its cluster."""
-    n = len(units)
-    scores = torch.full_like(norms, 2.0)
-    if n == 1:
-        return scores
-    above = torch.triu_indices(n, n, offset=1, device=units.device)
-    distances = (1 - (units @ units.T)[above[0], above[1]]).clamp(0, 2).cpu().numpy()
-    sizes = norms.cpu().numpy()
-    standing = list(range(n))
-    for one, other, height, _ in linkage(distances, method="average"):
-        weaker, stronger = sorted((standing[int(one)], standing[int(other)]), key=lambda channel: sizes[channel])
-        scores[weaker] = float(height)
+def _standing(merges: FloatArray, norms: FloatArray) -> FloatArray:
+    """(n,) distances at which each gives way; the largest norm stands for its cluster."""
+    scores = np.full(len(norms), APART)
+    standing = list(range(len(norms)))
+    for one, other, height, _ in merges:
+        weaker, stronger = sorted((standing[int(one)], standing[int(other)]), key=lambda channel: norms[channel])
+        scores[weaker] = height
         standing.append(stronger)
     return scores

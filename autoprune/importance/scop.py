@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autoprune.errors import ConfigError
 from autoprune.importance.evidence import criterion
-from autoprune.importance.examples import Examples
+from autoprune.importance.examples import ExampleBatch
 from autoprune.importance.group import group_evidence
 from autoprune.importance.network import NetworkEvidence
 from autoprune.importance.reads import Change, Read
@@ -64,7 +64,7 @@ def scop(
     return raw - raw.min()
 
 
-def _mixed(share: Tensor, batch: Examples, rng: np.random.Generator) -> Change:
+def _mixed(share: Tensor, batch: ExampleBatch, rng: np.random.Generator) -> Change:
     """What readers get: their share of the values, and for the rest those of other examples."""
     order = torch.from_numpy(rng.permutation(batch.number)).to(share.device)
     factors = torch.cat([share, torch.ones_like(share[:1])])[None]

@@ -13,6 +13,16 @@ INHERITANCE = Registry(
             "EagleEye: Li et al. 2020, arXiv 2007.02491, section 3.3",
             "The default: nearly free, and without it scores of cut networks with batch norms rank by chance.",
         ),
+        "least_squares": Part(
+            "autoprune.inherit.least_squares:LeastSquares",
+            "Channel Pruning: He et al. 2017, arXiv 1707.06168, section 3.1 (ii), from moments of the dense network",
+            "Scores of candidates that were not torn apart, for triangular solves; before bn_recalibration.",
+        ),
+        "sequential_least_squares": Part(
+            "autoprune.inherit.sequential_least_squares:SequentialLeastSquares",
+            "Channel Pruning: He et al. 2017, arXiv 1707.06168, sections 3.1 and 3.2",
+            "The best network right after the cut, for a pass over the calibration data: finalists and exports.",
+        ),
         "mean_fold": Part(
             "autoprune.inherit.mean_fold:MeanFold",
             "FLAP's bias compensation: An et al. 2024, arXiv 2312.11983; dead norms: Ye et al. 2018, arXiv 1802.00124",

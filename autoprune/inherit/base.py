@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, final
@@ -12,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.config.parts import ChosenPart, NamedPart
 from autoprune.config.settings import bind
+from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.inherit import INHERITANCE
 from autoprune.space.cutting.cut import Cut
@@ -38,6 +40,7 @@ class Statistics:
         self._inputs, self.device = inputs, device
         self._gathered: dict[int, Sequence[Tensor]] = {}
         self._made: dict[Hashable, tuple[nn.Module, Any]] = {}
+        self._batch_size: int | None = None
 
     def inputs(self, batches: int) -> Sequence[Tensor]:
         """Up to `batches` batches (N, *input_shape); the same ones each time. Those with NaN or infinity are left out.
@@ -69,6 +72,17 @@ class Statistics:
                 f"calibration=), or leave it out"
             )
         return found
+
+    def needed_examples(self, method: str, examples: int) -> Sequence[Any]:
+        """As `needed`, as many batches as hold so many examples.
+
+        Raises:
+            ConfigError: there are no calibration inputs.
+        """
+        if self._batch_size is None:
+            first = self._inputs(1)
+            self._batch_size = max(len(Batch(first[0])), 1) if first else 1
+        return self.needed(method, math.ceil(examples / self._batch_size))
 
     def of_dense(self, what: Hashable, dense: nn.Module, make: Callable[[], T]) -> T:
         """What was made of the dense network under this name, made when it is first asked for.

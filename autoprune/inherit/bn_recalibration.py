@@ -7,7 +7,7 @@ Wu and Johnson 2021, Rethinking "Batch" in BatchNorm, section 3.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ CALIBRATION_BATCHES = 10
 
 def recalibrate_batch_norm(
     model: nn.Module,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Any],
     *,
     device: torch.device,
     since: Mapping[str, Tensor] | None = None,
@@ -44,7 +44,8 @@ def recalibrate_batch_norm(
 
     Args:
         model: moved to `device`.
-        inputs: training batches (N, *input_shape).
+        inputs: training batches, each a tensor (N, *input_shape), a tuple or list of positional inputs, or a mapping of
+            keyword inputs.
         device: where to run.
         since: what `buffers_of` gave before a training: only statistics that changed since are replaced. The others
             were frozen, and normalised by while the weights were trained.
@@ -70,7 +71,7 @@ def recalibrate_batch_norm(
 
 
 def _seen(
-    model: nn.Module, inputs: Sequence[Tensor], device: torch.device, chosen: Set[int], *, pooled: bool = False
+    model: nn.Module, inputs: Sequence[Any], device: torch.device, chosen: Set[int], *, pooled: bool = False
 ) -> NormAverages:
     averages = NormAverages(chosen, pooled=pooled)
     with seeded(0), torch.no_grad(), averages:
@@ -79,7 +80,7 @@ def _seen(
     return averages
 
 
-def _one_by_one(model: nn.Module, inputs: Sequence[Tensor], device: torch.device, chosen: Set[int]) -> Replaced:
+def _one_by_one(model: nn.Module, inputs: Sequence[Any], device: torch.device, chosen: Set[int]) -> Replaced:
     replaced: Replaced = []
     try:
         for norm in _seen(model, inputs[:1], device, chosen).norms:

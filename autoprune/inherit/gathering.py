@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.data.batch import Batch
 from autoprune.errors import EvaluationError
-from autoprune.inherit.consumer_calls import ConsumerCalls
-from autoprune.inherit.consumers import Consumer
+from autoprune.inherit.channel_calls import CallKey, ChannelCall, ChannelCalls
 from autoprune.randomness import seeded
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.groups import SearchSpace
@@ -33,8 +32,8 @@ class Gathered(Generic[T]):
         unseen: weights that read channels, but in no call that is known.
     """
 
-    calls: Mapping[tuple[str, int], tuple[Consumer, T]]
-    norms: Mapping[tuple[str, int], str | None]
+    calls: Mapping[CallKey, tuple[ChannelCall, T]]
+    norms: Mapping[CallKey, str | None]
     elsewhere: frozenset[str]
     unseen: tuple[str, ...]
 
@@ -46,9 +45,9 @@ class Gathered(Generic[T]):
             name: why for name, why in alone.items() if name in cut.kept and any(k is not None for k in cut.kept[name])
         }
 
-    def by_weight(self, combine: Callable[[T, T], T]) -> list[tuple[Consumer, T]]:
+    def by_weight(self, combine: Callable[[T, T], T]) -> list[tuple[ChannelCall, T]]:
         """One row for each weight."""
-        rows: dict[str, tuple[Consumer, T]] = {}
+        rows: dict[str, tuple[ChannelCall, T]] = {}
         for consumer, value in self.calls.values():
             known = rows.get(consumer.weight)
             rows[consumer.weight] = (consumer, value) if known is None else (known[0], combine(known[1], value))
@@ -61,7 +60,7 @@ def gather(
     batches: Sequence[Tensor],
     *,
     device: torch.device,
-    measure: Callable[[Consumer, Tensor, Tensor], T],
+    measure: Callable[[ChannelCall, Tensor, Tensor], T],
     combine: Callable[[T, T], T],
     tensors: Callable[[T], Iterable[Tensor]],
 ) -> Gathered[T]:
@@ -80,14 +79,14 @@ def gather(
         EvaluationError: no batch has finite values only.
     """
     model = copy.deepcopy(dense).to(device).eval()
-    total: dict[tuple[str, int], tuple[Consumer, T]] = {}
-    found: dict[tuple[str, int], tuple[Consumer, T]] = {}
+    total: dict[CallKey, tuple[ChannelCall, T]] = {}
+    found: dict[CallKey, tuple[ChannelCall, T]] = {}
     used = 0
 
-    def visit(key: tuple[str, int], consumer: Consumer, inputs: Tensor, weight: Tensor) -> None:
+    def visit(key: CallKey, consumer: ChannelCall, inputs: Tensor, weight: Tensor) -> None:
         found[key] = consumer, measure(consumer, inputs, weight)
 
-    calls = ConsumerCalls(model, space, visit)
+    calls = ChannelCalls(model, space, visit)
     for batch in batches:
         found.clear()
         with seeded(0), torch.no_grad(), calls.batch():

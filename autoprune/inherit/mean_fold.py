@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from autoprune.inherit.base import Changes, Inheritance, Statistics
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, check_batches
-from autoprune.inherit.consumers import Consumer
+from autoprune.inherit.channel_calls import ChannelCall
 from autoprune.inherit.gathering import Gathered, gather
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import tensor_of
@@ -95,12 +95,12 @@ class MeanFold(Inheritance):
         )
 
 
-def _place(consumer: Consumer, norm: str | None) -> tuple[str | None, int]:
+def _place(consumer: ChannelCall, norm: str | None) -> tuple[str | None, int]:
     """Where a constant can go, and with which sign."""
     return (consumer.bias, 1) if consumer.bias is not None else (norm, -1)
 
 
-def _measure(consumer: Consumer, inputs: Tensor, weight: Tensor) -> _Means:
+def _measure(consumer: ChannelCall, inputs: Tensor, weight: Tensor) -> _Means:
     """The mean example; a linear function gives for it the mean of what it gives for all of them."""
     if inputs.ndim < 2 + consumer.spatial:  # no batch
         return {inputs.shape: (inputs.double(), 1)}
@@ -120,7 +120,7 @@ def _tensors(means: _Means) -> Iterable[Tensor]:
     return (total for total, _ in means.values())
 
 
-def _missing(consumer: Consumer, means: _Means, cut: Cut, dense: nn.Module) -> tuple[Tensor, int]:
+def _missing(consumer: ChannelCall, means: _Means, cut: Cut, dense: nn.Module) -> tuple[Tensor, int]:
     """(kept outputs,) the mean that they have lost, and over how many positions."""
     before, after = consumer.dense_weight(cut, dense), tensor_of(cut.network, consumer.weight).detach()
     kept = consumer.kept(cut)
@@ -134,14 +134,14 @@ def _missing(consumer: Consumer, means: _Means, cut: Cut, dense: nn.Module) -> t
     return total / positions, positions
 
 
-def _ran(consumer: Consumer, mean: Tensor, weight: Tensor) -> Tensor:
+def _ran(consumer: ChannelCall, mean: Tensor, weight: Tensor) -> Tensor:
     """(outputs, positions) for one example."""
-    outputs = consumer.run(mean[None], weight.to(mean))[0]
+    outputs = consumer.call.run(mean[None], weight.to(mean))[0]
     by_output = outputs.movedim(outputs.ndim - 1 - consumer.spatial, 0)
     return by_output.reshape(len(by_output), -1)
 
 
-def _select(consumer: Consumer, values: Tensor, kept: Tensor) -> Tensor:
+def _select(consumer: ChannelCall, values: Tensor, kept: Tensor) -> Tensor:
     """Inputs of the cut consumer: of every block the channels that are left."""
     dim = values.ndim - 1 - consumer.spatial
     size = values.shape[dim] // consumer.blocks

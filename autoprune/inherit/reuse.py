@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from autoprune.inherit.base import Changes, Inheritance, Statistics
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, check_batches
-from autoprune.inherit.consumers import Consumer
+from autoprune.inherit.channel_calls import ChannelCall
 from autoprune.inherit.gathering import gather
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import tensor_of
@@ -75,13 +75,13 @@ class Reuse(Inheritance):
                     _fold(consumer, moments, cut, dense)
 
 
-def _measure(consumer: Consumer, inputs: Tensor, weight: Tensor) -> _Moments:
+def _measure(consumer: ChannelCall, inputs: Tensor, weight: Tensor) -> _Moments:
     rows = consumer.channels.apart(consumer.rows(inputs), 2)  # (positions, blocks, places, channels)
     rows = rows.movedim(1, 0).flatten(1, 2).double()
     return rows.mT @ rows
 
 
-def _fold(consumer: Consumer, moments: _Moments, cut: Cut, dense: nn.Module) -> None:
+def _fold(consumer: ChannelCall, moments: _Moments, cut: Cut, dense: nn.Module) -> None:
     inputs = consumer.kept(cut)
     if inputs is None:
         return

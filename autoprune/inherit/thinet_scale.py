@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from autoprune.errors import ConfigError
 from autoprune.inherit.base import Changes, Inheritance, Statistics
 from autoprune.inherit.bn_recalibration import check_batches
-from autoprune.inherit.consumers import Consumer
+from autoprune.inherit.channel_calls import ChannelCall
 from autoprune.inherit.gathering import Gathered, gather
 from autoprune.inherit.reuse import solve
 from autoprune.space.cutting.cut import Cut
@@ -69,7 +69,7 @@ class ThiNetScale(Inheritance):
     def _gather(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> Gathered[_Samples]:
         generator = torch.Generator().manual_seed(self._seed)
 
-        def measure(consumer: Consumer, inputs: Tensor, weight: Tensor) -> _Samples:
+        def measure(consumer: ChannelCall, inputs: Tensor, weight: Tensor) -> _Samples:
             return _contributions(consumer, inputs, weight, self._samples, generator)
 
         return gather(
@@ -88,7 +88,7 @@ def _combine(one: _Samples, other: _Samples) -> _Samples:
 
 
 def _contributions(
-    consumer: Consumer, inputs: Tensor, weight: Tensor, samples: int, generator: torch.Generator
+    consumer: ChannelCall, inputs: Tensor, weight: Tensor, samples: int, generator: torch.Generator
 ) -> _Samples:
     """An output is linear in its inputs: what comes from each is the input times the derivative by it."""
     batched = inputs.ndim > 1 + consumer.spatial
@@ -96,7 +96,7 @@ def _contributions(
     found, outputs_of = [], []
     with torch.enable_grad():
         leaf = given.detach().clone().requires_grad_()
-        outputs = consumer.run(leaf, weight)
+        outputs = consumer.call.run(leaf, weight)
         by_channel = outputs.movedim(outputs.ndim - 1 - consumer.spatial, -1)
         each = by_channel.reshape(len(by_channel), -1)
         for _ in range(samples):
@@ -110,7 +110,7 @@ def _contributions(
     return torch.cat(found), torch.cat(outputs_of)
 
 
-def _scale(consumer: Consumer, samples: _Samples, cut: Cut) -> None:
+def _scale(consumer: ChannelCall, samples: _Samples, cut: Cut) -> None:
     """Outputs of one block of a grouped convolution read nothing of the others: their scales do not meet."""
     parts, outputs_of = samples
     inputs, written = consumer.kept(cut), cut.kept[consumer.weight][consumer.writes]

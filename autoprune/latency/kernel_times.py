@@ -9,7 +9,7 @@ from typing import TypeAlias, final
 
 import numpy as np
 
-from autoprune.cost.latency.device_profile import Conditions, Grid, Table
+from autoprune.cost.latency.device_profile import Conditions, Grid, KernelTable
 from autoprune.cost.latency.kernels import DeviceKernel
 from autoprune.latency.backends.base import Backend, Runner
 from autoprune.latency.clock import clock
@@ -83,19 +83,19 @@ class KernelTimer:
         self._ms = [np.minimum(ms, best) for ms, best in zip(times, self._ms, strict=True)]
         return faster, sum(map(len, self._ms))
 
-    def table(self) -> Table | None:
+    def table(self) -> KernelTable | None:
         """The best times so far; None where the kernel cannot run alone."""
         if not self._points:
             return None
         if self._diagonal:
             columns = np.array(self._points[0], dtype=np.float64).T
             axis, first = np.unique(self._kernel.elements(list(columns)), return_index=True)
-            return Table(1, (Grid((axis,), self._ms[0][first]),))
+            return KernelTable(1, (Grid((axis,), self._ms[0][first]),))
         grids = []
         for axes, ms in zip(self._axes, self._ms, strict=True):
             arrays = tuple(np.array(axis, dtype=np.float64) for axis in axes)
             grids.append(Grid(arrays, ms.reshape([len(axis) for axis in axes])))
-        return Table(self._alignment, tuple(grids))
+        return KernelTable(self._alignment, tuple(grids))
 
     def _time_at(self, sizes: Sizes) -> float:
         shapes = self._kernel.shapes(sizes, batch=max(1, self._conditions.batch))

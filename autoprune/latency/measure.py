@@ -1,4 +1,7 @@
-"""Measuring how long networks take: warm-up, many repeats in turns, percentiles, all conditions stated."""
+"""Measuring how long networks take: warm-up, many repeats in turns, percentiles, all conditions stated.
+
+Longer than others, as the conditions, the turns and what is summarised make a measurement only together.
+"""
 
 from __future__ import annotations
 

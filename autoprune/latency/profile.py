@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import nn
 
-from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, Table
+from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, KernelTable
 from autoprune.cost.latency.latency_ms import FEATURES, LatencyPrediction, calls_of, missing_kernels
 from autoprune.errors import ConfigError
 from autoprune.latency.fit import fit, held_out
@@ -127,7 +127,9 @@ def _begun(conditions: Conditions | None, add_to: DeviceProfile | None, batch: i
     return add_to
 
 
-def _new_tables(profile: DeviceProfile, space: SearchSpace, progress: ProfileProgress) -> Mapping[str, Table | None]:
+def _new_tables(
+    profile: DeviceProfile, space: SearchSpace, progress: ProfileProgress
+) -> Mapping[str, KernelTable | None]:
     """Tables of the kernels that the profile lacks, or holds for fewer channels only."""
     backend, timers = make_backend(profile.conditions), dict[str, KernelTimer]()
     missing = missing_kernels(profile.tables, space, calls_of(space))

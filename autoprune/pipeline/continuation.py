@@ -15,7 +15,8 @@ from autoprune.config.validation import validated
 from autoprune.engines import STOPS, beyond
 from autoprune.errors import RunError
 from autoprune.files import read_json
-from autoprune.pipeline.prepare import JOB_FORMAT, RunInputs
+from autoprune.pipeline.fingerprints import JOB_FORMAT
+from autoprune.pipeline.prepared import RunInputs
 
 FORMAT = "job_format"
 """Of `run.json`: how the job of the run is written, see `prepare.JOB_FORMAT`. A run without one has format 1."""

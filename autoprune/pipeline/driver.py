@@ -6,26 +6,36 @@ Each returns a record for every budget of the job; a run alone is a family of on
 from __future__ import annotations
 
 import shlex
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+from torch import nn
 
 from autoprune.config.engine import EngineOptions
 from autoprune.config.job import Job
+from autoprune.config.parts import ChosenPart
 from autoprune.config.stopping import StoppingOptions
 from autoprune.engines import make_engine
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
-from autoprune.evaluators.base import kind_of
+from autoprune.evaluators.making import kind_of
+from autoprune.export.architecture import read_source
+from autoprune.export.inputs import describe
+from autoprune.export.writing import DEFAULT, exporters, write_formats
 from autoprune.pipeline import run
+from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.continuation import going_on
 from autoprune.pipeline.family import parts_of
 from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run
 from autoprune.pipeline.overview import write_overview
-from autoprune.pipeline.prepare import RunInputs, check_scoring, prepare
+from autoprune.pipeline.prepare import prepare
+from autoprune.pipeline.prepared import RunInputs
 from autoprune.progress import make_progress
 from autoprune.report.pages import write_reports
+from autoprune.space.tracing.program import Example
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.record import RunRecord, read_record
 
@@ -147,21 +157,40 @@ def write_all_reports(path: Path) -> tuple[RunRecord, ...]:
     return records
 
 
-def export_run(directory: Path, folder: Path) -> Path:
-    """Copy a finished run's network to a folder.
+def export_run(
+    directory: Path,
+    folder: Path,
+    formats: Sequence[ChosenPart] = DEFAULT,
+    *,
+    model: nn.Module | None = None,
+    example: Example | None = None,
+    note: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Write a finished run's network to a folder, all formats or nothing.
+
+    Args:
+        directory: of the run.
+        folder: new or empty.
+        formats: names of exporters, or with settings.
+        model: the full network, for a run that was given a model object; only read.
+        example: what the network is called with; None: what it was traced with.
+        note: told what is in each format.
 
     Raises:
         RunError: the run has not ended, or the folder holds something else already.
+        ExportError: a format cannot be written.
     """
+    made = exporters(formats)
     family = parts_of(directory)
     if family:
         names = ", ".join(str(part) for part in family)
         raise RunError(f"{directory} holds a run for each of {len(family)} budgets; export one of them: {names}")
     read_record(directory)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; give a new folder")
-    try:
-        shutil.copytree(directory / "export", folder, dirs_exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror or error}; give another folder") from error
-    return folder
+
+    def traced_with() -> Example:
+        return inputs_of_job(job_of_run(directory)).example
+
+    source = read_source(directory / "export", model=model, example=traced_with)
+    if example is not None:
+        source = replace(source, describe=partial(describe, example))
+    return write_formats(source, made, folder, note=note)

@@ -19,7 +19,7 @@ from autoprune.data import read_data
 from autoprune.deprecation import MovedWarning
 from autoprune.errors import ConfigError, RunError, UnsetVariableError
 from autoprune.export.architecture import PYTHON_MODEL
-from autoprune.pipeline.prepare import RunInputs
+from autoprune.pipeline.prepared import RunInputs
 from autoprune.tasks.base import Task, TaskInputs, make_task
 from autoprune.zoo import build_model, load_weights
 

@@ -17,6 +17,7 @@ from autoprune.engines.base import Engine
 from autoprune.errors import RunError
 from autoprune.pipeline.continuation import FORMAT, format_of
 from autoprune.pipeline.family import Family, ScoreCache, opened, parts, parts_of
+from autoprune.pipeline.fingerprints import JOB_FORMAT, job_fingerprint, same_job
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.phases.base_network import base_network
 from autoprune.pipeline.phases.conclusion import Findings, conclude
@@ -29,7 +30,7 @@ from autoprune.pipeline.phases.rescoring import rescore
 from autoprune.pipeline.phases.search import search
 from autoprune.pipeline.phases.timing import Timed
 from autoprune.pipeline.phases.uniform_curve import uniform_curve
-from autoprune.pipeline.prepare import JOB_FORMAT, Prepared, job_fingerprint, same_job
+from autoprune.pipeline.prepared import Prepared
 from autoprune.pipeline.provenance import changes, provenance
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.pipeline.told import run_ended, run_started

@@ -9,9 +9,10 @@ import torch
 
 from autoprune.engines.base import Engine, WorkerSetup
 from autoprune.evaluators.artefact import prepared
-from autoprune.evaluators.base import CandidateFactory, kind_of, make_evaluator, prepares_something
+from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.making import kind_of, make_evaluator, prepares_something
 from autoprune.files import read_json
-from autoprune.pipeline.prepare import Prepared
+from autoprune.pipeline.prepared import Prepared
 from autoprune.progress.base import Progress
 from autoprune.trials.run_directory import RunDirectory
 

@@ -1,4 +1,7 @@
-"""What a report says, as text: computed once, so that the HTML page and the Markdown file cannot disagree."""
+"""What a report says, as text: computed once, so that the HTML page and the Markdown file cannot disagree.
+
+Longer than others, as every fact of a report is here and nowhere else.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ expected to be in proportion to its share of the cost, and uniform widths to be 
 leave the answer near uniform, and a group moves as far from it as the scores say. Everything else (effects of single
 groups, quadratic terms, a smooth residual) has mean 0. Inputs are standardised, so each variance below is about the
 share of the score that its term explains.
+
+Longer than others, as inputs, covariance and random functions of it must agree term by term.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ _LEAST_SPREAD = 0.1
 
 @final
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class KernelInputs:
     """What the kernel sees of N width vectors.
 
     Attributes:
@@ -70,17 +72,17 @@ class Inputs:
         total: FloatArray = self.returns.sum(axis=1)
         return total
 
-    def __getitem__(self, rows: IntArray) -> Inputs:
+    def __getitem__(self, rows: IntArray) -> KernelInputs:
         """Return the inputs of some of the width vectors."""
-        return Inputs(self.groups[rows], self.returns[rows], self.totals[rows])
+        return KernelInputs(self.groups[rows], self.returns[rows], self.totals[rows])
 
 
-InputFunction: TypeAlias = Callable[[Inputs], FloatArray]
+InputFunction: TypeAlias = Callable[[KernelInputs], FloatArray]
 
 
 @final
 class InputMap:
-    """(N, G) widths -> `Inputs`: centred on the typical member inside the budget, scaled by the space's ranges.
+    """(N, G) widths -> `KernelInputs`: centred on the typical member inside the budget, scaled by the space's ranges.
 
     Not the middle of the ranges: near the corners networks collapse, and a prior centred there is drawn to them.
     """
@@ -96,10 +98,10 @@ class InputMap:
         self._returns = _jointly(self._raw_returns(typical), self._raw_returns(corners))
         self._totals = _standardiser(self._raw_totals(typical), self._raw_totals(corners))
 
-    def __call__(self, widths: WidthMatrix) -> Inputs:
+    def __call__(self, widths: WidthMatrix) -> KernelInputs:
         """Return the inputs of the (N, G) widths."""
         groups, returns = self._groups(log_widths(widths)), self._returns(self._raw_returns(widths))
-        return Inputs(groups, returns, self._totals(self._raw_totals(widths)))
+        return KernelInputs(groups, returns, self._totals(self._raw_totals(widths)))
 
     def _raw_returns(self, widths: WidthMatrix) -> FloatArray:
         power: FloatArray = -np.exp(_EXPONENT * (log_widths(widths) - self._log_full))
@@ -152,7 +154,7 @@ class Gram:
     squared_distance: FloatArray
 
     @classmethod
-    def between(cls, a: Inputs, b: Inputs) -> Gram:
+    def between(cls, a: KernelInputs, b: KernelInputs) -> Gram:
         """Return the products and distances of every input of `a` with every one of `b`."""
         n = a.groups.shape[1]
         groups = a.groups @ b.groups.T / n
@@ -166,7 +168,7 @@ class Gram:
         )
 
     @classmethod
-    def diagonal(cls, a: Inputs) -> Gram:
+    def diagonal(cls, a: KernelInputs) -> Gram:
         """Return the (N,) products of every input with itself."""
         common, returns = a.trend**2, (a.returns**2).sum(axis=1)
         return cls(common, returns, (a.totals**2).mean(axis=1), (a.groups**2).mean(axis=1), np.zeros(len(a.groups)))
@@ -202,7 +204,7 @@ class Kernel:
         first, *others = self._terms(gram)
         return sum(others, _CONSTANT + first)
 
-    def between(self, a: Inputs, b: Inputs) -> FloatArray:
+    def between(self, a: KernelInputs, b: KernelInputs) -> FloatArray:
         """Return the (N, M) covariances of two sets of inputs, `self(Gram.between(a, b))` in a third of the time."""
         products = (a.groups / a.groups.shape[1]) @ b.groups.T
         covariance = self._linear(a) @ self._linear(b).T
@@ -215,7 +217,7 @@ class Kernel:
         covariance += products
         return covariance
 
-    def mean(self, inputs: Inputs) -> FloatArray:
+    def mean(self, inputs: KernelInputs) -> FloatArray:
         """Return the (N,) expected values: more width is better, ever less so."""
         expected: FloatArray = np.sqrt(self.trend) * inputs.trend
         return expected
@@ -234,7 +236,7 @@ class Kernel:
         """Return the kernel whose parameters have these (8,) logarithms."""
         return cls(*map(float, np.exp(logarithms)))
 
-    def draw(self, n: int, like: Inputs, rng: np.random.Generator) -> InputFunction:
+    def draw(self, n: int, like: KernelInputs, rng: np.random.Generator) -> InputFunction:
         """Return `n` random functions of the prior as one function (N inputs) -> (N, n).
 
         Exact for the constant, linear and quadratic terms; the residual is drawn by random Fourier features
@@ -254,7 +256,7 @@ class Kernel:
         frequencies = rng.normal(scale=1 / (self.length * np.sqrt(groups)), size=(groups, _FREQUENCIES))
         amplitude = rng.normal(scale=np.sqrt(self.residual / _FREQUENCIES), size=(2 * _FREQUENCIES, n))
 
-        def functions(inputs: Inputs) -> FloatArray:
+        def functions(inputs: KernelInputs) -> FloatArray:
             x = inputs.groups
             bends = ((x @ curvature) * x).sum(axis=2).T
             phases = x @ frequencies
@@ -264,7 +266,7 @@ class Kernel:
 
         return functions
 
-    def _linear(self, inputs: Inputs) -> FloatArray:
+    def _linear(self, inputs: KernelInputs) -> FloatArray:
         """(N, F) features whose products are the constant, power-law and total terms."""
         return np.hstack(
             [

@@ -3,6 +3,8 @@
 Rasmussen and Williams 2006, http://gaussianprocess.org/gpml, chapters 2 and 5. Usable alone:
 
     mean, sd = ScoreModel(domain).fit(widths, scores).predict(candidates)
+
+Longer than others, as the fit and the density that it climbs are read together.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from scipy.stats import norm
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.polynomial import WidthMatrix
 from autoprune.errors import EvaluationError
-from autoprune.score_model.kernel import Gram, InputMap, Inputs, Kernel
+from autoprune.score_model.kernel import Gram, InputMap, Kernel, KernelInputs
 from autoprune.score_model.noise import ScoreNoise
 from autoprune.space.groups import FloatArray, Widths
 
@@ -231,7 +233,9 @@ def _without_collapses(y: FloatArray, fidelity: FloatArray) -> FloatArray:
     return clipped
 
 
-def most_probable_kernel(inputs: Inputs, y: FloatArray, noise: ScoreNoise, *, near: Kernel | None = None) -> Kernel:
+def most_probable_kernel(
+    inputs: KernelInputs, y: FloatArray, noise: ScoreNoise, *, near: Kernel | None = None
+) -> Kernel:
     """Return the kernel parameters of largest posterior density given standardised scores, by L-BFGS.
 
     Args:
@@ -256,7 +260,7 @@ def most_probable_kernel(inputs: Inputs, y: FloatArray, noise: ScoreNoise, *, ne
 
 
 def negative_log_density(
-    logarithms: FloatArray, inputs: Inputs, gram: Gram, y: FloatArray, noise: ScoreNoise
+    logarithms: FloatArray, inputs: KernelInputs, gram: Gram, y: FloatArray, noise: ScoreNoise
 ) -> tuple[float, FloatArray]:
     """Return minus the log of evidence times prior, and its gradient (Rasmussen and Williams, equations 5.8 and 5.9).
 

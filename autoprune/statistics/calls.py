@@ -6,9 +6,10 @@ that `forward` computes, and products with a weight of more than two dimensions 
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any, Literal, TypeAlias, final
 
@@ -34,7 +35,9 @@ _ORDERS: dict[str, tuple[str, ...]] = {
 }
 """Name of a function -> its arguments, in order."""
 
-_SYNONYMS = {"self": "bias", "mat1": "input", "mat2": "weight", "other": "weight", "tensor2": "weight"}
+_SYNONYMS = {"mat1": "input", "mat2": "weight", "other": "weight", "tensor2": "weight"}
+_CONVOLUTIONS: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
+_TRANSPOSED_ONES: tuple[Callable[..., Tensor], ...] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 _TURNED = ("t", "transpose", "numpy_T", "__get__", "permute", "swapaxes", "adjoint")
 """What turns a matrix before it is multiplied with."""
 
@@ -70,6 +73,27 @@ class Call:
     groups: int = 1
     by_columns: bool = False
 
+    @property
+    def reads(self) -> int:
+        """The axis of the weight that multiplies incoming channels (those of one group, but for transposed ones)."""
+        return 0 if self.kind == "transposed" or self.by_columns else 1
+
+    def without_inputs(self) -> Call:
+        """The same, for keeping: it holds no values."""
+        return replace(self, inputs=self.inputs.new_zeros(0))
+
+    def run(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """What it gives for other inputs and another weight, maybe those of a cut network; without the bias."""
+        if self.kind == "product":
+            return inputs @ (weight if self.by_columns else weight.T)
+        number = len(self.kernel) - 1
+        if self.kind == "transposed":
+            cropped = [before for before, _ in self.padding]
+            more = (self.output_padding, self.groups, self.dilation)
+            return _TRANSPOSED_ONES[number](inputs, weight, None, self.stride, cropped, *more)
+        padded = F.pad(inputs, [size for pair in reversed(self.padding) for size in pair])
+        return _CONVOLUTIONS[number](padded, weight, None, self.stride, 0, self.dilation, self.groups)
+
 
 class WeightCalls(TorchFunctionMode, ABC):
     """Inside, calls that multiply channels by one of the weights go through `called`, all others through `other`.
@@ -79,13 +103,20 @@ class WeightCalls(TorchFunctionMode, ABC):
         names: of the parameters to look for; those of the network that are not there are left out.
     """
 
-    def __init__(self, model: nn.Module, names: Mapping[str, object] | tuple[str, ...]) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
         every = dict(model.named_parameters(remove_duplicate=False))
+        found = {name: tensor_of(model, name) for name in names if name in every}
+        self._weights = {id(weight): (name, weight) for name, weight in found.items()}
         self._parameters = {id(tensor): name for name, tensor in every.items()}
-        self._weights = {id(w): (name, w) for name in names if name in every for w in [tensor_of(model, name)]}
         self._parameters |= {key: name for key, (name, _) in self._weights.items()}
-        self._turned: dict[int, tuple[Tensor, str]] = {}
+        self._turned: dict[int, tuple[weakref.ref[Tensor], str]] = {}
+
+    def forget(self) -> None:
+        """Hold the network no longer; afterwards the mode cannot be used again."""
+        self._parameters.clear()
+        self._weights.clear()
+        self._turned.clear()
 
     @abstractmethod
     def called(self, call: Call, run: Callable[[], Tensor]) -> Tensor:
@@ -124,23 +155,23 @@ class WeightCalls(TorchFunctionMode, ABC):
             return
         turned = weight.ndim == 2 and made.shape == weight.shape[::-1] and made.stride() == weight.stride()[::-1]
         if name in _TURNED and turned and made.data_ptr() == weight.data_ptr():
-            self._turned[id(made)] = made, self._parameters[id(weight)]  # kept, so that its id stays its own
+            self._turned[id(made)] = weakref.ref(made), self._parameters[id(weight)]
         else:
             self.weight_read(self._parameters[id(weight)])
 
     def _call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         given = dict(zip(_ORDERS[function], args, strict=False))
-        given |= {_SYNONYMS.get(key, key) if key not in _ORDERS[function] else key: v for key, v in kwargs.items()}
+        synonyms = {**_SYNONYMS, "self": _ORDERS[function][0]}
+        given |= {key if key in _ORDERS[function] else synonyms.get(key, key): v for key, v in kwargs.items()}
         inputs, weight = given.get("input"), given.get("weight")
-        if not isinstance(inputs, Tensor) or id(inputs) in self._weights:
+        if not isinstance(inputs, Tensor) or id(inputs) in self._weights or not isinstance(weight, Tensor):
             return None
-        name, full = self._weights.get(id(weight), ("", None))
-        turned = False
-        if full is None:
-            _, name = self._turned.get(id(weight), (None, ""))
-            turned = True
-        if not name or not isinstance(weight, Tensor):
-            return None
+        name, _ = self._weights.get(id(weight), ("", None))
+        turned = not name
+        if turned:
+            made, name = self._turned.get(id(weight), (lambda: None, ""))
+            if made() is not weight:
+                return None
         bias = self._parameters.get(id(given.get("bias")))
         if "conv" not in function:
             if weight.ndim != 2 or any(given.get(key, 1) != 1 for key in ("alpha", "beta")):
@@ -175,8 +206,8 @@ def _convolution(
     )
 
 
-def _each(value: Any, n: int) -> tuple[int, ...]:
-    given = tuple(value) if isinstance(value, list | tuple) else (value,)
+def _each(value: int | Sequence[int], n: int) -> tuple[int, ...]:
+    given = (value,) if isinstance(value, int) else tuple(value)
     return given * n if len(given) == 1 else given
 
 

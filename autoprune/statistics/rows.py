@@ -51,18 +51,18 @@ def input_rows(call: Call, examples: int, *, positions: int = POSITIONS, taps: b
     """
     if call.kind == "product":
         tokens = _tokens(call.inputs, examples)
-        return _at(tokens.transpose(1, 2), _sampled(call, tokens.shape[:2], positions))[:, None]
+        return _at(tokens.transpose(1, 2), _sampled(call.name, tokens.shape[:2], positions))[:, None]
     x = call.inputs if call.inputs.ndim == len(call.kernel) + 2 else call.inputs[None]
     n, channels = x.shape[:2]
     if not taps:
-        sampled = _at(x.flatten(2), _sampled(call, (n, math.prod(x.shape[2:])), positions))
+        sampled = _at(x.flatten(2), _sampled(call.name, (n, math.prod(x.shape[2:])), positions))
         return sampled.reshape(-1, call.groups, channels // call.groups)
     x, stride = _surrounded(call, x)
     out = [
         (size - d * (k - 1) - 1) // s + 1
         for size, d, k, s in zip(x.shape[2:], call.dilation, call.kernel, stride, strict=True)
     ]
-    chosen = _sampled(call, (n, math.prod(out)), positions).to(x.device)
+    chosen = _sampled(call.name, (n, math.prod(out)), positions).to(x.device)
     steps = [math.prod(x.shape[3 + d :]) for d in range(len(out))]
     starts, left = torch.zeros_like(chosen), chosen
     for d in reversed(range(len(out))):
@@ -81,9 +81,14 @@ def output_rows(call: Call, outputs: Tensor, examples: int, *, positions: int = 
     """(n, outputs) of the call, or of whatever has its shape, at the positions of `input_rows`."""
     if call.kind == "product":
         tokens = _tokens(outputs, examples)
-        return _at(tokens.transpose(1, 2), _sampled(call, tokens.shape[:2], positions))
-    pixels = (outputs if outputs.ndim == len(call.kernel) + 2 else outputs[None]).flatten(2)
-    return _at(pixels, _sampled(call, (pixels.shape[0], pixels.shape[2]), positions))
+        return _at(tokens.transpose(1, 2), _sampled(call.name, tokens.shape[:2], positions))
+    return map_rows(call.name, outputs if outputs.ndim == len(call.kernel) + 2 else outputs[None], positions=positions)
+
+
+def map_rows(name: str, maps: Tensor, *, positions: int = POSITIONS) -> Tensor:
+    """(n, channels) of (N, channels, *spatial) at sampled positions, the same ones for the same name and sizes."""
+    pixels = maps.reshape(*maps.shape[:2], -1)
+    return _at(pixels, _sampled(name, (pixels.shape[0], pixels.shape[2]), positions))
 
 
 def _tokens(values: Tensor, examples: int) -> Tensor:
@@ -92,12 +97,12 @@ def _tokens(values: Tensor, examples: int) -> Tensor:
     return rows.reshape(examples if len(rows) % examples == 0 else len(rows), -1, rows.shape[1])
 
 
-def _sampled(call: Call, shape: tuple[int, ...] | torch.Size, positions: int) -> Tensor:
-    """(N, P) positions, the same ones each time for the same weight and sizes: dense and cut networks agree."""
+def _sampled(name: str, shape: tuple[int, ...] | torch.Size, positions: int) -> Tensor:
+    """(N, P) positions, the same ones each time for the same name and sizes: dense and cut networks agree."""
     n, available = shape
     if available <= positions:
         return torch.arange(available).expand(n, available)
-    generator = torch.Generator().manual_seed(zlib.crc32(call.name.encode()))
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     return torch.rand(n, available, generator=generator).topk(positions, dim=1).indices
 
 

@@ -2,6 +2,8 @@
 
 Each combination of a criterion and an inheritance list is one setup of the engine; what the list gathers on data is
 gathered once for all widths. Every score is on disk the moment it is known, so a comparison that was stopped goes on.
+
+Longer than others, as a comparison is one walk, and what it writes down must fit what it reads back.
 """
 
 from __future__ import annotations
@@ -23,15 +25,18 @@ from torch import nn
 
 from autoprune.config.parts import NamedPart
 from autoprune.engines.base import Scoring, WorkerSetup
-from autoprune.errors import BudgetError, RunError
+from autoprune.errors import AutopruneError, BudgetError, RunError
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import CandidateFactory, kind_of, make_evaluator
+from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.making import kind_of, make_evaluator
 from autoprune.files import read_json
 from autoprune.importance.members import ranking_of, unit_scores
+from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.driver import ready
 from autoprune.pipeline.phases.base_network import base_network
 from autoprune.pipeline.phases.context import RunContext
-from autoprune.pipeline.prepare import Prepared, RunInputs, check_scoring, prepare
+from autoprune.pipeline.prepare import prepare
+from autoprune.pipeline.prepared import Prepared, RunInputs
 from autoprune.pipeline.provenance import provenance
 from autoprune.pipeline.rules import rule_inputs
 from autoprune.pipeline.run_engine import RunEngine
@@ -39,8 +44,8 @@ from autoprune.progress import make_progress
 from autoprune.progress.callback_list import CallbackList
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
-from autoprune.studies.compared_parts import Parts, usable
-from autoprune.studies.comparison import Comparison, Row
+from autoprune.studies.compared_parts import ComparedParts, usable
+from autoprune.studies.comparison import CompareResult, Row
 from autoprune.studies.comparison_pages import write_pages
 from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.texts import first_line, last_line, score_text
@@ -51,7 +56,7 @@ from autoprune.verdict.rules import called
 _KIND = "comparison"
 
 
-def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progress: str = "auto") -> Comparison:
+def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progress: str = "auto") -> CompareResult:
     """Score every combination, write the pages, and return what was found.
 
     Args:
@@ -67,7 +72,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
     if not begun:
         RunDirectory.check_free(path)
     run_inputs = replace(run_inputs, job=options.family(run_inputs.job))
-    parts = Parts.of(options, run_inputs.job.search)
+    parts = ComparedParts.of(options, run_inputs.job.search)
     with ready(run_inputs, run_inputs.job.threads, progress) as engine, ExitStack() as stack:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
@@ -102,22 +107,28 @@ class _Study:
     """
 
     def __init__(
-        self, run: RunContext, runs: Sequence[Prepared], options: CompareOptions, parts: Parts, notes: Sequence[str]
+        self,
+        run: RunContext,
+        runs: Sequence[Prepared],
+        options: CompareOptions,
+        parts: ComparedParts,
+        notes: Sequence[str],
     ) -> None:
         self._run, self._runs, self._options, self._parts = run, runs, options, parts
         self._book = run.notebook(_KIND)
         self._notes = [*notes]
 
-    def carry_out(self) -> Comparison:
+    def carry_out(self) -> CompareResult:
         """Everything that is not on disk yet, then all of it."""
         run, job = self._run, self._run.job
         base = base_network(run)
-        widths = {part.label: self._proposed(base, part) for part in self._parts.criteria}
+        combined = {part.label: self._proposed(base, part) for part in self._parts.criteria}
+        widths = {label: proposed for label, proposed in combined.items() if proposed is not None}
         missing = self._missing(widths)
         run.progress.phase("comparison", sum(len(rows) for _, _, rows in missing))
         for criterion, chain, rows in missing:
             self._score(base, widths[criterion][0], criterion, chain, rows)
-        return Comparison.of(
+        return CompareResult.of(
             self._rows(widths),
             metric=self._options.metric,
             scale=run.task.scale,
@@ -129,10 +140,16 @@ class _Study:
 
     def _proposed(
         self, base: nn.Module, criterion: NamedPart
-    ) -> tuple[list[FloatArray], dict[tuple[float, str], Widths]]:
-        """Channel scores, and (budget, allocation) -> widths."""
+    ) -> tuple[list[FloatArray], dict[tuple[float, str], Widths]] | None:
+        """Channel scores, and (budget, allocation) -> widths; None where it cannot be used and nobody asked for it."""
         space = self._runs[0].space
-        scores = self._runs[0].scores(base, criterion=criterion)
+        try:
+            scores = self._runs[0].scores(base, criterion=criterion)
+        except AutopruneError as error:
+            if "criteria" in self._parts.named:
+                raise
+            self._notes.append(f"{criterion.label} is left out: {first_line(error)}")
+            return None
         given = unit_scores(space, scores)
         found: dict[tuple[float, str], Widths] = {}
         by = functools.partial(_scores_by, self._runs[0], base)
@@ -233,7 +250,7 @@ def _setup(factory: CandidateFactory, run: RunContext) -> WorkerSetup:
     return WorkerSetup(factory, make, kind, torch.get_num_threads(), run.directory.path)
 
 
-def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: Parts, *, begun: bool) -> None:
+def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: ComparedParts, *, begun: bool) -> None:
     """Write what a comparison is, or check that the one in the directory is the same.
 
     Raises:

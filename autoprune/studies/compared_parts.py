@@ -12,12 +12,12 @@ from autoprune.allocation import ALLOCATIONS
 from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.settings import bind
 from autoprune.errors import AutopruneError, BudgetError, ConfigError
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.importance.members import ranking_of
 from autoprune.importance.scoring import ChosenCriterion
 from autoprune.inherit import INHERITANCE
 from autoprune.inherit.base import Chain
-from autoprune.pipeline.prepare import Prepared
+from autoprune.pipeline.prepared import Prepared
 from autoprune.pipeline.rules import rule_inputs
 from autoprune.space.groups import FloatArray
 from autoprune.studies.options import CompareOptions, chain_label
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @final
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ComparedParts:
     """What is combined; `named` tells whether somebody asked for just these."""
 
     allocations: tuple[AllocationOptions, ...]
@@ -44,7 +44,7 @@ class Parts:
     named: frozenset[str]
 
     @classmethod
-    def of(cls, options: CompareOptions, job_search: Any) -> Parts:
+    def of(cls, options: CompareOptions, job_search: Any) -> ComparedParts:
         """What the options name; for what they leave open the job's own, and the usual ones beside it.
 
         Raises:
@@ -78,7 +78,7 @@ class Parts:
         return json.dumps([*labels, [chain_label(chain) for chain in self.inherit]])
 
 
-def usable(parts: Parts, runs: Sequence[Prepared]) -> tuple[Parts, list[str]]:
+def usable(parts: ComparedParts, runs: Sequence[Prepared]) -> tuple[ComparedParts, list[str]]:
     """Try all parts on the network as it is: those that can be used, and why others are left out.
 
     Args:

@@ -58,7 +58,7 @@ class Row:
 
 @final
 @dataclass(frozen=True)
-class Comparison:
+class CompareResult:
     """All rows of a comparison, the best of each budget first.
 
     Attributes:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from autoprune.files import write_whole
 from autoprune.report.figures import COLOURS, inline_svg
 from autoprune.report.words import Table
-from autoprune.studies.comparison import Comparison, Row
+from autoprune.studies.comparison import CompareResult, Row
 from autoprune.texts import ScoreScale, score_text
 
 HIGHLIGHTED = 4
@@ -21,7 +21,7 @@ HIGHLIGHTED = 4
 _TONES = ("searched", "better", "failed", "ink")
 
 
-def write_pages(found: Comparison) -> None:
+def write_pages(found: CompareResult) -> None:
     """Write compare.json, compare.md and compare.html into the directory of the comparison."""
     for name, text in (
         ("compare.json", json.dumps(found.to_json(), indent=1, allow_nan=False)),
@@ -31,7 +31,7 @@ def write_pages(found: Comparison) -> None:
         write_whole(found.directory / name, text.encode())
 
 
-def tables(found: Comparison) -> dict[float, Table]:
+def tables(found: CompareResult) -> dict[float, Table]:
     """Budget -> its rows, the best first."""
     header = ("widths by", "channels by", "then", "score", f"{found.metric} used", "seconds")
     return {
@@ -40,7 +40,7 @@ def tables(found: Comparison) -> dict[float, Table]:
     }
 
 
-def markdown(found: Comparison) -> str:
+def markdown(found: CompareResult) -> str:
     """The page as markdown."""
     lines = ["# Compared right after the cut", "", f"The full network: {score_text(found.full, found.scale)}.", ""]
     lines += [f"- {sentence}" for sentence in found.sentences]
@@ -51,7 +51,7 @@ def markdown(found: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(found: Comparison) -> str:
+def page(found: CompareResult) -> str:
     """The page as HTML: styles and picture are inside, nothing is fetched."""
     environment = Environment(
         loader=PackageLoader("autoprune.report"),
@@ -69,7 +69,7 @@ def page(found: Comparison) -> str:
     )
 
 
-def curves(found: Comparison) -> str:
+def curves(found: CompareResult) -> str:
     """Score over budget: a line for each combination, the best few in colour; the full network dashed."""
     lines: dict[str, list[Row]] = {}
     for row in found.rows:
@@ -109,6 +109,6 @@ def _row(cells: tuple[str, ...]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def path_of(found: Comparison) -> Path:
+def path_of(found: CompareResult) -> Path:
     """The page to open."""
     return found.directory / "compare.html"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
 from autoprune.data import splits_from
@@ -20,6 +19,7 @@ from autoprune.errors import ConfigError, DataError, EvaluationError, blame
 from autoprune.randomness import isolated, seeded
 from autoprune.registry import load_object
 from autoprune.tasks.base import SplitName, Task, TaskInputs
+from autoprune.tasks.identity import function_identity
 from autoprune.tasks.score import Score
 from autoprune.training.integrity import check_finite
 from autoprune.training.loop import EpochProgress
@@ -30,7 +30,6 @@ ScoreFunction: TypeAlias = Callable[[nn.Module], float]
 TrainFunction: TypeAlias = Callable[[nn.Module, int, int], object]
 
 _CALIBRATION_BATCH = 128
-_PLAIN = (int, float, complex, str, bytes, bool, type(None))
 
 
 @final
@@ -42,7 +41,8 @@ class CallableTask(Task):
         train_func: (model, epochs, seed) -> None; trains in place, with a learning rate of its own.
         test_func: like `score_func`, on examples that the search never saw.
         data: for batch norm recalibration: anything `splits_from` takes, a `Dataset`, or a loader or list of batches,
-            each a tensor or a tuple that starts with one.
+            each the inputs (a tensor, or a mapping of keyword inputs) or a tuple or list that starts with them (several
+            positional inputs are a tuple in it, `((first, second), targets)`).
         device: where.
 
     Raises:
@@ -109,7 +109,7 @@ class CallableTask(Task):
         """See `Task.calibration_batches`; without targets.
 
         Raises:
-            DataError: a batch does not start with a tensor, or its inputs are not finite.
+            DataError: a batch does not start with inputs, or they are not finite.
         """
         found, batches_read = [], islice(self._batches(seed), batches)
         for number in count():
@@ -118,12 +118,16 @@ class CallableTask(Task):
                 batch = next(batches_read, None)
             if batch is None:
                 break
-            inputs = _first_tensor(batch)
-            check_inputs(inputs, what)
+            inputs = _inputs_of(batch)
+            for leaf in pytree.tree_leaves(inputs):
+                if isinstance(leaf, Tensor):
+                    check_inputs(leaf, what)
             found.append(Batch(inputs).to(self.device))
         return found
 
     def _batches(self, seed: int) -> Iterator[object]:
+        if isinstance(self._source, LoaderSplit):
+            return self._source.read(_CALIBRATION_BATCH, seed=seed)
         if isinstance(self._source, Split):
             return self._source.batches(_CALIBRATION_BATCH, seed=seed)
         generator = getattr(self._source, "generator", None)
@@ -154,8 +158,9 @@ class CallableTask(Task):
     def fingerprint(self) -> str:
         """Of the functions (see `function_identity`) and of the first batch of data."""
         functions = (self._score_func, self._train_func, self._test_func)
-        data = self._source.fingerprint if isinstance(self._source, Split) else ""
-        return digest(*map(function_identity, functions), data, *self.calibration_inputs(1, seed=0))
+        data = _fingerprint(self._source) if isinstance(self._source, Split) else ""
+        first = [part for inputs in self.calibration_inputs(1, seed=0) for part in _digestible(inputs)]
+        return digest(*map(function_identity, functions), data, *first)
 
 
 def by_functions(
@@ -208,42 +213,28 @@ def _training_source(data: object) -> Split | Iterable[object]:
     )
 
 
-def _first_tensor(batch: object) -> Tensor:
+def _fingerprint(split: Split) -> str:
+    try:
+        return split.fingerprint
+    except DataError:  # its batches are no pairs, and need not be
+        return str(len(split))
+
+
+def _inputs_of(batch: object) -> Any:
+    """The inputs of a batch, in any nesting; what follows them is dropped."""
     first = batch[0] if isinstance(batch, tuple | list) and batch else batch
-    if not isinstance(first, Tensor):
+    if not any(isinstance(leaf, Tensor) and leaf.ndim for leaf in pytree.tree_leaves(first)):
         raise DataError(
-            f"a calibration batch must be a tensor or a tuple that starts with one, got {type(first).__name__}; "
-            f"leave data out to go without batch norm recalibration"
+            f"a calibration batch must be inputs (a tensor, or a mapping of them) or a tuple that starts with inputs, "
+            f"got {type(first).__name__}; leave data out to go without batch norm recalibration"
         )
     return first
 
 
-def function_identity(function: Callable[..., Any] | None) -> str:
-    """What a function is, as text: its source, and the plain values among its defaults, closure and bound arguments.
-
-    A resumed run compares it. Values that are not numbers, texts or collections of them count by their type only.
-    """
-    if isinstance(function, functools.partial):
-        bound = [_plain(value) for value in (*function.args, *function.keywords.items())]
-        return f"partial {function_identity(function.func)} {bound}"
-    if inspect.ismethod(function):
-        return f"{function_identity(function.__func__)} {_plain(vars(function.__self__))}"
-    try:
-        source = inspect.getsource(function if inspect.isroutine(function) else type(function))
-    except (OSError, TypeError):  # typed into a prompt, or compiled
-        source = getattr(function, "__qualname__", type(function).__qualname__)
-    if not inspect.isfunction(function):
-        return f"{source} {_plain(getattr(function, '__dict__', {}))}"
-    cells = inspect.getclosurevars(function).nonlocals
-    return f"{source} {_plain(cells)} {_plain(function.__defaults__)} {_plain(function.__kwdefaults__)}"
-
-
-def _plain(value: object, *, depth: int = 3) -> object:
-    """The value if it is a number, a text or a collection of them, to a few levels; else the name of its type."""
-    if isinstance(value, _PLAIN):
-        return value
-    if depth and isinstance(value, Mapping):
-        return {str(key): _plain(inner, depth=depth - 1) for key, inner in value.items()}
-    if depth and isinstance(value, list | tuple):
-        return [_plain(inner, depth=depth - 1) for inner in value]
-    return type(value).__qualname__
+def _digestible(inputs: Any) -> list[Tensor | str]:
+    """Tensors, each after its place where they are nested."""
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    leaves, _ = pytree.tree_flatten_with_path(inputs)
+    named = ((pytree.keystr(path), leaf) for path, leaf in leaves)
+    return [part for name, leaf in named for part in (name, leaf if isinstance(leaf, Tensor) else repr(leaf))]

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.config.training import Recipe
@@ -24,7 +23,7 @@ from autoprune.tasks.score import Score
 from autoprune.tasks.scoring import BATCH, BaseOutputs, scored_by
 from autoprune.texts import ScoreScale
 from autoprune.training.loop import EpochProgress, train
-from autoprune.training.objectives.base import make_objective
+from autoprune.training.objectives.base import LossOfOutputs, make_objective
 from autoprune.training.watch import Watch
 
 
@@ -113,8 +112,8 @@ class ClassificationTask(Task):
 
     @property
     def objective(self) -> Callable[[Any, Any], Tensor]:
-        """Cross entropy."""
-        return F.cross_entropy
+        """That of the recipe."""
+        return LossOfOutputs(make_objective(self._recipe), self._recipe.objective.label)
 
     @property
     def recipe(self) -> Recipe:

@@ -27,7 +27,8 @@ from autoprune.config.training import Recipe
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits
 from autoprune.evaluators.artefact import LIST, files_of, prepared
-from autoprune.evaluators.base import CandidateFactory, Evaluator
+from autoprune.evaluators.base import Evaluator
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.importance.members import rank_channels
 from autoprune.space.tracing.trace import trace
 from autoprune.tasks.classification import ClassificationTask

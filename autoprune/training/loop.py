@@ -1,4 +1,4 @@
-"""Training a network by a recipe, and the accuracy of a classifier."""
+"""Training a network by a recipe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.config.training import Recipe
 from autoprune.data.base import Split
@@ -14,7 +14,7 @@ from autoprune.errors import EvaluationError
 from autoprune.randomness import seeded
 from autoprune.training.integrity import check_finite
 from autoprune.training.objectives.base import Objective
-from autoprune.training.scores import LOWER, class_outputs, scored_copy
+from autoprune.training.scores import LOWER
 from autoprune.training.terms.base import Term
 from autoprune.training.trainer import EpochRecord, Trainer, placed
 from autoprune.training.watch import Watch
@@ -75,47 +75,3 @@ def train(
     placed(model, device, torch.contiguous_format).eval()  # weight files want plain memory
     check_finite(model, what="training: the trained network", kind=EvaluationError, then=LOWER)
     return records
-
-
-def accuracy(
-    model: nn.Module, split: Split, *, device: torch.device, batch_size: int = 512, limit: int | None = None
-) -> float:
-    """Share of examples whose highest output is the right class, in percent (0 to 100); see `right_answers`."""
-    right = right_answers(model, split, device=device, batch_size=batch_size, limit=limit)
-    return 100.0 * int(right.sum()) / len(right)
-
-
-def right_answers(
-    model: nn.Module, split: Split, *, device: torch.device, batch_size: int = 512, limit: int | None = None
-) -> Tensor:
-    """Return (N,), for each example whether the highest output is the right class; on the CPU.
-
-    A copy of the model runs, in eval mode on `device`: what `forward` itself writes down is not kept.
-
-    Args:
-        model: maps (N, *input_shape) to (N, classes).
-        split: examples with class numbers.
-        device: where.
-        batch_size: examples per forward pass.
-        limit: only the first `limit` examples.
-
-    Raises:
-        EvaluationError: weights or outputs that are no usable numbers, or outputs that are not of shape (N, classes).
-    """
-    network = scored_copy(model, device)
-    right: list[Tensor] = []
-    sound: list[Tensor] = []
-    with seeded(0), torch.no_grad():
-        for inputs, targets in split.batches(batch_size, limit=limit):
-            outputs = class_outputs(network(inputs.to(device)), targets)
-            best = outputs.max(1)
-            sound.append(best.values.isfinite())  # NaN is the highest; classes may be masked by minus infinity
-            right.append(best.indices == targets.to(device))
-    finite = torch.cat(sound)
-    broken = (~finite).nonzero()  # looked at once: a GPU is not waited for after each batch
-    if len(broken):
-        raise EvaluationError(
-            f"the network's outputs are NaN or infinite for {len(broken)} of {len(finite)} examples, first for example "
-            f"{int(broken[0])} as read; its weights and these inputs are finite: its forward overflows or divides by 0"
-        )
-    return torch.cat(right).cpu()

@@ -1,6 +1,8 @@
 """The ledger: an Optuna study in which every trial is on disk the moment it starts and the moment it ends.
 
 Any Optuna storage URL works; the default is a journal file in the run directory. `optuna-dashboard` opens both.
+
+Longer than others, as how trials are written and how they are read back must fit each other.
 """
 
 from __future__ import annotations

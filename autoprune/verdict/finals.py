@@ -16,7 +16,7 @@ from autoprune.config.parts import PartOptions
 from autoprune.cost.flops import flops
 from autoprune.engines.base import Engine, Failure
 from autoprune.errors import EvaluationError
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
 from autoprune.files import write_whole
 from autoprune.space.groups import Widths

@@ -12,7 +12,7 @@ from autoprune.config.environment import expanded, written
 from autoprune.config.job import Job, load_job
 from autoprune.config.validation import validated
 from autoprune.errors import ConfigError, UnsetVariableError
-from autoprune.pipeline.prepare import job_fingerprint
+from autoprune.pipeline.fingerprints import job_fingerprint
 
 URL = "postgresql://user:{}@host/name"
 

@@ -14,7 +14,7 @@ from autoprune.config.validation import validated
 from autoprune.data import load_data
 from autoprune.deprecation import MovedWarning
 from autoprune.errors import ConfigError
-from autoprune.pipeline.prepare import job_fingerprint
+from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.tasks.classification import ClassificationTask
 from autoprune.training.recipe import Recipe as FromTraining
 

@@ -15,7 +15,7 @@ from autoprune.config.stopping import NEVER, StoppingOptions
 from autoprune.config.validation import validated
 from autoprune.deprecation import MovedWarning
 from autoprune.errors import ConfigError
-from autoprune.pipeline.prepare import job_fingerprint, same_job
+from autoprune.pipeline.fingerprints import job_fingerprint, same_job
 
 
 def job_of(folder: Path, **changes: Any) -> Job:

@@ -22,7 +22,7 @@ from autoprune.engines import local, make_engine
 from autoprune.engines.base import Scoring
 from autoprune.engines.local import LocalEngine
 from autoprune.errors import AutopruneError, ConfigError
-from autoprune.pipeline.prepare import job_fingerprint
+from autoprune.pipeline.fingerprints import job_fingerprint
 
 
 def job_of(folder: Path, engine: Any) -> Job:

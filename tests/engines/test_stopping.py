@@ -14,7 +14,8 @@ from fake_search import PLAN, gist, session
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.engines.local import evaluate, run
 from autoprune.engines.stopping import BRACKETS, GRACE, REDUCTION, StoppingWatch, SuccessiveHalving, make_stopper
-from autoprune.evaluators.base import Evaluator, make_evaluator
+from autoprune.evaluators.base import Evaluator
+from autoprune.evaluators.making import make_evaluator
 from autoprune.space.groups import Widths
 from autoprune.testing.evaluators import tiny_bench
 from autoprune.training.watch import Stopped, Watch

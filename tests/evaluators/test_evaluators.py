@@ -15,7 +15,9 @@ from autoprune.engines.base import Scoring, WorkerSetup
 from autoprune.engines.local import evaluate
 from autoprune.errors import ConfigError, EvaluationError, RegistryError, RunError
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import CandidateFactory, Evaluator, check_evaluator, make_evaluator
+from autoprune.evaluators.base import Evaluator
+from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.making import check_evaluator, make_evaluator
 from autoprune.registry import Part
 from autoprune.space.cutting.graph_form import graph_network
 from autoprune.space.groups import Widths

@@ -15,14 +15,9 @@ from autoprune.engines.local import LocalEngine, evaluate
 from autoprune.errors import AutopruneError, ConfigError, EvaluationError, RegistryError, RunError
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.artefact import FOLDER, LIST, prepared
-from autoprune.evaluators.base import (
-    CandidateFactory,
-    Evaluator,
-    check_evaluator,
-    kind_of,
-    make_evaluator,
-    prepares_something,
-)
+from autoprune.evaluators.base import Evaluator
+from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.making import check_evaluator, kind_of, make_evaluator, prepares_something
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.registry import Part
 from autoprune.space.groups import Widths

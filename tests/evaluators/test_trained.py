@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES, recalibrate_batch_norm
 from autoprune.tasks.callable import CallableTask

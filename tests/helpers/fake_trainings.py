@@ -17,7 +17,8 @@ from torch import nn
 
 from autoprune.data.base import Augmentation, TensorSplit
 from autoprune.engines.base import WorkerSetup
-from autoprune.evaluators.base import CandidateFactory, Evaluator
+from autoprune.evaluators.base import Evaluator
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.space.groups import Widths
 from autoprune.training.loop import train
 from autoprune.training.recipe import Recipe

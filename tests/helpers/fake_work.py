@@ -14,7 +14,8 @@ from typing import Any, cast
 import torch
 
 from autoprune.engines.base import WorkerSetup
-from autoprune.evaluators.base import CandidateFactory, Evaluator, Kind
+from autoprune.evaluators.base import Evaluator, Kind
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.space.groups import Widths
 
 Behaviour = Callable[[Widths, int, Path], float]

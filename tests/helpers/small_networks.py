@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.config.space import SpaceOptions
-from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, Grid, Table, cpu_name
+from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, Grid, KernelTable, cpu_name
 from autoprune.cost.latency.kernels import DeviceKernel, distinct_kernels, timed_calls
 from autoprune.cost.latency.latency_ms import FEATURES
 from autoprune.cost.latency.wider_kernels import full_sizes
@@ -73,11 +73,11 @@ def space_of(name: str, options: SpaceOptions | Path | None = None) -> SearchSpa
 @cache
 def profile_of(name: str) -> DeviceProfile:
     """A profile of the network as it is, nothing tied: a kernel takes a microsecond for each unit of its shapes."""
-    space, tables = space_of(name), dict[str, Table | None]()
+    space, tables = space_of(name), dict[str, KernelTable | None]()
     for kernel_name, (kernel, calls) in distinct_kernels(timed_calls(space)).items():
         few = kernel.axes <= 2
         axes = tuple(np.array([1.0, n / 2, n]) for n in full_sizes(kernel, calls, space)) if few else ()
-        tables[kernel_name] = Table(1, (Grid(axes, _times(kernel, axes)),)) if few else None
+        tables[kernel_name] = KernelTable(1, (Grid(axes, _times(kernel, axes)),)) if few else None
     weights = tuple(np.linspace(0.5, 1.5, len(FEATURES)))
     return DeviceProfile(Conditions(batch=1), cpu_name(), {"torch": "2"}, "2026-01-01", tables, FEATURES, weights)
 

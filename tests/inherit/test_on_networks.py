@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from autoprune.importance.members import rank_channels
 from autoprune.inherit import INHERITANCE
 from autoprune.inherit.base import Chain, Statistics
-from autoprune.inherit.consumer_calls import ConsumerCalls
-from autoprune.inherit.consumers import Consumer
+from autoprune.inherit.channel_calls import ChannelCall, ChannelCalls
 from autoprune.space.cutting.slicing import Slicer
 from autoprune.space.groups import SearchSpace
 from autoprune.space.tracing.trace import trace
@@ -48,14 +47,14 @@ def test_networks_put_together_by_chance_stay_whole_at_full_width_and_finite_bel
         assert cut(images(4, 2)).isfinite().all()
 
 
-def seen_in(model: nn.Module, space: SearchSpace, inputs: Tensor) -> dict[str, tuple[Consumer, Tensor, Tensor]]:
-    found: dict[str, tuple[Consumer, Tensor, Tensor]] = {}
+def seen_in(model: nn.Module, space: SearchSpace, inputs: Tensor) -> dict[str, tuple[ChannelCall, Tensor, Tensor]]:
+    found: dict[str, tuple[ChannelCall, Tensor, Tensor]] = {}
     twin = copy.deepcopy(model)
 
-    def visit(key: tuple[str, int], consumer: Consumer, given: Tensor, weight: Tensor) -> None:
+    def visit(key: tuple[str, int], consumer: ChannelCall, given: Tensor, weight: Tensor) -> None:
         found[key[0]] = consumer, given, weight
 
-    calls = ConsumerCalls(twin, space, visit)
+    calls = ChannelCalls(twin, space, visit)
     with torch.no_grad(), calls.batch():
         twin(inputs)
     assert calls.readers == set(found)
@@ -83,7 +82,7 @@ def test_the_projections_of_attention_are_seen_in_module_form_and_in_graph_form(
     for consumer, given, weight in seen_in(dense, space, inputs).values():
         rows, matrix = consumer.rows(given), consumer.matrix(weight)
         if consumer.spatial == 0:
-            outputs = consumer.run(given, weight)
+            outputs = consumer.call.run(given, weight)
             assert torch.allclose(rows[:, 0] @ matrix[0], outputs.reshape(len(rows), -1), atol=1e-5)
         assert torch.equal(consumer.weights(matrix, weight), weight)
 

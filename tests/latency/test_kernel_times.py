@@ -9,7 +9,7 @@ from fake_hardware import KnownTimes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoprune.cost.latency.device_profile import Conditions, Table
+from autoprune.cost.latency.device_profile import Conditions, KernelTable
 from autoprune.cost.latency.kernels import DeviceKernel, Operand
 from autoprune.latency.backends.base import Runner
 from autoprune.latency.kernel_times import KernelTimer, needed_sizes
@@ -22,7 +22,7 @@ CONVOLUTION = DeviceKernel(
 )
 
 
-def table_of(kernel: DeviceKernel, full: tuple[int, ...], *, passes: int = 1) -> Table | None:
+def table_of(kernel: DeviceKernel, full: tuple[int, ...], *, passes: int = 1) -> KernelTable | None:
     timer = KernelTimer(KnownTimes(), kernel, full, Conditions(), 0.0)
     for _ in range(passes):
         timer.time()

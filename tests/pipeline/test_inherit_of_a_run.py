@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from right_answers import share_right
 from tiny import Convolutions, pictures
 from torch import nn
 
@@ -14,7 +15,7 @@ import autoprune
 from autoprune.config.job import VerdictOptions
 from autoprune.data import splits_from
 from autoprune.errors import ConfigError
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.importance.members import rank_channels
 from autoprune.inherit import INHERITANCE
 from autoprune.inherit.base import Inheritance, Statistics
@@ -22,7 +23,6 @@ from autoprune.registry import Part
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.groups import Widths
 from autoprune.tasks.callable import CallableTask
-from autoprune.training.loop import accuracy
 
 CPU = torch.device("cpu")
 
@@ -95,7 +95,7 @@ def test_without_finals_the_exported_network_is_the_one_that_was_scored_at_the_e
     result = searched(tmp_path / "run", verdict={"seeds": 0, "inherit": chosen}, seed=1)
     network = autoprune.load(tmp_path / "run" / "export", model=Convolutions())
     validation = splits_from((pictures(160, 0), pictures(48, 1), pictures(300, 2))).validation
-    assert accuracy(network, validation, device=CPU) == result.record.winner.search_score
+    assert share_right(network, validation) == result.record.winner.search_score
     other = autoprune.load(tmp_path / "plain" / "export", model=Convolutions())
     own, base = network.state_dict(), other.state_dict()
     assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(own.values(), base.values(), strict=True))

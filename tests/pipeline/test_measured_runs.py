@@ -22,8 +22,8 @@ from autoprune.cli.parts import parts_json
 from autoprune.config.job import load_job
 from autoprune.errors import AutopruneError, ConfigError, DataError
 from autoprune.pipeline import driver
+from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.pipeline.inputs import inputs_of_job
-from autoprune.pipeline.prepare import job_fingerprint
 from autoprune.progress.callbacks import Callback, RunEnded, RunStarted, TrialEnded
 
 IMAGES = pictures(60, 0).tensors[0]

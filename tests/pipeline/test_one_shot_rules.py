@@ -17,7 +17,7 @@ from autoprune.config.job import Job, load_job
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError, RegistryError
 from autoprune.files import read_json
-from autoprune.pipeline.prepare import job_fingerprint
+from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.registry import Part
 
 RULES: list[Any] = [

@@ -16,7 +16,7 @@ from autoprune.config.job import Job
 from autoprune.errors import ConfigError
 from autoprune.importance import CRITERIA
 from autoprune.importance.members import GroupTensors
-from autoprune.pipeline.prepare import job_fingerprint
+from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.registry import Part
 
 REQUIRED: dict[str, Any] = {"model": {"factory": "x"}, "data": {"name": "y"}, "constraints": {"flops": "50%"}}

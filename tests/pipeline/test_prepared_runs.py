@@ -10,7 +10,8 @@ from tiny import regression
 
 from autoprune.errors import ConfigError, RunError
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import CandidateFactory, Evaluator
+from autoprune.evaluators.base import Evaluator
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.registry import Part
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from right_answers import share_right
 from tiny import Convolutions, pictures
 from torch import nn
 
@@ -15,10 +16,8 @@ import autoprune
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits
 from autoprune.errors import ConfigError
-from autoprune.training.loop import accuracy
 from autoprune.zoo import load_weights
 
-CPU = torch.device("cpu")
 IMAGES = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -81,7 +80,7 @@ def test_what_is_exported_is_the_network_that_was_scored(result: autoprune.Searc
     assert (first.arm, first.protocol) == ("winner", "fine_tune")
     test = splits().test
     assert test is not None
-    assert accuracy(autoprune.load(run_dir / "export", model=Convolutions()), test, device=CPU) == first.score
+    assert share_right(autoprune.load(run_dir / "export", model=Convolutions()), test) == first.score
 
 
 def test_every_arm_by_every_protocol_was_recalibrated_and_keeps_both_scores(result: autoprune.SearchResult) -> None:
@@ -106,7 +105,7 @@ def test_without_finals_the_export_is_the_network_that_the_search_scored(tmp_pat
     evaluator = {"name": "inherited", "settings": {"calibration_batches": 1}}
     result = searched(tmp_path / "run", verdict={"seeds": 0}, evaluator=evaluator)
     network = autoprune.load(tmp_path / "run" / "export", model=Convolutions())
-    assert accuracy(network, splits().validation, device=CPU) == result.record.winner.search_score
+    assert share_right(network, splits().validation) == result.record.winner.search_score
 
 
 def test_data_that_do_not_fit_are_refused_before_anything_is_trained(tmp_path: Path) -> None:

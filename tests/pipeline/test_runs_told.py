@@ -17,7 +17,7 @@ from autoprune import registry
 from autoprune.config.job import Job, load_job
 from autoprune.errors import ConfigError
 from autoprune.pipeline import driver
-from autoprune.pipeline.prepare import job_fingerprint
+from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.progress.base import SilentProgress
 from autoprune.progress.callbacks import Callback, PhaseEnded, RunEnded, RunStarted, TrialEnded
 

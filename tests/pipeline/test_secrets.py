@@ -17,7 +17,7 @@ from autoprune.cli import main as cli
 from autoprune.config.job import load_job
 from autoprune.errors import RunError, UnsetVariableError
 from autoprune.pipeline import driver
-from autoprune.pipeline.prepare import job_fingerprint
+from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import RunDirectory
 
@@ -159,7 +159,7 @@ def test_a_run_that_was_begun_with_its_secret_in_clear_text_goes_on_and_shows_it
     clear["search"]["storage"] = url_of(tmp_path)
     (run / "job.yaml").write_text(yaml.safe_dump(clear))
     begun = load_job(run / "job.yaml")
-    monkeypatch.setattr("autoprune.pipeline.prepare.masked", lambda data, **_: data)
+    monkeypatch.setattr("autoprune.pipeline.fingerprints.masked", lambda data, **_: data)
     old = job_fingerprint(begun)
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

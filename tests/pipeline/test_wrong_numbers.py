@@ -21,13 +21,14 @@ from autoprune.controllers.base import TrialState
 from autoprune.data import load_data
 from autoprune.errors import AutopruneError, ConfigError, DataError, EvaluationError, RunError
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import CandidateFactory, Evaluator
+from autoprune.evaluators.base import Evaluator
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.importance import CRITERIA
 from autoprune.importance.l1 import l1
 from autoprune.importance.members import GroupTensors
 from autoprune.pipeline import run
 from autoprune.pipeline.phases import finals
-from autoprune.pipeline.prepare import Prepared
+from autoprune.pipeline.prepared import Prepared
 from autoprune.registry import Part
 from autoprune.space.groups import Widths
 from autoprune.training.watch import Watch

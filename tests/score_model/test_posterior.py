@@ -11,7 +11,7 @@ from sklearn.gaussian_process.kernels import Kernel as SklearnKernel
 
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import EvaluationError
-from autoprune.score_model.kernel import Gram, InputMap, Inputs, Kernel
+from autoprune.score_model.kernel import Gram, InputMap, Kernel, KernelInputs
 from autoprune.score_model.noise import ScoreNoise
 from autoprune.score_model.posterior import ScoreModel, most_probable_kernel, negative_log_density
 from autoprune.space.groups import FloatArray, IntArray
@@ -59,7 +59,7 @@ def curved(groups: int) -> SklearnKernel:
     return ConstantKernel(1.0) + quadratic + residual
 
 
-def linear_features(inputs: Inputs) -> FloatArray:
+def linear_features(inputs: KernelInputs) -> FloatArray:
     """Columns whose products are the power-law terms."""
     common = np.sqrt(KERNEL.common) * inputs.returns.sum(axis=1, keepdims=True)
     return np.hstack([common, np.sqrt(KERNEL.returns) * inputs.returns])
@@ -244,7 +244,7 @@ def test_the_kernel_is_a_maximum_that_does_not_depend_on_chance(domain: Budgeted
 
 def test_a_group_with_one_choice_says_nothing() -> None:
     space = chain_space((1, 16, 16))
-    inputs: Inputs = InputMap(BudgetedSpace(space, {"flops": "60%"}))(np.array([[1, 4, 5], [1, 16, 16]]))
+    inputs: KernelInputs = InputMap(BudgetedSpace(space, {"flops": "60%"}))(np.array([[1, 4, 5], [1, 16, 16]]))
     assert (inputs.groups[:, 0] == 0).all()
 
 

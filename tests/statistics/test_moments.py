@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from autoprune.errors import EvaluationError
 from autoprune.space.groups import SearchSpace, TensorLayout
 from autoprune.statistics.calls import Call, WeightCalls
-from autoprune.statistics.moments import consumers, gather_moments
+from autoprune.statistics.consumers import consumers
+from autoprune.statistics.moments import gather_moments
+from autoprune.statistics.norms import norm_arguments
 from autoprune.statistics.rows import input_rows, matrix_weight, output_rows, weight_matrix
 from autoprune.testing.generators import global_generators
 
@@ -63,6 +65,66 @@ def test_every_call_is_a_matrix_product_of_its_rows(case: str) -> None:
     assert spy.call.bias == "layer.bias"
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_call_can_be_run_again_on_other_inputs_and_another_weight(case: str) -> None:
+    layer, shape = CASES[case]
+    model, x = Wrapped(layer), torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    spy = Spy(model, ("layer.weight",))
+    with spy:
+        model(x)
+        expected = -2 * model(2 * x)
+    bias = layer.bias if spy.call.kind == "product" else layer.bias.reshape(-1, *[1] * len(spy.call.kernel))
+    made = spy.call.run(spy.call.inputs, -2 * layer.weight)  # the last call: its inputs are doubled
+    torch.testing.assert_close(made - 2 * bias, expected, rtol=1e-4, atol=1e-4)
+    assert spy.call.without_inputs().inputs.numel() == 0
+
+
+def test_products_are_seen_however_the_matrix_is_turned_and_the_arguments_are_named() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 3))
+
+    model, x = Turned(), torch.randn(5, 3)
+    runs = {
+        "t": lambda w: x @ w.t(),
+        "T": lambda w: torch.mm(x, w.T),
+        "transpose": lambda w: torch.matmul(input=x, other=w.transpose(0, 1)),
+        "addmm": lambda w: torch.addmm(torch.zeros(4), x, w.t()),
+        "aten": lambda w: torch.ops.aten.mm(x, torch.ops.aten.t(w)),
+        "aten, by name": lambda w: torch.ops.aten.mm(self=x, mat2=torch.ops.aten.t(w)),
+    }
+    for name, run in runs.items():
+        spy = Spy(model, ("weight",))
+        with spy:
+            outputs = run(model.weight)
+        assert not spy.call.by_columns, name
+        torch.testing.assert_close(spy.call.run(x, model.weight), outputs)
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.InstanceNorm2d])
+def test_norms_say_whether_they_go_by_the_batch(kind: type[nn.Module]) -> None:
+    seen: list[Any] = []
+
+    class Norms(WeightCalls):
+        def called(self, call: Call, run: Any) -> Tensor:
+            raise AssertionError("a norm is no call that multiplies channels")
+
+        def other(self, func: Any, args: Any, kwargs: Any, run: Any) -> Any:
+            found = norm_arguments(func, args, kwargs)
+            seen.extend([] if found is None else [found])
+            return run()
+
+    norm = kind(3, affine=True, track_running_stats=True)
+    alone = kind(3, affine=True, track_running_stats=False)
+    with Norms(norm, ()):
+        for module, training in ((norm, False), (norm, True), (alone, False)):
+            module.train(training)(torch.randn(4, 3, 5, 5))
+    assert [found["training"] for found in seen] == [False, True, True]
+    assert seen[0]["running_mean"] is norm.running_mean
+    assert seen[0]["weight"] is norm.weight
+
+
 def bare_space(model: nn.Module) -> SearchSpace:
     """A space in which nothing is cut."""
     return SearchSpace(
@@ -112,7 +174,7 @@ def test_batches_that_are_not_finite_are_left_out_and_counted() -> None:
 
 
 class Uses(nn.Module):
-    """A norm that follows alone, an output read twice, a shared layer, attention, a tied embedding, a recurrent one."""
+    """A norm that follows alone, an output read twice, a shared layer, attention, tied embedding, a recurrent layer."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.engines.local import LocalEngine
 from autoprune.errors import ConfigError, RegistryError, RunError
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
-from autoprune.studies.comparison import Comparison, Row
+from autoprune.studies.comparison import CompareResult, Row
 from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.tasks.score import packed
 from autoprune.texts import ScoreScale
@@ -58,17 +58,17 @@ PARTS = {
 }
 
 
-def _compared(path: Path, **changed: object) -> Comparison:
+def _compared(path: Path, **changed: object) -> CompareResult:
     given = {"data": _data(), "budgets": [60, 30], **PARTS, "run_dir": path, "progress": "silent", **changed}
     return autoprune.compare(_network(), EXAMPLE, **given)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+def found(tmp_path_factory: pytest.TempPathFactory) -> CompareResult:
     return _compared(tmp_path_factory.mktemp("compared") / "run")
 
 
-def test_every_combination_is_scored_under_every_budget(found: Comparison) -> None:
+def test_every_combination_is_scored_under_every_budget(found: CompareResult) -> None:
     cells = {(row.budget, row.allocation, row.criterion, row.inherit) for row in found.rows}
     assert cells == {
         (budget, allocation, criterion, inherit)
@@ -81,7 +81,7 @@ def test_every_combination_is_scored_under_every_budget(found: Comparison) -> No
     assert all(row.score is not None and row.used <= row.budget + 1e-9 for row in found.rows)
 
 
-def test_rows_are_in_order_and_the_best_is_the_first(found: Comparison) -> None:
+def test_rows_are_in_order_and_the_best_is_the_first(found: CompareResult) -> None:
     assert found.budgets == (60.0, 30.0)
     for budget in found.budgets:
         scores = [row.score for row in found.rows if row.budget == budget]
@@ -90,7 +90,7 @@ def test_rows_are_in_order_and_the_best_is_the_first(found: Comparison) -> None:
 
 
 @pytest.mark.parametrize("inherit", ["none", "bn_recalibration"])
-def test_a_score_is_that_of_a_network_cut_by_hand(found: Comparison, inherit: str) -> None:
+def test_a_score_is_that_of_a_network_cut_by_hand(found: CompareResult, inherit: str) -> None:
     model, data = _network(), _data()
     space = autoprune.trace(model, EXAMPLE)
     widths = BudgetedSpace(space.search_space, {"flops": "30%"}).uniform()
@@ -112,7 +112,7 @@ def test_a_score_is_that_of_a_network_cut_by_hand(found: Comparison, inherit: st
 
 
 def test_a_comparison_that_was_stopped_goes_on_and_measures_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Comparison
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: CompareResult
 ) -> None:
     path, scored = tmp_path / "run", []
     score = LocalEngine.score
@@ -239,8 +239,8 @@ def _row(score: float, right: np.ndarray | None = None, **changed: object) -> Ro
     return Row(**{**given, **changed}, score=score, standard_error=1.0, examples=examples)  # type: ignore[arg-type]
 
 
-def _comparison(*rows: Row) -> Comparison:
-    return Comparison.of(
+def _comparison(*rows: Row) -> CompareResult:
+    return CompareResult.of(
         rows,
         metric="flops",
         scale=ScoreScale("accuracy", "%"),
@@ -274,14 +274,14 @@ def test_the_best_of_many_needs_a_larger_lead() -> None:
     assert "within noise" in many.sentences[0]
 
 
-def test_failed_rows_come_last_and_are_told(found: Comparison) -> None:
+def test_failed_rows_come_last_and_are_told(found: CompareResult) -> None:
     failed = Row(50.0, "a", "l2", "none", {"a": 1}, 50.0, None, error="ValueError: no")
     told = _comparison(failed, _row(-3.0))
     assert [row.score for row in told.rows] == [-3.0, None]
     assert json.dumps(told.to_json(), allow_nan=False)
 
 
-def test_the_pages_hold_every_row(found: Comparison) -> None:
+def test_the_pages_hold_every_row(found: CompareResult) -> None:
     markdown = (found.directory / "compare.md").read_text()
     page = (found.directory / "compare.html").read_text()
     content = json.loads((found.directory / "compare.json").read_text())
@@ -331,7 +331,7 @@ def test_lists_of_methods_have_a_label() -> None:
 
 
 @pytest.mark.slow
-def test_on_ray_the_scores_are_the_same(tmp_path: Path, found: Comparison) -> None:
+def test_on_ray_the_scores_are_the_same(tmp_path: Path, found: CompareResult) -> None:
     pytest.importorskip("ray")
     again = _compared(tmp_path / "run", engine={"name": "ray", "workers": 2})
     assert sorted((r.label, r.budget, r.score) for r in again.rows) == sorted(

@@ -4,19 +4,32 @@ import random
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch import nn
+from torch.utils import _pytree as pytree
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from autoprune.data import load_data, splits_from
 from autoprune.data.base import DataSplits
 from autoprune.errors import ConfigError, DataError, EvaluationError
-from autoprune.tasks.callable import CallableTask, function_identity
+from autoprune.tasks.callable import CallableTask
 from autoprune.tasks.classification import ClassificationTask
+from autoprune.tasks.identity import function_identity
 from autoprune.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=4, lr=0.1, batch_size=64, warmup_epochs=1)
 PAIRS = TensorDataset(torch.arange(40.0)[:, None], torch.zeros(40).long())
+
+
+class Rows(Dataset):
+    def __init__(self, rows: list[object]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> object:
+        return self.rows[index]
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +167,35 @@ class TestCallableTask:
         (again,) = task.calibration_inputs(2, seed=1)
         assert torch.equal(inputs, again)
 
+    @pytest.mark.parametrize("form", ["list", "loader", "data set"])
+    @pytest.mark.parametrize("kind", ["keywords", "positional", "keywords and targets"])
+    def test_calibration_inputs_may_be_several(self, kind: str, form: str):
+        x, y = torch.arange(8.0)[:, None], -torch.arange(8.0)[:, None]
+        inputs = (x, y) if kind == "positional" else {"x": x, "y": y}
+        batch = inputs if kind == "keywords" else (inputs, torch.zeros(8))
+        rows = [pytree.tree_map(lambda tensor, i=i: tensor[i], batch) for i in range(8)]
+        data = {"list": [batch], "loader": DataLoader(rows, 8), "data set": Rows(rows)}[form]
+        task = CallableTask(weight_sum, data=data, device=CPU)
+        (found,) = task.calibration_inputs(2, seed=1)
+        first, second = found.values() if isinstance(found, dict) else found
+        assert isinstance(found, dict) == (kind != "positional")
+        assert sorted(first.flatten().tolist()) == list(range(8))
+        assert torch.equal(second, -first)
+        assert task.fingerprint == CallableTask(weight_sum, data=data, device=CPU).fingerprint
+        other = [pytree.tree_map(lambda tensor: tensor + 1, batch)]
+        assert task.fingerprint != CallableTask(weight_sum, data=other, device=CPU).fingerprint
+
     def test_calibration_data_that_are_no_numbers_or_cannot_be_read_are_named(self):
         def task(data: object) -> CallableTask:
             return CallableTask(weight_sum, data=data, device=CPU)
 
         with pytest.raises(DataError, match="batch 1 for calibration, holds NaN"):
             task([torch.zeros(2, 3), torch.full((2, 3), torch.nan)]).calibration_inputs(2, seed=0)
+        with pytest.raises(DataError, match="batch 0 for calibration, holds NaN"):
+            task([{"x": torch.zeros(2), "y": torch.full((2, 3), torch.nan)}]).calibration_inputs(2, seed=0)
+        for wrong in (["a"], [{"x": 1}], [()], [("a", torch.zeros(2))]):
+            with pytest.raises(DataError, match="must be inputs"):
+                task(wrong).calibration_inputs(1, seed=0)
 
         class Lost(TensorDataset):
             def __getitem__(self, index: int):
@@ -176,9 +212,9 @@ class TestCallableTask:
         with pytest.raises(DataError, match="must be data splits, a loader or a list of batches"):
             CallableTask(weight_sum, data=data, device=CPU)
 
-    def test_batches_without_a_leading_tensor_are_refused(self):
-        with pytest.raises(DataError, match="starts with one, got dict"):
-            CallableTask(weight_sum, data=[{"image": Tensor()}], device=CPU).calibration_inputs(1, seed=0)
+    def test_batches_without_inputs_are_refused(self):
+        with pytest.raises(DataError, match="starts with inputs, got dict"):
+            CallableTask(weight_sum, data=[{"image": "0.png"}], device=CPU).calibration_inputs(1, seed=0)
 
     def test_the_fingerprint_is_of_the_functions_and_the_data(self):
         tasks = [

@@ -5,12 +5,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.data.base import Augmentation, TensorSplit
+from autoprune.data.base import Augmentation, Split, TensorSplit
+from autoprune.data.batch import Batch
 from autoprune.errors import EvaluationError
-from autoprune.training.loop import accuracy, train
+from autoprune.measures.accuracy import Accuracy
+from autoprune.tasks.scoring import BATCH, scored_by
+from autoprune.training.loop import train
 from autoprune.training.recipe import Recipe
 
 CPU = torch.device("cpu")
+
+
+def accuracy(model: nn.Module, split: Split, *, device=CPU, batch_size: int = BATCH, limit: int | None = None) -> float:
+    batches = (Batch(*pair) for pair in split.batches(batch_size, limit=limit))
+    return scored_by(Accuracy(), model, batches, split="validation", device=device).value
 
 
 def easy_split(n: int = 96) -> TensorSplit:

@@ -11,7 +11,7 @@ import autoprune
 from autoprune.config.parts import NamedPart
 from autoprune.engines.base import WorkerSetup
 from autoprune.engines.local import LocalEngine
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.inherited import Inherited
 from autoprune.importance.members import rank_channels
 from autoprune.tasks.callable import CallableTask

@@ -1,4 +1,7 @@
-"""Repair: put any proposal onto the budget, keeping its shape; a search never rejects a candidate late."""
+"""Repair: put any proposal onto the budget, keeping its shape; a search never rejects a candidate late.
+
+Longer than others, as it is one class, whose steps hand a proposal on to one another.
+"""
 
 from __future__ import annotations
 

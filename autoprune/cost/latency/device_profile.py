@@ -99,7 +99,7 @@ def _cell(axis: FloatArray, size: FloatArray) -> tuple[Any, FloatArray]:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Table:
+class KernelTable:
     """Measured times of one kernel.
 
     Attributes:
@@ -177,7 +177,7 @@ class DeviceProfile:
     machine: str
     versions: Mapping[str, str]
     date: str
-    tables: Mapping[str, Table | None] = field(default_factory=dict)
+    tables: Mapping[str, KernelTable | None] = field(default_factory=dict)
     features: tuple[str, ...] = ()
     coefficients: tuple[float, ...] = ()
     networks: tuple[Mapping[str, Any], ...] = ()
@@ -197,7 +197,7 @@ class DeviceProfile:
         }
         return {"format": FORMAT, **plain, "versions": dict(self.versions), "networks": list(map(dict, self.networks))}
 
-    def with_tables(self, tables: Mapping[str, Table | None]) -> DeviceProfile:
+    def with_tables(self, tables: Mapping[str, KernelTable | None]) -> DeviceProfile:
         """With more kernels."""
         return replace(self, tables={**self.tables, **tables})
 

@@ -3,6 +3,8 @@
 A network's latency is a sum over the kernels it runs, each looked up in the profile at the sizes that the widths give
 it, weighted and completed by what the profile learned from whole networks: cost per call, memory traffic, and how much
 faster or slower each kind of kernel runs inside a network than alone.
+
+Longer than others, as a prediction and the checks that its profile fits stand side by side.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any, final
 
 import numpy as np
 
-from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, HeldOut, Table, cpu_name
+from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, HeldOut, KernelTable, cpu_name
 from autoprune.cost.latency.kernels import FUSED, DeviceKernel, TimedCall, distinct_kernels, timed_calls
 from autoprune.cost.latency.profile_files import read_profile
 from autoprune.cost.latency.wider_kernels import covered_calls, full_sizes, reaches
@@ -120,7 +122,9 @@ class LatencyPrediction:
 class _Terms:
     """The calls of a space as arrays: calls of one kernel are looked up together, equal ones once."""
 
-    def __init__(self, space: SearchSpace, tables: Mapping[str, Table | None], calls: tuple[TimedCall, ...]) -> None:
+    def __init__(
+        self, space: SearchSpace, tables: Mapping[str, KernelTable | None], calls: tuple[TimedCall, ...]
+    ) -> None:
         self._calls, self._n_groups = calls, len(space.groups)
         rows: dict[AffineSize, int] = {}
         lookups: dict[tuple[str, tuple[int, ...], int], int] = {}
@@ -237,7 +241,7 @@ def check_covers(profile: DeviceProfile, space: SearchSpace, calls: tuple[TimedC
 
 
 def missing_kernels(
-    tables: Mapping[str, Table | None], space: SearchSpace, calls: tuple[TimedCall, ...]
+    tables: Mapping[str, KernelTable | None], space: SearchSpace, calls: tuple[TimedCall, ...]
 ) -> dict[str, tuple[DeviceKernel, list[TimedCall]]]:
     """The kernels that have no table, or one that ends below their full size."""
     return {

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.cost.latency.device_profile import FORMAT, Conditions, DeviceProfile, Grid, HeldOut, Table
+from autoprune.cost.latency.device_profile import FORMAT, Conditions, DeviceProfile, Grid, HeldOut, KernelTable
 from autoprune.errors import ConfigError
 from autoprune.files import replace_file
 
@@ -64,10 +64,10 @@ def write_profile(profile: DeviceProfile, path: Path) -> None:
 
 
 def _from_json(data: Mapping[str, Any]) -> DeviceProfile:
-    def table(plain: Mapping[str, Any] | None) -> Table | None:
+    def table(plain: Mapping[str, Any] | None) -> KernelTable | None:
         if plain is None:
             return None
-        return Table(int(plain["alignment"]), tuple(_grid(grid["axes"], grid["ms"]) for grid in plain["grids"]))
+        return KernelTable(int(plain["alignment"]), tuple(_grid(grid["axes"], grid["ms"]) for grid in plain["grids"]))
 
     known = {f.name: data[f.name] for f in fields(DeviceProfile)}
     known |= {

@@ -15,12 +15,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from autoprune.cost.latency.device_profile import Table
+from autoprune.cost.latency.device_profile import KernelTable
 from autoprune.cost.latency.kernels import DeviceKernel, Dimension, TimedCall, distinct_kernels
 from autoprune.space.groups import SearchSpace
 from autoprune.space.sizes import AffineSize
 
-Tables: TypeAlias = Mapping[str, Table | None]
+Tables: TypeAlias = Mapping[str, KernelTable | None]
 
 _OPERAND = re.compile(r"([bfw]:\w+)\[([^\]]*)\];?")
 _SIZE = re.compile(r"(\d*)([a-z]?)")
@@ -44,7 +44,7 @@ def covered_calls(tables: Tables, space: SearchSpace, calls: Sequence[TimedCall]
     return tuple(instead.get(id(call), call) for call in calls)
 
 
-def reaches(table: Table | None, full: tuple[float, ...]) -> bool:
+def reaches(table: KernelTable | None, full: tuple[float, ...]) -> bool:
     """True where the table goes up to these sizes; a kernel that cannot be timed has none."""
     return table is None or all(a <= b for a, b in zip(full, table.largest, strict=True))
 

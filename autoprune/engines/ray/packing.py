@@ -30,7 +30,7 @@ from torch import fx
 from autoprune.engines.base import WorkerSetup
 from autoprune.errors import ConfigError
 from autoprune.evaluators.artefact import files_of, write_files
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.space.tracing.program import Program
 
 Buffer: TypeAlias = "bytes | np.ndarray[Any, np.dtype[np.uint8]]"

@@ -3,6 +3,8 @@ and stops hopeless ones early where the job asks for early stopping.
 
 The session and its ledger stay the truth. Tune's own notes lie in the run directory until the work is done; the state
 of each training lies on the storage path, so that a new worker, or a new driver, goes on from its last epoch.
+
+Longer than others, as one lane keeps count of all that Tune does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What runs in a worker of Ray Tune: one training after the other, an epoch at a time, each from its last state."""
+"""What runs in a worker of Ray Tune: one training after the other, an epoch at a time, each from its last state.
+
+Longer than others, as what a worker is sent, keeps and sends back is one protocol.
+"""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from torch import nn
 from autoprune.errors import RunError
 from autoprune.evaluators.trained import TrainedScore, train_and_score
 from autoprune.files import read_json
+from autoprune.pipeline.fingerprints import weights_fingerprint
 from autoprune.pipeline.phases.context import RunContext
-from autoprune.pipeline.prepare import weights_fingerprint
 from autoprune.tasks.score import Score
 from autoprune.verdict.finals import save_weights
 from autoprune.zoo import load_weights

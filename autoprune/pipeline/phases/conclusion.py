@@ -9,7 +9,7 @@ from typing import Any, final
 import yaml
 
 from autoprune.cost import METRICS
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.export.architecture import write_architecture
 from autoprune.files import read_json
 from autoprune.pipeline.phases.context import RunContext
@@ -58,7 +58,8 @@ def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> Run
     run.directory.update_run(finished=now())
     record = _record(run, found, test)
     export, origin = run.directory / "export", run.prepared.origin
-    write_architecture(record, network, export, ranking=factory.ranking, origin=origin)
+    example = run.prepared.run_inputs.example
+    write_architecture(record, network, export, ranking=factory.ranking, origin=origin, example=example)
     write_reports(record)
     run.directory.write_json("result.json", write_record(record))
     return record

@@ -8,7 +8,7 @@ from typing import final
 from autoprune.config.job import Job
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.pipeline.family import Family, ScoreCache
-from autoprune.pipeline.prepare import Prepared
+from autoprune.pipeline.prepared import Prepared
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.progress.base import Progress
 from autoprune.progress.callback_list import CallbackList

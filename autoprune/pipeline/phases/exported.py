@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.space.groups import Widths
 from autoprune.zoo import load_weights
 

@@ -14,8 +14,9 @@ from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import BudgetError
 from autoprune.latency.choice import METRIC, flops_of_equal_latency
 from autoprune.pipeline.family import Family, ScoreCache, opened
+from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.pipeline.phases.context import RunContext
-from autoprune.pipeline.prepare import Prepared, job_fingerprint
+from autoprune.pipeline.prepared import Prepared
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.record import Arm, RunRecord
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.cost.latency.profile_files import read_profile
-from autoprune.evaluators.base import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.files import read_json
 from autoprune.latency.choice import METRIC, LatencyChoice, MeasuredFinal, choose_by_latency
 from autoprune.latency.measure import AGREED, measure_many

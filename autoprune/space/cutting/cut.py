@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
@@ -58,9 +58,12 @@ class Cut:
         space: of the dense network.
         widths: those of the network.
         kept: name of a tensor -> per axis the indices that survived.
+        order: (name of a tensor, axis) -> all its indices, the most important ones first: what survives at any width is
+            a stretch at the beginning. None where the axis holds channels of several groups.
     """
 
     network: nn.Module
     space: SearchSpace
     widths: Widths
     kept: Mapping[str, Kept]
+    order: Callable[[str, int], Tensor | None] = lambda name, dim: None

@@ -3,6 +3,8 @@
 Needs no knowledge of any model, and is used where the model's own `forward` has sizes baked in that no attribute
 explains. It trains: batch norm and dropout run as the user's modules do, training flag and all; the state dict has
 the original names.
+
+Longer than others, as the network and what runs it share the state that pickling and training flags must keep.
 """
 
 from __future__ import annotations
@@ -24,9 +26,15 @@ from torch.utils import _pytree as pytree
 from autoprune.errors import SpaceError
 from autoprune.randomness import seeded
 from autoprune.space.cutting.batch import batch_behaviour
-from autoprune.space.cutting.graph_plan import Plan
+from autoprune.space.cutting.graph_plan import GraphPlan
 from autoprune.space.cutting.slicing import random_ranking, slice_model, tensor_of
-from autoprune.space.cutting.training_form import Training, is_plain, sizes_of_added, training_form, without_batch_norms
+from autoprune.space.cutting.training_form import (
+    TrainingForm,
+    is_plain,
+    sizes_of_added,
+    training_form,
+    without_batch_norms,
+)
 from autoprune.space.groups import SearchSpace, Widths, axis_size, with_all_blocks
 from autoprune.space.tracing.functions import FunctionCall
 from autoprune.space.tracing.program import Example, Prepare, Program, call_arguments, run_model, tensors
@@ -49,12 +57,12 @@ def graph_network(
     """
     sizes = {step.name: tuple((dim, axis_size(axis, space.groups)) for dim, axis in step.axes) for step in space.steps}
     size, growing, counts = batch_behaviour(model, program, example) if trained else (None, {}, {})
-    training = training_form(model, program, example) if trained else Training()
+    training = training_form(model, program, example) if trained else TrainingForm()
     if training.program is not None:
         growing, counts = {**training.growing, **growing}, {**training.counts, **counts}
         sizes |= sizes_of_added(training.program, program, sizes)
     signature = inspect.signature(model.forward)
-    plan = Plan(program, example, size, growing, counts, sizes, signature, training, space.presence)
+    plan = GraphPlan(program, example, size, growing, counts, sizes, signature, training, space.presence)
     network = GraphNetwork(copy.deepcopy(model), plan, space.full)
     if training.program is None or _trains_when_cut(network, space):
         return network
@@ -90,7 +98,7 @@ def _trains_when_cut(network: GraphNetwork, space: SearchSpace) -> bool:
 class GraphNetwork(nn.Module):
     """A network that runs as the graph it was traced to; see `graph_network`."""
 
-    def __init__(self, model: nn.Module, plan: Plan, widths: Widths, *, kind: str | None = None) -> None:
+    def __init__(self, model: nn.Module, plan: GraphPlan, widths: Widths, *, kind: str | None = None) -> None:
         super().__init__()
         self.training = model.training
         self._parameters, self._buffers, self._modules = model._parameters, model._buffers, model._modules
@@ -181,6 +189,8 @@ class _Run:
         self._flat = is_tracing()  # type: ignore[no-untyped-call]  # which would not look into them
         self._shapes = network._shapes
         self._factor = factor
+        # a symbol is not compared: torch.export would take the outcome for a condition on the batch
+        self._other_batch = isinstance(factor[0], torch.SymInt) or factor[0] != factor[1]
         self._device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), None)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -250,7 +260,7 @@ class _Run:
         name = node.name if index is None else f"{node.name}.{index}"
         for dim, size in self._shapes.get(name, {}).items():
             shape[dim] = size
-        if self._factor[0] != self._factor[1]:
+        if self._other_batch:
             for dim in self.graph_plan.growing.get(name, ()):
                 shape[dim] = shape[dim] * self._factor[0] // self._factor[1]
         return tuple(shape)
@@ -260,7 +270,7 @@ class _Run:
 
     def _scaled(self, node: fx.Node, args: Any, kwargs: Any) -> tuple[Any, Any]:
         positions = self.graph_plan.counts.get(node.name)
-        if not positions or self._factor[0] == self._factor[1]:
+        if not positions or not self._other_batch:
             return args, kwargs
         leaves, structure = pytree.tree_flatten((args, kwargs))
         for i in positions:

@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch.utils import _pytree as pytree
 
-from autoprune.space.cutting.training_form import Training
+from autoprune.space.cutting.training_form import TrainingForm
 from autoprune.space.groups import Widths
 from autoprune.space.presence import Presence
 from autoprune.space.sizes import AffineSize
@@ -21,7 +21,7 @@ from autoprune.space.tracing.program import Example, Program
 
 @final
 @dataclass(frozen=True, eq=False)
-class Plan:
+class GraphPlan:
     """What all networks of one space share; never copied.
 
     Attributes:
@@ -43,10 +43,10 @@ class Plan:
     counts: Mapping[str, tuple[int, ...]]
     sizes: Mapping[str, tuple[tuple[int, AffineSize], ...]]
     signature: inspect.Signature
-    training: Training
+    training: TrainingForm
     presence: Presence
 
-    def at(self, widths: Widths) -> Plan:
+    def at(self, widths: Widths) -> GraphPlan:
         """The plan without the blocks that these widths leave out."""
         off = self.presence.left_out(widths)
         if not off:
@@ -67,5 +67,5 @@ class Plan:
             if any(isinstance(leaf, torch.device) for leaf in pytree.tree_leaves((tuple(node.args), dict(node.kwargs))))
         )
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphPlan:
         return self

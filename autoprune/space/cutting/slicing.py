@@ -72,6 +72,7 @@ class Slicer:
         self._parts, self._scissors, self._adapters = Parts(model), Scissors(), adapters(model)
         self._axes: list[tuple[int, IntArray, IntArray]] = []
         """Of each distinct axis: its group, or -1 where it has several; group and rank of every index."""
+        self._orders: dict[int, Tensor | None] = {}
         numbers: dict[int, int] = {}
         self._tensors: list[tuple[str, MutableMapping[str, Any], str, tuple[tuple[int, int], ...], bool]] = []
         self._places: dict[str, tuple[int, tuple[tuple[int, int], ...]]] = {}
@@ -118,7 +119,19 @@ class Slicer:
             sliced.follow_widths(widths)  # type: ignore[operator]
         else:
             adapt_heads(self._model, sliced, self._space, widths)
-        return Cut(sliced, self._space, widths, KeptIndices(self._places, kept, frozenset(gone)))
+        return Cut(sliced, self._space, widths, KeptIndices(self._places, kept, frozenset(gone)), self.order)
+
+    def order(self, name: str, dim: int) -> Tensor | None:
+        """See `Cut.order`."""
+        axis = dict(self._places[name][1]).get(dim)
+        if axis is None:
+            return None
+        if axis not in self._orders:
+            _, group, rank = self._axes[axis]
+            several = len(np.unique(group[group >= 0])) > 1
+            ranks = np.where(group < 0, -1, rank)
+            self._orders[axis] = None if several else torch.from_numpy(np.argsort(ranks, kind="stable"))
+        return self._orders[axis]
 
     def _cut(self, kept: Sequence[Tensor | None], gone: Collection[str], made: dict[int, Any]) -> None:
         """Add to `made` what is left of every tensor that stays."""

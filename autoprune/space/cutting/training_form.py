@@ -32,7 +32,7 @@ Sizes: TypeAlias = Mapping[str, tuple[tuple[int, AffineSize], ...]]
 
 @final
 @dataclass(frozen=True, eq=False)
-class Training:
+class TrainingForm:
     """How training differs from evaluation.
 
     Attributes:
@@ -71,7 +71,7 @@ def without_batch_norms(model: nn.Module) -> None:
             module.eval()
 
 
-def training_form(model: nn.Module, program: Program, example: Example) -> Training:
+def training_form(model: nn.Module, program: Program, example: Example) -> TrainingForm:
     """Trace the model in training mode and compare with its graph.
 
     Args:
@@ -85,10 +85,10 @@ def training_form(model: nn.Module, program: Program, example: Example) -> Train
         except TraceError:
             continue
         if other.decides or other.draws:
-            return Training(_usual(program), problem="forward takes decisions by chance in training")
+            return TrainingForm(_usual(program), problem="forward takes decisions by chance in training")
         twins = _twins(program, other)
         if _same_calls(program, other, twins):
-            return Training(modes=dict(_modes(twins)))
+            return TrainingForm(modes=dict(_modes(twins)))
         renamed = _renamed(program, other, twins)
         added = [node for node in other.graph.nodes if node not in twins and node.op == "call_function"]
         growing: Mapping[str, tuple[int, ...]] = {}
@@ -96,9 +96,9 @@ def training_form(model: nn.Module, program: Program, example: Example) -> Train
         if any(isinstance(value, list | tuple) for node in added for value in (*node.args, *node.kwargs.values())):
             batch, growing, counts = batch_behaviour(model, renamed, example, prepare=prepare)
             if batch is None:
-                return Training(dict(_modes(twins)), problem="forward holds on to the batch size in training")
-        return Training(dict(_modes(twins)), renamed, growing, counts)
-    return Training(_usual(program), problem="forward cannot be traced in training mode")
+                return TrainingForm(dict(_modes(twins)), problem="forward holds on to the batch size in training")
+        return TrainingForm(dict(_modes(twins)), renamed, growing, counts)
+    return TrainingForm(_usual(program), problem="forward cannot be traced in training mode")
 
 
 _SWITCHES = {

@@ -1,4 +1,7 @@
-"""The flat ATen graph of a model: exported by torch, or recorded by make_fx where the exporter refuses."""
+"""The flat ATen graph of a model: exported by torch, or recorded by make_fx where the exporter refuses.
+
+Longer than others, as a program and the two ways to record it share what they know of torch's graphs.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 How long a value is held is that of eager PyTorch: in module form as `activations.py` tells; in graph form, which lets
 go of what nobody reads any more, until its last use.
+
+Longer than others, as one walk through the graph carries sizes, views and lifetimes at once.
 """
 
 from __future__ import annotations

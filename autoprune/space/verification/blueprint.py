@@ -2,6 +2,8 @@
 
 Outputs alone cannot tell a right cut from a wrong one that the example or a silent branch hides (a gate of zero, equal
 tokens). Here every value inside is compared with the one of the masked full network, of which the survivors are left.
+
+Longer than others, as plan, alignment and comparison are steps of one walk through two graphs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One trial of a space: cut networks of a scrambled model are built and compared with masked ones."""
+"""One trial of a space: cut networks of a scrambled model are built and compared with masked ones.
+
+Longer than others, as it is one class: a cut and what it is compared with.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ _RANDOM_CUTS = 3
 
 
 @final
-class Trial:
+class CutTrial:
     """Builds cut networks of one scrambled model and compares them with masked ones."""
 
     def __init__(self, model: nn.Module, traced: Traced, seed: int) -> None:
@@ -44,7 +47,7 @@ class Trial:
         self._rng = np.random.default_rng(seed)
         self._graphs: dict[int, nn.Module] = {}
         self._traced = traced
-        self._double: Trial | None = None  # made where rounding errors must be told from wrong cuts
+        self._double: CutTrial | None = None  # made where rounding errors must be told from wrong cuts
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self._tolerance = TOLERANCE.get(self._dtype, 1e-4)
         self.example: Example = telling(model, self._program, traced.example, self._tolerance)
@@ -93,7 +96,7 @@ class Trial:
         if longer is None:
             where = "its channels lie otherwise where an axis of one of the example input is longer"
             return dict.fromkeys(range(len(space.groups)), f"{where}; trace with a longer example")
-        trial = Trial(self.model, replace(traced, space=longer), 0)
+        trial = CutTrial(self.model, replace(traced, space=longer), 0)
         for _ in range(2):
             ranking = random_ranking(longer, self._rng)
             if trial._compare(longer, longer.smallest, ranking, inside=True)[1] is not None:
@@ -252,7 +255,7 @@ class Trial:
             return None
         if self._double is None:
             model, example = in_double(self.model, self.example)
-            self._double = Trial(model, replace(self._traced, example=example), 0)
+            self._double = CutTrial(model, replace(self._traced, example=example), 0)
             self._double._tolerance = self._tolerance  # a wrong cut is blown up as much as a rounding error
         error, problem = self._double._compare(space, widths, ranking, inside=inside)
         return None if problem else error

@@ -21,7 +21,7 @@ from autoprune.space.tracing.shapes import with_shapes
 from autoprune.space.tracing.trace import Traced
 from autoprune.space.verification.scramble import scrambled, silences
 from autoprune.space.verification.training_check import check_training
-from autoprune.space.verification.trial import Trial
+from autoprune.space.verification.trial import CutTrial
 
 
 @final
@@ -70,14 +70,14 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
     return replace(verified, space=checked)
 
 
-def _trial(model: nn.Module, traced: Traced, seed: int) -> Trial:
+def _trial(model: nn.Module, traced: Traced, seed: int) -> CutTrial:
     """A trial on the loudest copy of the model that its graph still is the graph of."""
     for loud, single in ((True, True), (False, True), (True, False)):
-        trial = Trial(scrambled(model, seed=seed, loud=loud, single=single), traced, seed)
+        trial = CutTrial(scrambled(model, seed=seed, loud=loud, single=single), traced, seed)
         if trial.is_finite() and trial.follows_graph():
             return trial
-    trial = Trial(scrambled(model, seed=seed, single=False), traced, seed)
-    return trial if trial.is_finite() else Trial(scrambled(model, seed=seed, loud=False, single=False), traced, seed)
+    trial = CutTrial(scrambled(model, seed=seed, single=False), traced, seed)
+    return trial if trial.is_finite() else CutTrial(scrambled(model, seed=seed, loud=False, single=False), traced, seed)
 
 
 def unverified(model: nn.Module, traced: Traced) -> Verified:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from typing import Any, final
 
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from autoprune.config.settings import bind
 from autoprune.config.training import Recipe
 from autoprune.data.batch import Batch
-from autoprune.errors import ConfigError, blame
+from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.training.objectives import OBJECTIVES
 
 _SMOOTHING = "label_smoothing"
@@ -69,3 +71,50 @@ def make_objective(recipe: Recipe) -> Objective:
     if not isinstance(made, Objective):
         raise ConfigError(f"{what} is a {type(made).__name__}: derive it from Objective")
     return made
+
+
+@final
+class LossOfOutputs:
+    """An objective as a function of outputs that are there already, as criteria with gradients need it.
+
+    The network that the objective is given answers with these outputs, and only for the inputs of the batch. There is
+    no teacher, as in the training of the base network itself.
+
+    Args:
+        objective: the objective.
+        label: its name, for messages.
+    """
+
+    def __init__(self, objective: Objective, label: str) -> None:
+        self._objective, self._label = objective, label
+
+    def __call__(self, outputs: Any, targets: Any, inputs: Any = ()) -> Tensor:
+        """Return the loss.
+
+        Args:
+            outputs: of the network for `inputs`.
+            targets: of the batch.
+            inputs: of the batch.
+
+        Raises:
+            EvaluationError: the objective runs the network on other inputs.
+        """
+        return self._objective(_Answers(outputs, inputs, self._label), Batch(inputs, targets))
+
+
+@final
+class _Answers(nn.Module):
+    """Answers for the inputs of one batch with the outputs that are known."""
+
+    def __init__(self, outputs: Any, inputs: Any, label: str) -> None:
+        super().__init__()
+        self._outputs, self._label = (outputs,), label  # in a tuple: outputs may be what a module would register
+        self._known = {id(leaf) for leaf in pytree.tree_leaves(inputs)}
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if any(id(leaf) not in self._known for leaf in pytree.tree_leaves((args, kwargs))):
+            raise EvaluationError(
+                f"objective {self._label!r} runs the network on other inputs than those of the batch, so that nothing "
+                f"can be said of single channels; choose a criterion without gradients"
+            )
+        return self._outputs[0]

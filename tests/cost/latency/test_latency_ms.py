@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import autoprune
-from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, Grid, Table, cpu_name
+from autoprune.cost.latency.device_profile import Conditions, DeviceProfile, Grid, KernelTable, cpu_name
 from autoprune.cost.latency.kernels import distinct_kernels, timed_calls
 from autoprune.cost.latency.latency_ms import FEATURES, KINDS, LatencyPrediction, latency_ms
 from autoprune.cost.latency.profile_files import read_profile, write_profile
@@ -34,14 +34,14 @@ def space() -> SearchSpace:
 
 def made_up_profile(space: SearchSpace) -> DeviceProfile:
     """Every kernel takes a nanosecond for each element along its axes, sizes multiplied."""
-    tables: dict[str, Table | None] = {}
+    tables: dict[str, KernelTable | None] = {}
     for name, (kernel, calls) in distinct_kernels(timed_calls(space)).items():
         full = [max(size(space.full) for size in sizes) for sizes in zip(*(c.sizes for c in calls), strict=True)]
         axes = tuple(np.array([1.0, n / 2, n]) for n in full)
         times = np.array(1e-6)
         for axis in axes:
             times = np.multiply.outer(times, axis)
-        tables[name] = Table(1, (Grid(axes, times),)) if kernel.axes <= 2 else None
+        tables[name] = KernelTable(1, (Grid(axes, times),)) if kernel.axes <= 2 else None
     return DeviceProfile(Conditions(batch=1), cpu_name(), {"torch": "2"}, "2026-01-01", tables)
 
 
@@ -70,7 +70,7 @@ def test_a_grid_is_exact_where_times_are_products(rows: list[int], columns: list
 
 def test_multiples_have_a_grid_of_their_own() -> None:
     grids = tuple(Grid((np.array([1.0, 9.0]),), np.array([level, level])) for level in (1.0, 2.0))
-    assert Table(4, grids)([np.array([4.0, 5.0, 8.0, 8.5])]).tolist() == [1.0, 2.0, 1.0, 1.0]
+    assert KernelTable(4, grids)([np.array([4.0, 5.0, 8.0, 8.5])]).tolist() == [1.0, 2.0, 1.0, 1.0]
 
 
 def test_a_network_takes_the_sum_of_its_kernels(space: SearchSpace) -> None:
@@ -210,7 +210,7 @@ def test_kernels_that_are_missing_or_too_narrow_are_named(space: SearchSpace) ->
     less = replace(profile, tables={name: table for name, table in profile.tables.items() if name != norm})
     with pytest.raises(BudgetError, match=r"lacks 1 kernels.*batch_norm.*--add-to FILE"):
         latency_ms(space, profile=less)
-    narrow = profile.with_tables({norm: Table(1, (Grid((np.array([1.0, 2.0]),), np.array([1.0, 2.0])),))})
+    narrow = profile.with_tables({norm: KernelTable(1, (Grid((np.array([1.0, 2.0]),), np.array([1.0, 2.0])),))})
     with pytest.raises(BudgetError, match=r"lacks 1 kernels.*batch_norm"):
         latency_ms(space, profile=narrow)
 

@@ -21,7 +21,8 @@ from autoprune.data import splits_from
 from autoprune.data.unlabelled import unlabelled_splits
 from autoprune.engines.base import WorkerSetup
 from autoprune.errors import ConfigError
-from autoprune.evaluators.base import CandidateFactory, make_evaluator
+from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.making import make_evaluator
 from autoprune.importance.members import rank_channels
 from autoprune.measures.divergence import Divergence
 from autoprune.tasks.base import Task

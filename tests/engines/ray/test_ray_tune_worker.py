@@ -13,7 +13,9 @@ from fake_trainings import EPOCHS, epochs, plain, setup
 
 from autoprune.engines.base import Scoring, WorkerSetup
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.base import CandidateFactory, Evaluator, Kind, make_evaluator
+from autoprune.evaluators.base import Evaluator, Kind
+from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.making import make_evaluator
 from autoprune.space.groups import Widths
 from autoprune.testing.evaluators import EvaluatorContract, Make
 from autoprune.training.watch import Stopped, Watch

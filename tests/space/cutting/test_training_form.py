@@ -18,7 +18,7 @@ from autoprune.errors import SpaceError
 from autoprune.space.cutting import graph_form
 from autoprune.space.cutting.graph_form import GraphNetwork, graph_network
 from autoprune.space.cutting.slicing import random_ranking, slice_model
-from autoprune.space.cutting.training_form import Training
+from autoprune.space.cutting.training_form import TrainingForm
 from autoprune.space.origin import full_network, in_form, origin_of
 from autoprune.space.tracing import flatten
 from autoprune.space.tracing.trace import trace
@@ -93,7 +93,7 @@ def test_statistics_of_a_cut_network_move_in_training_alone(name: str) -> None:
 @pytest.mark.parametrize("name", [*RANDOM, *STATISTICS])
 def test_what_training_changes_does_not_go_unseen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison is what names it, whatever the graph forgets."""
-    monkeypatch.setattr(graph_form, "training_form", lambda *given: Training())
+    monkeypatch.setattr(graph_form, "training_form", lambda *given: TrainingForm())
     assert any("in training, the traced graph does not do all" in note for note in verified(name)[1].space.notes)
 
 

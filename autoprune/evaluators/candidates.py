@@ -1,0 +1,132 @@
+"""What candidates are made from, and the networks that inherit weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal, TypeAlias, final
+
+from torch import nn
+
+from autoprune.config.parts import ChosenPart, NamedPart
+from autoprune.inherit import DEFAULT
+from autoprune.inherit.base import Chain, Statistics
+from autoprune.space.cutting.cut import Cut
+from autoprune.space.cutting.slicing import Ranking, Slicer
+from autoprune.space.groups import SearchSpace, Widths
+from autoprune.tasks.base import Task
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class CandidateFactory:
+    """What candidates are made from: the base network, its space, the order of its channels, and the task.
+
+    Attributes:
+        model: the trained base network, in the form of the space (module or graph); only read.
+        space: its space.
+        ranking: per group, the rank of each channel.
+        task: trains and scores networks, compared with `model` where its measure compares.
+        base_epochs: how long the base network was trained.
+        inherit: what is done to the weights of cut networks, in order.
+        final_inherit: the same for networks that are compared at the end; None: as `inherit`.
+    """
+
+    model: nn.Module
+    space: SearchSpace
+    ranking: Ranking
+    task: Task
+    base_epochs: int
+    inherit: tuple[ChosenPart, ...] = DEFAULT
+    final_inherit: tuple[ChosenPart, ...] | None = None
+    _slicer: Slicer = field(init=False, repr=False)
+    _heirs: dict[str, Heirs] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task.compared_with(self.model))
+        object.__setattr__(self, "_slicer", Slicer(self.model, self.space, self.ranking))
+
+    def candidate(self, widths: Widths) -> nn.Module:
+        """A new network of these widths with inherited weights."""
+        return self._slicer(widths)
+
+    def cut(self, widths: Widths) -> Cut:
+        """As `candidate`, with the indices that survived."""
+        return self._slicer.cut(widths)
+
+    def heirs(self, use: Use) -> Heirs:
+        """Makes networks whose weights went through the job's inheritance, the one place where that is done.
+
+        What is gathered for it is gathered once for each use.
+
+        Args:
+            use: "search" for candidates; "final" for networks that are compared at the end; "training" for those of
+                them that a training goes on from.
+        """
+        chosen = self.inherit if use == "search" or self.final_inherit is None else self.final_inherit
+        if use != "training" and chosen is self.inherit:
+            use = "search"
+        if use not in self._heirs:
+            chain = Chain(chosen)
+            if use == "training" and chosen is self.inherit:  # a training makes running statistics of its own
+                chain = chain.before_training()
+            statistics = Statistics(partial(self.task.calibration_inputs, seed=0), self.task.device)
+            self._heirs[use] = Heirs(self, chain, statistics)
+        return self._heirs[use]
+
+    def calibrated(self, batches: int) -> CandidateFactory:
+        """The same, recalibrating batch norms on so many batches wherever a list does not say on how many."""
+        inherit = _calibrated(self.inherit, batches)
+        final = None if self.final_inherit is None else _calibrated(self.final_inherit, batches)
+        if (inherit, final) == (self.inherit, self.final_inherit):
+            return self
+        return replace(self, inherit=inherit, final_inherit=final)
+
+    @property
+    def left_alone(self) -> dict[str, str]:
+        """Name of a tensor -> which method could do nothing for it, and why, of the networks made here last."""
+        return {name: why for heirs in self._heirs.values() for name, why in heirs.left_alone.items()}
+
+
+def _calibrated(chosen: Sequence[ChosenPart], batches: int) -> tuple[ChosenPart, ...]:
+    parts = [NamedPart.of(given, "inherit") for given in chosen]
+    return tuple(
+        NamedPart(name=part.name, settings={**part.settings, "batches": batches})
+        if part.name == "bn_recalibration" and "batches" not in part.settings
+        else given
+        for given, part in zip(chosen, parts, strict=True)
+    )
+
+
+@final
+class Heirs:
+    """Cuts networks and lets their weights inherit; made by `CandidateFactory.heirs`.
+
+    Args:
+        factory: cuts.
+        chain: what is done to the weights.
+        statistics: on training inputs.
+    """
+
+    def __init__(self, factory: CandidateFactory, chain: Chain, statistics: Statistics) -> None:
+        self._factory, self._chain, self._statistics = factory, chain, statistics
+        chain.prepare(statistics)
+
+    def __call__(self, widths: Widths) -> nn.Module:
+        """The network of these widths, on the device of the task.
+
+        Raises:
+            EvaluationError: the calibration inputs hold no finite batch.
+        """
+        made = self._chain.apply(self._factory.cut(widths), self._factory.model, self._statistics)
+        return made.to(self._statistics.device)
+
+    @property
+    def left_alone(self) -> dict[str, str]:
+        """See `Chain.left_alone`."""
+        return self._chain.left_alone
+
+
+Use: TypeAlias = Literal["search", "final", "training"]
+"""What a network is for, see `CandidateFactory.heirs`."""

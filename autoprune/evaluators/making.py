@@ -1,0 +1,106 @@
+"""Evaluators by name, with those that their settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from autoprune.config.parts import NamedPart, PartOptions
+from autoprune.config.settings import bind
+from autoprune.errors import ConfigError, RegistryError
+from autoprune.evaluators import EVALUATORS
+from autoprune.evaluators.base import Evaluator, Guarded, Kind
+from autoprune.evaluators.candidates import CandidateFactory
+
+
+def make_evaluator(name: str, factory: CandidateFactory, settings: Mapping[str, Any]) -> Evaluator:
+    """Build an evaluator by name, and those that its settings name; see `Guarded` for what it may not do.
+
+    Raises:
+        RegistryError: unknown name.
+        ConfigError: a setting that the evaluator does not have, or a value out of range.
+    """
+    return _made(name, factory, settings, "evaluator.settings")
+
+
+def check_evaluator(name: str, settings: Mapping[str, Any]) -> None:
+    """Check names and names of settings, nested ones too, before anything is built; raises as `make_evaluator`."""
+    _check(name, settings, "evaluator.settings")
+
+
+def kind_of(name: str, settings: Mapping[str, Any]) -> Kind:
+    """The kind of an evaluator that is not built: it trains if one that its settings name does."""
+    trains = any(getattr(part, "kind", "short") == "training" for part in _parts(name, settings))
+    return "training" if trains else "short"
+
+
+def prepares_something(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether an evaluator that is not built, or one that its settings name, has something to prepare."""
+    usual = (None, Evaluator.prepare)
+    return any(getattr(part, "prepare", None) not in usual for part in _parts(name, settings))
+
+
+def _parts(name: str, settings: Mapping[str, Any]) -> Iterator[Any]:
+    """The classes of an evaluator and of all that its settings name."""
+    yield EVALUATORS.get(name)
+    for nested in _nested(name, settings, "evaluator.settings").values():
+        for _, chosen in nested.steps:
+            yield from _parts(chosen.name, chosen.settings)
+
+
+class _Nested(NamedTuple):
+    """What a setting holds that names other evaluators."""
+
+    steps: Sequence[tuple[str, PartOptions]]  # place among the settings, and what is named there
+    listed: bool
+
+
+def _nested(name: str, settings: Mapping[str, Any], path: str) -> dict[str, _Nested]:
+    """Setting -> the evaluators that it names, for those settings that do.
+
+    Raises:
+        RegistryError: unknown name.
+        ConfigError: something that names no evaluator.
+    """
+    found = {}
+    for key in getattr(EVALUATORS.get(name), "nests", ()):
+        if key not in settings:
+            continue
+        given = settings[key]
+        listed = isinstance(given, list | tuple)
+        places = {f"{key}[{i}]": one for i, one in enumerate(given)} if listed else {key: given}
+        steps = [(place, NamedPart.of(one, f"{path}.{place}")) for place, one in places.items()]
+        found[key] = _Nested(steps, listed)
+    return found
+
+
+def _check(name: str, settings: Mapping[str, Any], path: str) -> None:
+    bind(EVALUATORS, name, settings)
+    for nested in _nested(name, settings, path).values():
+        for place, chosen in nested.steps:
+            with _at(f"{path}.{place}"):
+                _check(chosen.name, chosen.settings, f"{path}.{place}.settings")
+
+
+def _made(name: str, factory: CandidateFactory, settings: Mapping[str, Any], path: str) -> Guarded:
+    parts: dict[str, Evaluator] = {}
+    built = dict(settings)
+    for key, nested in _nested(name, settings, path).items():
+        for place, chosen in nested.steps:
+            with _at(f"{path}.{place}"):
+                parts[place] = _made(chosen.name, factory, chosen.settings, f"{path}.{place}.settings")
+        made = [parts[place] for place, _ in nested.steps]
+        built[key] = made if nested.listed else made[0]
+    return Guarded(name, bind(EVALUATORS, name, built), factory, parts)
+
+
+@contextmanager
+def _at(path: str) -> Iterator[None]:
+    """Inside, errors say at which place among the settings; the innermost place is told."""
+    try:
+        yield
+    except (ConfigError, RegistryError) as error:
+        if str(error).startswith("evaluator.settings"):
+            raise
+        raise type(error)(f"{path}: {error}") from error

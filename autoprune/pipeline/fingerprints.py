@@ -1,0 +1,42 @@
+"""Hashes by which a resumed run knows its job and its model again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from torch import nn
+
+from autoprune.config.job import Job
+from autoprune.config.stopping import NEVER
+from autoprune.redaction import masked
+
+JOB_FORMAT = 2
+"""Of the jobs of runs that begin now: early stopping and limits are in `search` and fingerprinted. In 1 they were the
+engine's, and not."""
+
+
+def job_fingerprint(job: Job) -> str:
+    """A hash of every option of a job but its secrets, which may change."""
+    return _digest(json.dumps(masked(job.model_dump(mode="json"), references=False), sort_keys=True))
+
+
+def same_job(recorded: object, job: Job, *, job_format: int = JOB_FORMAT) -> bool:
+    """Whether a fingerprint is that of a job, also one made when secrets were part of it, or stopping was not."""
+    if job_format == 1:
+        job = job.model_copy(update={"search": job.search.model_copy(update=NEVER.model_dump())})
+    return recorded in (job_fingerprint(job), _digest(json.dumps(job.model_dump(mode="json"), sort_keys=True)))
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """A hash of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

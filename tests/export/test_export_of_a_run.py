@@ -1,0 +1,154 @@
+"""Exports of finished runs, by command and from Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import Convolutions, write_job
+from torch import nn
+
+import autoprune
+from autoprune.errors import ConfigError, ExportError, RunError
+from autoprune.export.module import PlainModule
+from autoprune.pipeline.driver import export_run
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+
+MINE = '''
+import json
+from autoprune.export.base import Exporter, Written
+
+
+class Table(Exporter):
+    """Numbers of weights by name, as JSON."""
+
+    source, use = "Doe 2027", "For tables."
+
+    def write(self, source, folder):
+        path = folder / "table.json"
+        path.write_text(json.dumps({name: tensor.numel() for name, tensor in source.weights.items()}))
+        return Written((path,))
+'''
+
+
+def command(*arguments: object, cwd: Path, beside: Path = HELPERS) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "autoprune.cli.main", *map(str, arguments)]
+    paths = os.pathsep.join(map(str, (beside, HELPERS, *filter(None, [os.environ.get("PYTHONPATH")]))))
+    environment = os.environ | {"PYTHONPATH": paths}
+    return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    done = command("search", write_job(folder / "job.yaml"), "--run-dir", folder / "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.fixture
+def helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(HELPERS), *sys.path])
+
+
+def same_outputs(call: Any, network: nn.Module, side: int = 16) -> bool:
+    x = torch.randn(5, 1, side, side, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        return torch.allclose(call(x), network(x), rtol=1e-4, atol=1e-6)
+
+
+def test_several_formats_at_once_by_command(finished: Path, tmp_path: Path, helpers: None) -> None:
+    done = command("export", finished, "--to", "net", "--format", "safetensors, module,torch_export", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "safetensors: architecture.yaml, space.json, model.safetensors"
+    assert re.fullmatch(r"module: module/model\.py, module/model\.safetensors; outputs are PyTorch's to .*", lines[1])
+    assert lines[3] == "exported to net; load it with autoprune.load('net')"
+    network = autoprune.load(tmp_path / "net")
+    assert same_outputs(PlainModule().read(tmp_path / "net"), network)
+    assert same_outputs(torch.export.load(tmp_path / "net" / "model.pt2").module(), network)
+
+
+def test_what_a_run_writes_itself_is_the_default_format(finished: Path, tmp_path: Path) -> None:
+    folder = export_run(finished, tmp_path / "net")
+    for name in ("architecture.yaml", "space.json", "model.safetensors"):
+        assert (folder / name).read_bytes() == (finished / "export" / name).read_bytes()
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_an_exporter_in_one_file_of_another_package_works_by_command(finished: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    (package / "mine-1.0.dist-info").mkdir(parents=True)
+    (package / "mine.py").write_text(MINE)
+    (package / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (package / "mine-1.0.dist-info" / "entry_points.txt").write_text("[autoprune.exporters]\ntable = mine:Table\n")
+    listed = command("parts", "exporters", "--json", cwd=tmp_path, beside=package)
+    rows = json.loads(listed.stdout)["exporters"]
+    assert [row["name"] for row in rows] == ["safetensors", "onnx", "torch_export", "module", "table"]
+    assert rows[-1] == {"name": "table", "source": "Doe 2027", "use": "For tables."}
+    done = command("export", finished, "--to", tmp_path / "net", "--format", "table", cwd=tmp_path, beside=package)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["table: table.json", f"exported to {tmp_path / 'net'}"]
+    assert json.loads((tmp_path / "net" / "table.json").read_text())["head.bias"] == 10
+
+
+@pytest.mark.parametrize(
+    ("formats", "message"),
+    [("onxx", "unknown exporter 'onxx'; .*Did you mean 'onnx'"), (" , ", "give a list of safetensors")],
+)
+def test_wrong_formats_are_one_clear_error_by_command(
+    finished: Path, tmp_path: Path, formats: str, message: str
+) -> None:
+    done = command("export", finished, "--to", tmp_path / "net", "--format", formats, cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search(message, " ".join(done.stderr.split()))
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_exports_of_older_runs_take_the_inputs_of_their_job(finished: Path, tmp_path: Path, helpers: None) -> None:
+    path = finished / "export" / "space.json"
+    before = path.read_text()
+    described = json.loads(before)["inputs"]
+    assert described == {"tensor": [1, 1, 16, 16], "dtype": "float32"}
+    try:
+        path.write_text(json.dumps({key: value for key, value in json.loads(before).items() if key != "inputs"}))
+        folder = export_run(finished, tmp_path / "net", ["module"])
+    finally:
+        path.write_text(before)
+    assert same_outputs(PlainModule().read(folder), autoprune.load(finished / "export"))
+
+
+def test_a_network_searched_from_an_object_is_saved_by_its_result(tmp_path: Path) -> None:
+    full = Convolutions()
+    x = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    arguments: dict[str, Any] = {
+        "constraints": {"flops": "50%"},
+        "score_func": lambda network: float(network(x).mean()),
+        "trials": 6,
+        "run_dir": tmp_path / "run",
+        "progress": "silent",
+    }
+    result = autoprune.search(full, x[:1], **arguments)
+    folder = result.save(tmp_path / "net", ["module", "torch_export"])
+    assert same_outputs(PlainModule().read(folder), result.model, side=8)
+    wider = result.save(tmp_path / "wider", ["module"], example=torch.zeros(2, 1, 16, 12))
+    assert PlainModule().read(wider)(torch.zeros(3, 1, 16, 12)).shape == (3, 10)
+    with pytest.raises(ValueError, match=r"x is of shape \(3, 1, 8, 8\); this graph takes \(any, 1, 16, 12\)"):
+        PlainModule().read(wider)(torch.zeros(3, 1, 8, 8))
+    assert export_run(tmp_path / "run", tmp_path / "plain").is_dir()
+    with pytest.raises(RunError, match=r"searched from a model object: .*save\(folder, formats="):
+        export_run(tmp_path / "run", tmp_path / "other", ["module"])
+    with pytest.raises(ExportError, match="holds a set: give tensors"):
+        result.save(tmp_path / "other", ["module"], example={"x": {1}})  # type: ignore[dict-item]
+    with pytest.raises(ConfigError, match="formats is 'module'; give a list"):
+        result.save(tmp_path / "other", "module")
+    assert not (tmp_path / "other").exists()
