@@ -168,6 +168,11 @@ class SearchArguments:
     def _chosen_task(self) -> TaskOptions:
         """The task as a job names it; of a ready one, or of functions, nothing but that they were given."""
         own = self.score_func is not None or isinstance(self.task, Task)
+        unused = [name for name in ("train_func", "test_func") if getattr(self, name) is not None]
+        if unused and self.score_func is None and (self.data is not None or self.task is not None):
+            raise ConfigError(f"{unused[0]} is for a search by score_func, and there is none: give it, or leave it out")
+        if isinstance(self.task, Task) and self.data is not None:
+            raise ConfigError("a task object has its own data; leave data out, or give the task by its name")
         if own and (self.measure is not None or (self.score_func is not None and self.task is not None)):
             told = "score_func" if self.score_func is not None else "a task object"
             raise ConfigError(f"{told} says by itself what scores count; leave measure and other tasks out")

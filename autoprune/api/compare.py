@@ -21,6 +21,7 @@ from autoprune.space.tracing.program import Example
 from autoprune.studies.compare import compare as carry_out
 from autoprune.studies.comparison import CompareResult
 from autoprune.studies.options import CompareOptions
+from autoprune.tasks.base import Task
 
 
 @untouched()
@@ -34,6 +35,8 @@ def compare(
     allocations: Sequence[ChosenPart] | None = None,
     criteria: Sequence[ChosenPart] | None = None,
     inherit: Sequence[Sequence[ChosenPart]] | None = None,
+    task: str | Mapping[str, Any] | Task | None = None,
+    measure: str | Mapping[str, Any] | None = None,
     score_func: Callable[[nn.Module], float] | None = None,
     trained: bool = True,
     training: Recipe | Mapping[str, Any] | None = None,
@@ -56,6 +59,8 @@ def compare(
         allocations: rules for widths, each a name or {"name": …, "settings": {…}}; None: a set of cheap ones.
         criteria: that rank channels, likewise.
         inherit: lists of methods, each applied in order; an empty list does nothing to the weights.
+        task: what networks are for, as for `search`.
+        measure: what scores count, as for `search`; "divergence" needs no labels.
         score_func: model -> score, as for `search`.
         trained: the weights of `model` are trained; False trains a copy first.
         training: as for `search`.
@@ -86,6 +91,8 @@ def compare(
         example_input,
         constraints={metric: f"{options.budgets[0]:g}%"},
         data=data,
+        task=task,
+        measure=measure,
         score_func=score_func,
         trained=trained,
         space=space,

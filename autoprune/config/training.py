@@ -89,9 +89,14 @@ class Recipe(Strict):
         return validated(Recipe, {**given, "epochs": epochs, "warmup_epochs": warmup_epochs, "lr": lr}, "training")
 
     @property
+    def late(self) -> tuple[str, ...]:
+        """Names of what it uses beyond SGD and cross entropy by batches."""
+        return tuple(name for name, default in _LATE.items() if getattr(self, name) != default)
+
+    @property
     def plain(self) -> bool:
         """Whether it uses nothing but SGD and cross entropy by batches."""
-        return all(getattr(self, name) == default for name, default in _LATE.items())
+        return not self.late
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """What came later is left out where nobody set it: fingerprints of tasks are made from this text."""
@@ -115,6 +120,12 @@ class Recipe(Strict):
         plain_sgd = self.optimizer.name.lower() == _SGD and not self.optimizer.settings
         if plain_sgd and self.nesterov and not self.momentum:
             raise ValueError("nesterov must be false where momentum is 0")
+        usual = type(self).model_fields["momentum"].default
+        if self.optimizer.name.lower() != _SGD and self.momentum not in (0, usual):
+            raise ValueError(
+                f"momentum is of sgd, and the optimizer is {self.optimizer.name}: leave it out, or where it has one "
+                f"give {{name: {self.optimizer.name}, settings: {{momentum: {self.momentum:g}}}}}"
+            )
         return self
 
     @model_validator(mode="wrap")

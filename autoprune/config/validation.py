@@ -40,7 +40,13 @@ def validated(model: type[M], data: Any, source: str, *, folders: tuple[Path, ..
 
 def refusal(model: type[BaseModel], error: ValidationError, source: str) -> ConfigError:
     """What pydantic found, as an error of ours: one line for each problem."""
-    lines = [_explain(model, dict(problem)) for problem in error.errors()]
+    problems: list[dict[str, Any]] = [dict(problem) for problem in error.errors()]
+    places = {problem["loc"][:-1] for problem in problems}
+    lines = [
+        _explain(model, problem)
+        for problem in problems  # a list of which an entry is wrong is too short for pydantic, too
+        if problem["type"] != "too_short" or problem["loc"] not in places
+    ]
     return ConfigError(f"{source}: " + "\n".join(lines))
 
 
@@ -74,8 +80,15 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
         return f"key {where!r} is missing; it has no default"
     if problem["type"] == "model_type":
         return f"{where}{': ' * bool(where)}must hold keys ({', '.join(_keys(model, path))}), got {shown!r}"
+    if problem["type"] in ("tuple_type", "list_type"):
+        return f"{where}{': ' * bool(where)}must be a list, for example [{_entry(problem['input'])}], got {shown!r}"
     text = problem["msg"].removeprefix("Value error, ")
     return f"{where}{': ' * bool(where)}{text[:1].lower()}{text[1:]}, got {shown!r}"
+
+
+def _entry(given: object) -> str:
+    """What a list would hold, where its only entry was given alone."""
+    return given if isinstance(given, str) and given.isidentifier() else "…"
 
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:

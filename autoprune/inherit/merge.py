@@ -28,7 +28,8 @@ class Merge(Inheritance):
 
     A channel is described by the filters and biases of all layers that write it, each layer scaled to the same norm
     (C-SGD takes the first layer of a residual group). Clusters begin at the kept channels and take `iterations` of
-    Lloyd's, so that nothing is random; an empty one keeps its place. Heads and tied sets are merged like channels.
+    Lloyd's, so that nothing is random; one that ends empty has the kept channel itself. Heads and tied sets are merged
+    like channels.
 
     Data: none. Cost per candidate: `iterations` products of (channels × filter) by (filter × kept). It stands first in
     a list; `bn_recalibration` after it fits the norms to what was merged.
@@ -68,7 +69,7 @@ class Merge(Inheritance):
 
 
 def cluster(rows: Tensor, first: IntArray, iterations: int) -> IntArray:
-    """(n,) the cluster of each row, by Lloyd's algorithm.
+    """(n,) the cluster of each row, by Lloyd's algorithm; each has at least one.
 
     Args:
         rows: (n, features).
@@ -87,6 +88,8 @@ def cluster(rows: Tensor, first: IntArray, iterations: int) -> IntArray:
         counts = torch.bincount(labels, minlength=len(centres))[:, None]
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
     of_rows: IntArray = labels.numpy()
+    while len(empty := np.setdiff1d(np.arange(len(first)), of_rows)):  # equal rows all go to one of their centres
+        of_rows[first[empty]] = empty
     return of_rows
 
 

@@ -2,8 +2,6 @@
 
 Each combination of a criterion and an inheritance list is one setup of the engine; what the list gathers on data is
 gathered once for all widths. Every score is on disk the moment it is known, so a comparison that was stopped goes on.
-
-Longer than others, as a comparison is one walk, and what it writes down must fit what it reads back.
 """
 
 from __future__ import annotations
@@ -14,28 +12,23 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import final
 
 import numpy as np
 import torch
 from torch import nn
 
-from autoprune.allocation import ALLOCATIONS
-from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
-from autoprune.config.settings import bind
+from autoprune.config.parts import NamedPart
 from autoprune.engines.base import Scoring, WorkerSetup
-from autoprune.errors import AutopruneError, BudgetError, RunError
+from autoprune.errors import BudgetError, RunError
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.making import kind_of, make_evaluator
 from autoprune.files import read_json
 from autoprune.importance.members import ranking_of, unit_scores
-from autoprune.importance.scoring import ChosenCriterion
-from autoprune.inherit import INHERITANCE
-from autoprune.inherit.base import Chain
 from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.driver import ready
 from autoprune.pipeline.phases.base_network import base_network
@@ -49,6 +42,7 @@ from autoprune.progress import make_progress
 from autoprune.progress.callback_list import CallbackList
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
+from autoprune.studies.compared_parts import ComparedParts, usable
 from autoprune.studies.comparison import CompareResult, Row
 from autoprune.studies.comparison_pages import write_pages
 from autoprune.studies.options import CompareOptions, chain_label
@@ -57,59 +51,7 @@ from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.rules import called
 
-_ALLOCATIONS = ("uniform_all", "uniform_inner", "stagewise", "global_threshold", "isomorphic", "log_width")
-_CRITERIA = ("l2", "fpgm", "taylor_weight")
-_INHERIT = ((), ("bn_recalibration",), ("least_squares", "bn_recalibration"))
-"""What is compared where nothing else is asked for: cheap, and each good somewhere."""
-
 _KIND = "comparison"
-
-P = TypeVar("P", bound=PartOptions)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ComparedParts:
-    """What is combined; `named` tells whether somebody asked for just these."""
-
-    allocations: tuple[AllocationOptions, ...]
-    criteria: tuple[NamedPart, ...]
-    inherit: tuple[tuple[NamedPart, ...], ...]
-    named: frozenset[str]
-
-    @classmethod
-    def of(cls, options: CompareOptions, job_search: Any) -> ComparedParts:
-        """What the options name; for what they leave open the job's own, and the usual ones beside it.
-
-        Raises:
-            RegistryError: no such part.
-            ConfigError: a setting that it does not have.
-        """
-        rules = options.allocations or (*map(_rule, _ALLOCATIONS), *job_search.allocations)
-        criteria = options.criteria or (job_search.criterion, *(NamedPart.of(name, "criteria") for name in _CRITERIA))
-        chains = options.inherit or (
-            *(
-                tuple(NamedPart.of(name, "inherit") for name in chain)
-                for chain in _INHERIT
-                if set(chain) <= set(INHERITANCE.names())
-            ),
-            job_search.inherit,
-        )
-        for rule in rules:
-            bind(ALLOCATIONS, rule.name, rule.settings)
-        for part in criteria:
-            ChosenCriterion.of(part)
-        for chain in chains:
-            Chain(chain)
-        named = frozenset(f for f in ("allocations", "criteria", "inherit") if getattr(options, f) is not None)
-        lists = {chain_label(chain): chain for chain in chains}
-        return cls(_distinct(rules), _distinct(criteria), tuple(lists.values()), named)
-
-    @property
-    def text(self) -> str:
-        """All labels, to tell whether a comparison is the same."""
-        labels = [[part.label for part in parts] for parts in (self.allocations, self.criteria)]
-        return json.dumps([*labels, [chain_label(chain) for chain in self.inherit]])
 
 
 def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progress: str = "auto") -> CompareResult:
@@ -132,6 +74,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
     with ready(run_inputs, run_inputs.job.threads, progress) as engine, ExitStack() as stack:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
+        parts, notes = usable(parts, runs)
         directory = stack.enter_context(RunDirectory.reopen(path) if begun else RunDirectory.create(path))
         _begin(directory, runs, parts, begun=begun)
         shown = stack.enter_context(make_progress(progress))
@@ -144,7 +87,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
         context = RunContext(
             runs[0], directory, shown, RunEngine(engine, runs[0], directory, shown), storage, None, told
         )
-        found = _Study(context, runs, options, parts).carry_out()
+        found = _Study(context, runs, options, parts, notes).carry_out()
     write_pages(found)
     return found
 
@@ -158,21 +101,26 @@ class _Study:
         runs: one for each budget.
         options: what is compared.
         parts: the parts of it.
+        notes: what was left out, and why.
     """
 
     def __init__(
-        self, run: RunContext, runs: Sequence[Prepared], options: CompareOptions, parts: ComparedParts
+        self,
+        run: RunContext,
+        runs: Sequence[Prepared],
+        options: CompareOptions,
+        parts: ComparedParts,
+        notes: Sequence[str],
     ) -> None:
         self._run, self._runs, self._options, self._parts = run, runs, options, parts
         self._book = run.notebook(_KIND)
-        self._notes: list[str] = []
+        self._notes = [*notes]
 
     def carry_out(self) -> CompareResult:
         """Everything that is not on disk yet, then all of it."""
         run, job = self._run, self._run.job
         base = base_network(run)
-        combined = {part.label: self._proposed(base, part) for part in self._parts.criteria}
-        widths = {label: proposed for label, proposed in combined.items() if proposed is not None}
+        widths = {part.label: self._proposed(base, part) for part in self._parts.criteria}
         missing = self._missing(widths)
         run.progress.phase("comparison", sum(len(rows) for _, _, rows in missing))
         for criterion, chain, rows in missing:
@@ -189,16 +137,10 @@ class _Study:
 
     def _proposed(
         self, base: nn.Module, criterion: NamedPart
-    ) -> tuple[list[FloatArray], dict[tuple[float, str], Widths]] | None:
-        """Channel scores, and (budget, allocation) -> widths; None where it cannot be used and nobody asked for it."""
+    ) -> tuple[list[FloatArray], dict[tuple[float, str], Widths]]:
+        """Channel scores, and (budget, allocation) -> widths."""
         space = self._runs[0].space
-        try:
-            scores = self._runs[0].scores(base, criterion=criterion)
-        except AutopruneError as error:
-            if "criteria" in self._parts.named:
-                raise
-            self._notes.append(f"{criterion.label} is left out: {first_line(error)}")
-            return None
+        scores = self._runs[0].scores(base, criterion=criterion)
         given = unit_scores(space, scores)
         found: dict[tuple[float, str], Widths] = {}
         by = functools.partial(_scores_by, self._runs[0], base)
@@ -329,11 +271,3 @@ def _scores_by(prepared: Prepared, base: nn.Module, criterion: NamedPart) -> lis
 
 def _key(widths: Widths, criterion: str, chain: tuple[NamedPart, ...]) -> str:
     return json.dumps([list(widths), criterion, chain_label(chain)])
-
-
-def _rule(name: str) -> AllocationOptions:
-    return AllocationOptions.of(name, "allocations")
-
-
-def _distinct(parts: Sequence[P]) -> tuple[P, ...]:
-    return tuple({part.label: part for part in parts}.values())

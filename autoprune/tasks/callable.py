@@ -179,10 +179,15 @@ def by_functions(
         test: like `score`, on examples that the search never saw.
 
     Raises:
-        ConfigError: one of them is no function.
+        ConfigError: one of them is no function, or the recipe asks for what the user's training cannot be told.
     """
     functions = {"score": score, "train": train, "test": test}
     found: dict[str, Any] = {role: load_object(one) if isinstance(one, str) else one for role, one in functions.items()}
+    if found["train"] is not None and (unused := given.recipe.late):
+        raise ConfigError(
+            f"training: {', '.join(unused)} cannot be used: train_func trains in a way of its own and is told the "
+            f"epochs only; leave it out, and do it in train_func"
+        )
     for role, function in found.items():
         if function is not None and not callable(function):
             raise ConfigError(f"task 'callable': {role} must be a function or module:function, got {functions[role]!r}")

@@ -219,6 +219,16 @@ WRONG: dict[str, tuple[dict[str, Any], type[AutopruneError], str]] = {
         ConfigError,
         "no train_func",
     ),
+    "functions that nothing would call": (
+        {"score_func": None, "data": "digits"},
+        ConfigError,
+        "train_func is for a search",
+    ),
+    "an optimizer that train_func is not told": (
+        {"training": {"optimizer": "adamw"}},
+        ConfigError,
+        "training: optimizer cannot be used: train_func trains",
+    ),
     "NaN scores": ({"score_func": nan_score}, EvaluationError, "finite number, higher is better; it returned nan"),
     "everything excluded": ({"space": {"exclude": ["*"]}}, SpaceError, "nothing in this model can be pruned"),
 }

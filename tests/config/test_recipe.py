@@ -106,6 +106,7 @@ def test_another_length_keeps_the_rest() -> None:
         {"ema": 1.0},
         {"terms": "bn_l1"},
         {"optimiser": "adamw"},
+        {"momentum": 0.5, "optimizer": "adamw"},
     ],
 )
 def test_values_out_of_range_are_refused_alone_and_in_a_job(wrong: dict[str, object]) -> None:

@@ -305,6 +305,28 @@ def test_clusters_are_those_of_scikit_learn_from_the_same_beginning() -> None:
     assert np.array_equal(cluster(rows, first, 300), peer.labels_)
 
 
+def test_dead_channels_that_are_kept_beside_each_other_stay_finite() -> None:
+    """Zeroed filters are equal, so all of them are nearest to one centre, and the others end empty."""
+    torch.manual_seed(6)
+    first = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    model = Pair(first, nn.Conv2d(8, 5, 3)).eval()
+    with torch.no_grad():
+        for name in ("0.weight", "0.bias", "1.weight", "1.bias"):
+            first.state_dict()[name][2:] = 0.0
+    inputs = torch.randn(4, 3, 7, 7)
+    dense, space = traced(model, inputs)
+    cut = Slicer(dense, space, (np.arange(8),)).cut(space.uniform(0.5))
+    with torch.no_grad():
+        assert torch.allclose(inherited(["merge"], dense, cut, [])(inputs), model(inputs), atol=1e-5)
+
+
+def test_no_cluster_is_empty_and_each_has_the_row_that_it_began_at_or_others() -> None:
+    rows = torch.tensor([[0.0], [0.0], [0.0], [5.0], [5.0], [1.0]], dtype=torch.float64)
+    for first in ([0, 1, 2], [1, 3, 4], [0, 1, 2, 3, 4, 5], [2, 4], [3, 4]):
+        labels = cluster(rows, np.array(first), 20)
+        assert set(labels.tolist()) == set(range(len(first)))
+
+
 def test_a_network_without_data_merges_and_what_needs_data_says_so() -> None:
     assert not Chain(["merge"]).needs_data
     assert Chain(["merge", "bn_recalibration"]).needs_data

@@ -161,6 +161,26 @@ def test_another_comparison_in_the_same_place_is_refused(tmp_path: Path) -> None
         ({"criteria": ["l2", "l2"]}, ConfigError, "criteria names l2 twice"),
         ({"metric": "flop"}, RegistryError, "flop"),
         ({"data": None}, ConfigError, "needs something to score with"),
+        (
+            {"data": None, "score_func": lambda model: 1.0, "criteria": ["fisher"]},
+            ConfigError,
+            "'fisher' needs curvature",
+        ),
+        (
+            {"data": None, "score_func": lambda model: 1.0, "inherit": [["reuse"]]},
+            ConfigError,
+            "reuse needs calibration",
+        ),
+        (
+            {"allocations": [{"name": "published", "settings": {"file": "none.yaml"}}]},
+            ConfigError,
+            "none.yaml cannot be",
+        ),
+        (
+            {"inherit": ["bn_recalibration"]},
+            ConfigError,
+            r"inherit.0: must be a list, for example \[bn_recalibration\]",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named_and_nothing_is_written(
@@ -182,6 +202,28 @@ def test_a_criterion_nobody_named_is_left_out_with_a_note_where_it_cannot_be_use
     assert "l2" in {row.criterion for row in found.rows}
     with pytest.raises(ConfigError, match="taylor_weight"):
         _compared(tmp_path / "other", data=images, score_func=score, criteria=["taylor_weight"], budgets=[50])
+
+
+def test_a_list_of_methods_nobody_named_is_left_out_where_there_are_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoprune.studies.compared_parts._INHERIT", ((), ("reuse", "bn_recalibration")))
+    given = {"data": None, "score_func": lambda model: 1.0, "inherit": None, "budgets": [50]}
+    found = _compared(tmp_path / "run", **given)
+    assert any(note.startswith("reuse + bn_recalibration is left out: inherit: reuse needs") for note in found.notes)
+    assert {row.inherit for row in found.rows} == {"none", "bn_recalibration"}
+    assert all(row.score is not None for row in found.rows)
+
+
+def test_a_pretrained_network_is_compared_on_inputs_alone(tmp_path: Path) -> None:
+    images = _data()["train"].tensors[0]
+    found = _compared(tmp_path / "run", data=images, measure="divergence", budgets=[60], inherit=[[]])
+    assert found.full == 0.0
+    assert found.scale.name == "divergence"
+    assert not found.scale.higher_is_better
+    shown = [row["score"] for row in found.to_json()["rows"]]
+    assert shown == sorted(shown)  # the best first is the lowest
+    assert all(score > 0 for score in shown)
 
 
 def _row(score: float, right: np.ndarray | None = None, **changed: object) -> Row:
