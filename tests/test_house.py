@@ -13,9 +13,6 @@ ROOT = Path(__file__).parent.parent
 LONGEST_FILE = 260
 LONGEST_FUNCTION = 60
 
-SHARED = {"Call", "Channels"}
-"""Names of classes that two files still have, as one of them belongs to inheritance or statistics."""
-
 
 def files() -> Iterator[tuple[str, str]]:
     for path in sorted((ROOT / "autoprune").rglob("*.py")):
@@ -29,7 +26,7 @@ def test_no_two_classes_have_one_name() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(path)
     assert len(places) > 200
-    twice = {name: found for name, found in places.items() if len(found) > 1 and name not in SHARED}
+    twice = {name: found for name, found in places.items() if len(found) > 1}
     assert twice == {}
 
 

@@ -123,8 +123,8 @@ class Recipe(Strict):
         usual = type(self).model_fields["momentum"].default
         if self.optimizer.name.lower() != _SGD and self.momentum not in (0, usual):
             raise ValueError(
-                f"momentum is of sgd, and the optimizer is {self.optimizer.name}: leave it out, or give it its "
-                f"own, {{name: {self.optimizer.name}, settings: {{momentum: {self.momentum:g}}}}}"
+                f"momentum is of sgd, and the optimizer is {self.optimizer.name}: leave it out, or where it has one "
+                f"give {{name: {self.optimizer.name}, settings: {{momentum: {self.momentum:g}}}}}"
             )
         return self
 

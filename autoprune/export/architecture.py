@@ -18,7 +18,7 @@ from torch import nn
 
 from autoprune.config.environment import expanded
 from autoprune.errors import ExportError, RunError
-from autoprune.export.base import Description, Source
+from autoprune.export.base import Description, ExportSource
 from autoprune.export.inputs import describe
 from autoprune.export.safetensors import PYTHON_MODEL, Safetensors
 from autoprune.randomness import seeded
@@ -73,12 +73,12 @@ def write_architecture(
     inputs = _described(example)
     space = to_json(record.space, origin=origin) | {"ranking": [ranks.tolist() for ranks in ranking], "inputs": inputs}
     Safetensors().write(
-        Source(architecture, space, network.state_dict(), lambda: network, lambda: inputs or {}), folder
+        ExportSource(architecture, space, network.state_dict(), lambda: network, lambda: inputs or {}), folder
     )
     return folder
 
 
-def read_source(folder: Path, *, model: nn.Module | None, example: Callable[[], Example]) -> Source:
+def read_source(folder: Path, *, model: nn.Module | None, example: Callable[[], Example]) -> ExportSource:
     """An exported network, for other formats.
 
     Args:
@@ -91,7 +91,7 @@ def read_source(folder: Path, *, model: nn.Module | None, example: Callable[[], 
     """
     space = _read(folder / "space.json")
     known = space.get("inputs") or (space.get("origin") or {}).get("example")
-    return Source(
+    return ExportSource(
         _read(folder / "architecture.yaml"),
         space,
         read_weights(folder / "model.safetensors"),

@@ -18,7 +18,7 @@ Description: TypeAlias = Mapping[str, Any]
 
 @final
 @dataclass(frozen=True, eq=False)
-class Source:
+class ExportSource:
     """A searched network and what is known of it. Exporters only read.
 
     Attributes:
@@ -48,7 +48,7 @@ class Source:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenFiles:
     """What an exporter has written.
 
     Attributes:
@@ -64,7 +64,7 @@ class Exporter(ABC):
     """One format. Its settings are keyword arguments of `__init__`."""
 
     @abstractmethod
-    def write(self, source: Source, folder: Path) -> Written:
+    def write(self, source: ExportSource, folder: Path) -> WrittenFiles:
         """Write the network into a folder that is there and empty.
 
         Raises:

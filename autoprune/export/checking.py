@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autoprune.errors import ExportError, blame
-from autoprune.export.base import Exporter, Source, Written
+from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.export.inputs import drawn, tensors_of
 from autoprune.export.program import quiet
 from autoprune.randomness import untouched
@@ -25,7 +25,9 @@ _SMALLEST = 1e-2
 _BATCHES = (1, 2, 5)
 
 
-def largest_difference(name: str, exporter: Exporter, source: Source, written: Written, folder: Path) -> float | None:
+def largest_difference(
+    name: str, exporter: Exporter, source: ExportSource, written: WrittenFiles, folder: Path
+) -> float | None:
     """How far the outputs of what was written are from the network's, on random inputs; None where it cannot run here.
 
     Args:

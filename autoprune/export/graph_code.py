@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 from torch.export.graph_signature import InputKind, OutputKind
 
 from autoprune.errors import ExportError, TraceError
-from autoprune.export.base import Source
+from autoprune.export.base import ExportSource
 from autoprune.export.code_texts import TEMPLATE, literal, structure
 from autoprune.export.inputs import drawn
 from autoprune.export.program import Exported, leaves
@@ -44,7 +44,7 @@ _TENSORS = {
 }
 
 
-def written(exported: Exported, source: Source) -> tuple[str, dict[str, Tensor]]:
+def written(exported: Exported, source: ExportSource) -> tuple[str, dict[str, Tensor]]:
     """The code, and the tensors that it loads by name: the state dict, and what else the graph reads.
 
     Raises:
@@ -73,7 +73,7 @@ def written(exported: Exported, source: Source) -> tuple[str, dict[str, Tensor]]
 
 @final
 class _Writer:
-    def __init__(self, exported: Exported, source: Source) -> None:
+    def __init__(self, exported: Exported, source: ExportSource) -> None:
         self._exported, self._program, self._source = exported, exported.program, source
         self._kwargs = call_arguments(drawn(source.inputs, seed=0))[1]
         self._names = exported.names

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from safetensors.torch import save_file
 
-from autoprune.export.base import Exporter, Source, Written
+from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.export.graph_code import written
 from autoprune.export.program import exported
 
@@ -25,7 +25,7 @@ class PlainModule(Exporter):
     model's class. It runs on any device and can be trained on, norms with their statistics as they are.
     """
 
-    def write(self, source: Source, folder: Path) -> Written:
+    def write(self, source: ExportSource, folder: Path) -> WrittenFiles:
         """Write the code and the weights.
 
         Raises:
@@ -37,7 +37,7 @@ class PlainModule(Exporter):
         place.mkdir()
         (place / _CODE).write_text(code)
         save_file(tensors, place / _WEIGHTS)
-        return Written((place / _CODE, place / _WEIGHTS), made.any_batch)
+        return WrittenFiles((place / _CODE, place / _WEIGHTS), made.any_batch)
 
     def read(self, folder: Path) -> Callable[..., Any]:
         """The network that the written code builds."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from autoprune.errors import ConfigError, ExportError
-from autoprune.export.base import Exporter, Source, Written
+from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.export.inputs import places, tensors_of
 from autoprune.export.program import Exported, exported, leaves, quiet
 from autoprune.texts import first_line
@@ -35,7 +35,7 @@ class Onnx(Exporter):
             raise ConfigError(f"exporter 'onnx': opset must be a whole number of at least 1, got {opset!r}")
         self._opset = opset
 
-    def write(self, source: Source, folder: Path) -> Written:
+    def write(self, source: ExportSource, folder: Path) -> WrittenFiles:
         """Write the file, and weights of more than 1.5 GB beside it.
 
         Raises:
@@ -58,7 +58,9 @@ class Onnx(Exporter):
                 f"torch.onnx cannot translate this {type(source.network).__name__} ({type(error).__name__}: "
                 f"{first_line(error)}); take the format torch_export or module"
             ) from error
-        return Written(tuple(path for name in (_FILE, _WEIGHTS) if (path := folder / name).exists()), made.any_batch)
+        return WrittenFiles(
+            tuple(path for name in (_FILE, _WEIGHTS) if (path := folder / name).exists()), made.any_batch
+        )
 
     def read(self, folder: Path) -> Callable[..., Any]:
         """A session of ONNX Runtime on the CPU; returns the output tensors in a list."""

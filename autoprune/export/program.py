@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import ExportError
-from autoprune.export.base import Description, Source
+from autoprune.export.base import Description, ExportSource
 from autoprune.export.inputs import batch_size, drawn, places, tensors_of
 from autoprune.randomness import untouched
 from autoprune.space.cutting.graph_form import GraphNetwork
@@ -44,7 +44,7 @@ class Exported:
     names: tuple[str, ...]
 
 
-def exported(source: Source) -> Exported:
+def exported(source: ExportSource) -> Exported:
     """The program of a network: for batches of any size, or, where its graph holds on to one, for the example's.
 
     Raises:
@@ -124,7 +124,7 @@ def _named(network: nn.Module, names: Sequence[str], kwargs: Mapping[str, Any]) 
     return named
 
 
-def leaves(made: Exported, source: Source, names: Sequence[str] = ()) -> list[tuple[str, Any]]:
+def leaves(made: Exported, source: ExportSource, names: Sequence[str] = ()) -> list[tuple[str, Any]]:
     """(code, value) of each flat input, in the order of the program: by name they may come in any other.
 
     Args:

@@ -9,7 +9,7 @@ from typing import final
 import yaml
 from safetensors.torch import save
 
-from autoprune.export.base import Exporter, Source, Written
+from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.files import write_whole
 
 PYTHON_MODEL = "given in Python"
@@ -29,7 +29,7 @@ _HEADER = """\
 class Safetensors(Exporter):
     """Writes `architecture.yaml`, `space.json` and `model.safetensors`; needs no model."""
 
-    def write(self, source: Source, folder: Path) -> Written:
+    def write(self, source: ExportSource, folder: Path) -> WrittenFiles:
         """Write the three files; tied tensors under each of their names.
 
         Raises:
@@ -48,4 +48,4 @@ class Safetensors(Exporter):
         }
         for name, content in written.items():
             write_whole(folder / name, content)
-        return Written(tuple(folder / name for name in written))
+        return WrittenFiles(tuple(folder / name for name in written))

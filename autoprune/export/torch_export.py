@@ -8,7 +8,7 @@ from typing import Any, final
 
 import torch
 
-from autoprune.export.base import Exporter, Source, Written
+from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.export.program import exported, quiet
 
 _FILE = "model.pt2"
@@ -21,7 +21,7 @@ class TorchExport(Exporter):
     In evaluation mode, for the shapes of the example and batches of any size where the graph allows it.
     """
 
-    def write(self, source: Source, folder: Path) -> Written:
+    def write(self, source: ExportSource, folder: Path) -> WrittenFiles:
         """Write the program.
 
         Raises:
@@ -30,7 +30,7 @@ class TorchExport(Exporter):
         made = exported(source)
         with quiet():
             torch.export.save(made.program, folder / _FILE)
-        return Written((folder / _FILE,), made.any_batch)
+        return WrittenFiles((folder / _FILE,), made.any_batch)
 
     def read(self, folder: Path) -> Callable[..., Any]:
         """The program as a module."""

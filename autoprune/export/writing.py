@@ -12,7 +12,7 @@ from autoprune.config.parts import ChosenPart, NamedPart
 from autoprune.config.settings import bind
 from autoprune.errors import ConfigError, ExportError, RunError
 from autoprune.export import EXPORTERS
-from autoprune.export.base import Exporter, Source, Written
+from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.export.checking import largest_difference
 from autoprune.registry import load_object
 
@@ -50,7 +50,7 @@ def exporters(formats: Sequence[ChosenPart]) -> dict[str, Exporter]:
 
 
 def write_formats(
-    source: Source, made: dict[str, Exporter], folder: Path, *, note: Callable[[str], None] = lambda line: None
+    source: ExportSource, made: dict[str, Exporter], folder: Path, *, note: Callable[[str], None] = lambda line: None
 ) -> Path:
     """Write a network into a new or empty folder, or nothing at all.
 
@@ -109,7 +109,7 @@ def _merge(own: Path, whole: Path, name: str) -> None:
         path.rename(place)
 
 
-def _told(name: str, written: Written, error: float | None, folder: Path) -> str:
+def _told(name: str, written: WrittenFiles, error: float | None, folder: Path) -> str:
     files = ", ".join(str(path.relative_to(folder)) for path in written.files)
     batch = "" if written.any_batch else "; takes only the batch size of the example input"
     checked = "" if error is None else f"; outputs are PyTorch's to {error:.1g} of the largest"

@@ -14,11 +14,11 @@ from typing import Any, TypeAlias, final
 
 from torch import Tensor, nn
 
-from autoprune.inherit.channels import Channels
+from autoprune.inherit.channels import ChannelInputs
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace, TensorLayout
-from autoprune.statistics.calls import Call, WeightCalls
+from autoprune.statistics.calls import WeightCall, WeightCalls
 from autoprune.statistics.norms import norm_arguments
 from autoprune.statistics.rows import matrix_weight, weight_matrix
 
@@ -34,8 +34,8 @@ class ChannelCall:
         outputs: how many outputs the weight has along its other axis in the dense network.
     """
 
-    call: Call
-    channels: Channels
+    call: WeightCall
+    channels: ChannelInputs
     outputs: int
 
     @property
@@ -141,7 +141,7 @@ class ChannelCalls(WeightCalls):
             self._counts.clear()
             self._made.clear()
 
-    def called(self, call: Call, run: Callable[[], Tensor]) -> Tensor:
+    def called(self, call: WeightCall, run: Callable[[], Tensor]) -> Tensor:
         """See `WeightCalls.called`."""
         outputs, spatial = run(), len(call.kernel)
         width = call.inputs.shape[-1 - spatial]
@@ -150,7 +150,7 @@ class ChannelCalls(WeightCalls):
         if axis is None or not _is_cut(layout, call.reads) or call.groups == width > 1:
             return outputs
         number = self._counts[call.name] = self._counts.get(call.name, -1) + 1
-        channels = Channels.on(axis, width // call.groups, self._space)
+        channels = ChannelInputs.on(axis, width // call.groups, self._space)
         found = ChannelCall(call.without_inputs(), channels, layout.shape[1 - call.reads])
         self._visit((call.name, number), found, call.inputs.detach(), tensor_of(self._model, call.name).detach())
         self._made[id(outputs)] = weakref.ref(outputs), (call.name, number)

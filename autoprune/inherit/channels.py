@@ -15,7 +15,7 @@ from autoprune.space.kinds import KINDS
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Channels:
+class ChannelInputs:
     """Which channel each input of a block belongs to: a flattened map has several inputs of each.
 
     Attributes:
@@ -31,10 +31,10 @@ class Channels:
     places: int
 
     @classmethod
-    def on(cls, axis: AxisLayout, inputs: int, space: SearchSpace) -> Channels:
+    def on(cls, axis: AxisLayout, inputs: int, space: SearchSpace) -> ChannelInputs:
         """Of the first inputs of an axis; each its own channel where they are dimensions of heads, or no even map."""
         group, channel = axis.group[:inputs], axis.channel[:inputs]
-        alone = Channels(torch.arange(inputs), torch.zeros(inputs, dtype=torch.int64), inputs, 1)
+        alone = ChannelInputs(torch.arange(inputs), torch.zeros(inputs, dtype=torch.int64), inputs, 1)
         if (group < 0).any() or any(KINDS[space.groups[int(g)].kind].rule for g in np.unique(group)):
             return alone
         found, of, counts = np.unique(np.stack([group, channel]), axis=1, return_inverse=True, return_counts=True)
@@ -44,7 +44,7 @@ class Channels:
         order = np.argsort(of, kind="stable")
         place = np.empty(inputs, dtype=np.int64)
         place[order] = np.tile(np.arange(counts[0]), found.shape[1])
-        return Channels(torch.from_numpy(of), torch.from_numpy(place), found.shape[1], int(counts[0]))
+        return ChannelInputs(torch.from_numpy(of), torch.from_numpy(place), found.shape[1], int(counts[0]))
 
     def apart(self, values: Tensor, dim: int) -> Tensor:
         """Split the dimension of inputs into (places, channels)."""

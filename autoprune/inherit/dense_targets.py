@@ -13,7 +13,7 @@ from autoprune.data.batch import Batch
 from autoprune.inherit.norms_on_the_way import DenseNorm
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace
-from autoprune.statistics.calls import Call, WeightCalls
+from autoprune.statistics.calls import WeightCall, WeightCalls
 from autoprune.statistics.consumers import look_at
 from autoprune.statistics.norms import norm_arguments
 from autoprune.statistics.rows import map_rows, output_rows, weight_matrix
@@ -78,7 +78,7 @@ class DenseTargets(WeightCalls):
     def _fewer(self, values: int) -> int:
         return min(self._most, max(1, VALUES // (self.examples * values)))
 
-    def called(self, call: Call, run: Callable[[], Tensor]) -> Tensor:
+    def called(self, call: WeightCall, run: Callable[[], Tensor]) -> Tensor:
         """See `WeightCalls.called`."""
         outputs = run()
         self.beside.ended(outputs)
@@ -102,7 +102,7 @@ class DenseTargets(WeightCalls):
         return outputs
 
 
-def _row(call: Call, weight: Tensor) -> int:
+def _row(call: WeightCall, weight: Tensor) -> int:
     """Values that one output of all groups is computed from."""
     matrix = weight_matrix(call, weight)
     return matrix.shape[0] * matrix.shape[2]

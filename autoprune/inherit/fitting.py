@@ -13,7 +13,7 @@ from autoprune.errors import ConfigError
 from autoprune.inherit.base import Statistics
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import tensor_of
-from autoprune.statistics.calls import Call
+from autoprune.statistics.calls import WeightCall
 from autoprune.statistics.rows import weight_matrix
 from autoprune.statistics.running import examples_of
 
@@ -76,7 +76,7 @@ def lost_inputs(cut: Cut) -> list[str]:
     return sorted(t.name for t in layouts if any(cut.kept[t.name][dim] is not None for dim in t.reads))
 
 
-def too_wide(call: Call, model: nn.Module, *, taps: bool = True) -> str:
+def too_wide(call: WeightCall, model: nn.Module, *, taps: bool = True) -> str:
     """Why a layer has more inputs than moments can be held of; empty where it has not.
 
     Args:
@@ -91,7 +91,7 @@ def too_wide(call: Call, model: nn.Module, *, taps: bool = True) -> str:
     return f"moments of its {size:,} inputs would take {size**2 * 8 / 1e9:.0f} GB (at most {MOST_INPUTS:,} inputs)"
 
 
-def kept_outputs(cut: Cut, call: Call, dense: Tensor) -> list[tuple[int, Tensor]] | None:
+def kept_outputs(cut: Cut, call: WeightCall, dense: Tensor) -> list[tuple[int, Tensor]] | None:
     """(group, which of its outputs survive) for each group of a dense call that does; None where numbers differ."""
     writes = 1 - call.reads
     total, kept = dense.shape[writes], cut.kept[call.name][writes]
@@ -104,7 +104,7 @@ def kept_outputs(cut: Cut, call: Call, dense: Tensor) -> list[tuple[int, Tensor]
     return rows if len({len(chosen) for _, chosen in rows}) == 1 else None
 
 
-def kept_inputs(cut: Cut, call: Call) -> Tensor | None:
+def kept_inputs(cut: Cut, call: WeightCall) -> Tensor | None:
     """Channels of each group of a dense call that survive; None where they are no even part of every group."""
     kept = cut.kept[call.name][call.reads]
     if kept is None or call.kind != "transposed" or call.groups == 1:

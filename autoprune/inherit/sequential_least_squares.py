@@ -29,7 +29,7 @@ from autoprune.inherit.fitting import (
 from autoprune.inherit.norms_on_the_way import NormsOnTheWay
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import tensor_of
-from autoprune.statistics.calls import Call, WeightCalls
+from autoprune.statistics.calls import WeightCall, WeightCalls
 from autoprune.statistics.rows import input_rows, matrix_weight, weight_matrix
 from autoprune.statistics.running import evaluating
 from autoprune.statistics.sums import Beside, branches
@@ -122,7 +122,7 @@ class _Fitting(WeightCalls):
             if name not in targets.consumers
         }
 
-    def called(self, call: Call, run: Callable[[], Tensor]) -> Tensor:
+    def called(self, call: WeightCall, run: Callable[[], Tensor]) -> Tensor:
         reason = self._refit(call)
         if reason:
             self.left_alone[call.name] = reason
@@ -138,7 +138,7 @@ class _Fitting(WeightCalls):
         self._beside.ended(outputs)
         return outputs
 
-    def _refit(self, call: Call) -> str:
+    def _refit(self, call: WeightCall) -> str:
         """Refit one consumer; why not, where it is left alone."""
         name, targets = call.name, self._targets
         weight, consumer = tensor_of(self._cut.network, name), targets.consumers[call.name]

@@ -44,7 +44,7 @@ _TURNED = ("t", "transpose", "numpy_T", "__get__", "permute", "swapaxes", "adjoi
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class WeightCall:
     """One call that multiplies channels by a weight; sizes that torch takes as one number or several are tuples.
 
     Attributes:
@@ -78,7 +78,7 @@ class Call:
         """The axis of the weight that multiplies incoming channels (those of one group, but for transposed ones)."""
         return 0 if self.kind == "transposed" or self.by_columns else 1
 
-    def without_inputs(self) -> Call:
+    def without_inputs(self) -> WeightCall:
         """The same, for keeping: it holds no values."""
         return replace(self, inputs=self.inputs.new_zeros(0))
 
@@ -119,7 +119,7 @@ class WeightCalls(TorchFunctionMode, ABC):
         self._turned.clear()
 
     @abstractmethod
-    def called(self, call: Call, run: Callable[[], Tensor]) -> Tensor:
+    def called(self, call: WeightCall, run: Callable[[], Tensor]) -> Tensor:
         """Return the output of the call; `run` makes it, with the weights as they then are."""
 
     def other(
@@ -159,7 +159,7 @@ class WeightCalls(TorchFunctionMode, ABC):
         else:
             self.weight_read(self._parameters[id(weight)])
 
-    def _call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+    def _call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WeightCall | None:
         given = dict(zip(_ORDERS[function], args, strict=False))
         synonyms = {**_SYNONYMS, "self": _ORDERS[function][0]}
         given |= {key if key in _ORDERS[function] else synonyms.get(key, key): v for key, v in kwargs.items()}
@@ -176,13 +176,13 @@ class WeightCalls(TorchFunctionMode, ABC):
         if "conv" not in function:
             if weight.ndim != 2 or any(given.get(key, 1) != 1 for key in ("alpha", "beta")):
                 return None
-            return Call(name, "product", inputs, bias, by_columns=(function != "linear") != turned)
+            return WeightCall(name, "product", inputs, bias, by_columns=(function != "linear") != turned)
         return None if turned else _convolution(name, function, inputs, bias, weight, given)
 
 
 def _convolution(
     name: str, function: str, inputs: Tensor, bias: str | None, weight: Tensor, given: Mapping[str, Any]
-) -> Call:
+) -> WeightCall:
     kernel = tuple(weight.shape[2:])
     n = len(kernel)
     dilation = _each(given.get("dilation", 1), n)
@@ -192,7 +192,7 @@ def _convolution(
         around = tuple((total // 2, total - total // 2) for total in totals)
     else:
         around = tuple((p, p) for p in _each(0 if padding == "valid" else padding, n))
-    return Call(
+    return WeightCall(
         name,
         "transposed" if "transpose" in function or given.get("transposed") else "convolution",
         inputs,

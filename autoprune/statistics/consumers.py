@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.data.batch import Batch
 from autoprune.space.groups import SearchSpace
-from autoprune.statistics.calls import Call, WeightCalls
+from autoprune.statistics.calls import WeightCall, WeightCalls
 from autoprune.statistics.norms import Norm, norm_arguments
 from autoprune.statistics.running import evaluating
 
@@ -33,7 +33,7 @@ class Consumer:
         norm: where its output goes; None where that is no batch norm, or not only one.
     """
 
-    call: Call
+    call: WeightCall
     calls: int = 1
     norm: Norm | None = None
 
@@ -49,7 +49,7 @@ class Consumer:
 
     @property
     def reads(self) -> int:
-        """See `Call.reads`."""
+        """See `WeightCall.reads`."""
         return self.call.reads
 
 
@@ -91,7 +91,7 @@ class _Look(WeightCalls):
         self._norms: dict[str, list[Norm | None]] = {}
         self._normed: dict[str, int] = {}
 
-    def called(self, call: Call, run: Callable[[], Tensor]) -> Tensor:
+    def called(self, call: WeightCall, run: Callable[[], Tensor]) -> Tensor:
         self._passed(call.inputs, None)
         outputs = run()
         known = self._found.get(call.name)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from autoprune.data.batch import Batch
 from autoprune.errors import EvaluationError
 from autoprune.space.groups import SearchSpace
-from autoprune.statistics.calls import Call, WeightCalls
+from autoprune.statistics.calls import WeightCall, WeightCalls
 from autoprune.statistics.consumers import Consumer, look_at
 from autoprune.statistics.rows import POSITIONS, input_rows
 from autoprune.statistics.running import all_finite, evaluating, examples_of
@@ -114,7 +114,7 @@ class _Gathering(WeightCalls):
         self._sums = {consumer.name: _Sums(consumer) for consumer in found}
         self._examples, self._skipped, self._batches = 1, 0, 0
 
-    def called(self, call: Call, run: Callable[[], Tensor]) -> Tensor:
+    def called(self, call: WeightCall, run: Callable[[], Tensor]) -> Tensor:
         rows = input_rows(call, self._examples, positions=self._positions, taps=self._kind == "patch")
         self._sums[call.name].rows.append(rows)
         return run()

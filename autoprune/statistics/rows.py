@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoprune.statistics.calls import Call
+from autoprune.statistics.calls import WeightCall
 
 POSITIONS = 32
 """How many positions of each image (tokens of each sequence) are looked at; He et al. 2017 take 10 of 5,000 images."""
 
 
-def weight_matrix(call: Call, weight: Tensor) -> Tensor:
+def weight_matrix(call: WeightCall, weight: Tensor) -> Tensor:
     """(groups, outputs of one, D) view or copy of a weight; D is channel-major: (channels of one group, kernel)."""
     if call.kind == "product":
         return (weight.T if call.by_columns else weight)[None]
@@ -30,7 +30,7 @@ def weight_matrix(call: Call, weight: Tensor) -> Tensor:
     return parts.transpose(1, 2).flatten(2)
 
 
-def matrix_weight(call: Call, matrix: Tensor, like: Tensor) -> Tensor:
+def matrix_weight(call: WeightCall, matrix: Tensor, like: Tensor) -> Tensor:
     """The weight, of the shape of `like`, whose `weight_matrix` this is."""
     if call.kind == "product":
         return matrix[0].T if call.by_columns else matrix[0]
@@ -40,7 +40,7 @@ def matrix_weight(call: Call, matrix: Tensor, like: Tensor) -> Tensor:
     return parts.reshape(like.shape).flip(tuple(range(2, like.ndim)))
 
 
-def input_rows(call: Call, examples: int, *, positions: int = POSITIONS, taps: bool = True) -> Tensor:
+def input_rows(call: WeightCall, examples: int, *, positions: int = POSITIONS, taps: bool = True) -> Tensor:
     """(n, groups, D) what sampled outputs are computed from, in the dtype of the inputs.
 
     Args:
@@ -77,7 +77,7 @@ def input_rows(call: Call, examples: int, *, positions: int = POSITIONS, taps: b
     return found.transpose(1, 2).reshape(-1, call.groups, channels // call.groups * len(offsets))
 
 
-def output_rows(call: Call, outputs: Tensor, examples: int, *, positions: int = POSITIONS) -> Tensor:
+def output_rows(call: WeightCall, outputs: Tensor, examples: int, *, positions: int = POSITIONS) -> Tensor:
     """(n, outputs) of the call, or of whatever has its shape, at the positions of `input_rows`."""
     if call.kind == "product":
         tokens = _tokens(outputs, examples)
@@ -113,7 +113,7 @@ def _at(values: Tensor, places: Tensor) -> Tensor:
     return values.gather(2, places[:, None].expand(n, channels, -1)).transpose(1, 2).reshape(-1, channels)
 
 
-def _surrounded(call: Call, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+def _surrounded(call: WeightCall, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """Inputs with the zeros around (and between) them, and the stride with which the kernel goes over them."""
     around, stride = call.padding, call.stride
     if call.kind == "transposed":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autoprune.data.batch import Batch
-from autoprune.statistics.calls import Call, WeightCalls
+from autoprune.statistics.calls import WeightCall, WeightCalls
 from autoprune.statistics.consumers import Consumer
 from autoprune.statistics.rows import output_rows
 from autoprune.statistics.running import evaluating
@@ -55,7 +55,7 @@ class _Graph(WeightCalls):
         self._made: dict[int, tuple[int, Tensor]] = {}  # the tensor is kept, so that its id stays its own
         self._calls: dict[str, int] = {}
 
-    def called(self, call: Call, run: Callable[[], Tensor]) -> Tensor:
+    def called(self, call: WeightCall, run: Callable[[], Tensor]) -> Tensor:
         self._calls[call.name] = len(self._events)
         return self._noted("", (call.inputs,), run())  # type: ignore[no-any-return]
 
@@ -116,7 +116,7 @@ class Beside:
         examples: int,
         positions: Mapping[str, int],
     ) -> None:
-        self._wanted: dict[int, list[Call]] = {}
+        self._wanted: dict[int, list[WeightCall]] = {}
         for name, event in at.items():
             if name in consumers:
                 self._wanted.setdefault(event, []).append(consumers[name].call)

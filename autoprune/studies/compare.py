@@ -3,7 +3,7 @@
 Each combination of a criterion and an inheritance list is one setup of the engine; what the list gathers on data is
 gathered once for all widths. Every score is on disk the moment it is known, so a comparison that was stopped goes on.
 
-Longer than others, as a comparison is one walk, and what it writes down must fit what it reads back.
+Longer than others, as it is the study from its door to its last row, on one page.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.api.space import trace
-from autoprune.export.base import Exporter, Source, Written
+from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.export.checking import TOLERANCE, difference
 from autoprune.export.inputs import describe, drawn, tensors_of
 from autoprune.export.writing import write_formats
@@ -73,7 +73,7 @@ def words() -> tuple[nn.Module, Example]:
     return Words(), {"mask": torch.ones(2, 6), "tokens": torch.arange(12).reshape(2, 6)}
 
 
-def cut_at_random(model: nn.Module, example: Example, *, seed: int = 0) -> Source:
+def cut_at_random(model: nn.Module, example: Example, *, seed: int = 0) -> ExportSource:
     """What an exporter is given of a network that is cut to random widths, with norms that have seen data.
 
     Args:
@@ -99,7 +99,7 @@ def cut_at_random(model: nn.Module, example: Example, *, seed: int = 0) -> Sourc
     }
     ranking = rank_channels(model, found, "random", seed=seed)
     held = to_json(found) | {"ranking": [ranks.tolist() for ranks in ranking]}
-    return Source(architecture, held, network.state_dict(), lambda: network, lambda: describe(example))
+    return ExportSource(architecture, held, network.state_dict(), lambda: network, lambda: describe(example))
 
 
 class ExporterContract:
@@ -111,22 +111,22 @@ class ExporterContract:
         raise NotImplementedError("override the fixture `exporter`: it returns an Exporter")
 
     @pytest.fixture(params=[images, words], ids=["own class", "graph"])
-    def source(self, request: pytest.FixtureRequest) -> Source:
+    def source(self, request: pytest.FixtureRequest) -> ExportSource:
         """Return a cut network: one of its own class, one that runs as its graph."""
         return _source(request.param)
 
     @pytest.fixture
-    def written(self, exporter: Exporter, source: Source, tmp_path: Path) -> Written:
+    def written(self, exporter: Exporter, source: ExportSource, tmp_path: Path) -> WrittenFiles:
         """Return what is written below tmp_path."""
         return exporter.write(source, tmp_path)
 
-    def test_it_says_which_files_it_wrote(self, written: Written, tmp_path: Path) -> None:
+    def test_it_says_which_files_it_wrote(self, written: WrittenFiles, tmp_path: Path) -> None:
         assert set(written.files) == {path for path in tmp_path.rglob("*") if path.is_file()}
         assert len(written.files) == len(set(written.files)) > 0
         assert all(path.stat().st_size > 0 for path in written.files)
 
     def test_what_is_written_computes_what_the_network_does(
-        self, exporter: Exporter, source: Source, written: Written, tmp_path: Path
+        self, exporter: Exporter, source: ExportSource, written: WrittenFiles, tmp_path: Path
     ) -> None:
         call = exporter.read(tmp_path)
         if call is None:
@@ -136,7 +136,7 @@ class ExporterContract:
             assert difference(outputs(source.network, args, kwargs), outputs(call, args, kwargs)) <= TOLERANCE
 
     def test_inputs_by_name_may_come_in_another_order(
-        self, exporter: Exporter, source: Source, written: Written, tmp_path: Path
+        self, exporter: Exporter, source: ExportSource, written: WrittenFiles, tmp_path: Path
     ) -> None:
         args, kwargs = call_arguments(drawn(source.inputs, seed=3))
         call = exporter.read(tmp_path)
@@ -146,7 +146,7 @@ class ExporterContract:
         assert difference(outputs(source.network, args, kwargs), outputs(call, args, turned)) <= TOLERANCE
 
     def test_the_network_and_the_random_state_are_left_alone(
-        self, exporter: Exporter, source: Source, tmp_path: Path
+        self, exporter: Exporter, source: ExportSource, tmp_path: Path
     ) -> None:
         network = source.build().train()
         before, generators = copy.deepcopy(network.state_dict()), global_generators()
@@ -157,7 +157,7 @@ class ExporterContract:
         assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
         assert all(torch.equal(weights[name], tensor) for name, tensor in source.weights.items())
 
-    def test_writing_twice_gives_the_same_files(self, exporter: Exporter, source: Source, tmp_path: Path) -> None:
+    def test_writing_twice_gives_the_same_files(self, exporter: Exporter, source: ExportSource, tmp_path: Path) -> None:
         names = []
         for place in ("first", "second"):
             (tmp_path / place).mkdir()
@@ -166,7 +166,7 @@ class ExporterContract:
 
 
 @cache
-def _source(make: Callable[[], tuple[nn.Module, Example]]) -> Source:
+def _source(make: Callable[[], tuple[nn.Module, Example]]) -> ExportSource:
     with seeded(0):
         return cut_at_random(*make())
 

@@ -24,7 +24,7 @@ HELPERS = Path(__file__).parents[1] / "helpers"
 
 MINE = '''
 import json
-from autoprune.export.base import Exporter, Written
+from autoprune.export.base import Exporter, WrittenFiles
 
 
 class Table(Exporter):
@@ -35,7 +35,7 @@ class Table(Exporter):
     def write(self, source, folder):
         path = folder / "table.json"
         path.write_text(json.dumps({name: tensor.numel() for name, tensor in source.weights.items()}))
-        return Written((path,))
+        return WrittenFiles((path,))
 '''
 
 

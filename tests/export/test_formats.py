@@ -18,7 +18,7 @@ from reconstruction.vit import SmallViT
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from autoprune.export.base import Source
+from autoprune.export.base import ExportSource
 from autoprune.export.inputs import describe, drawn
 from autoprune.export.module import PlainModule
 from autoprune.export.writing import exporters, write_formats
@@ -70,7 +70,7 @@ NETWORKS: dict[str, Any] = {
 
 
 @cache
-def cut(name: str) -> Source:
+def cut(name: str) -> ExportSource:
     build, shape = NETWORKS[name]
     with seeded(1):
         return cut_at_random(build(), torch.randn(shape), seed=1)
@@ -146,7 +146,7 @@ def test_all_kinds_of_inputs_and_outputs_are_taken(tmp_path: Path) -> None:
         network = Odd().eval()
         parts = [torch.randn(2, 4), torch.randn(2, 4)]
     example = {"add_1": torch.randn(2, 3), "deep": True, "parts": parts, "add": 0.5}
-    source = Source({}, {}, network.state_dict(), lambda: network, lambda: describe(example))
+    source = ExportSource({}, {}, network.state_dict(), lambda: network, lambda: describe(example))
     folder = write_formats(source, exporters(FORMATS), tmp_path / "net")
     written = PlainModule().read(folder)
     with torch.no_grad():
@@ -192,6 +192,6 @@ def test_a_graph_that_takes_one_batch_size_is_written_for_it(tmp_path: Path) -> 
 def test_double_precision_stays(tmp_path: Path) -> None:
     network = ConvNeXt().double()
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    source = Source({}, {}, network.state_dict(), lambda: network, lambda: describe(x))
+    source = ExportSource({}, {}, network.state_dict(), lambda: network, lambda: describe(x))
     folder = write_formats(source, exporters(["module"]), tmp_path / "net")
     assert "torch.float64" in (folder / "module" / "model.py").read_text()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autoprune import registry
 from autoprune.errors import ConfigError, ExportError, RegistryError, RunError
-from autoprune.export.base import Exporter, Source, Written
+from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.export.checking import difference
 from autoprune.export.inputs import batch_size, describe, drawn
 from autoprune.export.writing import exporters, write_formats
@@ -26,10 +26,10 @@ class Wrong(Exporter):
     def __init__(self, *, by: float = 0.0) -> None:
         self.by, self.network = by, nn.Module()
 
-    def write(self, source: Source, folder: Path) -> Written:
+    def write(self, source: ExportSource, folder: Path) -> WrittenFiles:
         self.network = source.network
         (folder / "model.bin").write_bytes(b"weights")
-        return Written((folder / "model.bin",))
+        return WrittenFiles((folder / "model.bin",))
 
     def read(self, folder: Path) -> Callable[..., Any]:
         assert (folder / "model.bin").read_bytes() == b"weights"
@@ -39,7 +39,7 @@ class Wrong(Exporter):
 class Failing(Exporter):
     """Fails half way."""
 
-    def write(self, source: Source, folder: Path) -> Written:
+    def write(self, source: ExportSource, folder: Path) -> WrittenFiles:
         (folder / "half.bin").write_bytes(b"half")
         raise ExportError("no disk")
 
@@ -52,11 +52,11 @@ class Unreadable(Wrong):
 
 
 @pytest.fixture(scope="module")
-def source() -> Source:
+def source() -> ExportSource:
     return cut_at_random(*images())
 
 
-def test_what_computes_the_same_appears_and_what_does_not_leaves_nothing(source: Source, tmp_path: Path) -> None:
+def test_what_computes_the_same_appears_and_what_does_not_leaves_nothing(source: ExportSource, tmp_path: Path) -> None:
     said: list[str] = []
     place = write_formats(source, {"mine": Wrong(by=2e-5)}, tmp_path / "new" / "net", note=said.append)
     assert [path.name for path in place.iterdir()] == ["model.bin"]
@@ -74,14 +74,14 @@ def test_what_computes_the_same_appears_and_what_does_not_leaves_nothing(source:
     ],
 )
 def test_a_format_that_fails_takes_all_others_with_it(
-    source: Source, tmp_path: Path, exporter: Exporter, error: type[Exception], message: str
+    source: ExportSource, tmp_path: Path, exporter: Exporter, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         write_formats(source, {**exporters(["safetensors"]), "bad": exporter}, tmp_path / "net")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_folder_is_filled_and_any_other_is_refused(source: Source, tmp_path: Path) -> None:
+def test_an_empty_folder_is_filled_and_any_other_is_refused(source: ExportSource, tmp_path: Path) -> None:
     (tmp_path / "net").mkdir()
     write_formats(source, {"mine": Wrong()}, tmp_path / "net")
     with pytest.raises(RunError, match="net is not empty; give a new folder"):
@@ -91,7 +91,7 @@ def test_an_empty_folder_is_filled_and_any_other_is_refused(source: Source, tmp_
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["model.bin", "net"]
 
 
-def test_two_formats_with_one_file_are_refused(source: Source, tmp_path: Path) -> None:
+def test_two_formats_with_one_file_are_refused(source: ExportSource, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"the format second writes model\.bin, and so does another one"):
         write_formats(source, {"first": Wrong(), "second": Wrong()}, tmp_path / "net")
     assert list(tmp_path.iterdir()) == []
@@ -119,7 +119,7 @@ def test_formats_that_cannot_be_are_one_clear_error(given: Any, error: type[Exce
 
 
 def test_an_exporter_of_another_package_is_found_by_its_name(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = EntryPoints([EntryPoint("mine", f"{__name__}:Wrong", "autoprune.exporters")])
     monkeypatch.setattr(registry, "entry_points", lambda **_: points)
@@ -129,7 +129,7 @@ def test_an_exporter_of_another_package_is_found_by_its_name(
 
 
 def test_a_missing_package_is_named_with_how_to_install_it(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = importlib.import_module
 
@@ -193,8 +193,8 @@ class Decides(Cond):
         return self.layer(x if x.sum() > 0 else -x)  # type: ignore[no-any-return]
 
 
-def source_of(network: nn.Module, example: Any) -> Source:
-    return Source({}, {}, network.state_dict(), lambda: network, lambda: describe(example))
+def source_of(network: nn.Module, example: Any) -> ExportSource:
+    return ExportSource({}, {}, network.state_dict(), lambda: network, lambda: describe(example))
 
 
 @pytest.mark.parametrize(

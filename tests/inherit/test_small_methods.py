@@ -118,7 +118,7 @@ def test_mean_folding_is_exact_where_cut_channels_are_constant(kind: str) -> Non
 
 
 def order_of(gone: Sequence[int], space: SearchSpace) -> Ranking:
-    """Channels that go come last."""
+    """ChannelInputs that go come last."""
     (group,) = space.groups
     last = [i for i in gone if i < group.width]
     return (np.argsort(np.array([i for i in range(group.width) if i not in last] + last)),)

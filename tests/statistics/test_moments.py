@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import EvaluationError
 from autoprune.space.groups import SearchSpace, TensorLayout
-from autoprune.statistics.calls import Call, WeightCalls
+from autoprune.statistics.calls import WeightCall, WeightCalls
 from autoprune.statistics.consumers import consumers
 from autoprune.statistics.moments import gather_moments
 from autoprune.statistics.norms import norm_arguments
@@ -28,7 +28,7 @@ class Wrapped(nn.Module):
 
 
 class Spy(WeightCalls):
-    def called(self, call: Call, run: Any) -> Tensor:
+    def called(self, call: WeightCall, run: Any) -> Tensor:
         self.call, self.outputs = call, run()
         return self.outputs
 
@@ -107,7 +107,7 @@ def test_norms_say_whether_they_go_by_the_batch(kind: type[nn.Module]) -> None:
     seen: list[Any] = []
 
     class Norms(WeightCalls):
-        def called(self, call: Call, run: Any) -> Tensor:
+        def called(self, call: WeightCall, run: Any) -> Tensor:
             raise AssertionError("a norm is no call that multiplies channels")
 
         def other(self, func: Any, args: Any, kwargs: Any, run: Any) -> Any:
