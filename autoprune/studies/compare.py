@@ -50,10 +50,8 @@ from autoprune.studies.comparison_pages import write_pages
 from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.texts import first_line, last_line, score_text
 from autoprune.trials.ledger import open_storage
-from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_directory import COMPARISON, RunDirectory
 from autoprune.verdict.rules import called
-
-_KIND = "comparison"
 
 
 def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progress: str = "auto") -> CompareResult:
@@ -115,7 +113,7 @@ class _Study:
         notes: Sequence[str],
     ) -> None:
         self._run, self._runs, self._options, self._parts = run, runs, options, parts
-        self._book = run.notebook(_KIND)
+        self._book = run.notebook(COMPARISON)
         self._notes = [*notes]
 
     def carry_out(self) -> CompareResult:
@@ -261,10 +259,10 @@ def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: ComparedPar
     if not begun:
         directory.write_text("job.yaml", runs[0].run_inputs.job.text)
         directory.write_json("space.json", to_json(runs[0].space, origin=runs[0].origin))
-        directory.update_run(id=directory.path.name, kind=_KIND, **provenance(), fingerprints=about)
+        directory.update_run(id=directory.path.name, kind=COMPARISON, **provenance(), fingerprints=about)
         return
     known = read_json(directory / "run.json")
-    if known.get("kind") != _KIND:
+    if known.get("kind") != COMPARISON:
         raise RunError(f"{directory.path} holds a search, no comparison; give another directory with --to")
     differing = [name for name, value in about.items() if known["fingerprints"].get(name) != value]
     if differing:
