@@ -21,6 +21,7 @@ from autoprune.errors import ConfigError, RunError, UnsetVariableError
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.prepared import RunInputs
 from autoprune.tasks.base import Task, TaskInputs, make_task
+from autoprune.trials.run_directory import check_search
 from autoprune.zoo import build_model, load_weights
 
 
@@ -71,10 +72,11 @@ def job_of_run(directory: Path) -> Job:
     """The job that a run was started with.
 
     Raises:
-        RunError: no run there, or one that was started from Python with objects.
+        RunError: no run there, a comparison, or one that was started from Python with objects.
     """
     if not (directory / "job.yaml").is_file():
         raise RunError(f"{directory} is not a run directory: it holds no job.yaml; give the path the search printed")
+    check_search(directory)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MovedWarning)  # nobody is to rewrite the file of a run

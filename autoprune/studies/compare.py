@@ -25,7 +25,7 @@ from torch import nn
 
 from autoprune.config.parts import NamedPart
 from autoprune.engines.base import Scoring, WorkerSetup
-from autoprune.errors import BudgetError, RunError
+from autoprune.errors import AutopruneError, BudgetError, RunError
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.making import kind_of, make_evaluator
@@ -50,10 +50,8 @@ from autoprune.studies.comparison_pages import write_pages
 from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.texts import first_line, last_line, score_text
 from autoprune.trials.ledger import open_storage
-from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_directory import COMPARISON, RunDirectory
 from autoprune.verdict.rules import called
-
-_KIND = "comparison"
 
 
 def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progress: str = "auto") -> CompareResult:
@@ -115,14 +113,15 @@ class _Study:
         notes: Sequence[str],
     ) -> None:
         self._run, self._runs, self._options, self._parts = run, runs, options, parts
-        self._book = run.notebook(_KIND)
+        self._book = run.notebook(COMPARISON)
         self._notes = [*notes]
 
     def carry_out(self) -> CompareResult:
         """Everything that is not on disk yet, then all of it."""
         run, job = self._run, self._run.job
         base = base_network(run)
-        widths = {part.label: self._proposed(base, part) for part in self._parts.criteria}
+        combined = {part.label: self._proposed(base, part) for part in self._parts.criteria}
+        widths = {label: proposed for label, proposed in combined.items() if proposed is not None}
         missing = self._missing(widths)
         run.progress.phase("comparison", sum(len(rows) for _, _, rows in missing))
         for criterion, chain, rows in missing:
@@ -139,10 +138,16 @@ class _Study:
 
     def _proposed(
         self, base: nn.Module, criterion: NamedPart
-    ) -> tuple[list[FloatArray], dict[tuple[float, str], Widths]]:
-        """Channel scores, and (budget, allocation) -> widths."""
+    ) -> tuple[list[FloatArray], dict[tuple[float, str], Widths]] | None:
+        """Channel scores, and (budget, allocation) -> widths; None where it cannot be used and nobody asked for it."""
         space = self._runs[0].space
-        scores = self._runs[0].scores(base, criterion=criterion)
+        try:
+            scores = self._runs[0].scores(base, criterion=criterion)
+        except AutopruneError as error:
+            if "criteria" in self._parts.named:
+                raise
+            self._notes.append(f"{criterion.label} is left out: {first_line(error)}")
+            return None
         given = unit_scores(space, scores)
         found: dict[tuple[float, str], Widths] = {}
         by = functools.partial(_scores_by, self._runs[0], base)
@@ -254,10 +259,10 @@ def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: ComparedPar
     if not begun:
         directory.write_text("job.yaml", runs[0].run_inputs.job.text)
         directory.write_json("space.json", to_json(runs[0].space, origin=runs[0].origin))
-        directory.update_run(id=directory.path.name, kind=_KIND, **provenance(), fingerprints=about)
+        directory.update_run(id=directory.path.name, kind=COMPARISON, **provenance(), fingerprints=about)
         return
     known = read_json(directory / "run.json")
-    if known.get("kind") != _KIND:
+    if known.get("kind") != COMPARISON:
         raise RunError(f"{directory.path} holds a search, no comparison; give another directory with --to")
     differing = [name for name, value in about.items() if known["fingerprints"].get(name) != value]
     if differing:

@@ -21,6 +21,23 @@ _START = {_LOCK, "job.yaml", ".job.yaml.tmp", "space.json", ".space.json.tmp", f
 """What a start may leave behind that was killed before it wrote run.json."""
 
 
+COMPARISON = "comparison"
+"""The `kind` in the record of a directory that `autoprune compare` wrote; a search has none."""
+
+
+def check_search(path: Path) -> None:
+    """Refuse what holds no search.
+
+    Raises:
+        RunError: it is the directory of a comparison.
+    """
+    if (path / _MARK).is_file() and read_json(path / _MARK).get("kind") == COMPARISON:
+        raise RunError(
+            f"{path} holds a comparison, no search: its pages are compare.html and compare.md, and the same "
+            f"`autoprune compare` with --to {shlex.quote(str(path))} goes on with it"
+        )
+
+
 @final
 class RunDirectory:
     """An open run directory, locked against a second driver.

@@ -16,6 +16,7 @@ from autoprune.files import read_json
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.serial import from_json
 from autoprune.texts import ScoreScale
+from autoprune.trials.run_directory import check_search
 
 Conclusion = Literal["better", "not distinguishable", "worse"]
 
@@ -189,8 +190,9 @@ def read_record(directory: Path) -> RunRecord:
     """Read a finished run from its directory.
 
     Raises:
-        RunError: the run has not ended, or a file of it is missing or damaged.
+        RunError: the run has not ended, a file of it is missing or damaged, or it is a comparison.
     """
+    check_search(directory)
     result, provenance, space = (read_json(directory / name) for name in ("result.json", "run.json", "space.json"))
     try:
         job = yaml.safe_load((directory / "job.yaml").read_text())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from autoprune.cli.main import app
 from autoprune.config.parts import NamedPart
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.engines.local import LocalEngine
-from autoprune.errors import ConfigError, RegistryError, RunError
+from autoprune.errors import ConfigError, EvaluationError, RegistryError, RunError
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
+from autoprune.pipeline.prepared import Prepared
 from autoprune.studies.comparison import CompareResult, Row
 from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.tasks.score import packed
@@ -202,6 +204,33 @@ def test_a_criterion_nobody_named_is_left_out_with_a_note_where_it_cannot_be_use
     assert "l2" in {row.criterion for row in found.rows}
     with pytest.raises(ConfigError, match="taylor_weight"):
         _compared(tmp_path / "other", data=images, score_func=score, criteria=["taylor_weight"], budgets=[50])
+
+
+@pytest.mark.parametrize("command", [["resume"], ["report"], ["export", "--to", "out"]])
+def test_commands_for_searches_say_that_this_is_a_comparison(found: CompareResult, command: list[str]) -> None:
+    result = CliRunner().invoke(app, [command[0], str(found.directory), *command[1:]])
+    assert isinstance(result.exception, RunError)
+    assert "holds a comparison, no search" in str(result.exception)
+    assert "--to" in str(result.exception)
+
+
+def test_a_criterion_that_fails_on_the_trained_network_alone_is_left_out_unless_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = Prepared.scores
+
+    def failing(self: Prepared, base: nn.Module, **given: Any) -> Any:
+        chosen = given.get("criterion")
+        if chosen is not None and chosen.name == "fpgm" and "batches" not in given:  # not while it is tried
+            raise EvaluationError("no scores today")
+        return scores(self, base, **given)
+
+    monkeypatch.setattr(Prepared, "scores", failing)
+    found = _compared(tmp_path / "run", criteria=None, budgets=[50], inherit=[[]])
+    assert "fpgm is left out: no scores today" in found.notes
+    assert {row.criterion for row in found.rows} == {"l2", "taylor_weight"}
+    with pytest.raises(EvaluationError, match="no scores today"):
+        _compared(tmp_path / "other", criteria=["fpgm"], budgets=[50], inherit=[[]])
 
 
 def test_a_list_of_methods_nobody_named_is_left_out_where_there_are_no_data(
