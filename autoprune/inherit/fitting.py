@@ -18,7 +18,7 @@ from autoprune.statistics.rows import weight_matrix
 from autoprune.statistics.running import examples_of
 
 IMAGES = 512
-"""Calibration examples that weights are fitted on; more change little (docs/results/inheritance.md)."""
+"""Calibration examples that weights are fitted on."""
 
 ROWS = 32_768
 """Positions of all examples together that are looked at, where there are so many."""

@@ -144,8 +144,8 @@ def test_a_failure_without_a_traceback_is_still_shown(error: str | None) -> None
 
 def test_a_trial_that_was_stopped_early_says_when() -> None:
     early = Trial(0, (1,), TrialState.PRUNED, 12.0, fidelity=1 / 9)
-    assert result(early, "%").endswith("(stopped at 11% of its training)")
-    assert result(Trial(0, (1,), TrialState.PRUNED, 12.0), "%").endswith("(stopped early)")
+    assert result(early, ScoreScale("accuracy", "%")).endswith("(stopped at 11% of its training)")
+    assert result(Trial(0, (1,), TrialState.PRUNED, 12.0), ScoreScale("accuracy", "%")).endswith("(stopped early)")
 
 
 def test_rich_is_imported_only_for_the_live_display() -> None:
