@@ -29,7 +29,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from reconstruction.bases import BASES, Trained, accuracy_on, trained
-from reconstruction.criteria_page import failures, page
+from reconstruction.criteria_page import NETWORKS, failures, page
 from reconstruction.rankings import CHAINS, ORACLE, REPEAT, SCORES, KeptRows, Rankings, Row
 
 from autoprune.importance import CRITERIA
@@ -41,7 +41,7 @@ LAST = (ORACLE, "hap", "obd", REPEAT, "sensitivity", "greedy_forward")
 def main() -> int:
     """Measure what is missing, print the tables; return 1 where a claim does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["resnet20", "mobilenetv2"], choices=list(BASES))
+    parser.add_argument("--networks", nargs="+", default=[*NETWORKS], choices=list(BASES))
     parser.add_argument("--criteria", nargs="+", default=[*CRITERIA.names(), REPEAT])
     parser.add_argument("--without", nargs="+", default=[], help="criteria that are left out")
     parser.add_argument("--budget", type=int, default=50, help="percent of the FLOPs")

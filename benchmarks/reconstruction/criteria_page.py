@@ -18,6 +18,9 @@ from reconstruction.rankings import CHAINS, LIGHTER, ORACLE, REPEAT, SCORES, Row
 REPORTED = 0.93
 """Correlation with the oracle of Molchanov et al. 2019, arXiv 1906.10771, on networks trained on ImageNet."""
 
+NETWORKS = ("resnet20", "mobilenetv2")
+"""That a full run measures."""
+
 Scores: TypeAlias = Sequence[Sequence[float]]
 
 
@@ -95,10 +98,12 @@ def spread(of: Sequence[Line], chain: str) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def agreement(of: Sequence[Line], one: Callable[[Line], list[float]], other: Callable[[Line], list[float]]) -> float:
-    """Spearman's correlation of two columns over the criteria that have both."""
+def agreement(
+    of: Sequence[Line], one: Callable[[Line], list[float]], other: Callable[[Line], list[float]]
+) -> float | None:
+    """Spearman's correlation of two columns over the criteria that have both; None for fewer than three."""
     pairs = [(one(line)[0], other(line)[0]) for line in of if line.judged and one(line) and other(line)]
-    return correlation([a for a, _ in pairs], [b for _, b in pairs])
+    return correlation([a for a, _ in pairs], [b for _, b in pairs]) if len(pairs) > 2 else None
 
 
 def failures(rows: Sequence[Row]) -> list[str]:
@@ -139,8 +144,11 @@ def page(rows: Sequence[Row], *, budget: int, test_images: int) -> str:
     ]
     for network in dict.fromkeys(row.network for row in rows):
         parts += ["", *_network(rows, network)]
+    absent = [name for name in NETWORKS if name not in {row.network for row in rows}]
+    if absent:
+        parts += ["", f"Networks not run: {', '.join(absent)}."]
     found = failures(rows)
-    parts += ["", "## Claims", "", *([f"- fails: {text}" for text in found] or ["All hold."])]
+    parts += ["", "## Claims", "", *([f"- fails: {text}" for text in found] or ["None that was measured fails."])]
     return "\n".join(parts) + "\n"
 
 
@@ -187,6 +195,10 @@ def _mean(values: Sequence[float], digits: int) -> str:
     return told if len(values) < 2 else f"{told} ± {np.std(values, ddof=1):.{digits}f}"
 
 
+def _told_or_blank(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
 def _matters(own: Sequence[Line]) -> list[str]:
     """The table that says whether the criterion still matters."""
     columns: list[list[str]] = []
@@ -201,8 +213,10 @@ def _matters(own: Sequence[Line]) -> list[str]:
                 f"{min(values.values()):.2f}, {min(values, key=lambda name: values[name])}" if values else "",
                 f"{spread(own, chain):.2f}",
                 _mean(luck, 2),
-                f"{agreement(own, lambda line: line.cut['recalibrated'], lambda line, c=chain: line.cut[c]):.2f}",
-                f"{agreement(own, lambda line: line.within, lambda line, c=chain: line.cut[c]):.2f}",
+                _told_or_blank(
+                    agreement(own, lambda line: line.cut["recalibrated"], lambda line, c=chain: line.cut[c])
+                ),
+                _told_or_blank(agreement(own, lambda line: line.within, lambda line, c=chain: line.cut[c])),
             ]
         )
     names = (

@@ -82,6 +82,15 @@ def test_the_page_has_every_criterion_and_names_those_that_were_not_run_or_faile
     assert "`l2`" in missing
     assert "`l1`" not in missing
     assert "45.00 ± 7.07" in text
+    assert "Networks not run: resnet20, mobilenetv2." in text
+
+
+def test_without_the_oracle_there_is_nothing_to_agree_with() -> None:
+    few = [row for row in whole() if row.criterion not in ("ablation", REPEAT)]
+    found = lines(few, "net")
+    assert agreement(found, lambda line: line.within, lambda line: line.cut["recalibrated"]) is None
+    assert failures(few) == []
+    assert "| l1 | weights | 0.0 |  |  | 60.00 | 84.00 | 87.00 |" in page(few, budget=50, test_images=100)
 
 
 def test_a_row_is_measured_once_and_one_that_was_cut_short_again(tmp_path: Path) -> None:
