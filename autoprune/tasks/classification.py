@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, final
 
@@ -17,18 +16,17 @@ from autoprune.data.labelled import labelled
 from autoprune.errors import ConfigError
 from autoprune.measures.accuracy import Accuracy
 from autoprune.measures.base import Measure
-from autoprune.tasks.base import SplitName, Task, TaskInputs
+from autoprune.tasks.base import SplitName, TaskInputs
+from autoprune.tasks.measured import MeasuredTask
 from autoprune.tasks.outputs import FIRST, check_outputs
-from autoprune.tasks.score import Score
-from autoprune.tasks.scoring import BATCH, BaseOutputs, scored_by
-from autoprune.texts import ScoreScale
+from autoprune.tasks.scoring import BATCH
 from autoprune.training.loop import EpochProgress, train
 from autoprune.training.objectives.base import LossOfOutputs, make_objective
 from autoprune.training.watch import Watch
 
 
 @final
-class ClassificationTask(Task):
+class ClassificationTask(MeasuredTask):
     """Trained by cross entropy on labelled examples, scored by a measure.
 
     Args:
@@ -48,10 +46,8 @@ class ClassificationTask(Task):
         classes: int | None = None,
         measure: Measure | None = None,
     ) -> None:
-        super().__init__(device)
+        super().__init__(measure or Accuracy(), device=device)
         self._data, self._recipe = labelled(data, data.classes if classes is None else classes), recipe
-        self._measure = measure or Accuracy()
-        self._base: BaseOutputs | None = None
 
     def train(
         self,
@@ -80,23 +76,10 @@ class ClassificationTask(Task):
             teacher=teacher,
         )
 
-    def scored(
-        self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None, examples: bool = False
-    ) -> Score:
-        """See `Task.scored`; of accuracy, examples are right or wrong."""
+    def scored_batches(self, split: SplitName, limit: int | None) -> Iterable[Batch]:
+        """See `MeasuredTask.scored_batches`; of accuracy, examples are right or wrong."""
         read = self._examples(split).batches(BATCH, limit=limit)
-        batches = (Batch(inputs, labels) for inputs, labels in read)
-        return scored_by(
-            self._measure, model, batches, split=split, device=self.device, base=self._base, examples=examples
-        )
-
-    def compared_with(self, base: nn.Module) -> Task:
-        """See `Task.compared_with`."""
-        if not self._measure.needs_base or (self._base is not None and self._base.model is base):
-            return self
-        bound = copy.copy(self)
-        bound._base = BaseOutputs(base)
-        return bound
+        return (Batch(inputs, labels) for inputs, labels in read)
 
     def _examples(self, split: SplitName) -> Split:
         return self._data.test if split == "test" and self._data.test is not None else self._data.validation
@@ -129,21 +112,6 @@ class ClassificationTask(Task):
     def trains(self) -> bool:
         """Always."""
         return True
-
-    @property
-    def feeds(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def scale(self) -> ScoreScale:
-        """The measure's."""
-        return self._measure.scale
-
-    @property
-    def score_range(self) -> tuple[float, float]:
-        """The measure's."""
-        return self._measure.score_range
 
     @property
     def has_test(self) -> bool:

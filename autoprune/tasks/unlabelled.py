@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import final
 
@@ -16,18 +16,17 @@ from autoprune.data.unlabelled import Inputs, UnlabelledSplits, unlabelled_split
 from autoprune.errors import ConfigError
 from autoprune.measures.base import Measure
 from autoprune.measures.divergence import Divergence
-from autoprune.tasks.base import SplitName, Task, TaskInputs
+from autoprune.tasks.base import SplitName, TaskInputs
+from autoprune.tasks.measured import MeasuredTask
 from autoprune.tasks.outputs import FIRST, outputs_for
-from autoprune.tasks.score import Score
-from autoprune.tasks.scoring import BATCH, BaseOutputs, scored_by
-from autoprune.texts import ScoreScale
+from autoprune.tasks.scoring import BATCH
 from autoprune.training.integrity import check_finite
 from autoprune.training.loop import EpochProgress
 from autoprune.training.watch import Watch
 
 
 @final
-class UnlabelledTask(Task):
+class UnlabelledTask(MeasuredTask):
     """Scores by a measure that needs no targets; nothing can be trained.
 
     Args:
@@ -41,14 +40,13 @@ class UnlabelledTask(Task):
     """
 
     def __init__(self, data: UnlabelledSplits, measure: Measure, *, device: torch.device, batch_size: int) -> None:
-        super().__init__(device)
+        super().__init__(measure, device=device)
         if measure.needs_targets:
             raise ConfigError(
                 f"the measure {measure.name!r} needs targets, which the task 'unlabelled' does not read; choose one "
                 f"that needs none (divergence, agreement), or the task classification with labelled data"
             )
-        self._data, self._measure, self._batch_size = data, measure, batch_size
-        self._base: BaseOutputs | None = None
+        self._data, self._batch_size = data, batch_size
 
     def train(
         self,
@@ -64,22 +62,9 @@ class UnlabelledTask(Task):
         """Raises ConfigError: there is nothing to train for."""
         raise ConfigError(f"this step trains networks, but {self.why_untrained}")
 
-    def scored(
-        self, model: nn.Module, *, split: SplitName = "validation", limit: int | None = None, examples: bool = False
-    ) -> Score:
-        """See `Task.scored`."""
-        batches = self._inputs(split).batches(BATCH, limit=limit)
-        return scored_by(
-            self._measure, model, batches, split=split, device=self.device, base=self._base, examples=examples
-        )
-
-    def compared_with(self, base: nn.Module) -> Task:
-        """See `Task.compared_with`."""
-        if self._base is not None and self._base.model is base:
-            return self
-        bound = copy.copy(self)
-        bound._base = BaseOutputs(base)
-        return bound
+    def scored_batches(self, split: SplitName, limit: int | None) -> Iterable[Batch]:
+        """See `MeasuredTask.scored_batches`."""
+        return self._inputs(split).batches(BATCH, limit=limit)
 
     def calibration_batches(self, batches: int, *, seed: int) -> list[Batch]:
         """See `Task.calibration_batches`."""
@@ -101,21 +86,6 @@ class UnlabelledTask(Task):
             "its data have no labels to train on: give labelled data and the task classification, or your own "
             "train_func with score_func"
         )
-
-    @property
-    def feeds(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def scale(self) -> ScoreScale:
-        """The measure's."""
-        return self._measure.scale
-
-    @property
-    def score_range(self) -> tuple[float, float]:
-        """The measure's."""
-        return self._measure.score_range
 
     @property
     def has_test(self) -> bool:

@@ -86,7 +86,7 @@ class Measured:
 
 @final
 class Kept:
-    """Cells in a file of JSON lines, written as they are measured.
+    """Cells in a file of JSON lines, written as they are measured; a last line that was cut short is measured again.
 
     Args:
         path: the file; what it holds is not measured again.
@@ -95,6 +95,7 @@ class Kept:
     def __init__(self, path: Path) -> None:
         self._path = path
         lines = path.read_text().splitlines() if path.exists() else []
+        self._torn = bool(lines) and not lines[-1].endswith("}")
         self.cells = [Measured(**json.loads(line)) for line in lines if line.endswith("}")]
 
     def once(self, cell: Measured, work: Callable[[Measured], Measured]) -> None:
@@ -106,7 +107,8 @@ class Kept:
         print(f"{' '.join(map(str, done.key))}: {done.score:.2f} of {done.base:.2f} {done.unit}", flush=True)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
-            file.write(json.dumps(dataclasses.asdict(done)) + "\n")
+            file.write("\n" * self._torn + json.dumps(dataclasses.asdict(done)) + "\n")
+        self._torn = False
 
 
 def measure(made: Trained, cell: Measured) -> Measured:
