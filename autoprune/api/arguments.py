@@ -25,7 +25,6 @@ from autoprune.data import read_data
 from autoprune.data.unlabelled import has_targets
 from autoprune.errors import ConfigError
 from autoprune.export.architecture import PYTHON_MODEL
-from autoprune.inherit import DEFAULT
 from autoprune.measures.base import make_measure
 from autoprune.pipeline.inputs import task_of
 from autoprune.pipeline.prepared import RunInputs
@@ -106,8 +105,8 @@ class SearchArguments:
     controller: str | Mapping[str, Any] = "surrogate"
     evaluator: str | Mapping[str, Any] = "inherited"
     criterion: str | Mapping[str, Any] = DEFAULT_CRITERION
-    inherit: Sequence[str | Mapping[str, Any]] = DEFAULT
-    allocations: Sequence[str | Mapping[str, Any]] = ("global_threshold",)
+    inherit: Sequence[str | Mapping[str, Any]] | None = None
+    allocations: Sequence[str | Mapping[str, Any]] | None = None
     trials: int = 100
     early_stopping: EarlyStopping | None = None
     time_limit: float | str | None = None
@@ -154,8 +153,8 @@ class SearchArguments:
                 "controller": self.controller,
                 "evaluator": self.evaluator,
                 "criterion": self.criterion,
-                "inherit": list(self.inherit),
-                "allocations": list(self.allocations),
+                "inherit": None if self.inherit is None else list(self.inherit),
+                **({} if self.allocations is None else {"allocations": list(self.allocations)}),
                 "storage": self.storage,
                 **{key: given for key in StoppingOptions.model_fields if (given := getattr(self, key)) is not None},
             },

@@ -20,7 +20,7 @@ from autoprune.cost.pricing import MetricSettings, price
 from autoprune.errors import ConfigError
 from autoprune.importance.evidence import Objective
 from autoprune.importance.members import rank_channels
-from autoprune.inherit import DEFAULT
+from autoprune.inherit import FINAL_DEFAULT
 from autoprune.inherit.base import Chain, Statistics
 from autoprune.space.cutting.slicing import Slicer
 from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
@@ -92,7 +92,7 @@ class Space:
         *,
         criterion: str | Mapping[str, Any] = DEFAULT_CRITERION,
         seed: int = 0,
-        inherit: Sequence[str | Mapping[str, Any]] = DEFAULT,
+        inherit: Sequence[str | Mapping[str, Any]] | None = None,
         calibration: Any = None,
         objective: Objective | None = None,
     ) -> nn.Module:
@@ -106,8 +106,9 @@ class Space:
             widths: member of the space.
             criterion: ranks channels inside a group: a name, or {"name": …, "settings": {…}}.
             seed: of the criterion, where it is random.
-            inherit: what is done to the weights that stay, in order: names, or mappings as above. The default is that
-                of a search, and falls to plain slicing where there is no calibration.
+            inherit: what is done to the weights that stay, in order: names, or mappings as above. None: what a search
+                does to the network that it exports (sequential_least_squares, bn_recalibration); nothing where there is
+                no calibration.
             calibration: data for criterion and inheritance: a batch of inputs (a tensor), or a loader or list of
                 batches, each the inputs or (inputs, targets).
             objective: (outputs, targets) -> loss, for criteria that need one; None: cross entropy, if targets are
@@ -118,7 +119,7 @@ class Space:
             ConfigError: an unknown criterion or inheritance, wrong settings, or data that they need are missing.
         """
         batches, device = calibration_batches(calibration), device_of(model)
-        chain = Chain(() if inherit is DEFAULT and not batches else inherit)
+        chain = Chain(inherit if inherit is not None else FINAL_DEFAULT if batches else ())
         given = as_calibration(batches, objective, device) if batches else None
         if chain.needs_data and given is None:
             raise ConfigError("inherit needs data: give calibration=, a batch of inputs or a loader of batches")

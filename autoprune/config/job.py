@@ -91,7 +91,7 @@ class ControllerOptions(PartOptions):
     name: str = "surrogate"
 
 
-_INHERIT = (NamedPart(name="bn_recalibration"),)
+_WITHOUT_DATA = ("stagewise", "isomorphic", "log_width", "erk")
 
 
 class SearchOptions(StoppingOptions):
@@ -101,11 +101,13 @@ class SearchOptions(StoppingOptions):
     controller: ControllerOptions = ControllerOptions()
     evaluator: EvaluatorOptions = EvaluatorOptions()
     criterion: NamedPart = Field(NamedPart(name=DEFAULT_CRITERION), description="ranks the channels inside a group")
-    inherit: tuple[NamedPart, ...] = Field(
-        _INHERIT, description="what is done to the weights of cut networks before they are scored, in order"
+    inherit: tuple[NamedPart, ...] | None = Field(
+        None,
+        description="what is done to the weights of cut networks before they are scored, in order; None: least_squares "
+        "and bn_recalibration, the latter alone where there are no calibration inputs",
     )
     allocations: tuple[AllocationOptions, ...] = Field(
-        (AllocationOptions(name="global_threshold"),),
+        tuple(AllocationOptions(name=name) for name in ("global_threshold", *_WITHOUT_DATA)),
         description="one-shot proposals scored first; each may have a `criterion` of its own beside `settings`",
     )
     rescore: int = Field(5, ge=1, description="how many of the best are re-scored on all validation data")
@@ -125,7 +127,7 @@ class SearchOptions(StoppingOptions):
     def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
         """Options that came later are left out where nobody set them, so that the fingerprints of jobs stay."""
         written = handler(self)
-        if self.inherit == _INHERIT:
+        if self.inherit is None:
             written.pop("inherit", None)
         for key in StoppingOptions.model_fields:
             if getattr(self, key) == type(self).model_fields[key].default:
@@ -144,7 +146,8 @@ class VerdictOptions(Strict):
     inherit: tuple[NamedPart, ...] | None = Field(
         None,
         description="the same as search: inherit, for all that is compared at the end: scores on all validation data, "
-        "networks before their final training, and the exported one; None: that of the search",
+        "networks before their final training, and the exported one; None: that of the search, and where that names "
+        "none, sequential_least_squares and bn_recalibration",
     )
     random_candidates: int = Field(
         9, ge=1, description="random widths scored; the one with the median score is trained"

@@ -15,7 +15,7 @@ from autoprune.config.validation import validated
 from autoprune.engines import STOPS, beyond
 from autoprune.errors import RunError
 from autoprune.files import read_json
-from autoprune.pipeline.fingerprints import JOB_FORMAT
+from autoprune.pipeline.fingerprints import JOB_FORMAT, as_begun
 from autoprune.pipeline.prepared import RunInputs
 
 FORMAT = "job_format"
@@ -41,7 +41,7 @@ def format_of(path: Path) -> int:
 
 
 def going_on(run_inputs: RunInputs, path: Path, *, ended: bool = False) -> tuple[RunInputs, tuple[str, ...]]:
-    """The same run_inputs with the stopping on which the run, or the family, in `path` goes on.
+    """The same run_inputs as the run, or the family, in `path` goes on: stopping, and what was usual when it began.
 
     What the call leaves open is as the run began.
 
@@ -56,7 +56,8 @@ def going_on(run_inputs: RunInputs, path: Path, *, ended: bool = False) -> tuple
     Raises:
         RunError: the engine cannot do what the run began with, or the call says something else.
     """
-    job, given = run_inputs.job, run_inputs.job.search
+    job = as_begun(run_inputs.job, format_of(path))
+    given = job.search
     begun, recorded = _begun_with(path)
     differing = [key for key in given.other_than(begun) if key in given.model_fields_set]
     if differing:

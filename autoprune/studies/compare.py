@@ -44,7 +44,7 @@ from autoprune.progress import make_progress
 from autoprune.progress.callback_list import CallbackList
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
-from autoprune.studies.compared_parts import ComparedParts, usable
+from autoprune.studies.compared_parts import ComparedParts, own_chain, usable
 from autoprune.studies.comparison import CompareResult, Row
 from autoprune.studies.comparison_pages import write_pages
 from autoprune.studies.options import CompareOptions, chain_label
@@ -70,7 +70,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
     if not begun:
         RunDirectory.check_free(path)
     run_inputs = replace(run_inputs, job=options.family(run_inputs.job))
-    parts = ComparedParts.of(options, run_inputs.job.search)
+    parts = ComparedParts.of(options, run_inputs.job.search, run_inputs.task)
     with ready(run_inputs, run_inputs.job.threads, progress) as engine, ExitStack() as stack:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
@@ -131,7 +131,7 @@ class _Study:
             metric=self._options.metric,
             scale=run.task.scale,
             full=float(read_json(run.directory / "base.json")["validation"]),
-            usual=(job.search.criterion.label, chain_label(job.search.inherit)),
+            usual=(job.search.criterion.label, chain_label(self._own_chain())),
             notes=tuple(dict.fromkeys(self._notes)),
             directory=run.directory.path,
         )
@@ -164,7 +164,7 @@ class _Study:
         self, base: nn.Module, scores: Sequence[FloatArray], criterion: NamedPart, rows: Sequence[Widths]
     ) -> FloatArray:
         """What a rule wants to have scored, with the job's own inheritance; on disk as every score is."""
-        chain = tuple(self._run.job.search.inherit)
+        chain = self._own_chain()
         keys, known = [_key(widths, criterion.label, chain) for widths in rows], self._book.read()
         missing = list(dict.fromkeys(w for w, key in zip(rows, keys, strict=True) if key not in known))
         if missing:
@@ -172,6 +172,10 @@ class _Study:
             self._score(base, scores, criterion.label, chain, missing)
             known = self._book.read()
         return np.array([np.nan if known[key]["failed"] else known[key]["score"] for key in keys])
+
+    def _own_chain(self) -> tuple[NamedPart, ...]:
+        """What a search of this job does to the weights of candidates."""
+        return own_chain(self._run.job.search, self._run.task)
 
     def _missing(
         self, widths: Mapping[str, tuple[list[FloatArray], dict[tuple[float, str], Widths]]]
