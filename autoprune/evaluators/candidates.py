@@ -71,19 +71,24 @@ class CandidateFactory:
         if use == "final" and self.final_inherit is None and self.inherit is not None:
             use = "search"
         if use not in self._heirs:
-            statistics = Statistics(partial(self.task.calibration_inputs, seed=0), self.task.device)
-            chain = Chain(self._chosen(use, statistics))
+            chain = Chain(self._chosen(use))
             if use == "training" and self.final_inherit is None:  # a training makes running statistics of its own
                 chain = chain.before_training()
+            statistics = Statistics(partial(self.task.calibration_inputs, seed=0), self.task.device)
             self._heirs[use] = Heirs(self, chain, statistics)
         return self._heirs[use]
 
-    def _chosen(self, use: Use, statistics: Statistics) -> tuple[ChosenPart, ...]:
+    @property
+    def finals_inherit_otherwise(self) -> bool:
+        """Whether networks that are compared at the end inherit in another way than candidates."""
+        return self._chosen("search") != self._chosen("final")
+
+    def _chosen(self, use: Use) -> tuple[ChosenPart, ...]:
         """What the lists say, or what is usual."""
         asked = self.inherit if use == "search" or self.final_inherit is None else self.final_inherit
         if asked is not None:
             return asked
-        usual = usual_inheritance(use, has_inputs=bool(statistics.inputs(1)))
+        usual = usual_inheritance(use, has_inputs=bool(self.task.calibration_inputs(1, seed=0)))
         return usual if self.batches is None else _calibrated(usual, self.batches)
 
     def calibrated(self, batches: int) -> CandidateFactory:

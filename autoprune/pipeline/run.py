@@ -15,6 +15,7 @@ from autoprune.allocation import UNIFORM
 from autoprune.config.job import Job
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
+from autoprune.evaluators.making import kind_of
 from autoprune.pipeline.continuation import FORMAT, format_of
 from autoprune.pipeline.family import Family, ScoreCache, opened, parts, parts_of
 from autoprune.pipeline.fingerprints import JOB_FORMAT, job_fingerprint, same_job
@@ -163,26 +164,28 @@ def _phases(run: RunContext, narrowed: Prepared | None) -> RunRecord:
 
     searched = timed("search", lambda: search(run, base, scores))
     trials = searched.trials
-    rescored = timed("re-scoring", lambda: rescore(run, trials))
+    trains = kind_of(run.job.search.evaluator.name, run.job.search.evaluator.settings) == "training"
+    apart = factory.finals_inherit_otherwise and not trains
+    rescored = timed("re-scoring", lambda: rescore(run, trials, apart=apart))
     curve = timed("uniform curve", lambda: uniform_curve(run))
     beside = None
     if narrowed is not None:
         beside = timed("search by FLOPs", lambda: search_by_flops(run, narrowed, see_through))
         run.engine.equip(factory)  # that search had the engine
 
-    posterior = smooth(run.domain, trials, rescored)
+    posterior = smooth(run.domain, trials, rescored, apart=apart)
     uniform = {trial.widths for trial in trials if trial.origin in UNIFORM}
     ranked = shortlist({widths: posterior[widths] for widths in rescored}, len(rescored), run.domain, uniform)
     winner = measured_winner(run, ranked, factory)
     if winner not in rescored:  # made to keep the latency limit, once candidates were measured
         rescored |= score_fully(run, [winner], phase="measured winner", seed=3_000_003)
-        posterior = smooth(run.domain, trials, rescored)
+        posterior = smooth(run.domain, trials, rescored, apart=apart)
 
     compared = with_flops_search(arms(run.domain, trials, winner, rescored), beside, run.domain)
     latency = measure_compared(run, {arm.name: arm.widths for arm in compared}, factory)
     finals = timed("final trainings", lambda: final_trainings(run, compared))
     uniforms = {arm.name: arm.widths for arm in compared if arm.name in UNIFORM}
-    chances = probability_better(run.domain, trials, rescored, winner, uniforms)
+    chances = probability_better(run.domain, trials, rescored, winner, uniforms, apart=apart)
     return conclude(run, factory, Findings(searched, posterior, compared, finals, curve, chances, latency))
 
 
