@@ -18,6 +18,9 @@ from autoprune.space.serial import from_json
 from autoprune.texts import ScoreScale
 from autoprune.trials.run_directory import check_search
 
+WINNER = "winner"
+"""The arm that the search chose."""
+
 Conclusion = Literal["better", "not distinguishable", "worse"]
 
 

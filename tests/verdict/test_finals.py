@@ -47,7 +47,9 @@ class Trainings:
 def train_all(trainings: Trainings, folder: Path) -> list[FinalTraining]:
     shown: list[FinalTraining] = []
     notebook = Notebook(open_storage(None, folder / "journal.log"), "finals")
-    weights = folder / "winner.safetensors"
+    def weights(arm: str) -> Path:
+        return folder / f"{arm}.safetensors"
+
     engine = LocalEngine()
     engine.equip(WorkerSetup(trainings.factory, Inherited, "short", 1, folder))
     finals = train_finals(engine, ARMS, PLAN, notebook=notebook, weights=weights, on_final=shown.append)

@@ -10,7 +10,7 @@ import yaml
 
 from autoprune.cost import METRICS
 from autoprune.evaluators.candidates import CandidateFactory
-from autoprune.export.architecture import write_architecture
+from autoprune.export.architecture import ARMS, write_architecture
 from autoprune.files import read_json
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.exported import exported_network
@@ -60,9 +60,22 @@ def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> Run
     export, origin = run.directory / "export", run.prepared.origin
     example = run.prepared.run_inputs.example
     write_architecture(record, network, export, ranking=factory.ranking, origin=origin, example=example)
+    _export_others(run, factory, record)
     write_reports(record)
     run.directory.write_json("result.json", write_record(record))
     return record
+
+
+def _export_others(run: RunContext, factory: CandidateFactory, record: RunRecord) -> None:
+    """What the winner was compared with, each as it was scored last: the first seed of the first protocol."""
+    origin, example = run.prepared.origin, run.prepared.run_inputs.example
+    for arm in record.arms[1:]:
+        weights = final_weights(run, arm.name) if record.finals else None
+        if weights is not None and not weights.is_file():  # trained by a version that kept the winner's only
+            run.progress.note(f"the weights of {arm.name} were not kept, as an older version trained it")
+            continue
+        network, folder = exported_network(factory, arm.widths, weights), run.directory / ARMS / arm.name
+        write_architecture(record, network, folder, ranking=factory.ranking, arm=arm, origin=origin, example=example)
 
 
 def _record(run: RunContext, found: Findings, test: float | None) -> RunRecord:
