@@ -234,9 +234,13 @@ def _interrupted(error: BaseException | None) -> bool:
 
 
 def _conclude(records: Any) -> None:
+    from autoprune.report.measured import headline
+
     for record in records:
         none = "No final networks were trained, so there is no verdict."
         typer.echo(record.verdict.sentence if record.verdict else none)
+        for line in headline(record):
+            typer.echo(line)
         typer.echo(f"report: {record.directory / 'report.html'}")
         typer.echo(f"network: {record.directory / 'export'}")
     if len(records) > 1:

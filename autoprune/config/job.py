@@ -25,6 +25,7 @@ from pydantic import (
 
 from autoprune.config.engine import EngineOptions
 from autoprune.config.environment import Reference, expanded, written
+from autoprune.config.latency import Latencies, LatencyOptions
 from autoprune.config.limits import RangeError, ends_of
 from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
@@ -153,12 +154,20 @@ class VerdictOptions(Strict):
         True, description="under a latency budget, search under the FLOPs of equal latency as well, and compare"
     )
 
+    latency: Latencies = Field(
+        LatencyOptions(), description="winner, uniform and unpruned network are measured for the report; false: not"
+    )
+
     @model_serializer(mode="wrap")
     def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
         """See `SearchOptions`."""
         written = handler(self)
         if self.inherit is None:
             written.pop("inherit", None)
+        if self.latency == LatencyOptions():
+            written.pop("latency", None)
+        elif self.latency is None:
+            written["latency"] = False
         return written
 
 

@@ -33,9 +33,6 @@ from autoprune.zoo.weights import read_weights
 
 __all__ = ["PYTHON_MODEL", "load", "read_source", "write_architecture"]
 
-ARMS = "arms"
-"""The folder of a run in which what was compared with the winner is exported, one folder for each."""
-
 _FORMAT = 1
 _EXPORT_ANEW = "export the run anew: autoprune export RUN --to FOLDER"
 

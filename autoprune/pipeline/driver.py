@@ -22,7 +22,7 @@ from autoprune.engines import make_engine
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError, suggest
 from autoprune.evaluators.making import kind_of
-from autoprune.export.architecture import ARMS, read_source
+from autoprune.export.architecture import read_source
 from autoprune.export.inputs import describe
 from autoprune.export.safetensors import ARCHITECTURE
 from autoprune.export.writing import DEFAULT, exporters, write_formats
@@ -38,7 +38,7 @@ from autoprune.progress import make_progress
 from autoprune.report.pages import write_reports
 from autoprune.space.tracing.program import Example
 from autoprune.trials.run_directory import RunDirectory
-from autoprune.verdict.record import WINNER, RunRecord, read_record
+from autoprune.verdict.record import ARMS, WINNER, RunRecord, read_record
 
 RUNS = Path("runs")
 

@@ -13,6 +13,7 @@ from autoprune.errors import BudgetError
 from autoprune.latency.choice import METRIC as LATENCY
 from autoprune.pipeline.checks import check_data, check_parts, check_trainings, rehearse_parts
 from autoprune.pipeline.fingerprints import job_fingerprint, weights_fingerprint
+from autoprune.pipeline.phases.measured_latency import check_latency
 from autoprune.pipeline.prepared import Prepared, RunInputs
 from autoprune.space.groups import SearchSpace
 from autoprune.space.origin import origin_of
@@ -57,6 +58,7 @@ def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
     for prepared in family:
         rehearse_parts(prepared)
     check_data(verified.network, task, form=verified.space.form)
+    check_latency(family[0])
     return family
 
 

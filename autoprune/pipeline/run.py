@@ -25,6 +25,7 @@ from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.finals import final_trainings
 from autoprune.pipeline.phases.flops_search import by_flops, search_by_flops, shared_by_both, with_flops_search
 from autoprune.pipeline.phases.full_scores import score_fully
+from autoprune.pipeline.phases.measured_latency import measure_latency
 from autoprune.pipeline.phases.measured_winner import measure_compared, measured_winner
 from autoprune.pipeline.phases.rescoring import rescore
 from autoprune.pipeline.phases.search import search
@@ -181,9 +182,12 @@ def _phases(run: RunContext, narrowed: Prepared | None) -> RunRecord:
     compared = with_flops_search(arms(run.domain, trials, winner, rescored), beside, run.domain)
     latency = measure_compared(run, {arm.name: arm.widths for arm in compared}, factory)
     finals = timed("final trainings", lambda: final_trainings(run, compared))
+    measured = None
+    if latency is None and run.job.verdict.latency is not None:
+        measured = timed("latency", lambda: measure_latency(run, compared, factory))
     uniforms = {arm.name: arm.widths for arm in compared if arm.name in UNIFORM}
     chances = probability_better(run.domain, trials, rescored, winner, uniforms)
-    return conclude(run, factory, Findings(searched, posterior, compared, finals, curve, chances, latency))
+    return conclude(run, factory, Findings(searched, posterior, compared, finals, curve, chances, latency, measured))
 
 
 def _begin(prepared: Prepared, directory: RunDirectory, family: Family | None) -> None:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from autoprune.export.architecture import ARMS
 from autoprune.export.safetensors import WEIGHTS
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.texts import score_text
 from autoprune.verdict.finals import FinalPlan, train_finals
-from autoprune.verdict.record import WINNER, Arm, FinalTraining
+from autoprune.verdict.record import ARMS, WINNER, Arm, FinalTraining
 
 
 def final_weights(run: RunContext, arm: str = WINNER) -> Path:
