@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,6 +94,7 @@ def make_profile(
         example,
         chosen,
         label=model,
+        made_for=_made_for(model, arg, input_shape, space_file),
         networks=networks,
         repeats=repeats,
         seed=seed,
@@ -153,10 +155,15 @@ def predict_network(
     from autoprune.api.search import trace
     from autoprune.cli.tables import parse_widths
     from autoprune.cost.latency.profile_files import read_profile
+    from autoprune.cost.unpriced import MissingKernelsError
 
     found = read_profile(profile)
     traced = trace(network, example, options=space_file, verify=False)
-    prediction = _prediction(traced.search_space, found, parse_widths(widths, traced), elsewhere=elsewhere)
+    try:
+        prediction = _prediction(traced.search_space, found, parse_widths(widths, traced), elsewhere=elsewhere)
+    except MissingKernelsError as error:
+        model_words, to = _made_for(model, arg, input_shape, space_file), shlex.quote(str(profile))
+        raise MissingKernelsError(error.what, f"autoprune latency profile {model_words} --add-to {to}") from None
     show(prediction if as_json else _prediction_tables(prediction, found))
 
 
@@ -233,6 +240,7 @@ def _profile_facts(profile: DeviceProfile, path: Path) -> dict[str, Any]:
         "file": str(path),
         "machine": profile.machine,
         "conditions": asdict(profile.conditions),
+        "made_for": list(profile.made_for),
         "versions": dict(profile.versions),
         "date": profile.date,
         "kernels": len(profile.tables),
@@ -245,8 +253,16 @@ def _profile_lines(profile: DeviceProfile, path: Path) -> list[Any]:
     error = f"{profile.error}" if profile.error else "no whole networks measured, so its error is not known"
     return [
         f"{path}: {len(profile.tables)} kernels on {profile.machine} ({profile.conditions}); {error}.",
+        f"It holds what these models need, and only these: {'; '.join(profile.made_for)}. For others, or another space: "
+        f"--add-to {path}.",
         f"Use it in a job: metrics: {{latency_ms: {{profile: {path}}}}}, constraints: {{latency_ms: 50%}}",
     ]
+
+
+def _made_for(model: str, arg: list[str] | None, inputs: str, space_file: Path | None) -> str:
+    """The model and its space, as arguments of the command."""
+    words = [model, *(word for pair in arg or () for word in ("--arg", pair)), "--input", inputs]
+    return shlex.join([*words, *(() if space_file is None else ("--space", str(space_file)))])
 
 
 def _progress(what: str, done: int, total: int) -> None:

@@ -5,7 +5,6 @@ Each returns a record for every budget of the job; a run alone is a family of on
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,13 +23,13 @@ from autoprune.errors import RunError, suggest
 from autoprune.evaluators.making import kind_of
 from autoprune.export.architecture import read_source
 from autoprune.export.inputs import describe
-from autoprune.export.safetensors import ARCHITECTURE
+from autoprune.export.safetensors import ARCHITECTURE, PYTHON_MODEL
 from autoprune.export.writing import DEFAULT, exporters, write_formats
 from autoprune.pipeline import run
 from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.continuation import going_on
 from autoprune.pipeline.family import parts_of
-from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run
+from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run, resuming
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import prepare
 from autoprune.pipeline.prepared import RunInputs
@@ -77,14 +76,13 @@ def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple
     Raises:
         AutopruneError: the job cannot be used; then nothing has been written. Or a run failed.
     """
-    RunDirectory.check_free(path)
     job = run_inputs.job
+    RunDirectory.check_free(path, resume=resuming(job, path) if job.model.factory == PYTHON_MODEL else None)
     with ready(run_inputs, job.threads, progress) as engine:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
         with RunDirectory.create(path) as directory:
-            command = f"autoprune resume {shlex.quote(str(path))}"
-            where = [f"run directory {path}; if it is stopped, `{command}` goes on"] if len(runs) == 1 else []
+            where = [f"run directory {path}; if it is stopped, `{resuming(job, path)}` goes on"] if len(runs) == 1 else []
             notes = (*where, *_without_effect(job), *how_to_resume(job))
             return run.start(job, runs, directory, engine, progress=progress, notes=notes)
 

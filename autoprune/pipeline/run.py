@@ -8,7 +8,6 @@ run. They share the trace, the base network, every score, and what a controller 
 from __future__ import annotations
 
 import secrets
-import shlex
 from collections.abc import Sequence
 
 from autoprune.allocation import UNIFORM
@@ -18,6 +17,7 @@ from autoprune.errors import RunError
 from autoprune.pipeline.continuation import FORMAT, format_of
 from autoprune.pipeline.family import Family, ScoreCache, opened, parts, parts_of
 from autoprune.pipeline.fingerprints import JOB_FORMAT, job_fingerprint, same_job
+from autoprune.pipeline.inputs import resuming
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.phases.base_network import base_network
 from autoprune.pipeline.phases.conclusion import Findings, conclude
@@ -110,7 +110,7 @@ def _each(
             _tell(shown, notes if number == 1 else ())
             shown.note(
                 f"budget {number} of {len(places)}: {prepared.domain.budget}; if it is stopped, "
-                f"`autoprune resume {shlex.quote(str(directory.path))}` goes on"
+                f"`{resuming(job, directory.path)}` goes on"
             )
             with opened(place) as run:
                 records.append(see_through(prepared, run, shown, engine, family))
