@@ -14,6 +14,7 @@ from autoprune.config.space import SpaceOptions
 from autoprune.config.training import Recipe
 from autoprune.config.validation import validated
 from autoprune.files import free_directory
+from autoprune.importance.given import named_criterion
 from autoprune.pipeline.driver import RUNS
 from autoprune.progress.base import Mode
 from autoprune.randomness import untouched

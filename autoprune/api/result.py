@@ -38,7 +38,7 @@ class SearchResult:
         return load(self.directory / "export", model=self._full_model)
 
     def network(self, arm: str = WINNER) -> nn.Module:
-        """A network of the final comparison with its final weights (first seed and protocol), in evaluation mode, on CPU.
+        """A network of the comparison with its final weights (first protocol, first seed), in evaluation mode, on CPU.
 
         Args:
             arm: "winner", "uniform_all", "uniform_inner", "random_median", …

@@ -253,7 +253,7 @@ def _profile_lines(profile: DeviceProfile, path: Path) -> list[Any]:
     error = f"{profile.error}" if profile.error else "no whole networks measured, so its error is not known"
     return [
         f"{path}: {len(profile.tables)} kernels on {profile.machine} ({profile.conditions}); {error}.",
-        f"It holds what these models need, and only these: {'; '.join(profile.made_for)}. For others, or another space: "
+        f"It holds what these models need, each in its space: {'; '.join(profile.made_for)}. For others: "
         f"--add-to {path}.",
         f"Use it in a job: metrics: {{latency_ms: {{profile: {path}}}}}, constraints: {{latency_ms: 50%}}",
     ]

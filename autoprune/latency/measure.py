@@ -131,7 +131,9 @@ def measure_many(
     """
     chosen = conditions or Conditions()
     _check(repeats=repeats, warmup=warmup)
-    return _summaries(_turns(networks, example, chosen, -(-repeats // _BURST), warmup, agree, progress, seconds), chosen)
+    return _summaries(
+        _turns(networks, example, chosen, -(-repeats // _BURST), warmup, agree, progress, seconds), chosen
+    )
 
 
 def measure_twice(

@@ -82,7 +82,9 @@ def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple
         runs = prepare(run_inputs)
         check_scoring(runs[0])
         with RunDirectory.create(path) as directory:
-            where = [f"run directory {path}; if it is stopped, `{resuming(job, path)}` goes on"] if len(runs) == 1 else []
+            where = (
+                [f"run directory {path}; if it is stopped, `{resuming(job, path)}` goes on"] if len(runs) == 1 else []
+            )
             notes = (*where, *_without_effect(job), *how_to_resume(job))
             return run.start(job, runs, directory, engine, progress=progress, notes=notes)
 

@@ -77,10 +77,11 @@ class RunDirectory:
         try:
             nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
             if nearest == path and not (path.is_dir() and _is_free({entry.name for entry in path.iterdir()})):
+                other = "--run-dir" if resume is None else "run_dir"
                 raise RunError(
-                    f"run directory {path} is in use already; `{resume or f'autoprune resume {shlex.quote(str(path))}'}`"
-                    f" goes on with the run in it, or give another directory with "
-                    f"{'--run-dir' if resume is None else 'run_dir'}"
+                    f"run directory {path} is in use already; "
+                    f"`{resume or f'autoprune resume {shlex.quote(str(path))}'}` goes on with the run in it, or give "
+                    f"another directory with {other}"
                 )
         except OSError as error:
             raise _unwritable(path, error) from error

@@ -109,8 +109,8 @@ def train_finals(
 ) -> list[FinalTraining]:
     """Train what the notebook does not hold yet; arms of equal widths share their trainings.
 
-    The first network of every arm by the first protocol is kept with its weights. More would be too much: one file is as
-    large as the network, and there are as many of them as arms times protocols times seeds.
+    The first network of every arm by the first protocol is kept with its weights. All of them would be too much: a file
+    is as large as the network, and there would be one for each arm, protocol and seed.
 
     Args:
         engine: equipped with the factory; it may train several at once.

@@ -55,7 +55,10 @@ def described(text: str) -> Any:
         ("ids:1,8;ones:1,8", (("int64", (1, 8)), ("int64", (1, 8)))),
         ("input_ids:1,8", {"input_ids": ("int64", (1, 8))}),
         ("input_ids:1,8; attention_mask:1,8", {"input_ids": ("int64", (1, 8)), "attention_mask": ("int64", (1, 8))}),
-        ("input_ids=ids:1,8;attention_mask=1,8", {"input_ids": ("int64", (1, 8)), "attention_mask": ("float32", (1, 8))}),
+        (
+            "input_ids=ids:1,8;attention_mask=1,8",
+            {"input_ids": ("int64", (1, 8)), "attention_mask": ("float32", (1, 8))},
+        ),
     ],
 )
 def test_shapes_kinds_and_names_are_read(text: str, example: Any) -> None:

@@ -112,7 +112,7 @@ def test_an_arm_that_there_is_not_is_one_clear_error(finished: Path, tmp_path: P
 def test_a_run_that_kept_the_winner_alone_says_so(finished: Path, tmp_path: Path) -> None:
     older = shutil.copytree(finished, tmp_path / "older")
     shutil.rmtree(older / "arms")
-    with pytest.raises(RunError, match="did not keep the weights of uniform_all: .*run the job anew"):
+    with pytest.raises(RunError, match=r"did not keep the weights of uniform_all: .*run the job anew"):
         export_run(older, tmp_path / "net", arm="uniform_all")
     assert (export_run(older, tmp_path / "net") / "architecture.yaml").is_file()
 

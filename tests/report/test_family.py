@@ -38,9 +38,7 @@ def column(records: list[RunRecord], name: str) -> list[str]:
         ((90.0, 90.0, 90.0), ("", "", "")),
     ],
 )
-def test_a_smaller_budget_whose_winner_is_better_is_marked(
-    scores: tuple[float, ...], marks: tuple[str, ...]
-) -> None:
+def test_a_smaller_budget_whose_winner_is_better_is_marked(scores: tuple[float, ...], marks: tuple[str, ...]) -> None:
     records = [budgeted(share, score) for share, score in zip((0.75, 0.5, 0.25), scores, strict=True)]
     assert tuple(column(records, "a smaller one is better")) == marks
     assert tuple(column(records[::-1], "a smaller one is better")) == marks[::-1]

@@ -70,7 +70,9 @@ def test_the_uniform_network_itself_is_not_slower_than_itself() -> None:
 
 
 def test_a_measurement_under_a_latency_limit_is_told_alike() -> None:
-    compared = {name: {"latency": latency(ms)} for name, ms in (("winner", 6.0), ("uniform_all", 5.5), ("unpruned", 5.0))}
+    compared = {
+        name: {"latency": latency(ms)} for name, ms in (("winner", 6.0), ("uniform_all", 5.5), ("unpruned", 5.0))
+    }
     told, *warned = headline(example_run(latency={"compared": compared}))
     assert "winner 6 ms" in told
     assert len(warned) == 2

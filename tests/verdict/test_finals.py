@@ -47,6 +47,7 @@ class Trainings:
 def train_all(trainings: Trainings, folder: Path) -> list[FinalTraining]:
     shown: list[FinalTraining] = []
     notebook = Notebook(open_storage(None, folder / "journal.log"), "finals")
+
     def weights(arm: str) -> Path:
         return folder / f"{arm}.safetensors"
 

@@ -1,4 +1,4 @@
-"""How long the networks of the verdict take on this device, for every report: a cut of FLOPs need not be one of time."""
+"""How long the networks of the verdict take on this device, in every report: fewer FLOPs need not be less time."""
 
 from __future__ import annotations
 
