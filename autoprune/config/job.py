@@ -231,12 +231,12 @@ class Job(Strict):
         "no trial, and a run may be resumed with others",
     )
     _references: dict[tuple[str | int, ...], Reference] = PrivateAttr(default_factory=dict)
-    _space_file: Path | None = PrivateAttr(None)
+    _space_read_from: Path | None = PrivateAttr(None)
 
     @property
     def space_file(self) -> Path | None:
         """The file that the space was read from; None where its keys are written in the job."""
-        return self._space_file
+        return self._space_read_from
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -310,7 +310,7 @@ def load_job(path: Path) -> Job:
     data, references = expanded(read_mapping(path), str(path))
     job = validated(Job, data, str(path), folders=(path.parent, path.parent.parent))
     if isinstance(data.get("space"), str):
-        job._space_file = _beside(Path(data["space"]), (path.parent, path.parent.parent))
+        job._space_read_from = _beside(Path(data["space"]), (path.parent, path.parent.parent))
     job._references = {_place_now(place): reference for place, reference in references.items()}
     return job
 

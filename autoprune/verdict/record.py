@@ -1,4 +1,7 @@
-"""Everything a finished run holds, as plain values; reports and exports read this and nothing else."""
+"""Everything a finished run holds, as plain values; reports and exports read this and nothing else.
+
+Longer than others, as the values and their form on disk are read side by side.
+"""
 
 from __future__ import annotations
 
