@@ -21,7 +21,7 @@ from autoprune.report.pages import write_reports
 from autoprune.space.groups import Widths
 from autoprune.space.origin import full_network
 from autoprune.space.tracing.program import Example
-from autoprune.verdict.record import Arm, RunRecord, Verdict
+from autoprune.verdict.record import WINNER, Arm, RunRecord, Verdict
 
 
 @final
@@ -36,6 +36,17 @@ class SearchResult:
     def model(self) -> nn.Module:
         """The winner with its final weights, in evaluation mode, on CPU."""
         return load(self.directory / "export", model=self._full_model)
+
+    def network(self, arm: str = WINNER) -> nn.Module:
+        """A network of the comparison with its final weights (first protocol, first seed), in evaluation mode, on CPU.
+
+        Args:
+            arm: "winner", "uniform_all", "uniform_inner", "random_median", …
+
+        Raises:
+            RunError: there is no such arm, or an older version did not keep its weights.
+        """
+        return load(driver.exported_arm(self.record, arm), model=self._full_model)
 
     @property
     def directory(self) -> Path:
@@ -74,18 +85,25 @@ class SearchResult:
         return self.directory / "report.html"
 
     def save(
-        self, folder: Path | str, formats: Sequence[ChosenPart] = DEFAULT, *, example: Example | None = None
+        self,
+        folder: Path | str,
+        formats: Sequence[ChosenPart] = DEFAULT,
+        *,
+        arm: str = WINNER,
+        example: Example | None = None,
     ) -> Path:
-        """Write the winner to a new folder, in all formats or not at all.
+        """Write the winner, or another arm, to a new folder, in all formats or not at all.
 
         Args:
             folder: new or empty.
             formats: of `autoprune parts exporters`; `safetensors` is what `autoprune.load(folder)` reads.
+            arm: "winner", "uniform_all", …: a name in `result.record.arms`.
             example: what the network is called with, in place of the example input of the search; its batch is free
                 where the format allows it, other dimensions are not.
 
         Raises:
-            RunError: the folder is not empty or cannot be written.
+            RunError: the folder is not empty or cannot be written, or there is no such arm.
             ExportError: a format cannot be written, or computes something else than the network.
         """
-        return driver.export_run(self.directory, Path(folder), formats, model=self._full_model, example=example)
+        model = self._full_model
+        return driver.export_run(self.directory, Path(folder), formats, arm=arm, model=model, example=example)

@@ -118,12 +118,15 @@ def export(
     formats: Annotated[
         str, typer.Option("--format", help="one or more, with commas: safetensors, onnx, torch_export, module")
     ] = "safetensors",
+    arm: Annotated[
+        str, typer.Option("--arm", metavar="NAME", help="winner, or what it was compared with: uniform_all, …")
+    ] = "winner",
 ) -> None:
-    """Write the searched network to a folder, alone: for autoprune.load, or in formats that do not need autoprune."""
+    """Write a network of a run to a folder, alone: for autoprune.load, or in formats that do not need autoprune."""
     from autoprune.pipeline.driver import export_run
 
     chosen = [name.strip() for name in formats.split(",") if name.strip()]
-    folder = export_run(run_dir, to, chosen, note=typer.echo)
+    folder = export_run(run_dir, to, chosen, arm=arm, note=typer.echo)
     loads = f"; load it with autoprune.load({str(to)!r})" if (to / "architecture.yaml").is_file() else ""
     typer.echo(f"exported to {folder}{loads}")
 
@@ -231,9 +234,13 @@ def _interrupted(error: BaseException | None) -> bool:
 
 
 def _conclude(records: Any) -> None:
+    from autoprune.report.measured import headline
+
     for record in records:
         none = "No final networks were trained, so there is no verdict."
         typer.echo(record.verdict.sentence if record.verdict else none)
+        for line in headline(record):
+            typer.echo(line)
         typer.echo(f"report: {record.directory / 'report.html'}")
         typer.echo(f"network: {record.directory / 'export'}")
     if len(records) > 1:

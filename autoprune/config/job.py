@@ -5,7 +5,7 @@ Longer than others, as it is a job from top to bottom, every key in its place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -25,6 +25,7 @@ from pydantic import (
 
 from autoprune.config.engine import EngineOptions
 from autoprune.config.environment import Reference, expanded, written
+from autoprune.config.latency import Latencies, LatencyOptions
 from autoprune.config.limits import RangeError, ends_of
 from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
@@ -36,7 +37,11 @@ from autoprune.deprecation import moved_names
 
 def _found(path: Path, info: ValidationInfo) -> Path:
     """A path as given where that is there, else beside the job file or in the folder above it; as given if nowhere."""
-    folders = [Path(), *(info.context or {}).get("folders", ())]
+    return _beside(path, (info.context or {}).get("folders", ()))
+
+
+def _beside(path: Path, others: Sequence[Path]) -> Path:
+    folders = [Path(), *others]
     return next((place for folder in folders if (place := folder / path.expanduser()).exists()), path)
 
 
@@ -156,12 +161,20 @@ class VerdictOptions(Strict):
         True, description="under a latency budget, search under the FLOPs of equal latency as well, and compare"
     )
 
+    latency: Latencies = Field(
+        LatencyOptions(), description="winner, uniform and unpruned network are measured for the report; false: not"
+    )
+
     @model_serializer(mode="wrap")
     def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
         """See `SearchOptions`."""
         written = handler(self)
         if self.inherit is None:
             written.pop("inherit", None)
+        if self.latency == LatencyOptions():
+            written.pop("latency", None)
+        elif self.latency is None:
+            written["latency"] = False
         return written
 
 
@@ -221,6 +234,12 @@ class Job(Strict):
         "no trial, and a run may be resumed with others",
     )
     _references: dict[tuple[str | int, ...], Reference] = PrivateAttr(default_factory=dict)
+    _space_read_from: Path | None = PrivateAttr(None)
+
+    @property
+    def space_file(self) -> Path | None:
+        """The file that the space was read from; None where its keys are written in the job."""
+        return self._space_read_from
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -293,6 +312,8 @@ def load_job(path: Path) -> Job:
     """
     data, references = expanded(read_mapping(path), str(path))
     job = validated(Job, data, str(path), folders=(path.parent, path.parent.parent))
+    if isinstance(data.get("space"), str):
+        job._space_read_from = _beside(Path(data["space"]), (path.parent, path.parent.parent))
     job._references = {_place_now(place): reference for place, reference in references.items()}
     return job
 

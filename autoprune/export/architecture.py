@@ -27,7 +27,7 @@ from autoprune.space.groups import SearchSpace
 from autoprune.space.origin import Origin, full_network
 from autoprune.space.serial import from_json, to_json
 from autoprune.space.tracing.program import Example
-from autoprune.verdict.record import RunRecord
+from autoprune.verdict.record import Arm, RunRecord
 from autoprune.zoo import build_model, load_weights
 from autoprune.zoo.weights import read_weights
 
@@ -43,32 +43,35 @@ def write_architecture(
     folder: Path,
     *,
     ranking: Ranking,
+    arm: Arm | None = None,
     origin: Origin | None = None,
     example: Example | None = None,
 ) -> Path:
-    """Write `architecture.yaml`, `space.json` and `model.safetensors` of the winner.
+    """Write `architecture.yaml`, `space.json` and `model.safetensors` of one network.
 
     Args:
         record: the finished run.
-        network: the winner with the weights to export; only read.
+        network: with the weights to export; only read.
         folder: made if it is missing.
-        ranking: which channels the winner keeps: some buffers are cut but are in no state dict.
+        ranking: which channels it keeps: some buffers are cut but are in no state dict.
+        arm: which of the networks compared; None: the winner.
         origin: what the graph was traced from, for a space of graph form.
         example: what the network is called with, for other formats later on.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    winner, model = record.winner, record.job["model"]
+    chosen, model = arm or record.winner, record.job["model"]
     architecture = {
         "format": _FORMAT,
         "model": {"factory": model["factory"], "arguments": model["arguments"]},
         "widths": {
             group.name: {"kept": int(width), "of": group.width}
-            for group, width in zip(record.space.groups, winner.widths, strict=True)
+            for group, width in zip(record.space.groups, chosen.widths, strict=True)
         },
         "form": record.space.form,
-        "costs": {name: _plain(cost) for name, cost in winner.costs.items()},
+        "costs": {name: _plain(cost) for name, cost in chosen.costs.items()},
         "full_costs": {name: _plain(cost) for name, cost in record.full_costs.items()},
         "verdict": record.verdict.sentence if record.verdict else None,
+        **({} if arm is None else {"arm": arm.name}),
     }
     inputs = _described(example)
     space = to_json(record.space, origin=origin) | {"ranking": [ranks.tolist() for ranks in ranking], "inputs": inputs}

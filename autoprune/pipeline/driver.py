@@ -5,7 +5,6 @@ Each returns a record for every budget of the job; a run alone is a family of on
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,16 +19,17 @@ from autoprune.config.parts import ChosenPart
 from autoprune.config.stopping import StoppingOptions
 from autoprune.engines import make_engine
 from autoprune.engines.base import Engine
-from autoprune.errors import RunError
+from autoprune.errors import RunError, suggest
 from autoprune.evaluators.making import kind_of
 from autoprune.export.architecture import read_source
 from autoprune.export.inputs import describe
+from autoprune.export.safetensors import ARCHITECTURE, PYTHON_MODEL
 from autoprune.export.writing import DEFAULT, exporters, write_formats
 from autoprune.pipeline import run
 from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.continuation import going_on
 from autoprune.pipeline.family import parts_of
-from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run
+from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run, resuming
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import prepare
 from autoprune.pipeline.prepared import RunInputs
@@ -37,7 +37,7 @@ from autoprune.progress import make_progress
 from autoprune.report.pages import write_reports
 from autoprune.space.tracing.program import Example
 from autoprune.trials.run_directory import RunDirectory
-from autoprune.verdict.record import RunRecord, read_record
+from autoprune.verdict.record import ARMS, WINNER, RunRecord, read_record
 
 RUNS = Path("runs")
 
@@ -76,14 +76,15 @@ def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple
     Raises:
         AutopruneError: the job cannot be used; then nothing has been written. Or a run failed.
     """
-    RunDirectory.check_free(path)
     job = run_inputs.job
+    RunDirectory.check_free(path, resume=resuming(job, path) if job.model.factory == PYTHON_MODEL else None)
     with ready(run_inputs, job.threads, progress) as engine:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
         with RunDirectory.create(path) as directory:
-            command = f"autoprune resume {shlex.quote(str(path))}"
-            where = [f"run directory {path}; if it is stopped, `{command}` goes on"] if len(runs) == 1 else []
+            where = (
+                [f"run directory {path}; if it is stopped, `{resuming(job, path)}` goes on"] if len(runs) == 1 else []
+            )
             notes = (*where, *_without_effect(job), *how_to_resume(job))
             return run.start(job, runs, directory, engine, progress=progress, notes=notes)
 
@@ -157,27 +158,47 @@ def write_all_reports(path: Path) -> tuple[RunRecord, ...]:
     return records
 
 
+def exported_arm(record: RunRecord, arm: str) -> Path:
+    """The folder in which a finished run has exported one of the networks compared.
+
+    Raises:
+        RunError: it has no arm of this name, or did not keep its weights.
+    """
+    names = [one.name for one in record.arms]
+    if arm not in names:
+        raise RunError(f"{record.directory} has no arm {arm!r}; it has {', '.join(names)}.{suggest(arm, names)}")
+    folder = record.directory / ("export" if arm == WINNER else f"{ARMS}/{arm}")
+    if not (folder / ARCHITECTURE).is_file():
+        raise RunError(
+            f"{record.directory} did not keep the weights of {arm}: a version of autoprune trained it that kept the "
+            f"winner's only; run the job anew, or export the winner"
+        )
+    return folder
+
+
 def export_run(
     directory: Path,
     folder: Path,
     formats: Sequence[ChosenPart] = DEFAULT,
     *,
+    arm: str = WINNER,
     model: nn.Module | None = None,
     example: Example | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Write a finished run's network to a folder, all formats or nothing.
+    """Write a network of a finished run to a folder, all formats or nothing.
 
     Args:
         directory: of the run.
         folder: new or empty.
         formats: names of exporters, or with settings.
+        arm: the winner, or one of those that it was compared with.
         model: the full network, for a run that was given a model object; only read.
         example: what the network is called with; None: what it was traced with.
         note: told what is in each format.
 
     Raises:
-        RunError: the run has not ended, or the folder holds something else already.
+        RunError: the run has not ended or has no such arm, or the folder holds something else already.
         ExportError: a format cannot be written.
     """
     made = exporters(formats)
@@ -185,12 +206,12 @@ def export_run(
     if family:
         names = ", ".join(str(part) for part in family)
         raise RunError(f"{directory} holds a run for each of {len(family)} budgets; export one of them: {names}")
-    read_record(directory)
+    exported = exported_arm(read_record(directory), arm)
 
     def traced_with() -> Example:
         return inputs_of_job(job_of_run(directory)).example
 
-    source = read_source(directory / "export", model=model, example=traced_with)
+    source = read_source(exported, model=model, example=traced_with)
     if example is not None:
         source = replace(source, describe=partial(describe, example))
     return write_formats(source, made, folder, note=note)

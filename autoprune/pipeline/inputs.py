@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -87,10 +88,18 @@ def job_of_run(directory: Path) -> Job:
         raise RunError(f"{directory} cannot be resumed: {error}; restore its job.yaml, or start a new run") from error
     if job.model.factory == PYTHON_MODEL:
         raise RunError(
-            f"{directory} was started from Python with a model object; go on with it there: "
-            f"autoprune.search(…, run_dir={str(directory)!r}, resume=True)"
+            f"{directory} was started from Python with a model object; go on with it there by the same call: "
+            f"{resuming(job, directory)}"
         )
     return job
+
+
+def resuming(job: Job, path: Path) -> str:
+    """How a person goes on with what was started there: by command, or by the call that has the model object."""
+    if job.model.factory != PYTHON_MODEL:
+        return f"autoprune resume {shlex.quote(str(path))}"
+    call = "search" if len(job.family) == 1 else "sweep"
+    return f"autoprune.{call}(…, run_dir={str(path)!r}, resume=True)"
 
 
 def how_to_resume(job: Job) -> tuple[str, ...]:

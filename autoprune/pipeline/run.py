@@ -8,7 +8,6 @@ run. They share the trace, the base network, every score, and what a controller 
 from __future__ import annotations
 
 import secrets
-import shlex
 from collections.abc import Sequence
 
 from autoprune.allocation import UNIFORM
@@ -19,6 +18,7 @@ from autoprune.evaluators.making import kind_of
 from autoprune.pipeline.continuation import FORMAT, format_of
 from autoprune.pipeline.family import Family, ScoreCache, opened, parts, parts_of
 from autoprune.pipeline.fingerprints import JOB_FORMAT, job_fingerprint, same_job
+from autoprune.pipeline.inputs import resuming
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.phases.base_network import base_network
 from autoprune.pipeline.phases.conclusion import Findings, conclude
@@ -26,6 +26,7 @@ from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.finals import final_trainings
 from autoprune.pipeline.phases.flops_search import by_flops, search_by_flops, shared_by_both, with_flops_search
 from autoprune.pipeline.phases.full_scores import score_fully
+from autoprune.pipeline.phases.measured_latency import measure_latency
 from autoprune.pipeline.phases.measured_winner import measure_compared, measured_winner
 from autoprune.pipeline.phases.rescoring import rescore
 from autoprune.pipeline.phases.search import search
@@ -110,7 +111,7 @@ def _each(
             _tell(shown, notes if number == 1 else ())
             shown.note(
                 f"budget {number} of {len(places)}: {prepared.domain.budget}; if it is stopped, "
-                f"`autoprune resume {shlex.quote(str(directory.path))}` goes on"
+                f"`{resuming(job, directory.path)}` goes on"
             )
             with opened(place) as run:
                 records.append(see_through(prepared, run, shown, engine, family))
@@ -184,9 +185,12 @@ def _phases(run: RunContext, narrowed: Prepared | None) -> RunRecord:
     compared = with_flops_search(arms(run.domain, trials, winner, rescored), beside, run.domain)
     latency = measure_compared(run, {arm.name: arm.widths for arm in compared}, factory)
     finals = timed("final trainings", lambda: final_trainings(run, compared))
+    measured = None
+    if latency is None and run.job.verdict.latency is not None:
+        measured = timed("latency", lambda: measure_latency(run, compared, factory))
     uniforms = {arm.name: arm.widths for arm in compared if arm.name in UNIFORM}
     chances = probability_better(run.domain, trials, rescored, winner, uniforms, apart=apart)
-    return conclude(run, factory, Findings(searched, posterior, compared, finals, curve, chances, latency))
+    return conclude(run, factory, Findings(searched, posterior, compared, finals, curve, chances, latency, measured))
 
 
 def _begin(prepared: Prepared, directory: RunDirectory, family: Family | None) -> None:

@@ -20,12 +20,13 @@ def write_markdown(record: RunRecord, path: Path | str) -> Path:
 
 def _lines(facts: Facts) -> Iterable[str]:
     yield f"# {_text(facts.sentence)}\n"
+    yield from (f"{_text(line)}\n" for line in facts.headline)
     yield f"**{facts.outcome}** · run {_text(facts.title)} · budget {_text(facts.budget)}\n"
     yield from (*(f"- {_text(note)}" for note in facts.notes), "")
     yield from _section("Networks compared", facts.arms)
     yield from (*(f"- {_text(line)}" for line in facts.legend), "")
     yield from _section("Searched minus uniform", facts.comparisons, "No final networks were trained.")
-    if facts.latency.rows:
+    if facts.latency.rows or facts.latency_notes:
         yield from _section("Measured latency", facts.latency)
         yield from (*(f"- {_text(note)}" for note in facts.latency_notes), "")
     if facts.rules.rows:

@@ -64,8 +64,12 @@ class RunDirectory:
         return cls(path, _locked(path))
 
     @staticmethod
-    def check_free(path: Path) -> None:
+    def check_free(path: Path, *, resume: str | None = None) -> None:
         """Find out, without writing, that `create` would fail: before long work, not after it.
+
+        Args:
+            path: where a run is to begin.
+            resume: how whoever asks goes on with a run; None: by command.
 
         Raises:
             RunError: as for `create`.
@@ -73,9 +77,11 @@ class RunDirectory:
         try:
             nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
             if nearest == path and not (path.is_dir() and _is_free({entry.name for entry in path.iterdir()})):
+                other = "--run-dir" if resume is None else "run_dir"
                 raise RunError(
-                    f"run directory {path} is in use already; `autoprune resume {shlex.quote(str(path))}` goes on with "
-                    f"the run in it, or give another directory with --run-dir"
+                    f"run directory {path} is in use already; "
+                    f"`{resume or f'autoprune resume {shlex.quote(str(path))}'}` goes on with the run in it, or give "
+                    f"another directory with {other}"
                 )
         except OSError as error:
             raise _unwritable(path, error) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -18,7 +19,7 @@ from autoprune.engines.base import Engine, Failure
 from autoprune.errors import EvaluationError
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
-from autoprune.files import write_whole
+from autoprune.files import patiently, write_whole
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score
 from autoprune.texts import last_line
@@ -103,19 +104,20 @@ def train_finals(
     plan: FinalPlan,
     *,
     notebook: Notebook,
-    weights: Path,
+    weights: Callable[[str], Path],
     on_final: Callable[[FinalTraining], None],
 ) -> list[FinalTraining]:
     """Train what the notebook does not hold yet; arms of equal widths share their trainings.
 
-    The winner's first network by the first protocol is written to `weights`.
+    The first network of every arm by the first protocol is kept with its weights. All of them would be too much: a file
+    is as large as the network, and there would be one for each arm, protocol and seed.
 
     Args:
         engine: equipped with the factory; it may train several at once.
         arms: the winner and what it is compared with.
         plan: how.
         notebook: keeps each training the moment it ends.
-        weights: a file.
+        weights: name of an arm -> the file for its weights, below a folder that need not be there.
         on_final: called for every arm, protocol and seed as soon as it is known.
 
     Raises:
@@ -136,9 +138,9 @@ def train_finals(
         if isinstance(trained, Failure):
             failures.append((done, trained.error))
             continue
-        if trained.weights is not None:
-            write_whole(weights, trained.weights)
         served = [arm for arm, piece in rows if piece.key == done.key]
+        if trained.weights is not None:
+            _keep(trained.weights, [weights(arm.name) for arm in served])
         kept = ("epochs", "seconds", "as_trained", "noise")
         record = {name: getattr(trained, name) for name in kept} | {"arm": served[0].name}
         notebook.write(done.key, trained.score, record | {"protocol": done.protocol.label, "seed": done.seed})
@@ -196,6 +198,12 @@ def save_weights(network: nn.Module, path: Path) -> None:
     write_whole(path, _bytes_of(network))
 
 
+def _keep(content: bytes, places: Sequence[Path]) -> None:
+    for place in places:
+        patiently(partial(place.parent.mkdir, parents=True, exist_ok=True), f"run directory {place.parent}", (OSError,))
+        write_whole(place, content)
+
+
 def _bytes_of(network: nn.Module) -> bytes:
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     return bytes(save(tensors))
@@ -206,7 +214,7 @@ def _pairs(plan: FinalPlan) -> list[tuple[PartOptions, int]]:
 
 
 def _piece(arm: Arm, protocol: PartOptions, seed: int, plan: FinalPlan) -> PlannedFinal:
-    kept = arm.name == "winner" and (protocol, seed) == (plan.protocols[0], plan.seed)
+    kept = (protocol, seed) == (plan.protocols[0], plan.seed)
     return PlannedFinal(arm.widths, protocol, seed, plan.fine_tune_epochs, plan.base_lr, kept)
 
 

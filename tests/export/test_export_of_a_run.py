@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from tiny import Convolutions, write_job
 from torch import nn
 
@@ -19,6 +21,8 @@ import autoprune
 from autoprune.errors import ConfigError, ExportError, RunError
 from autoprune.export.module import PlainModule
 from autoprune.pipeline.driver import export_run
+from autoprune.pipeline.inputs import inputs_of_job, job_of_run
+from autoprune.verdict.record import read_record
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -75,6 +79,42 @@ def test_several_formats_at_once_by_command(finished: Path, tmp_path: Path, help
     network = autoprune.load(tmp_path / "net")
     assert same_outputs(PlainModule().read(tmp_path / "net"), network)
     assert same_outputs(torch.export.load(tmp_path / "net" / "model.pt2").module(), network)
+
+
+def test_every_network_compared_is_exported_with_the_weights_that_were_scored(
+    finished: Path, tmp_path: Path, helpers: None
+) -> None:
+    record = read_record(finished)
+    task = inputs_of_job(job_of_run(finished)).task
+    first = (record.finals[0].protocol, record.finals[0].seed)
+    scores = {final.arm: final.score for final in record.finals if (final.protocol, final.seed) == first}
+    assert len(record.arms) >= 3
+    for arm in record.arms:
+        network = autoprune.load(export_run(finished, tmp_path / arm.name, arm=arm.name))
+        assert task.score(network, split="test") == pytest.approx(scores[arm.name], abs=1e-4)
+    done = command("export", finished, "--arm", "uniform_all", "--to", "net", "--format", "module", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert same_outputs(PlainModule().read(tmp_path / "net"), autoprune.load(tmp_path / "uniform_all"))
+    described = yaml.safe_load((tmp_path / "uniform_all" / "architecture.yaml").read_text())
+    assert described["arm"] == "uniform_all"
+    assert described["costs"]["flops"] == next(a.costs["flops"] for a in record.arms if a.name == "uniform_all")
+
+
+def test_an_arm_that_there_is_not_is_one_clear_error(finished: Path, tmp_path: Path) -> None:
+    done = command("export", finished, "--arm", "unifrom_all", "--to", "net", cwd=tmp_path)
+    assert done.returncode == 2
+    told = " ".join(done.stderr.split())
+    assert "no arm 'unifrom_all'; it has winner, uniform_all, uniform_inner" in told
+    assert "Did you mean 'uniform_all'?" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_kept_the_winner_alone_says_so(finished: Path, tmp_path: Path) -> None:
+    older = shutil.copytree(finished, tmp_path / "older")
+    shutil.rmtree(older / "arms")
+    with pytest.raises(RunError, match=r"did not keep the weights of uniform_all: .*run the job anew"):
+        export_run(older, tmp_path / "net", arm="uniform_all")
+    assert (export_run(older, tmp_path / "net") / "architecture.yaml").is_file()
 
 
 def test_what_a_run_writes_itself_is_the_default_format(finished: Path, tmp_path: Path) -> None:

@@ -171,6 +171,8 @@ class DeviceProfile:
         networks: measured networks: model, widths, values of the features, undisturbed milliseconds of each of two
             measurements, and their mean.
         error: on networks held out; None before there are any.
+        made_for: the models whose kernels it holds, as the arguments of `autoprune latency profile`; profiles of older
+            versions name none.
     """
 
     conditions: Conditions
@@ -182,10 +184,13 @@ class DeviceProfile:
     coefficients: tuple[float, ...] = ()
     networks: tuple[Mapping[str, Any], ...] = ()
     error: HeldOut | None = None
+    made_for: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        if not self.made_for:  # fingerprints of profiles stay
+            del plain["made_for"]
         plain |= {"conditions": asdict(self.conditions), "error": None if self.error is None else asdict(self.error)}
         plain["tables"] = {
             name: table

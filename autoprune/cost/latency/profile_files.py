@@ -69,7 +69,8 @@ def _from_json(data: Mapping[str, Any]) -> DeviceProfile:
             return None
         return KernelTable(int(plain["alignment"]), tuple(_grid(grid["axes"], grid["ms"]) for grid in plain["grids"]))
 
-    known = {f.name: data[f.name] for f in fields(DeviceProfile)}
+    known = {f.name: data[f.name] for f in fields(DeviceProfile) if f.name != "made_for"}
+    known["made_for"] = tuple(map(str, data.get("made_for", ())))
     known |= {
         "conditions": Conditions(**data["conditions"]),
         "tables": {n: table(t) for n, t in data["tables"].items()},

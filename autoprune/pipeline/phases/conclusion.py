@@ -20,7 +20,7 @@ from autoprune.pipeline.provenance import now
 from autoprune.report.pages import write_reports
 from autoprune.training.protocols import make_protocol
 from autoprune.trials.selection import Posterior
-from autoprune.verdict.record import Arm, CurvePoint, FinalTraining, RunRecord, Verdict, write_record
+from autoprune.verdict.record import ARMS, Arm, CurvePoint, FinalTraining, RunRecord, Verdict, write_record
 from autoprune.verdict.statistics import judge
 
 
@@ -36,7 +36,8 @@ class Findings:
         finals: their final trainings.
         curve: uniform pruning at other costs.
         chances: uniform baseline -> how likely the winner is better.
-        latency: what was measured; None for nothing.
+        latency: what was measured under a latency limit; None for nothing.
+        measured: latencies where none is limited; None for nothing.
     """
 
     searched: Searched
@@ -46,6 +47,7 @@ class Findings:
     curve: tuple[CurvePoint, ...]
     chances: Mapping[str, float]
     latency: Mapping[str, Any] | None
+    measured: Mapping[str, Any] | None
 
 
 def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> RunRecord:
@@ -60,9 +62,22 @@ def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> Run
     export, origin = run.directory / "export", run.prepared.origin
     example = run.prepared.run_inputs.example
     write_architecture(record, network, export, ranking=factory.ranking, origin=origin, example=example)
+    _export_others(run, factory, record)
     write_reports(record)
     run.directory.write_json("result.json", write_record(record))
     return record
+
+
+def _export_others(run: RunContext, factory: CandidateFactory, record: RunRecord) -> None:
+    """What the winner was compared with, each as it was scored last: the first seed of the first protocol."""
+    origin, example = run.prepared.origin, run.prepared.run_inputs.example
+    for arm in record.arms[1:]:
+        weights = final_weights(run, arm.name) if record.finals else None
+        if weights is not None and not weights.is_file():  # trained by a version that kept the winner's only
+            run.progress.note(f"the weights of {arm.name} were not kept, as an older version trained it")
+            continue
+        network, folder = exported_network(factory, arm.widths, weights), run.directory / ARMS / arm.name
+        write_architecture(record, network, folder, ranking=factory.ranking, arm=arm, origin=origin, example=example)
 
 
 def _record(run: RunContext, found: Findings, test: float | None) -> RunRecord:
@@ -83,15 +98,16 @@ def _record(run: RunContext, found: Findings, test: float | None) -> RunRecord:
         posterior={trial.number: posterior[trial.widths] for trial in trials if trial.widths in posterior},
         arms=found.compared,
         finals=tuple(found.finals),
-        verdict=_verdict(run, found) if found.finals else None,
+        verdict=_verdict(run, found, base["validation"] if test is None else test) if found.finals else None,
         uniform_curve=found.curve,
         chances=found.chances,
         latency=found.latency,
+        measured=found.measured,
         winners=found.searched.winners,
     )
 
 
-def _verdict(run: RunContext, found: Findings) -> Verdict:
+def _verdict(run: RunContext, found: Findings, unpruned: float) -> Verdict:
     told = [(limit, METRICS.card(limit.metric).told or limit.metric) for limit in run.domain.budget.limits]
     winner, *others = found.compared
     return judge(
@@ -101,4 +117,5 @@ def _verdict(run: RunContext, found: Findings) -> Verdict:
         scale=run.task.scale,
         identical=[arm.name for arm in others if arm.widths == winner.widths],
         unseen_data=run.task.has_test,
+        unpruned=unpruned,
     )

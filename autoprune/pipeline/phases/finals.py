@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from autoprune.export.safetensors import WEIGHTS
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.texts import score_text
 from autoprune.verdict.finals import FinalPlan, train_finals
-from autoprune.verdict.record import Arm, FinalTraining
+from autoprune.verdict.record import ARMS, WINNER, Arm, FinalTraining
 
 
-def final_weights(run: RunContext) -> Path:
-    """Where the weights of the winner's final training lie."""
-    return run.directory / "winner.safetensors"
+def final_weights(run: RunContext, arm: str = WINNER) -> Path:
+    """Where the weights of an arm's first final training by the first protocol lie.
+
+    Those of other arms than the winner lie where their export needs them, so that they are kept once.
+    """
+    return run.directory / ("winner.safetensors" if arm == WINNER else f"{ARMS}/{arm}/{WEIGHTS}")
 
 
 def final_trainings(run: RunContext, compared: Sequence[Arm]) -> list[FinalTraining]:
@@ -27,7 +32,7 @@ def final_trainings(run: RunContext, compared: Sequence[Arm]) -> list[FinalTrain
         compared,
         FinalPlan(options.protocols, options.seeds, options.fine_tune_epochs, run.job.training.lr, run.job.seed),
         notebook=run.notebook("final trainings"),
-        weights=final_weights(run),
+        weights=partial(final_weights, run),
         on_final=lambda f: run.progress.advance(
             f"{f.arm}, {f.protocol}, seed {f.seed}: {score_text(f.score, run.task.scale)}"
         ),
