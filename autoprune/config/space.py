@@ -13,7 +13,7 @@ from pydantic import (
 from autoprune.config.bounds import CHANNELS, RULES, Name, number
 from autoprune.config.validation import Strict, read_mapping, validated
 
-Share: TypeAlias = Annotated[float, BeforeValidator(number), Field(gt=0, le=1)]
+Share: TypeAlias = Annotated[float, Field(gt=0, le=1), BeforeValidator(number)]
 Ratios: TypeAlias = Annotated[tuple[Share, ...], Field(min_length=1, max_length=1000)]
 Pattern: TypeAlias = Name
 
@@ -48,6 +48,9 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+Tied: TypeAlias = Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=RULES), BeforeValidator(_listed)]
+
+
 class SpaceOptions(Strict):
     """Which widths are allowed (the content of a file in `search_spaces/`)."""
 
@@ -71,8 +74,10 @@ class SpaceOptions(Strict):
     exclude: tuple[Pattern, ...] = Field(
         (), max_length=RULES, description="shell-style patterns of layer names that stay whole"
     )
-    tie: tuple[Annotated[tuple[Pattern, ...], BeforeValidator(_listed), Field(min_length=1)], ...] = Field(
-        (), max_length=RULES, description="one or several patterns each; the groups that match have one ratio in common"
+    tie: tuple[Tied, ...] = Field(
+        (),
+        max_length=RULES,
+        description="one or several patterns each; the groups that match have one ratio in common",
     )
     overrides: tuple[Override, ...] = Field(
         (), max_length=RULES, description="rules for groups by name; later ones win"

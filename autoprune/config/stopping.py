@@ -52,12 +52,12 @@ class StoppingOptions(Strict):
         description="none, asha or hyperband: trainings that lag behind are stopped at a ninth or a third of their "
         "epochs; only the controller's proposals, only evaluators that train",
     )
-    time_limit: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=1e9, allow_inf_nan=False)] | None = Field(
+    time_limit: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), BeforeValidator(_seconds)] | None = Field(
         None,
         description="of one evaluation or final training, not of the whole search: seconds, or 90s, 10min, 2h; past it "
         "the trial has failed",
     )
-    memory_limit: Annotated[int, BeforeValidator(_bytes), Field(gt=0, le=10**15)] | None = Field(
+    memory_limit: Annotated[int, Field(gt=0, le=10**15), BeforeValidator(_bytes)] | None = Field(
         None, description="of each worker, such as 4GB, on Linux; past it the trial has failed"
     )
 

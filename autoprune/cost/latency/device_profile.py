@@ -62,7 +62,9 @@ class Conditions:
             raise ConfigError(f"latency: backend must be a name, got {shortened(repr(self.backend), 60)}")
         if self.dtype not in DTYPES:
             hint = suggest(str(self.dtype), DTYPES)
-            raise ConfigError(f"latency: dtype must be one of {', '.join(DTYPES)}, got {shortened(repr(self.dtype), 60)}.{hint}")
+            raise ConfigError(
+                f"latency: dtype must be one of {', '.join(DTYPES)}, got {shortened(repr(self.dtype), 60)}.{hint}"
+            )
         if not re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)):
             raise ConfigError(f"latency: device must be cpu, cuda or cuda:N, got {shortened(repr(self.device), 60)}")
 

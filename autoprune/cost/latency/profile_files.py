@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -35,7 +34,9 @@ def read_profile(source: Path | str | Mapping[str, Any] | DeviceProfile) -> Devi
         raise ConfigError(f"device profile {name} cannot be read: {error}") from None
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         given = data.get("format") if isinstance(data, Mapping) else type(data).__name__
-        raise ConfigError(f"{name} is no device profile of format {FORMAT} (found {shortened(repr(given), 80)}); {make}")
+        raise ConfigError(
+            f"{name} is no device profile of format {FORMAT} (found {shortened(repr(given), 80)}); {make}"
+        )
     try:
         return _from_json(data)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
