@@ -39,7 +39,7 @@ def test_memory_has_a_unit_in_powers_of_ten() -> None:
         ({"time_limit": -1}, "search.time_limit: input should be greater than 0, got -1"),
         ({"time_limit": "0h"}, "search.time_limit: input should be greater than 0"),
         ({"time_limit": "2 weeks"}, "a number with its unit: s, min, h or d, got '2 weeks'"),
-        ({"time_limit": float("inf")}, "search.time_limit: input should be less than or equal to 1000000000, got inf"),
+        ({"time_limit": float("inf")}, "search.time_limit: input should be a finite number"),
         ({"memory_limit": "much"}, "memory must be a number with its unit: B, kB, MB, GB or TB, got 'much'"),
         (
             {"early_stopping": "ahsa"},
