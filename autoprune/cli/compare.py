@@ -83,7 +83,11 @@ def _job(source: str, data: str | None, weights: Path | None, arg: list[str] | N
         wrong = [name for name, value in beside.items() if value]
         if wrong:
             raise ConfigError(f"{wrong[0]} goes with a MODEL; {source} is a job file, which says that itself")
-        return load_job(Path(source))
+        from autoprune.pipeline.names import check_names
+
+        job = load_job(Path(source))
+        check_names(job)
+        return job
     if data is None:
         raise ConfigError(
             f"compare {source} needs data to score on: add --data cifar10 (`autoprune parts data` lists the names, "

@@ -74,8 +74,10 @@ def search(
 ) -> None:
     """Search the widths of a network under a budget and compare the winner with uniform pruning."""
     from autoprune.config.job import load_job
+    from autoprune.pipeline.names import check_names
 
     job = load_job(job_file)
+    check_names(job)  # before torch is imported
     job = job.model_copy(update={"engine": chosen_engine(job.engine, engine, address, workers)})
 
     from autoprune.files import free_directory

@@ -47,7 +47,7 @@ def read_arguments(pairs: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: something else.
     """
-    import yaml
+    from autoprune.config.yaml_reader import parse_yaml
 
     arguments = {}
     for pair in pairs:
@@ -55,10 +55,10 @@ def read_arguments(pairs: list[str]) -> dict[str, Any]:
         if not separator or not key:
             raise ConfigError(f"--arg {pair!r}: give key=value, for example classes=100")
         try:
-            arguments[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            arguments[key] = parse_yaml(value, "the value")
+        except ConfigError as error:
             raise ConfigError(
-                f"--arg {pair!r}: the value is not valid YAML; quote it, or close its brackets"
+                f"--arg {pair!r}: the value is not valid YAML; quote it, or close its brackets ({error})"
             ) from error
     return arguments
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import yaml
 from rich.bar import Bar
 from rich.text import Text
 
 from autoprune.api.search import Space
 from autoprune.cli.rows import Rows
+from autoprune.config.yaml_reader import read_yaml
 from autoprune.cost.budget.limits import number
 from autoprune.cost.memory.dtypes import MEGABYTE
 from autoprune.cost.params import tensor_sizes
@@ -138,9 +138,9 @@ def parse_widths(text: str, space: Space) -> Widths:
 
 def _widths_in(path: Path, space: Space) -> Widths:
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--widths {path}: cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
+    except ConfigError as error:
+        raise ConfigError(f"--widths {path}: cannot be read as YAML or JSON: {error}") from error
     if isinstance(content, dict) and isinstance(content.get("widths"), dict):
         content = content["widths"]
     if not isinstance(content, dict):
