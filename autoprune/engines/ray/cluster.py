@@ -17,6 +17,7 @@ from autoprune.config.stopping import NEVER, StoppingOptions
 from autoprune.engines.ray.connection import check_resources, reach, start, told_as_notes
 from autoprune.engines.ray.node_watch import NodeWatch
 from autoprune.errors import ConfigError
+from autoprune.trials.run_directory import check_there
 
 
 @final
@@ -32,6 +33,7 @@ class Cluster:
         stopping: when evaluations are ended before their time, of the run that it works for.
         happened: "lost_workers", "timed_out", "out_of_memory" and "retried", each a count.
         note: told in a line what happens to workers.
+        directory: of the run that it works for.
     """
 
     def __init__(self, options: EngineOptions, *, device: str = "cpu") -> None:
@@ -39,6 +41,7 @@ class Cluster:
         self.stopping: StoppingOptions = NEVER
         self.happened: Counter[str] = Counter()
         self.note: Callable[[str], None] = lambda line: None
+        self.directory: Path | None = None
         self._gpus = options.gpus_per_worker if options.gpus_per_worker is not None else float(device != "cpu")
         if device == "cpu" and self._gpus:
             raise ConfigError(f"engine: gpus_per_worker is {self._gpus:g} but the device is cpu; set device: cuda")
@@ -70,9 +73,16 @@ class Cluster:
         self._undo.close()
 
     def check_node(self, *, at_once: bool = False) -> None:
-        """Find out that Ray has ended before it takes this process along; raises what `NodeWatch.check` raises."""
-        if self._watch is not None:
-            self._watch.check(at_once=at_once)
+        """Find out that Ray has ended before it takes this process along, or that the run has no directory any more.
+
+        Args:
+            at_once: look although somebody has looked a moment ago.
+
+        Raises:
+            RunError: one of them is gone.
+        """
+        if self._watch is not None and self._watch.check(at_once=at_once) and self.directory is not None:
+            check_there(self.directory)
 
     @property
     def per_worker(self) -> dict[str, Any]:

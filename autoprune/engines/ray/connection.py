@@ -169,7 +169,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _logs() -> str:
-    return f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray/session_latest/logs"  # noqa: S108
+    return f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray/session_latest/logs"
 
 
 @contextmanager
@@ -193,15 +193,20 @@ def _loopback() -> Iterator[None]:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Ray puts its own handler of SIGTERM in place of the caller's."""
-    if threading.current_thread() is not threading.main_thread():
+    """Inside, Ray cannot put its own handler of SIGTERM in place of the caller's."""
+    from ray._private import utils
+
+    kept = getattr(utils, "set_sigterm_handler", None)
+    if threading.current_thread() is not threading.main_thread() or kept is None:
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
+    utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        utils.set_sigterm_handler = kept
+        signal.signal(signal.SIGTERM, before)  # where another version sets it in another way
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class RayEngine(Engine):
         self._cluster.check_node(at_once=True)  # the driver may have trained for hours without a word to Ray
         self._leave_lane()
         self._cluster.note, self._cluster.stopping = note, setup.stopping
-        self._setup = setup
+        self._setup, self._cluster.directory = setup, setup.directory
         packed = np.frombuffer(pack_setup(setup), np.uint8)  # workers read arrays where they lie, bytes as copies
         self._packed = ray.put(packed)
 

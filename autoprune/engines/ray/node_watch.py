@@ -39,8 +39,8 @@ class NodeWatch:
         self._patience = 0.0 if owns_head else _HEAD_PATIENCE
         self._looked = self._head_seen = time.monotonic()
 
-    def check(self, *, at_once: bool = False) -> None:
-        """Raise where the node is gone.
+    def check(self, *, at_once: bool = False) -> bool:
+        """Raise where the node is gone; return whether it was time to look.
 
         Args:
             at_once: look although somebody has looked a moment ago.
@@ -50,7 +50,7 @@ class NodeWatch:
         """
         now = time.monotonic()
         if not at_once and now - self._looked < _EVERY:
-            return
+            return False
         self._looked = now
         if _gone(self._node):
             raise EngineLostError(_sentence("node of this process", self._node))
@@ -58,6 +58,7 @@ class NodeWatch:
             self._head_seen = time.monotonic()
         elif now - self._head_seen >= self._patience:
             raise EngineLostError(_sentence("head of the cluster", self._head))
+        return True
 
 
 def _sentence(what: str, place: Place) -> str:

@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 
 from autoprune.engines.ray.cluster import Cluster, short_reason
 from autoprune.engines.ray.tune_worker import Ending, Outgrown, WorkItem
-from autoprune.errors import EngineLostError, EvaluationError, RunError
+from autoprune.errors import EvaluationError, RunError
 
 _PATIENCE = 1800.0
 """Seconds without any worker after which the work is given up; autoscalers need minutes."""
@@ -140,7 +140,7 @@ class Dispatcher:
     def _check_node(self, *, at_once: bool = False) -> None:
         try:
             self._cluster.check_node(at_once=at_once)
-        except EngineLostError as error:
+        except RunError as error:
             self.failure = self.failure or error
 
     def look_after(self) -> None:
