@@ -44,18 +44,24 @@ def terminable() -> Iterator[None]:
         yield
         return
     taken = [number for number in _ENDING if signal.getsignal(number) == signal.SIG_DFL]
-    came = False
+    came: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        if not came:  # a second one must not break off the closing
-            came = True
+        came.append(number)
+        if len(came) == 1:  # a second one must not break off the closing
             raise Terminated(number)
 
     for number in taken:
         signal.signal(number, end)
     try:
         yield
+    except BaseException as error:
+        stopped = interruption(error)
+        if not came or stopped is None or isinstance(stopped, Terminated):
+            raise
+        told = Terminated(came[0])  # Ray makes a Ctrl-C of whatever a signal raises inside its calls
+        told.directory = getattr(stopped, "directory", None)
+        raise told from error
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
@@ -66,6 +72,13 @@ def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error
+
+
+def stopped_in(directory: Path, error: BaseException | None) -> None:
+    """Note on an interruption which run it has stopped."""
+    stopped = interruption(error)
+    if stopped is not None:
+        stopped.__dict__["directory"] = directory
 
 
 def exit_code(error: KeyboardInterrupt) -> int:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from autoprune.errors import RunError
 from autoprune.files import _unwritable, read_json, write_whole
-from autoprune.signals import Terminated, interruption
+from autoprune.signals import stopped_in
 
 _MARK = "run.json"
 _LOCK = ".lock"
@@ -126,9 +126,7 @@ class RunDirectory:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._lock.release()
-        stopped = interruption(error)
-        if isinstance(stopped, Terminated):
-            stopped.directory = self.path
+        stopped_in(self.path, error)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
