@@ -67,6 +67,10 @@ class RunError(AutopruneError):
     """A run directory or ledger cannot be used: taken, read-only, incomplete, or of another job."""
 
 
+class EngineLostError(RunError):
+    """What evaluates is gone for good; every ended trial is on disk, and the run can be resumed."""
+
+
 def shortened(text: str, most: int) -> str:
     """The text, its middle left out where it has more than `most` characters."""
     return text if len(text) <= most else f"{text[: most - most // 3 - 1]}…{text[len(text) - most // 3 :]}"

@@ -46,12 +46,15 @@ def patiently(
 
     Raises:
         RunError: it still fails after that time.
+        OSError: of a kind that does not pass.
     """
     began, wait, limit = time.monotonic(), _FIRST_WAIT, PATIENCE if patience is None else patience
     while True:
         try:
             result = action()
         except errors as error:
+            if lasting(error):
+                raise
             if time.monotonic() - began + wait > limit:
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
                 raise RunError(

@@ -19,6 +19,7 @@ from autoprune.pipeline import driver
 from autoprune.pipeline.inputs import job_of_run
 from autoprune.progress.base import Mode
 from autoprune.randomness import untouched
+from autoprune.signals import ended_by_signals
 
 __all__ = ["SearchArguments", "SearchResult", "Space", "resume", "search", "sweep", "trace"]
 
@@ -53,6 +54,7 @@ def sweep(arguments: SearchArguments) -> tuple[SearchResult, ...]:
     return _carry_out(arguments)
 
 
+@ended_by_signals
 @untouched()
 def _carry_out(arguments: SearchArguments) -> tuple[SearchResult, ...]:
     run_inputs = arguments.run_inputs()
@@ -64,6 +66,7 @@ def _carry_out(arguments: SearchArguments) -> tuple[SearchResult, ...]:
     return tuple(SearchResult(record, arguments.model) for record in records)
 
 
+@ended_by_signals
 @untouched()
 def resume(
     run_dir: Path | str, *, progress: Mode = "auto", engine: str | Mapping[str, Any] | None = None

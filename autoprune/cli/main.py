@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,8 @@ from autoprune.cli.options import (
     model_and_example,
     show,
 )
-from autoprune.errors import AutopruneError, ConfigError
+from autoprune.errors import AutopruneError, ConfigError, EngineLostError
+from autoprune.signals import exit_code, interruption, terminable
 
 app = typer.Typer(
     help="AutoML search over pruned architectures: per-layer widths under a budget, compared with uniform pruning.",
@@ -216,23 +217,21 @@ def _save(space: Any, path: Path) -> None:
 @contextmanager
 def _stoppable(run_dir: Path) -> Iterator[None]:
     """End an interrupted run with how to go on; typer itself would say no more than "Aborted"."""
+    command = f"autoprune resume {shlex.quote(str(run_dir))}"
     try:
-        yield
+        with terminable():
+            yield
+    except EngineLostError as error:
+        raise EngineLostError(f"{error}: `{command}` goes on") from error
     except BaseException as error:
-        if not _interrupted(error):
+        stopped = interruption(error)
+        if stopped is None:
             raise
         begun = (run_dir / "run.json").is_file()
-        command = f"autoprune resume {shlex.quote(str(run_dir))}"
         then = f"every ended trial is on disk: `{command}` goes on" if begun else "nothing was written"
-        typer.echo(f"\nstopped; {then}", err=True)
-        raise typer.Exit(130) from None
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """True for Ctrl-C, also where a library's clean-up turned it into an error of its own (Optuna's lock does)."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
+        with suppress(OSError):  # the terminal may be gone
+            typer.echo(f"\nstopped; {then}", err=True)
+        raise typer.Exit(exit_code(stopped)) from None
 
 
 def _conclude(records: Any) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, final
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
@@ -30,6 +30,7 @@ from autoprune.redaction import masked, secrets_in
 from autoprune.space.groups import SearchSpace, WidthGroup
 from autoprune.tasks.score import Examples, unpacked
 from autoprune.trials.assignment import Assignment, Outcome, finished_trial
+from autoprune.trials.database import open_database
 from autoprune.trials.journal import Journal, mend
 
 _STATES = {
@@ -41,9 +42,6 @@ _STATES = {
 
 _SELDOM: dict[str, Any] = {"fidelity": 1.0, "standard_error": None, "paired": False, "examples": None, "partial": ()}
 """What an end holds only where it is not this, so that entries are short and those of older runs are read."""
-
-_DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Modules of database drivers whose packages have another name."""
 
 _NAME = "the ledger"
 _PASSING = (OSError, StorageInternalError)
@@ -67,7 +65,7 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
     """
     try:
         if url is not None:
-            return RDBStorage(url)
+            return open_database(url)
         journal = journal.resolve()
         mend(journal)
         return JournalStorage(Journal(str(journal)))
@@ -75,19 +73,22 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
         known = secrets_in({"storage": url})
         reason = masked(f"{type(error).__name__}: {_reason(error)}", known=known)
         hidden = known and masked(str(error), known=known) != str(error)
-        raise RunError(
-            f"ledger {masked(url or str(journal))} cannot be opened: {reason}. Set search.storage to an Optuna "
-            f"storage URL such as sqlite:///trials.db in a folder that can be written, or leave it out for a journal "
-            f"in the run directory"
-        ) from (None if hidden else error)
+        raise RunError(f"ledger {masked(url or str(journal))} cannot be opened: {reason}. {_advice(url)}") from (
+            None if hidden else error
+        )
+
+
+def _advice(url: str | None) -> str:
+    of_server = url is not None and url.startswith(("postgres", "mysql", "mariadb"))
+    first = "Check that the server runs, and its host, port, user, password and database. " if of_server else ""
+    return (
+        f"{first}Set search.storage to an Optuna storage URL such as sqlite:///trials.db in a folder that can be "
+        f"written, or leave it out for a journal in the run directory"
+    )
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error; of a database driver that is not there, what to install."""
-    missing = getattr(error.__cause__ or error, "name", None) if isinstance(error, ImportError) else None
-    if missing is not None:
-        package = _DRIVERS.get(missing, missing)
-        return f"the driver {missing} of this database is not installed; install it with `pip install {package}`"
+    """The first line of an error."""
     return (str(error).strip().splitlines() or [""])[0]
 
 
@@ -192,7 +193,7 @@ class Ledger:
         return attempt
 
     def _patiently(self, write: Callable[[], None]) -> None:
-        patiently(write, _NAME, _PASSING, note=self._note)
+        _written(write, self._note)
 
     def proposals(self) -> list[tuple[Assignment, bool]]:
         """All proposals in order, and whether each one's evaluation has ended."""
@@ -229,7 +230,7 @@ class Notebook:
         """
         attributes = {"key": key, **record}
         trial = optuna.trial.create_trial(value=score, user_attrs=attributes, params={}, distributions={})
-        patiently(lambda: self._at.create_new_trial(self._study, trial), _NAME, _PASSING)
+        _written(lambda: self._at.create_new_trial(self._study, trial))
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Key -> record, with its score under "score"."""
@@ -237,13 +238,32 @@ class Notebook:
         return {str(t.user_attrs["key"]): {**t.user_attrs, "score": t.value} for t in trials}
 
 
+def _written(write: Callable[[], None] | Callable[[], int], note: Callable[[str], None] = lambda line: None) -> None:
+    """Write as `patiently` does; a run directory that is gone does not come again.
+
+    Raises:
+        RunError: the write has failed, at once or for several minutes.
+    """
+    try:
+        patiently(write, _NAME, _PASSING, note=note)
+    except OSError as error:
+        raise RunError(
+            f"{_NAME} cannot be written any more: {error}. If its directory was moved, give `autoprune resume` the new "
+            f"place; what was written before is kept there"
+        ) from error
+
+
 def _study(storage: BaseStorage, name: str) -> int:
     """Where the storage keeps the study of this name, a new one where there is none."""
-    with _quiet():
+
+    def made() -> int:
         try:
             return storage.create_new_study([StudyDirection.MAXIMIZE], name)
         except DuplicatedStudyError:
             return storage.get_study_id_from_name(name)
+
+    with _quiet():
+        return patiently(made, _NAME, (StorageInternalError,))  # a database that several jobs share may be locked
 
 
 def _assignment(entry: FrozenTrial) -> Assignment:

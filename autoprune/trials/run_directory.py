@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shlex
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, final
@@ -14,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from autoprune.errors import RunError
 from autoprune.files import _unwritable, read_json, write_whole
+from autoprune.signals import stopped_in
 
 _MARK = "run.json"
 _LOCK = ".lock"
@@ -36,6 +38,27 @@ def check_search(path: Path) -> None:
             f"{path} holds a comparison, no search: its pages are compare.html and compare.md, and the same "
             f"`autoprune compare` with --to {shlex.quote(str(path))} goes on with it"
         )
+
+
+def check_there(path: Path) -> None:
+    """Find out that a run has lost its directory before more is evaluated in vain.
+
+    Raises:
+        RunError: it is gone, also at a second look.
+    """
+    for pause in (0.0, 1.0):
+        time.sleep(pause)
+        try:
+            path.stat()
+        except FileNotFoundError:
+            continue
+        except OSError:  # a network that is away comes again
+            return
+        return
+    raise RunError(
+        f"run directory {path} is gone, and what ends now could not be kept. If it was moved, `autoprune resume` goes "
+        f"on at its new place"
+    )
 
 
 @final
@@ -107,8 +130,9 @@ class RunDirectory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._lock.release()
+        stopped_in(self.path, error)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

@@ -200,7 +200,7 @@ def test_what_a_driver_says_is_masked_too(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(url: str) -> None:
         raise OSError(f"login as user with {SECRET} was refused")
 
-    monkeypatch.setattr("autoprune.trials.ledger.RDBStorage", fail)
+    monkeypatch.setattr("autoprune.trials.ledger.open_database", fail)
     with pytest.raises(RunError, match=r"login as user with \*\*\* was refused") as caught:
         open_storage(f"postgresql://user:{SECRET}@h/name", tmp_path / "journal.log")
     assert caught.value.__cause__ is None

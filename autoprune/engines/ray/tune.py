@@ -28,7 +28,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from autoprune.engines.base import Failure, Scoring, WorkerSetup
-from autoprune.engines.ray.cluster import Cluster
+from autoprune.engines.ray.cluster import Cluster, run_name
 from autoprune.engines.ray.packing import pack
 from autoprune.engines.ray.tune_feed import Dispatcher, Source, TuneSearcher, WorkerMonitor
 from autoprune.engines.ray.tune_states import States
@@ -170,6 +170,7 @@ class TuneLane:
             states=self._folder,
             memory_limit=self._cluster.stopping.memory_limit,
         )
+        training.__name__ = f"autoprune {run_name(self._directory)} training"  # what Ray shows of its workers
         resources = {"cpu": per_worker["num_cpus"], "gpu": per_worker["num_gpus"], **per_worker["resources"]}
         return tune.Tuner(
             tune.with_resources(training, {name: share for name, share in resources.items() if share}),

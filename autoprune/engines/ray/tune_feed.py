@@ -107,6 +107,7 @@ class Dispatcher:
     def broke(self, trial: str, error: BaseException) -> None:
         """A worker has died or could not be made; its piece comes again until its retries are used up."""
         attempt, happened = self._live.pop(trial), self._cluster.happened
+        self._check_node(at_once=True)  # the worker may have died with its node, which is ours
         if self.over:  # the worker was ended with the work; what it did is done again after a restart
             return
         key, reason = attempt.piece.key, short_reason(error)
@@ -136,9 +137,16 @@ class Dispatcher:
         self._cluster.happened[event] += 1
         self._cluster.note(f"a worker was {reason}; another one takes its place")
 
+    def _check_node(self, *, at_once: bool = False) -> None:
+        try:
+            self._cluster.check_node(at_once=at_once)
+        except RunError as error:
+            self.failure = self.failure or error
+
     def look_after(self) -> None:
         """End the workers that are past the time limit, all where the work is to end; give up where none ever comes."""
         now, limit = time.monotonic(), self._time_limit
+        self._check_node()
         if self.busy or not self._live:
             self._worked = now
         elif now - self._worked > _PATIENCE:
