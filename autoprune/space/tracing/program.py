@@ -27,6 +27,7 @@ from autoprune.errors import TraceError
 from autoprune.randomness import python_draws, untouched
 from autoprune.space.tracing.flatten import flatten, note_shapes
 from autoprune.space.tracing.functions import watched
+from autoprune.space.tracing.module_paths import name_modules
 from autoprune.space.tracing.refusal import explain
 
 Example: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -164,6 +165,7 @@ def record(model: nn.Module, example: Example, *, prepare: Prepare = nn.Module.e
                 draws = python_draws()
                 program = tracer(clone, example)
                 lost = flatten(program.graph, program.constants)
+                name_modules(program.graph, clone)
                 note_shapes(program.graph)
                 program = replace(program, lost=lost, draws=draws())
         except Exception as error:  # noqa: BLE001 - any error of user code or a tracer becomes one clear message
