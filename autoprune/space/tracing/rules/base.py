@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
@@ -18,6 +19,10 @@ Rule: TypeAlias = Callable[[LabelGraph, Call], Any]
 
 Resize: TypeAlias = Callable[[Sized], Arguments]
 """A call at new widths -> its arguments."""
+
+
+_MOST_COPIES = 1 << 22
+"""More copies of one value are not followed one by one."""
 
 
 def never(node: fx.Node) -> bool:
@@ -112,6 +117,21 @@ def tie_within(graph: LabelGraph, labels: Tensor, keep: Sequence[int], reason: s
     return first.permute(order).reshape(view).expand(labels.shape)
 
 
+def stretched(graph: LabelGraph, call: Call, x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Labels of a value that forward spreads over dimensions in which it has one index.
+
+    As where it is spread by itself, it says nothing about what lies there: the copies belong to what they meet.
+    """
+    x = x.reshape([1] * (len(shape) - x.ndim) + list(x.shape))
+    dims = [d for d in range(x.ndim) if x.shape[d] == 1 and shape[d] > 1]
+    number = math.prod(shape[d] for d in dims)
+    if not dims or not x.numel() or bool(x.amin() != x.amax()) or number > _MOST_COPIES:
+        return x.expand(tuple(shape))
+    graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
+    copies = graph.unions.fresh(*(n if d in dims else 1 for d, n in enumerate(shape)), spread=True)
+    return copies.expand(tuple(shape))
+
+
 def unite_broadcast(graph: LabelGraph, call: Call, operands: Sequence[Tensor], shape: Sequence[int]) -> list[Tensor]:
     """Prepare operands of an elementwise operator for being united: those that speak, expanded to the output shape.
 
@@ -123,8 +143,13 @@ def unite_broadcast(graph: LabelGraph, call: Call, operands: Sequence[Tensor], s
     speaking: list[Tensor] = []
     tied: set[int] = set()
     spoken = [{d for d in graph.unions.splits(operand) if operand.shape[d] == shape[d]} for operand in padded]
+    copied = set[int]().union(*(varying(operand) for operand in padded if graph.unions.is_spread(operand)))
     for index, operand in enumerate(padded):
-        others = set().union(*(dims for i, dims in enumerate(spoken) if i != index)) if len(padded) > 1 else set()
+        others = set[int]().union(*(dims for i, dims in enumerate(spoken) if i != index))
+        if copied and not bool((operand > 0).any()):
+            others |= copied
+        if others and all(operand.shape[d] == shape[d] for d in others):
+            graph.spread_out(operand, others)
         if any(operand.shape[d] == 1 and shape[d] > 1 for d in others):
             own = {d for d in others if operand.shape[d] > 1 and not bool((operand == VOID).all())}
             graph.unions.freeze(operand, f"{call.place} spreads one channel over all others")
