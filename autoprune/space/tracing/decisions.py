@@ -40,6 +40,12 @@ def _writes(node: fx.Node) -> bool:
 
 
 def _source(node: fx.Node) -> fx.Node:
-    while node.op == "call_function" and node.all_input_nodes:
+    """The tensor that a call writes into, views of it left out."""
+    while node.op == "call_function" and node.all_input_nodes and _is_view(node):
         node = node.all_input_nodes[0]
     return node
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(made.alias_info is not None for made in schema.returns)

@@ -117,18 +117,34 @@ def tie_within(graph: LabelGraph, labels: Tensor, keep: Sequence[int], reason: s
     return first.permute(order).reshape(view).expand(labels.shape)
 
 
-def stretched(graph: LabelGraph, call: Call, x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Labels of a value that forward spreads over dimensions in which it has one index.
+def is_one(labels: Tensor) -> bool:
+    """True where nothing is told apart: a constant, or one channel."""
+    return bool(labels.numel()) and bool(labels.amin() == labels.amax())
 
-    As where it is spread by itself, it says nothing about what lies there: the copies belong to what they meet.
+
+def stretched(graph: LabelGraph, call: Call, x: Tensor, shape: Sequence[int], *, inner: bool = False) -> Tensor:
+    """Labels of a value that forward spreads: `expand`, `repeat`, `cat([x] * n)`.
+
+    As where it is spread by itself, it says nothing about what lies there: each copy belongs to what it meets.
+
+    Args:
+        graph: the book.
+        call: where.
+        x: labels of the value.
+        shape: of the result.
+        inner: copies of one index lie beside each other (`repeat_interleave`), not those of one copy.
     """
     x = x.reshape([1] * (len(shape) - x.ndim) + list(x.shape))
-    dims = [d for d in range(x.ndim) if x.shape[d] == 1 and shape[d] > 1]
-    number = math.prod(shape[d] for d in dims)
-    if not dims or not x.numel() or bool(x.amin() != x.amax()) or number > _MOST_COPIES:
+    times = [n // old if old else 1 for n, old in zip(shape, x.shape, strict=True)]
+    if not is_one(x):
         return x.expand(tuple(shape))
+    if not 1 < math.prod(times) < _MOST_COPIES:
+        return x.flatten()[0].expand(tuple(shape))
     graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
-    copies = graph.unions.fresh(*(n if d in dims else 1 for d, n in enumerate(shape)), spread=True)
+    copies = graph.unions.fresh(*times, spread=True)
+    for dim, (n, old, r) in enumerate(zip(shape, x.shape, times, strict=True)):
+        if r > 1 and old > 1:
+            copies = copies.index_select(dim, torch.arange(n) % r if inner else torch.arange(n) // old)
     return copies.expand(tuple(shape))
 
 

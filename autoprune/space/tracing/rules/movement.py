@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter
 from autoprune.space.tracing.labels import VOID, spread, tighten, varies
-from autoprune.space.tracing.rules.base import stretched, tie_within, unknown, varying
+from autoprune.space.tracing.rules.base import is_one, stretched, tie_within, unknown, varying
 
 
 def movement(graph: LabelGraph, call: Call) -> Any:
@@ -54,13 +54,11 @@ def _beside(graph: LabelGraph, x: Tensor, dim: int, length: int) -> Tensor:
 
 
 def expand(graph: LabelGraph, call: Call) -> Tensor:
-    """`expand`, `repeat` and the like: a value with one index along a dimension is spread over what it meets there."""
+    """`expand`, `repeat` and the like: one value in several copies says nothing about what it meets."""
     x = graph.labels(call.tensors[0])
-    if not x.numel() or varying(x) or len(call.shape) < x.ndim:
+    if len(call.tensors) > 1 or not is_one(x) or len(call.shape) < x.ndim:
         return _moved(graph, call)
-    before = [1] * (len(call.shape) - x.ndim) + list(x.shape)
-    rows = [1 if old == 1 else n for old, n in zip(before, call.shape, strict=True)]  # others are repeated
-    return stretched(graph, call, x.reshape(-1)[:1].reshape([1] * len(rows)).expand(rows), call.shape)
+    return stretched(graph, call, x, call.shape, inner=call.name == "repeat_interleave")
 
 
 def expand_as(graph: LabelGraph, call: Call) -> Tensor:
@@ -68,7 +66,7 @@ def expand_as(graph: LabelGraph, call: Call) -> Tensor:
     x, other = (graph.labels(value) for value in call.tensors)
     aligned = x.reshape([1] * (other.ndim - x.ndim) + list(x.shape))
     dims = varying(other)
-    if dims and not varying(x) and x.numel() and all(aligned.shape[d] == 1 for d in dims):
+    if dims and is_one(x) and all(aligned.shape[d] == 1 for d in dims):
         graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
         return other
     return stretched(graph, call, x, other.shape)
@@ -86,7 +84,7 @@ def joined(graph: LabelGraph, call: Call) -> Tensor:
     if others and all(value is first for value in others):
         x = graph.labels(first)
         x = x.unsqueeze(dim) if call.name == "stack" else x
-        if x.shape[dim] == 1 and not varying(x):
+        if x.shape[dim] == 1 and is_one(x):
             return stretched(graph, call, x, call.shape)
     return _moved(graph, call)
 
