@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from autoprune.space.tracing.calls import Call, Channels, LabelGraph, WeightLabels
-from autoprune.space.tracing.labels import FIXED, VOID, varies
+from autoprune.space.tracing.labels import FIXED, VOID, compact, varies
 from autoprune.space.tracing.resize import Arguments, Sized
 
 Rule: TypeAlias = Callable[[LabelGraph, Call], Any]
@@ -153,7 +153,8 @@ def unite_broadcast(graph: LabelGraph, call: Call, operands: Sequence[Tensor], s
 
     An operand of size 1 along a dimension in which the others' channels vary says nothing about those channels (a
     spatial attention map, a mask). Where it also has a size of its own along another such dimension (a rotary angle
-    for every dimension of a head), the others are tied along that one: whole heads stay whole.
+    for every dimension of a head), the others are tied along that one: whole heads stay whole. Where it has one channel
+    for each head (a norm of queries written out, a gate), it goes with that.
     """
     padded = [o.reshape([1] * (len(shape) - o.ndim) + list(o.shape)) for o in operands]
     speaking: list[Tensor] = []
@@ -166,7 +167,8 @@ def unite_broadcast(graph: LabelGraph, call: Call, operands: Sequence[Tensor], s
             others |= copied
         if others and all(operand.shape[d] == shape[d] for d in others):
             graph.spread_out(operand, others)
-        if any(operand.shape[d] == 1 and shape[d] > 1 for d in others):
+        wide = [other for i, other in enumerate(padded) if i != index]
+        if any(operand.shape[d] == 1 and shape[d] > 1 for d in others) and not _is_per_unit(graph, operand, others, wide):
             own = {d for d in others if operand.shape[d] > 1 and not bool((operand == VOID).all())}
             graph.unions.freeze(operand, f"{call.place} spreads one channel over all others")
             tied |= own
@@ -180,3 +182,26 @@ def unite_broadcast(graph: LabelGraph, call: Call, operands: Sequence[Tensor], s
         else:
             graph.unions.freeze(operand, f"{call.place} combines them with a tensor whose size is fixed")
     return speaking
+
+
+def _is_per_unit(graph: LabelGraph, operand: Tensor, dims: set[int], wide: Sequence[Tensor]) -> bool:
+    """True where an operand has a channel for every unit (a head) of the others, and one index inside each of them."""
+    own = [d for d in varying(operand) if d in dims]
+    if graph.attention != "heads" or not own or not bool((operand > 0).all()):
+        return False
+    for labels in wide:
+        spoken = graph.unions.splits(labels)
+        inside = [d for d in spoken if operand.shape[d] == 1]
+        if inside and max(_pitch(labels, d) for d in inside) >= min((_pitch(labels, d) for d in own), default=0):
+            return False
+    return True
+
+
+def _pitch(labels: Tensor, dim: int) -> int:
+    """How far apart in their producer channels lie that are neighbours along a dimension; 0 where none do."""
+    n = labels.shape[dim]
+    if n < 2 or labels.stride(dim) == 0:
+        return 0
+    values = compact(labels)
+    steps = (values.narrow(dim, 1, n - 1) - values.narrow(dim, 0, n - 1)).abs()
+    return int(steps[steps > 0].min()) if bool((steps > 0).any()) else 0
