@@ -1,4 +1,7 @@
-"""What a rule sees: one call of the graph with labels for tensors, and the book the rules write into."""
+"""What a rule sees: one call of the graph with labels for tensors, and the book the rules write into.
+
+Longer than others, as the book and the values that are written into it are read together.
+"""
 
 from __future__ import annotations
 

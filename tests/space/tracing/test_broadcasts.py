@@ -1,4 +1,4 @@
-"""Broadcasts that forward writes out, and tables larger than what forward reads: neither keeps channels from being cut."""
+"""Broadcasts that forward writes out, and tables larger than what it reads, keep no channels from being cut."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ CASES: dict[str, Build] = {
     "a baked number of copies": lambda: beside(lambda n, y, m: y * m.expand(-1, 16, -1, -1)),
     "a map of one channel": lambda: beside(lambda n, y, m: y * to_all(n.g(y), y).sigmoid(), g=conv(16, 1)),
     "a map of one channel, as another": lambda: beside(lambda n, y, m: y + n.g(y).expand_as(y), g=conv(16, 1)),
-    "a number of the model": lambda: beside(lambda n, y, m: y * n.w.expand(1, y.shape[1], 1, 1), w=parameter(1, 1, 1, 1)),
+    "a number of the model": lambda: beside(
+        lambda n, y, m: y * n.w.expand(1, y.shape[1], 1, 1), w=parameter(1, 1, 1, 1)
+    ),
     "a map of the model": lambda: beside(lambda n, y, m: y * n.w.expand(2, y.shape[1], 6, 6), w=parameter(1, 1, 6, 6)),
     "one filter for all channels": lambda: beside(
         lambda n, y, m: F.conv2d(y, n.k.repeat(y.shape[1], 1, 1, 1), padding=1, groups=y.shape[1]),

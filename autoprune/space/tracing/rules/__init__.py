@@ -66,8 +66,9 @@ from autoprune.space.tracing.rules.weights import computed_weight, normalised_we
 
 __all__ = ["RULES", "OperatorRule", "Rule", "computed_weight", "rule_of"]
 
-_MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten roll flip pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold
-view_as reshape_as reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col tril triu"""
+_MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten roll flip pixel_shuffle
+pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold view_as reshape_as
+reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col tril triu"""
 _SAME = """feature_dropout alpha_dropout feature_alpha_dropout contiguous detach detach_ alias to _to_copy type_as
 lift_fresh lift_fresh_copy zero_ fill_"""
 _POINTWISE = """hardswish hardswish_ hardtanh_ relu6 relu6_ dropout dropout_ selu_ clone max.other max.out min.other
