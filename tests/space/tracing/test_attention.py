@@ -95,7 +95,7 @@ WRITTEN_OUT = [name for name in CASES if "per head" in name or "mask" in name or
 @pytest.mark.parametrize("name", [name for name in WRITTEN_OUT if "inside heads:" not in name])
 def test_what_has_one_value_for_each_head_goes_with_it(name: str) -> None:
     groups = {g.name: (g.kind, g.width) for g in tried(CASES[name]).space.groups}
-    assert groups == {"embed": ("channels", DIM), "part.qkv": ("heads", 4)}
+    assert groups == {"embed": ("channels", DIM), "part.qkv": ("heads", 4), "part.proj": ("channels", DIM)}
 
 
 @pytest.mark.parametrize("name", ["inside heads: fused projection", "inside heads: torch"])

@@ -43,6 +43,8 @@ def pointwise(graph: LabelGraph, call: Call) -> Any:
         if call.name in _SUMS and not call.has_parameter:
             graph.unions.mark_residual(result, operand)
         result = graph.unions.unite(result, operand, reason)
+    for value in call.tensors:
+        graph.follow(value, result)
     return result
 
 
@@ -56,7 +58,8 @@ def same(graph: LabelGraph, call: Call) -> Tensor:
 
 
 def constant(graph: LabelGraph, call: Call) -> Tensor:
-    """Tensors filled with one value say nothing about channels."""
+    """Tensors filled with one value say nothing about channels, and are as many as what they meet."""
+    graph.fills.append(graph.node)
     return torch.tensor(VOID).expand(call.shape)
 
 

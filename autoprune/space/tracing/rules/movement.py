@@ -15,10 +15,6 @@ from autoprune.space.tracing.rules.base import is_one, stretched, tie_within, un
 
 def movement(graph: LabelGraph, call: Call) -> Any:
     """Views, slices, concatenations …: the call itself, on labels."""
-    return _moved(graph, call)
-
-
-def _moved(graph: LabelGraph, call: Call) -> Any:
     arguments = call.with_labels(graph.labels)
     if call.name in ("view", "_unsafe_view") and "size" in arguments:
         return tighten(arguments["self"].reshape(arguments["size"]))  # labels lie in memory in their own way
@@ -53,11 +49,11 @@ def _beside(graph: LabelGraph, x: Tensor, dim: int, length: int) -> Tensor:
     return spread(graph.unions.fresh(length), dim, [length if d == dim else n for d, n in enumerate(x.shape)])
 
 
-def expand(graph: LabelGraph, call: Call) -> Tensor:
+def expand(graph: LabelGraph, call: Call) -> Any:
     """`expand`, `repeat` and the like: one value in several copies says nothing about what it meets."""
     x = graph.labels(call.tensors[0])
     if len(call.tensors) > 1 or not is_one(x) or len(call.shape) < x.ndim:
-        return _moved(graph, call)
+        return movement(graph, call)
     return stretched(graph, call, x, call.shape, inner=call.name == "repeat_interleave")
 
 
@@ -77,7 +73,7 @@ def broadcast(graph: LabelGraph, call: Call) -> list[Tensor]:
     return [stretched(graph, call, graph.labels(value), call.shape) for value in call.tensors]
 
 
-def joined(graph: LabelGraph, call: Call) -> Tensor:
+def joined(graph: LabelGraph, call: Call) -> Any:
     """Values side by side; one value of one index beside itself is spread, as by `expand`."""
     first, *others = call.tensors
     dim = int(call.get("dim") or 0)
@@ -86,7 +82,7 @@ def joined(graph: LabelGraph, call: Call) -> Tensor:
         x = x.unsqueeze(dim) if call.name == "stack" else x
         if x.shape[dim] == 1 and is_one(x):
             return stretched(graph, call, x, call.shape)
-    return _moved(graph, call)
+    return movement(graph, call)
 
 
 def select(graph: LabelGraph, call: Call) -> Any:
