@@ -75,13 +75,13 @@ class TestMixers(RuleContract):
             {"part.steps": "spreads one channel over all others"},
         ),
         "deformable": lambda: RuleCase(
-            Tokens(Deformable()), tokens(), {"embed": DIM, "part.value": HEADS, "part.proj": DIM}
+            Tokens(Deformable()), tokens(), {"embed": DIM, "part.places": HEADS, "part.proj": DIM}
         ),
         "experts": lambda: RuleCase(
             Tokens(Experts()),
             tokens(),
-            {"embed": DIM, "part.up": 8, "part.down": DIM},
-            {"part.router": "", "part.up": "", "part.down": ""},
+            {"embed": DIM, "part": 8},
+            {"part.router": "spreads one channel over all others"},
             counted=False,
         ),
     }

@@ -38,6 +38,7 @@ from autoprune.space.tracing.rules.moved_sizes import (
     run_view,
 )
 from autoprune.space.tracing.rules.movement import (
+    as_other,
     broadcast,
     expand,
     expand_as,
@@ -67,7 +68,7 @@ from autoprune.space.tracing.rules.weights import computed_weight, normalised_we
 __all__ = ["RULES", "OperatorRule", "Rule", "computed_weight", "rule_of"]
 
 _MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten roll flip pixel_shuffle
-pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold view_as reshape_as
+pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold
 reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col tril triu"""
 _SAME = """feature_dropout alpha_dropout feature_alpha_dropout contiguous detach detach_ alias to _to_copy type_as
 lift_fresh lift_fresh_copy zero_ fill_"""
@@ -108,6 +109,7 @@ RULES: dict[str, OperatorRule] = {
     **_rows("unbind", select, moves=True),
     **_rows("constant_pad_nd pad", pad, resize=resize_pad, note=note_pad, moves=True),
     **_rows("expand_as", expand_as, moves=True),
+    **_rows("view_as reshape_as", as_other, moves=True),
     **_rows("broadcast_tensors", broadcast, moves=True),
     **_rows(_SAME, same, moves=True),
     **_rows("index_select gather take_along_dim", index_select),

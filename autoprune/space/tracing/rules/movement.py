@@ -68,6 +68,12 @@ def expand_as(graph: LabelGraph, call: Call) -> Tensor:
     return stretched(graph, call, x, other.shape)
 
 
+def as_other(graph: LabelGraph, call: Call) -> Tensor:
+    """`view_as`: what takes its shape from another value has as many channels as that."""
+    made: Tensor = movement(graph, call)
+    return graph.unions.unite(made, graph.labels(call.tensors[1]), f"{call.place} takes a fixed shape")
+
+
 def broadcast(graph: LabelGraph, call: Call) -> list[Tensor]:
     """`broadcast_tensors`: each as by `expand`."""
     return [stretched(graph, call, graph.labels(value), call.shape) for value in call.tensors]
