@@ -1,8 +1,11 @@
-"""What a rule sees: one call of the graph with labels for tensors, and the book the rules write into."""
+"""What a rule sees: one call of the graph with labels for tensors, and the book the rules write into.
+
+Longer than others, as the book and the values that are written into it are read together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
@@ -152,6 +155,8 @@ class LabelGraph:
         heads: labels whose unit is a whole attention head.
         pieces: labels of what slices take, and of what lies before them.
         node: name of the graph node whose rule writes now.
+        fills: names of graph nodes that make tensors of one value.
+        spread: names of tensors of the model that forward spreads over channels: they are read as constants.
         graph_only: the model's own forward would compute something else when cut, though it would run.
     """
 
@@ -161,6 +166,8 @@ class LabelGraph:
     heads: list[Channels] = field(default_factory=list)
     pieces: list[Tensor] = field(default_factory=list)
     node: str = ""
+    fills: list[str] = field(default_factory=list)
+    spread: set[str] = field(default_factory=set)
     graph_only: bool = False
     axis_labels: dict[Parameter, list[Channels]] = field(default_factory=dict)
     element_labels: dict[Parameter, Tensor] = field(default_factory=dict)
@@ -213,9 +220,32 @@ class LabelGraph:
             return value
         if len(value.shape) == 1:
             return self.axes(value)[0]
+        if value.name in self.spread:
+            return torch.tensor(FIXED).expand(value.shape)
         if value not in self.element_labels:
             self.element_labels[value] = self.unions.fresh(*value.shape, loose=True)
         return self.element_labels[value]
+
+    def follow(self, value: Any, met: Tensor) -> None:
+        """Note that a tensor of one value is as large as the channels that it meets: its size is an argument."""
+        name = next((n for n in self.fills if self.values.get(n, (None,))[0] is value), None)
+        if name is None or value.ndim != met.ndim:
+            return
+        for dim, length in enumerate(value.shape):
+            met = met.narrow(dim, 0, length)
+        self.values[name] = (met,)
+
+    def spread_out(self, labels: Tensor, dims: Collection[int]) -> None:
+        """Note which tensor of the model meets channels only along dimensions over which forward spreads it.
+
+        Its elements have labels, so the copies have none of their own; `trace` follows the channels once more.
+        """
+        if any(varies(labels, dim) for dim in dims):
+            return
+        first = int(labels.max())
+        for parameter, own in self.element_labels.items():
+            if own.numel() and int(own.flatten()[0]) <= first <= int(own.flatten()[-1]):
+                self.spread.add(parameter.name)
 
     def reads(self, weight: Parameter | WeightLabels, axis: int) -> None:
         """Note that this axis of a weight multiplies incoming channels."""

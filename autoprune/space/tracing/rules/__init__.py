@@ -19,7 +19,7 @@ from autoprune.errors import RegistryError
 from autoprune.registry import Registry
 from autoprune.space.tracing.rules.base import OperatorRule, Rule, always, unknown
 from autoprune.space.tracing.rules.convolution import convolution, resize_depthwise
-from autoprune.space.tracing.rules.elementwise import constant, glu, is_pointwise, pointwise, prelu, same
+from autoprune.space.tracing.rules.elementwise import constant, glu, is_pointwise, like, pointwise, prelu, same
 from autoprune.space.tracing.rules.moved_sizes import (
     note_pad,
     note_select,
@@ -27,18 +27,24 @@ from autoprune.space.tracing.rules.moved_sizes import (
     note_split,
     resize_narrow,
     resize_pad,
+    resize_repeat,
     resize_repeats,
     resize_select,
     resize_shape,
     resize_slice,
     resize_unflatten,
+    run_joined,
     run_split,
     run_view,
 )
 from autoprune.space.tracing.rules.movement import (
+    as_other,
+    broadcast,
+    expand,
     expand_as,
     fold,
     index_select,
+    joined,
     lookup,
     movement,
     pad,
@@ -61,9 +67,9 @@ from autoprune.space.tracing.rules.weights import computed_weight, normalised_we
 
 __all__ = ["RULES", "OperatorRule", "Rule", "computed_weight", "rule_of"]
 
-_MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten cat concat concatenate stack repeat
-tile roll flip pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold
-view_as reshape_as reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col tril triu"""
+_MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten roll flip pixel_shuffle
+pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold
+reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col tril triu"""
 _SAME = """feature_dropout alpha_dropout feature_alpha_dropout contiguous detach detach_ alias to _to_copy type_as
 lift_fresh lift_fresh_copy zero_ fill_"""
 _POINTWISE = """hardswish hardswish_ hardtanh_ relu6 relu6_ dropout dropout_ selu_ clone max.other max.out min.other
@@ -90,9 +96,12 @@ _reduces = partial(_rows, labels=reduction, of_weight=reduced_weight)
 RULES: dict[str, OperatorRule] = {
     **_moves(_MOVEMENT),
     **_moves("view _unsafe_view", run=run_view),
-    **_moves("reshape expand broadcast_to", resize=resize_shape),
+    **_moves("reshape", resize=resize_shape),
+    **_rows("expand broadcast_to", expand, resize=resize_shape, moves=True),
+    **_rows("repeat tile", expand, resize=resize_repeat, moves=True),
+    **_rows("cat concat concatenate stack", joined, run=run_joined, moves=True),
     **_moves("unflatten", resize=resize_unflatten),
-    **_moves("repeat_interleave", resize=resize_repeats),
+    **_rows("repeat_interleave", expand, resize=resize_repeats, moves=True),
     **_moves("narrow", resize=resize_narrow, note=note_slice),
     **_moves("split split_with_sizes chunk tensor_split", run=run_split, note=note_split),
     **_rows("slice", strided_slice, resize=resize_slice, note=note_slice, moves=True),
@@ -100,6 +109,8 @@ RULES: dict[str, OperatorRule] = {
     **_rows("unbind", select, moves=True),
     **_rows("constant_pad_nd pad", pad, resize=resize_pad, note=note_pad, moves=True),
     **_rows("expand_as", expand_as, moves=True),
+    **_rows("view_as reshape_as", as_other, moves=True),
+    **_rows("broadcast_tensors", broadcast, moves=True),
     **_rows(_SAME, same, moves=True),
     **_rows("index_select gather take_along_dim", index_select),
     **_rows("index", lookup),
@@ -108,7 +119,7 @@ RULES: dict[str, OperatorRule] = {
     **_rows("prelu", prelu),  # tagged as pointwise, but its weight runs along dimension 1
     **_rows("glu", glu),
     **_rows("zeros ones full empty new_zeros new_ones new_full new_empty", constant, resize=resize_shape),
-    **_rows("zeros_like ones_like full_like empty_like", constant),
+    **_rows("zeros_like ones_like full_like empty_like", like),
     **_rows("rand randn", unknown, resize=resize_shape),
     **_rows(_POOLING, pooling),
     **_rows(_RESAMPLING, resampling),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter
-from autoprune.space.tracing.labels import FIXED, VOID, spread, tighten, varies
-from autoprune.space.tracing.rules.base import tie_within, unknown, varying
+from autoprune.space.tracing.labels import VOID, spread, tighten, varies
+from autoprune.space.tracing.rules.base import is_one, stretched, tie_within, unknown, varying
 
 
 def movement(graph: LabelGraph, call: Call) -> Any:
@@ -49,13 +49,46 @@ def _beside(graph: LabelGraph, x: Tensor, dim: int, length: int) -> Tensor:
     return spread(graph.unions.fresh(length), dim, [length if d == dim else n for d, n in enumerate(x.shape)])
 
 
+def expand(graph: LabelGraph, call: Call) -> Any:
+    """`expand`, `repeat` and the like: one value in several copies says nothing about what it meets."""
+    x = graph.labels(call.tensors[0])
+    if len(call.tensors) > 1 or not is_one(x) or len(call.shape) < x.ndim:
+        return movement(graph, call)
+    return stretched(graph, call, x, call.shape, inner=call.name == "repeat_interleave")
+
+
 def expand_as(graph: LabelGraph, call: Call) -> Tensor:
     """A value spread over channels that it says nothing about takes their labels."""
     x, other = (graph.labels(value) for value in call.tensors)
     aligned = x.reshape([1] * (other.ndim - x.ndim) + list(x.shape))
-    if bool((x == FIXED).all()) and all(aligned.shape[d] == 1 for d in varying(other)):
+    dims = varying(other)
+    if dims and is_one(x) and all(aligned.shape[d] == 1 for d in dims):
+        graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
         return other
-    return aligned.expand(other.shape)
+    return stretched(graph, call, x, other.shape)
+
+
+def as_other(graph: LabelGraph, call: Call) -> Tensor:
+    """`view_as`: what takes its shape from another value has as many channels as that."""
+    made: Tensor = movement(graph, call)
+    return graph.unions.unite(made, graph.labels(call.tensors[1]), f"{call.place} takes a fixed shape")
+
+
+def broadcast(graph: LabelGraph, call: Call) -> list[Tensor]:
+    """`broadcast_tensors`: each as by `expand`."""
+    return [stretched(graph, call, graph.labels(value), call.shape) for value in call.tensors]
+
+
+def joined(graph: LabelGraph, call: Call) -> Any:
+    """Values side by side; one value of one index beside itself is spread, as by `expand`."""
+    first, *others = call.tensors
+    dim = int(call.get("dim") or 0)
+    if others and all(value is first for value in others):
+        x = graph.labels(first)
+        x = x.unsqueeze(dim) if call.name == "stack" else x
+        if x.shape[dim] == 1 and is_one(x):
+            return stretched(graph, call, x, call.shape)
+    return movement(graph, call)
 
 
 def select(graph: LabelGraph, call: Call) -> Any:
