@@ -63,6 +63,7 @@ class Call:
         value: what the call returned while tracing (a tensor without values, or a sequence with some).
         layer: path of the module that owns the weight, else of the module that made the call.
         place: where it is, for messages: "torch operator and module path".
+        traced: argument name -> what it was while tracing: types and strides of tensors, which labels do not tell.
     """
 
     target: Any
@@ -71,6 +72,7 @@ class Call:
     value: Any
     layer: str
     place: str
+    traced: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
@@ -152,6 +154,7 @@ class LabelGraph:
         heads: labels whose unit is a whole attention head.
         pieces: labels of what slices take, and of what lies before them.
         node: name of the graph node whose rule writes now.
+        takes_any: values that may know no channels of their own (name of the node) -> the labels that they got later.
         graph_only: the model's own forward would compute something else when cut, though it would run.
     """
 
@@ -161,6 +164,7 @@ class LabelGraph:
     heads: list[Channels] = field(default_factory=list)
     pieces: list[Tensor] = field(default_factory=list)
     node: str = ""
+    takes_any: dict[str, Tensor | None] = field(default_factory=dict)
     graph_only: bool = False
     axis_labels: dict[Parameter, list[Channels]] = field(default_factory=dict)
     element_labels: dict[Parameter, Tensor] = field(default_factory=dict)
@@ -233,6 +237,24 @@ class LabelGraph:
                 if layer == value.name:
                     layer = value.name.rpartition(".")[0] or value.name
                 self.stuck.setdefault(layer, (value.shape[0], reason))
+
+    def adopt(self, value: Tensor, labels: Tensor) -> bool:
+        """Let a value that knew no channels have these; False where it is no value of its own but a part of one.
+
+        Args:
+            value: what the rule was given: a tensor of one value, or one that was spread over all channels.
+            labels: those of the channels that it is used with, to be expanded to it.
+        """
+        names = [name for name, made in self.values.items() if any(known is value for known in made)]
+        for name in names:
+            if name not in self.takes_any:
+                return False
+            known = self.takes_any[name]
+            if known is not None:
+                self.unions.unite(*torch.broadcast_tensors(known, labels), "they are written into one tensor")
+            self.takes_any[name] = labels
+            self.values[name] = (labels.expand(value.shape),)
+        return bool(names)
 
     def note_before(self, labels: Tensor) -> Tensor:
         """Note what lies before the result of the node that writes now: it is counted when sizes follow the widths."""

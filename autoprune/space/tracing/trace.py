@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -113,6 +114,8 @@ class _Labelling:
             made = computed_weight(self._graph, call, rule)
         else:
             made = rule.labels(self._graph, call)
+        if rule.adopts:
+            self._graph.takes_any[node.name] = None
         made = self._noted(node.name, made)
         if rule.note is not None and not call.weights:
             rule.note(self._graph, call, made)
@@ -152,4 +155,11 @@ def _describe(node: fx.Node, args: Any, kwargs: Any) -> Call:
     module = stack[-1][0] if stack else ""
     weight = arguments.get("weight")
     layer = weight.name.rpartition(".")[0] or weight.name if isinstance(weight, Parameter) else module
-    return Call(target, name, arguments, node.meta.get("val"), layer, f"{name} in {module or 'the model'}")
+    place = f"{name} in {module or 'the model'}"
+    return Call(target, name, arguments, node.meta.get("val"), layer, place, _traced(node, names))
+
+
+def _traced(node: fx.Node, names: Sequence[str]) -> dict[str, Any]:
+    """Argument name -> its value while tracing."""
+    args, kwargs = fx.node.map_arg((tuple(node.args), dict(node.kwargs)), lambda given: given.meta.get("val"))
+    return dict(zip(names, args, strict=False)) | dict(kwargs)

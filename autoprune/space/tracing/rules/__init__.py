@@ -17,9 +17,20 @@ from torch import fx
 
 from autoprune.errors import RegistryError
 from autoprune.registry import Registry
+from autoprune.space.tracing.rules.along import (
+    all_or_one,
+    along,
+    cosine_similarity,
+    distances,
+    first_dim,
+    fourier_dims,
+    last_dim,
+    unpooling,
+)
 from autoprune.space.tracing.rules.base import OperatorRule, Rule, always, unknown
 from autoprune.space.tracing.rules.convolution import convolution, resize_depthwise
 from autoprune.space.tracing.rules.elementwise import constant, glu, is_pointwise, pointwise, prelu, same
+from autoprune.space.tracing.rules.indexing import index_put, lookup
 from autoprune.space.tracing.rules.moved_sizes import (
     note_pad,
     note_select,
@@ -39,7 +50,6 @@ from autoprune.space.tracing.rules.movement import (
     expand_as,
     fold,
     index_select,
-    lookup,
     movement,
     pad,
     select,
@@ -63,14 +73,22 @@ __all__ = ["RULES", "OperatorRule", "Rule", "computed_weight", "rule_of"]
 
 _MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten cat concat concatenate stack repeat
 tile roll flip pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold
-view_as reshape_as reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col tril triu"""
+view_as reshape_as reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular im2col rot90
+view_as_real view_as_complex diagonal tril triu"""
 _SAME = """feature_dropout alpha_dropout feature_alpha_dropout contiguous detach detach_ alias to _to_copy type_as
 lift_fresh lift_fresh_copy zero_ fill_"""
+_FOURIER = """fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_hfft2
+fft_ihfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfftn fft_ihfftn fft_fftshift fft_ifftshift _fft_r2c _fft_c2r
+_fft_c2c"""
 _POINTWISE = """hardswish hardswish_ hardtanh_ relu6 relu6_ dropout dropout_ selu_ clone max.other max.out min.other
-min.out"""  # beside those that torch tags; these it does not tag, or not with every overload
+min.out where.ScalarOther where.ScalarSelf where.Scalar complex polar real imag conj conj_physical resolve_conj
+resolve_neg angle bucketize isin.Tensor_Scalar frexp log_sigmoid_forward nan_to_num celu celu_ rrelu rrelu_ copy_
+fake_quantize_per_tensor_affine"""  # beside those that torch tags; these it does not tag, or not with every overload
 _POOLING = """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
-adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d max_pool2d_with_indices"""
-_RESAMPLING = """upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d upsample_linear1d
+adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d_with_indices
+max_pool2d_with_indices max_pool3d_with_indices"""
+_RESAMPLING = """upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
+_upsample_nearest_exact2d _upsample_nearest_exact3d grid_sampler_3d upsample_linear1d
 upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler
 grid_sampler_2d"""
 
@@ -90,7 +108,8 @@ _reduces = partial(_rows, labels=reduction, of_weight=reduced_weight)
 RULES: dict[str, OperatorRule] = {
     **_moves(_MOVEMENT),
     **_moves("view _unsafe_view", run=run_view),
-    **_moves("reshape expand broadcast_to", resize=resize_shape),
+    **_moves("reshape", resize=resize_shape),
+    **_moves("expand broadcast_to", resize=resize_shape, adopts=True),
     **_moves("unflatten", resize=resize_unflatten),
     **_moves("repeat_interleave", resize=resize_repeats),
     **_moves("narrow", resize=resize_narrow, note=note_slice),
@@ -100,15 +119,16 @@ RULES: dict[str, OperatorRule] = {
     **_rows("unbind", select, moves=True),
     **_rows("constant_pad_nd pad", pad, resize=resize_pad, note=note_pad, moves=True),
     **_rows("expand_as", expand_as, moves=True),
-    **_rows(_SAME, same, moves=True),
-    **_rows("index_select gather take_along_dim", index_select),
-    **_rows("index", lookup),
+    **_rows(_SAME, same, moves=True, adopts=True),
+    **_rows("index_select", index_select),
+    **_rows("index _unsafe_index", lookup),
+    **_rows("index_put index_put_ _unsafe_index_put", index_put),
     **_rows("col2im", fold),
     **_rows(_POINTWISE, pointwise),
     **_rows("prelu", prelu),  # tagged as pointwise, but its weight runs along dimension 1
     **_rows("glu", glu),
-    **_rows("zeros ones full empty new_zeros new_ones new_full new_empty", constant, resize=resize_shape),
-    **_rows("zeros_like ones_like full_like empty_like", constant),
+    **_rows("zeros ones full empty new_zeros new_ones new_full new_empty", constant, resize=resize_shape, adopts=True),
+    **_rows("zeros_like ones_like full_like empty_like", constant, adopts=True),
     **_rows("rand randn", unknown, resize=resize_shape),
     **_rows(_POOLING, pooling),
     **_rows(_RESAMPLING, resampling),
@@ -128,9 +148,30 @@ RULES: dict[str, OperatorRule] = {
     **_rows("group_norm", group_norm, resize=resize_group_norm, statistic=always),
     **_reduces("mean amax amin var std var_mean std_mean norm linalg_vector_norm", statistic=always),
     **_reduces("sum"),  # zeros add nothing
-    **_rows("max min logsumexp", reduction, statistic=always),
+    **_rows("max min logsumexp nanmean all aminmax", reduction, statistic=always),
+    **_rows("any nansum count_nonzero", reduction),
     **_rows("softmax _softmax log_softmax _log_softmax cumprod", along_dim, statistic=always),
     **_rows("cumsum", along_dim),
+    **_rows("sort argsort topk kthvalue mode cummax cummin diff", along("self prepend append")),
+    **_rows("logcumsumexp", along("self")),
+    **_rows("median nanmedian argmax argmin", along("self", all_or_one)),
+    **_rows("quantile nanquantile", along("self", all_or_one)),
+    **_rows("trapezoid trapz cumulative_trapezoid", along("y x")),
+    **_rows("gather", along("self index")),
+    **_rows("take_along_dim", along("self indices", all_or_one, broadcasts=True)),
+    **_rows("index_add index_copy index_fill index_reduce", along("self source")),
+    **_rows("index_add_ index_copy_ index_fill_ index_reduce_", along("self source")),
+    **_rows("scatter scatter_add scatter_reduce scatter_ scatter_add_ scatter_reduce_", along("self index src")),
+    **_rows("slice_scatter", along("self src", first_dim)),
+    **_rows("segment_reduce", along("data", first_dim)),
+    **_rows("linalg_cross", along("self other", broadcasts=True)),
+    **_rows("searchsorted", along("sorted_sequence self", last_dim)),
+    **_rows(_FOURIER, along("self", fourier_dims)),
+    **_rows("cosine_similarity", cosine_similarity),
+    **_rows("pairwise_distance", cosine_similarity, statistic=always),
+    **_rows("cdist _cdist_forward", distances),
+    **_rows("max_unpool2d max_unpool3d", unpooling),
+    **_rows("renorm renorm_", same),  # norms of slices, to which zeros add nothing
     **_rows("prod", unknown, statistic=always),
     **_rows("_assert_tensor_metadata", lambda graph, call: None),  # a check that the exporter adds
 }
