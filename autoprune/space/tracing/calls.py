@@ -36,14 +36,18 @@ class Parameter:
 class WeightLabels:
     """Labels of a weight that `forward` computes (standardised, transposed, merged): channels along several axes.
 
+    Products of channels with channels (Gram matrices, channel attention) have such labels, too.
+
     Attributes:
         factors: one label tensor per axis of the parameter it comes from, each constant along the other axes; an
             element stays where all its labels stay.
         source: the parameter it comes from, where its axes are still in place.
+        of_activations: it comes from activations; no weight is among what it is made of.
     """
 
     factors: tuple[Tensor, ...]
     source: Parameter | None = None
+    of_activations: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,6 +68,7 @@ class Call:
         layer: path of the module that owns the weight, else of the module that made the call.
         place: where it is, for messages: "torch operator and module path".
         traced: argument name -> what it was while tracing: types and strides of tensors, which labels do not tell.
+        read: numbers of the outputs that something reads, of a call that makes several.
     """
 
     target: Any
@@ -73,6 +78,7 @@ class Call:
     layer: str
     place: str
     traced: Mapping[str, Any] = field(default_factory=dict)
+    read: frozenset[int] = frozenset()
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]

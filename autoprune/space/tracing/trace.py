@@ -21,7 +21,9 @@ from autoprune.space.tracing.calls import Call, LabelGraph, Parameter, WeightLab
 from autoprune.space.tracing.functions import FunctionCall
 from autoprune.space.tracing.labels import FIXED, tighten
 from autoprune.space.tracing.program import Example, Program, record
-from autoprune.space.tracing.rules import computed_weight, rule_of
+from autoprune.space.tracing.rules import OperatorRule, computed_weight, rule_of
+from autoprune.space.tracing.rules.base import unknown
+from autoprune.texts import first_line
 
 
 @final
@@ -110,10 +112,7 @@ class _Labelling:
         call = _describe(node, args, kwargs)
         self._graph.node = node.name
         rule = rule_of(node.target)
-        if call.weights and not rule.reads:
-            made = computed_weight(self._graph, call, rule)
-        else:
-            made = rule.labels(self._graph, call)
+        made = self._labels(call, rule)
         if rule.adopts:
             self._graph.takes_any[node.name] = None
         made = self._noted(node.name, made)
@@ -121,13 +120,24 @@ class _Labelling:
             rule.note(self._graph, call, made)
         return made
 
+    def _labels(self, call: Call, rule: OperatorRule) -> Any:
+        try:
+            if rule.reads and isinstance(call.arguments.get("input"), WeightLabels) and call.name != "linear":
+                return unknown(self._graph, call, f"{call.name} of what has channels along two dimensions")
+            if call.weights and not rule.reads:
+                return computed_weight(self._graph, call, rule)
+            return rule.labels(self._graph, call)
+        except Exception as error:  # noqa: BLE001 - a form of the operator that its rule has not met; whole is never wrong
+            what = f"its rule does not know this form of it ({type(error).__name__}: {first_line(error)})"
+            return unknown(self._graph, call, what)
+
     def _noted(self, name: str, made: Any) -> Any:
         """Remember the labels of every value, stored as compactly as they can be."""
         if isinstance(made, Tensor):
             made = tighten(made)
             self._graph.values[name] = (made,)
         elif isinstance(made, WeightLabels):
-            made = WeightLabels(tuple(map(tighten, made.factors)), made.source)
+            made = replace(made, factors=tuple(map(tighten, made.factors)))
             self._graph.values[name] = made.factors
         elif isinstance(made, list | tuple):
             return [self._noted(f"{name}.{index}", value) for index, value in enumerate(made)]
@@ -156,7 +166,8 @@ def _describe(node: fx.Node, args: Any, kwargs: Any) -> Call:
     weight = arguments.get("weight")
     layer = weight.name.rpartition(".")[0] or weight.name if isinstance(weight, Parameter) else module
     place = f"{name} in {module or 'the model'}"
-    return Call(target, name, arguments, node.meta.get("val"), layer, place, _traced(node, names))
+    read = frozenset(user.args[1] for user in node.users if user.target is operator.getitem)
+    return Call(target, name, arguments, node.meta.get("val"), layer, place, _traced(node, names), read)  # type: ignore[arg-type]
 
 
 def _traced(node: fx.Node, names: Sequence[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ COUNTED = ("conv", "linear", "addmm", "matmul", "bmm")
 
 def multiply_adds(space: SearchSpace, widths: Widths) -> int:
     """Sum of all matrix products that fvcore can see, at one width vector, in plain integers."""
-    seen = (op for op in space.operations if op.kind != "unseen")
+    seen = (op for op in space.operations if op.kind not in ("unseen", "uncounted"))
     return sum(op.coefficient * math.prod(size(widths) for size in op.sizes) for op in seen)
 
 
@@ -53,7 +53,7 @@ def counted_by_torch(model: nn.Module, example: Example) -> int:
 def multiply_adds_for_torch(space: SearchSpace, widths: Widths, model: nn.Module) -> int:
     """Sum of the matrix products that torch's own counter can see, at one width vector."""
     recurrent = {name for name, module in model.named_modules() if isinstance(module, nn.RNNBase)}
-    seen = (op for op in space.operations if op.layer not in recurrent)
+    seen = (op for op in space.operations if op.layer not in recurrent and op.kind != "uncounted")
     return sum(op.coefficient * math.prod(size(widths) for size in op.sizes) for op in seen)
 
 

@@ -20,16 +20,19 @@ from autoprune.registry import Registry
 from autoprune.space.tracing.rules.along import (
     all_or_one,
     along,
-    cosine_similarity,
+    compared,
+    cross_dim,
     distances,
     first_dim,
     fourier_dims,
-    last_dim,
+    searched,
+    select_scatter,
+    sparse_product,
     unpooling,
 )
 from autoprune.space.tracing.rules.base import OperatorRule, Rule, always, unknown
 from autoprune.space.tracing.rules.convolution import convolution, resize_depthwise
-from autoprune.space.tracing.rules.elementwise import constant, glu, is_pointwise, pointwise, prelu, same
+from autoprune.space.tracing.rules.elementwise import constant, complex_of_parts, glu, is_pointwise, parts_of_complex, pointwise, prelu, same
 from autoprune.space.tracing.rules.indexing import index_put, lookup
 from autoprune.space.tracing.rules.moved_sizes import (
     note_pad,
@@ -65,16 +68,22 @@ from autoprune.space.tracing.rules.norms import (
     resize_norm,
 )
 from autoprune.space.tracing.rules.pooling import embedding, pooling, resampling
-from autoprune.space.tracing.rules.products import attention, einsum, linear, matmul, plus_product, resize_attention
+from autoprune.space.tracing.rules.products import attention, bilinear, einsum, linear, matmul, plus_product, resize_attention
 from autoprune.space.tracing.rules.recurrent import recurrent, recurrent_cell, resize_states
-from autoprune.space.tracing.rules.weights import computed_weight, normalised_weight, reduced_weight
+from autoprune.space.tracing.rules.weights import (
+    computed_weight,
+    normalised_weight,
+    reduced_weight,
+    same_weight,
+    spread_over_weight,
+)
 
 __all__ = ["RULES", "OperatorRule", "Rule", "computed_weight", "rule_of"]
 
 _MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten cat concat concatenate stack repeat
 tile roll flip pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold
 view_as reshape_as reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular im2col rot90
-view_as_real view_as_complex diagonal tril triu"""
+diagonal tril triu"""
 _SAME = """feature_dropout alpha_dropout feature_alpha_dropout contiguous detach detach_ alias to _to_copy type_as
 lift_fresh lift_fresh_copy zero_ fill_"""
 _FOURIER = """fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_hfft2
@@ -82,7 +91,7 @@ fft_ihfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfftn fft_ihfftn fft_ffts
 _fft_c2c"""
 _POINTWISE = """hardswish hardswish_ hardtanh_ relu6 relu6_ dropout dropout_ selu_ clone max.other max.out min.other
 min.out where.ScalarOther where.ScalarSelf where.Scalar complex polar real imag conj conj_physical resolve_conj
-resolve_neg angle bucketize isin.Tensor_Scalar frexp log_sigmoid_forward nan_to_num celu celu_ rrelu rrelu_ copy_
+resolve_neg angle bucketize isin.Tensor_Scalar frexp log_sigmoid_forward nan_to_num masked_fill_ celu celu_ rrelu rrelu_ copy_
 fake_quantize_per_tensor_affine"""  # beside those that torch tags; these it does not tag, or not with every overload
 _POOLING = """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
 adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d_with_indices
@@ -118,7 +127,7 @@ RULES: dict[str, OperatorRule] = {
     **_rows("select", select, resize=resize_select, note=note_select, moves=True),
     **_rows("unbind", select, moves=True),
     **_rows("constant_pad_nd pad", pad, resize=resize_pad, note=note_pad, moves=True),
-    **_rows("expand_as", expand_as, moves=True),
+    **_rows("expand_as", expand_as, moves=True, of_weight=spread_over_weight),
     **_rows(_SAME, same, moves=True, adopts=True),
     **_rows("index_select", index_select),
     **_rows("index _unsafe_index", lookup),
@@ -135,7 +144,7 @@ RULES: dict[str, OperatorRule] = {
     **_rows("conv1d conv2d conv3d convolution", convolution, resize=resize_depthwise, reads=True),
     **_rows("conv_transpose1d conv_transpose2d conv_transpose3d", convolution, reads=True),
     **_rows("linear", linear, reads=True),
-    **_rows("matmul mm bmm", matmul, reads=True),
+    **_rows("matmul mm bmm mv dot", matmul, reads=True),
     **_rows("addmm baddbmm", plus_product, reads=True),
     **_rows("einsum", einsum, reads=True),
     **_rows("embedding", embedding, reads=True),
@@ -148,9 +157,9 @@ RULES: dict[str, OperatorRule] = {
     **_rows("group_norm", group_norm, resize=resize_group_norm, statistic=always),
     **_reduces("mean amax amin var std var_mean std_mean norm linalg_vector_norm", statistic=always),
     **_reduces("sum"),  # zeros add nothing
-    **_rows("max min logsumexp nanmean all aminmax", reduction, statistic=always),
-    **_rows("any nansum count_nonzero", reduction),
-    **_rows("softmax _softmax log_softmax _log_softmax cumprod", along_dim, statistic=always),
+    **_reduces("max min logsumexp nanmean all aminmax", statistic=always),
+    **_reduces("any nansum count_nonzero"),
+    **_rows("softmax _softmax log_softmax _log_softmax cumprod", along_dim, statistic=always, of_weight=same_weight),
     **_rows("cumsum", along_dim),
     **_rows("sort argsort topk kthvalue mode cummax cummin diff", along("self prepend append")),
     **_rows("logcumsumexp", along("self")),
@@ -165,14 +174,20 @@ RULES: dict[str, OperatorRule] = {
     **_rows("slice_scatter", along("self src", first_dim)),
     **_rows("segment_reduce", along("data", first_dim)),
     **_rows("linalg_cross", along("self other", broadcasts=True)),
-    **_rows("searchsorted", along("sorted_sequence self", last_dim)),
+    **_rows("cross", along("self other", cross_dim, broadcasts=True)),
+    **_rows("select_scatter", select_scatter),
+    **_rows("searchsorted", searched),
+    **_rows("_sparse_mm", sparse_product),
+    **_rows("bilinear", bilinear, reads=True),
+    **_rows("view_as_real", parts_of_complex),
+    **_rows("view_as_complex", complex_of_parts),
     **_rows(_FOURIER, along("self", fourier_dims)),
-    **_rows("cosine_similarity", cosine_similarity),
-    **_rows("pairwise_distance", cosine_similarity, statistic=always),
+    **_rows("cosine_similarity linalg_vecdot", compared),
+    **_rows("pairwise_distance", compared, statistic=always),
     **_rows("cdist _cdist_forward", distances),
     **_rows("max_unpool2d max_unpool3d", unpooling),
     **_rows("renorm renorm_", same),  # norms of slices, to which zeros add nothing
-    **_rows("prod", unknown, statistic=always),
+    **_rows("prod", along("self", all_or_one)),
     **_rows("_assert_tensor_metadata", lambda graph, call: None),  # a check that the exporter adds
 }
 """Operator name, without namespace, and without overload unless one differs from the others -> what is known of it."""

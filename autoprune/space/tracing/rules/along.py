@@ -17,6 +17,7 @@ from autoprune.space.tracing.calls import Call, LabelGraph, Parameter
 from autoprune.space.tracing.labels import FIXED, VOID, varies
 from autoprune.space.tracing.rules.base import Rule, tie_within, unite_broadcast, unknown
 from autoprune.space.tracing.rules.norms import reduction
+from autoprune.space.tracing.rules.products import pairs_of_channels
 
 Dims: TypeAlias = Callable[[Call], Iterable[int] | None]
 """The dimensions of a call along which it acts; None: all."""
@@ -36,11 +37,6 @@ def all_or_one(call: Call) -> Iterable[int] | None:
 def first_dim(call: Call) -> Iterable[int] | None:
     """The argument `dim` or `axis`, the first dimension by default."""
     return [int(call.get("dim") or call.get("axis") or 0)]
-
-
-def last_dim(call: Call) -> Iterable[int] | None:
-    """The last dimension, whatever is given."""
-    return [-1]
 
 
 def fourier_dims(call: Call) -> Iterable[int] | None:
@@ -82,25 +78,59 @@ def along(names: str, dims: Dims = one_dim, *, broadcasts: bool = False) -> Rule
     return rule
 
 
-def cosine_similarity(graph: LabelGraph, call: Call) -> Any:
-    """Two tensors compared over a dimension (`pairwise_distance`, too): channels that are zero in both add nothing."""
-    shape = torch.broadcast_shapes(*(tuple(call[name].shape) for name in ("x1", "x2")))
-    operands = unite_broadcast(graph, call, [graph.labels(call[name]) for name in ("x1", "x2")], shape)
+def cross_dim(call: Call) -> Iterable[int] | None:
+    """The argument `dim`, else the first dimension of three."""
+    return [int(call["dim"]) if call.get("dim") is not None else call.shape.index(3)]
+
+
+def compared(graph: LabelGraph, call: Call) -> Any:
+    """Two tensors compared over a dimension, by cosine, distance or product: channels of zero in both add nothing."""
+    pair = call.tensors[:2]
+    shape = torch.broadcast_shapes(*(tuple(value.shape) for value in pair))
+    operands = unite_broadcast(graph, call, [graph.labels(value) for value in pair], shape)
     made = united(graph, call, operands, {}) if operands else torch.tensor(FIXED).expand(shape)
-    dim = -1 if call.name == "pairwise_distance" else int(call.arguments.get("dim", 1))
+    dim = int(call.arguments.get("dim", 1 if call.name == "cosine_similarity" else -1))
     return reduction(graph, replace(call, arguments={"self": made, "dim": dim, "keepdim": call.get("keepdim")}))
 
 
 def distances(graph: LabelGraph, call: Call) -> Any:
-    """`cdist`: rows of two tensors compared over the last dimension, to which channels that are zero add nothing."""
+    """`cdist`: rows of two tensors compared over the last dimension, to which channels that are zero add nothing.
+
+    Rows that are channels are compared each with each.
+    """
     operands = [graph.labels(call[name]) for name in ("x1", "x2")]
     if any(varies(x, x.ndim - 2) for x in operands):
-        return unknown(graph, call, "distances between channels")
+        if any(varies(x, d) for x in operands for d in range(x.ndim) if d != x.ndim - 2):
+            return unknown(graph, call, "distances between channels")
+        rows, shape = [graph.unions.per_channel(x, x.ndim - 2, call.place) for x in operands], call.shape
+        return pairs_of_channels(rows, [len(shape) - 2, len(shape) - 1], shape)
     rows = [collapsed(x, [x.ndim - 2]) for x in operands]
     shape = torch.broadcast_shapes(*(tuple(x.shape) for x in rows))
     made = united(graph, call, [x.expand(shape) for x in rows], {})
     arguments = {"self": made, "dim": -1, "keepdim": True}
     return reduction(graph, replace(call, arguments=arguments)).expand(call.shape)
+
+
+def select_scatter(graph: LabelGraph, call: Call) -> Any:
+    """One index of a dimension is written."""
+    dim = int(call["dim"]) % len(call["self"].shape)
+    piece = graph.labels(call["src"]).unsqueeze(dim)
+    return along("self src", first_dim)(graph, replace(call, arguments={**call.arguments, "src": piece}))
+
+
+def searched(graph: LabelGraph, call: Call) -> Any:
+    """Places of values in a sorted sequence, one for all or one for each channel."""
+    if len(call["sorted_sequence"].shape) == 1:
+        return along("self", lambda call: ())(graph, call)
+    return along("sorted_sequence self", lambda call: [-1])(graph, call)
+
+
+def sparse_product(graph: LabelGraph, call: Call) -> Any:
+    """A sparse matrix mixes rows (nodes), each column on its own."""
+    sparse, dense = call.tensors[-2:]
+    if bool((graph.labels(sparse) > 0).any()):
+        return unknown(graph, call, "a sparse matrix of channels")
+    return along("dense", lambda call: [0])(graph, replace(call, arguments={"dense": dense}))
 
 
 def unpooling(graph: LabelGraph, call: Call) -> Any:
@@ -165,13 +195,14 @@ def united(graph: LabelGraph, call: Call, operands: Sequence[Tensor], silent: di
 
 def _results(call: Call, made: Tensor, over: Sequence[int]) -> Any:
     values = [call.value] if isinstance(call.value, Tensor) else list(call.value)
-    found = [_like(made, value.ndim, over).expand(tuple(value.shape)) for value in values]
+    found = [_like(made, value, over, call) for value in values]
     return found[0] if isinstance(call.value, Tensor) else found
 
 
-def _like(made: Tensor, n_dims: int, over: Sequence[int]) -> Tensor:
-    """Without the dimensions that are gone; several quantiles lie along a new first one."""
-    if n_dims in (made.ndim - len(over), made.ndim - len(over) + 1) and n_dims != made.ndim:
+def _like(made: Tensor, value: Tensor, over: Sequence[int], call: Call) -> Tensor:
+    """The labels of one result; dimensions may be gone, and several quantiles lie along a new first one."""
+    lies_first = call.name in ("quantile", "nanquantile") and isinstance(call["q"], Tensor) and call["q"].ndim == 1
+    if value.ndim - lies_first == made.ndim - len(over):
         for dim in reversed(over):
             made = made.squeeze(dim)
-    return made.reshape([1] * (n_dims - made.ndim) + list(made.shape))
+    return (made[None] if lies_first else made).expand(tuple(value.shape))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter
 from autoprune.space.tracing.labels import FIXED, spread, tighten, varies
+from autoprune.space.tracing.resize import first_index
 from autoprune.space.tracing.rules.base import tie_within, unknown, varying
 
 
@@ -70,16 +71,32 @@ def select(graph: LabelGraph, call: Call) -> Any:
 
 
 def strided_slice(graph: LabelGraph, call: Call) -> Any:
-    """A slice of consecutive channels moves; every n-th channel would be another one after a cut."""
+    """A slice of consecutive channels moves; where every n-th channel is taken, n neighbours go together."""
     x = graph.labels(call.tensors[0])
     dim = int(call.get("dim") or 0) % x.ndim
     if int(call.get("step") or 1) == 1 or not varies(x, dim):
         return movement(graph, call)
     heads = [d for d in graph.unions.splits(x) if d != dim]
+    if not heads and _takes_all(call, x.shape[dim]):
+        _tie_neighbours(graph, x, dim, call)
+        return movement(graph, call)
     if not heads or graph.attention != "heads":
         return unknown(graph, call, "takes every n-th channel")
     whole = tie_within(graph, x, heads, f"{call.place} takes every n-th of them")
     return tighten(call.target(**{**call.with_labels(graph.labels), call.target._schema.arguments[0].name: whole}))
+
+
+def _takes_all(call: Call, length: int) -> bool:
+    """True where a slice takes one of every n neighbours, from the first to the last of them."""
+    step, start, end = int(call["step"]), call.get("start"), call.get("end")
+    taken = range(length)[start:end:step]
+    return first_index(start, length) < step and len(taken) > 0 and taken[-1] + step >= length
+
+
+def _tie_neighbours(graph: LabelGraph, x: Tensor, dim: int, call: Call) -> None:
+    step = int(call["step"])
+    firsts = torch.arange(x.shape[dim]) // step * step
+    graph.unions.unite(x, x.index_select(dim, firsts), f"{call.place} takes every {step}th channel")
 
 
 def index_select(graph: LabelGraph, call: Call) -> Any:

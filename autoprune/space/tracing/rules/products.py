@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_letters
 from typing import Any, final
 
@@ -57,6 +57,8 @@ def plus_product(graph: LabelGraph, call: Call) -> Any:
     """`addmm`, `baddbmm`: a product and something added to it."""
     bias, left, right = call.tensors
     made = _matmul(graph, call, left, right, call.shape, kind="matmul" if call.name == "addmm" else "unseen")
+    if isinstance(made, WeightLabels) or isinstance(bias, WeightLabels):
+        return unknown(graph, replace(call, arguments={"made": made, "bias": bias}), "a sum with products of channels")
     speaking = unite_broadcast(graph, call, [made, graph.labels(bias)], call.shape)
     for operand in speaking[1:]:
         graph.unions.unite(speaking[0], operand, f"{call.place} combines them with a tensor whose size is fixed")
@@ -73,6 +75,19 @@ def einsum(graph: LabelGraph, call: Call) -> Any:
     return multiply(graph, call, call.tensors, letters, output, kind="unseen")  # fvcore rounds what it counts
 
 
+def bilinear(graph: LabelGraph, call: Call) -> Any:
+    """Products of all pairs of two inputs' channels, each weighted."""
+    if not graph.is_weight(call["weight"]):
+        return unknown(graph, call, "a bilinear layer whose weight is computed in forward")
+    batch = ascii_letters[: len(call.shape) - 1]
+    terms = [batch + "x", "zxy", batch + "y"]
+    operands = [call["input1"], call["weight"], call["input2"]]
+    made = multiply(graph, call, operands, terms, batch + "z", kind="uncounted")
+    if call.get("bias") is not None:
+        tie_parameter(graph, call["bias"], graph.axes_of(call["weight"])[0], call)
+    return made
+
+
 def attention(graph: LabelGraph, call: Call) -> Any:
     """Fused attention: scores of queries and keys, then a mean of values."""
     query, key, value = (graph.labels(call[name]) for name in ("query", "key", "value"))
@@ -85,6 +100,8 @@ def attention(graph: LabelGraph, call: Call) -> Any:
         graph.graph_only |= graph.attention == "head_dim" or len(varying(query)) == 1  # forward would scale anew
     scores = _matmul(graph, call, query, key.transpose(-1, -2), shape, kind="unseen")
     mask = call.get("attn_mask")
+    if mask is not None and isinstance(scores, WeightLabels):
+        return unknown(graph, replace(call, arguments={"scores": scores, "value": value}), "a mask over channels")
     if mask is not None:
         speaking = unite_broadcast(graph, call, [scores, graph.labels(mask)], shape)
         for operand in speaking[1:]:
@@ -96,13 +113,21 @@ def _matmul(
     graph: LabelGraph, call: Call, left: Any, right: Any, shape: Sequence[int], kind: OperationKind = "matmul"
 ) -> Any:
     if len(left.shape) < 2 or len(right.shape) < 2:
-        graph.operation(call.layer, "matmul", math.prod(left.shape) * math.prod(right.shape[:-2] or (1,)), [])
-        return unknown(graph, call, "a product with a vector")
+        return _by_vector(graph, call, left, right)
     n_batch = len(shape) - 2
     batch = ascii_letters[:n_batch]
     left_letters = batch[n_batch - (len(left.shape) - 2) :] + "xy"
     right_letters = batch[n_batch - (len(right.shape) - 2) :] + "yz"
     return multiply(graph, call, [left, right], [left_letters, right_letters], batch + "xz", shape=shape, kind=kind)
+
+
+def _by_vector(graph: LabelGraph, call: Call, left: Any, right: Any) -> Any:
+    """A product with a vector on one side or both, which neither fvcore nor torch counts."""
+    if len(right.shape) == 1:
+        batch = ascii_letters[: len(left.shape) - 1]
+        return multiply(graph, call, [left, right], [batch + "x", "x"], batch, kind="uncounted")
+    batch = ascii_letters[: len(right.shape) - 2]
+    return multiply(graph, call, [left, right], ["x", batch + "xy"], batch + "y", kind="uncounted")
 
 
 def multiply(
@@ -155,6 +180,8 @@ def _side(
     """What one operand says about its letters; `out` is those that all sides share, and those of the result."""
     if isinstance(value, Parameter | WeightLabels):
         vectors = dict(zip(term, graph.axes_of(value), strict=True))
+        if isinstance(value, WeightLabels) and value.of_activations:
+            return _Operand(term, vectors, frozenset(t for t, v in vectors.items() if int(v.max()) > FIXED), None)
         return _Operand(term, vectors, frozenset(vectors), value)
     labels: Tensor = value
     if bool((labels == VOID).all()):
@@ -203,13 +230,15 @@ def _result(
     output: str,
     shape: Sequence[int],
     layer: str,
-) -> Tensor:
-    """Labels of the product: the channels of at most one of its letters; those of others must stay."""
+) -> Any:
+    """Labels of the product: the channels of one of its letters, of two where both are those of activations."""
     passed = [letter for letter in output if letter in owners]
     activations = frozenset().union(*(side.owners for side in sides if side.parameter is None))
     if graph.attention == "head_dim":
         passed.reverse()
     passed.sort(key=lambda letter: letter not in activations)  # channels of activations before those of weights
+    if len(passed) == 2 and activations.issuperset(passed):
+        return pairs_of_channels([channels[p] for p in passed], [output.index(p) for p in passed], shape)
     for letter in passed[1:]:
         graph.unions.freeze(channels[letter], f"{call.place}: its result has channels along two dimensions")
     produced = [side for side in sides if side.parameter and passed and passed[0] in side.letters]
@@ -222,6 +251,12 @@ def _result(
         positions = math.prod(n for n, letter in zip(shape, output, strict=True) if letter != passed[0])
         graph.write(layer, vector, producer=True, positions=positions)
     return spread(vector, output.index(passed[0]), tuple(shape))
+
+
+def pairs_of_channels(vectors: Sequence[Channels], dims: Sequence[int], shape: Sequence[int]) -> WeightLabels:
+    """Labels of products or distances of channels with channels: an element stays where both of its channels do."""
+    factors = tuple(spread(vector, dim, tuple(shape)) for vector, dim in zip(vectors, dims, strict=True))
+    return WeightLabels(factors, of_activations=True)
 
 
 def resize_attention(call: Sized) -> Arguments:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter, WeightLabels
 from autoprune.space.tracing.labels import VOID, varies
@@ -24,13 +25,21 @@ def computed_weight(graph: LabelGraph, call: Call, rule: OperatorRule) -> Any:
         rule: of the operator.
     """
     weights = [graph.weight(value) for value in call.weights]
+    made = _computed(graph, call, rule, weights)
+    if not all(weight.of_activations for weight in weights):
+        return made
+    return tree_map(lambda m: replace(m, of_activations=True) if isinstance(m, WeightLabels) else m, made)
+
+
+def _computed(graph: LabelGraph, call: Call, rule: OperatorRule, weights: list[WeightLabels]) -> Any:
     if rule.of_weight is not None:
         return rule.of_weight(graph, call, weights[0])
     if rule.moves and len(weights) == len(call.tensors) and len({len(w.factors) for w in weights}) == 1:
         return _moved(graph, call, weights, rule.labels)
     if rule.labels is pointwise:
         return _combined(graph, call, weights)
-    return unknown(graph, call, f"{call.name} of a weight has no rule")
+    what = "products of channels" if all(w.of_activations for w in weights) else "a weight"
+    return unknown(graph, call, f"{call.name} of {what} has no rule")
 
 
 def _moved(graph: LabelGraph, call: Call, weights: list[WeightLabels], moves: Rule) -> Any:
@@ -63,6 +72,25 @@ def _combined(graph: LabelGraph, call: Call, weights: list[WeightLabels]) -> Any
                 if labels.shape[dim] > 1 and varies(factor, dim) and not bool((labels == VOID).all()):
                     graph.unions.unite(factor, labels.expand(factor.shape), reason)
     return first
+
+
+def same_weight(graph: LabelGraph, call: Call, weight: WeightLabels) -> Any:
+    """A softmax and its kin leave all axes where they are."""
+    return weight
+
+
+def spread_over_weight(graph: LabelGraph, call: Call, weight: WeightLabels) -> Any:
+    """`expand_as`: what is spread over a weight lies along its axes."""
+    first, other = call.tensors
+    if isinstance(first, WeightLabels) or not isinstance(other, WeightLabels):
+        return unknown(graph, call, "a weight that is spread")
+    labels = graph.labels(first)
+    labels = labels.reshape([1] * (len(other.shape) - labels.ndim) + list(labels.shape))
+    for factor in other.factors:
+        for dim in range(factor.ndim):
+            if labels.shape[dim] > 1 and varies(factor, dim):
+                graph.unions.unite(factor, labels.expand(factor.shape), f"{call.place} spreads them over others")
+    return other
 
 
 def normalised_weight(graph: LabelGraph, call: Call, weight: WeightLabels) -> Any:
