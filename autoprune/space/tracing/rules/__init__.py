@@ -69,7 +69,7 @@ from autoprune.space.tracing.rules.norms import (
 )
 from autoprune.space.tracing.rules.pooling import embedding, pooling, resampling
 from autoprune.space.tracing.rules.products import attention, bilinear, einsum, linear, matmul, plus_product, resize_attention
-from autoprune.space.tracing.rules.recurrent import recurrent, recurrent_cell, resize_states
+from autoprune.space.tracing.rules.recurrent import packing, recurrent, recurrent_cell, resize_states
 from autoprune.space.tracing.rules.weights import (
     computed_weight,
     normalised_weight,
@@ -150,6 +150,7 @@ RULES: dict[str, OperatorRule] = {
     **_rows("embedding", embedding, reads=True),
     **_rows("scaled_dot_product_attention", attention, resize=resize_attention),
     **_rows("lstm gru rnn_tanh rnn_relu", recurrent, resize=resize_states, reads=True),
+    **_rows("_pack_padded_sequence _pad_packed_sequence", packing),
     **_rows("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell", recurrent_cell, resize=resize_states, reads=True),
     **_rows("batch_norm", batch_norm, of_weight=normalised_weight, statistic=_standardises),
     **_rows("instance_norm", batch_norm, of_weight=normalised_weight),
