@@ -193,16 +193,30 @@ class LabelGraph:
             self.axis_labels[parameter] = [self.unions.fresh(n) for n in parameter.shape]
         return self.axis_labels[parameter]
 
-    def axes_of(self, weight: Parameter | WeightLabels) -> list[Channels]:
-        """One label vector per axis of a weight, also of a computed one."""
+    def axes_of(self, weight: Parameter | WeightLabels, beside: Mapping[int, Channels] | None = None) -> list[Channels]:
+        """One label vector per axis of a weight, also of a computed one.
+
+        Args:
+            weight: the weight.
+            beside: axis -> the channels that it meets there: where two axes of the parameter were flattened into one,
+                the one whose channels lie as these do is theirs, and the other stays whole.
+        """
         if isinstance(weight, Parameter):
             return self.axes(weight)
-        fixed = [torch.tensor(FIXED).expand(n) for n in weight.shape]
+        reason = "a weight's channels lie along one axis"
+        found: dict[int, list[Channels]] = {}
         for factor in weight.factors:
             for dim in range(factor.ndim):
                 if varies(factor, dim):
-                    fixed[dim] = self.unions.per_channel(factor, dim, "a weight's channels lie along one axis")
-        return fixed
+                    found.setdefault(dim, []).append(self.unions.per_channel(factor, dim, reason))
+        axes = [torch.tensor(FIXED).expand(n) for n in weight.shape]
+        for dim, vectors in found.items():
+            met = (beside or {}).get(dim)
+            axes[dim] = next((v for v in vectors if met is not None and _lie_alike(v, met)), vectors[0])
+            for vector in vectors:
+                if vector is not axes[dim]:
+                    self.unions.freeze(vector, reason)
+        return axes
 
     def weight(self, value: Parameter | WeightLabels) -> WeightLabels:
         """A weight's labels, one tensor for each of its axes with more than one index."""
@@ -274,6 +288,18 @@ class LabelGraph:
     def write(self, layer: str, channels: Channels, *, producer: bool, positions: int = 1) -> None:
         """Note that a layer's outputs are these channels, at so many positions (batch x pixels or tokens)."""
         self.written.append(Written(layer, channels, producer, positions))
+
+
+def _lie_alike(one: Channels, other: Channels) -> bool:
+    """True where the same indices have the same label in both."""
+    return len(one) == len(other) and torch.equal(_first_alike(one), _first_alike(other))
+
+
+def _first_alike(vector: Channels) -> Tensor:
+    """(n,) The first index with the same label."""
+    _, inverse = torch.unique(vector, return_inverse=True)
+    places = torch.arange(len(vector))
+    return torch.full_like(places, len(vector)).scatter_reduce(0, inverse, places, "amin")[inverse]
 
 
 def _tensors(values: Any) -> Iterator[Any]:

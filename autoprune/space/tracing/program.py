@@ -27,7 +27,7 @@ from autoprune.errors import TraceError
 from autoprune.randomness import python_draws, untouched
 from autoprune.space.tracing.flatten import flatten, note_shapes
 from autoprune.space.tracing.functions import watched
-from autoprune.space.tracing.refusal import explain
+from autoprune.space.tracing.refusal import ForeignParameterError, ForeignParameters, explain, explain_copy, refuse_wrapped
 
 Example: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What a model is called with: one tensor, positional inputs, or keyword inputs."""
@@ -148,24 +148,27 @@ def record(model: nn.Module, example: Example, *, prepare: Prepare = nn.Module.e
         TraceError: both refuse; names the line of `forward` and what to change.
     """
     started = time.process_time()
+    wrapped = refuse_wrapped(model)
+    if wrapped is not None:
+        raise TraceError(wrapped)
     refusals: list[Exception] = []
     tracers: tuple[Callable[[nn.Module, Example], Program], ...] = (_export, _make_fx)
     try:
         clone = copy.deepcopy(model).requires_grad_(False)
         prepare(clone)
     except Exception as error:
-        raise TraceError(
-            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0][:160]}): it holds a tensor that is "
-            f"computed from others; call remove_weight_norm or prune.remove on its modules, or use parametrizations"
-        ) from error
+        raise TraceError(explain_copy(model, error)) from error
     for tracer in tracers:
         try:
-            with untouched(), _quiet(), torch.enable_grad(), plain_attention(), watched():
+            with untouched(), _quiet(), torch.enable_grad(), plain_attention(), watched(), ForeignParameters() as seen:
                 draws = python_draws()
                 program = tracer(clone, example)
+                seen.check()
                 lost = flatten(program.graph, program.constants)
                 note_shapes(program.graph)
                 program = replace(program, lost=lost, draws=draws())
+        except ForeignParameterError as error:
+            raise TraceError(str(error)) from None
         except Exception as error:  # noqa: BLE001 - any error of user code or a tracer becomes one clear message
             refusals.append(error)
         else:

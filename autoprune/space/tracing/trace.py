@@ -10,7 +10,6 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.conv import _ConvNd
 
 from autoprune.config.space import SpaceOptions
 from autoprune.space.groups import SearchSpace
@@ -23,6 +22,7 @@ from autoprune.space.tracing.labels import FIXED, tighten
 from autoprune.space.tracing.program import Example, Program, record
 from autoprune.space.tracing.rules import OperatorRule, computed_weight, rule_of
 from autoprune.space.tracing.rules.base import unknown
+from autoprune.space.tracing.weights import weights_of
 from autoprune.texts import first_line
 
 
@@ -71,7 +71,7 @@ def trace(model: nn.Module, example: Example, *, options: SpaceOptions | None = 
     program = record(model, example)
     started = time.process_time()
     graph = LabelGraph(attention=chosen.attention)
-    _Labelling(program, graph, _weights_of(model)).run(example)
+    _Labelling(program, graph, weights_of(model, program)).run(example)
     space = assemble(graph, model)
     tied = "these channels can only go all together"
     space = freeze_groups(space, {i: tied for i, group in enumerate(space.groups) if group.width == 1})
@@ -144,17 +144,6 @@ class _Labelling:
         return made
 
 
-def _weights_of(model: nn.Module) -> frozenset[str]:
-    """Names of the weights of convolutions, linear layers and attention."""
-    names = []
-    for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, _ConvNd | nn.Linear):
-            names.append(f"{path}.weight")
-        elif isinstance(module, nn.MultiheadAttention):
-            names += [f"{path}.{kind}_proj_weight" for kind in ("in", "q", "k", "v")]
-    return frozenset(name.lstrip(".") for name in names)
-
-
 def _describe(node: fx.Node, args: Any, kwargs: Any) -> Call:
     target: Any = node.target
     name = getattr(target, "__name__", str(target)).split(".")[0]
@@ -164,7 +153,9 @@ def _describe(node: fx.Node, args: Any, kwargs: Any) -> Call:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     module = stack[-1][0] if stack else ""
     weight = arguments.get("weight")
-    layer = weight.name.rpartition(".")[0] or weight.name if isinstance(weight, Parameter) else module
+    layer = module.partition(".parametrizations.")[0]
+    if isinstance(weight, Parameter):
+        layer = weight.name.rpartition(".")[0] or weight.name
     place = f"{name} in {module or 'the model'}"
     read = frozenset(user.args[1] for user in node.users if user.target is operator.getitem)
     return Call(target, name, arguments, node.meta.get("val"), layer, place, _traced(node, names), read)  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import final
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import SpaceError
 from autoprune.randomness import untouched
@@ -51,6 +52,7 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
     Raises:
         SpaceError: fvcore counts other FLOPs than the closed form, no group is left, or the model is random.
     """
+    _check_values(model, traced)
     with untouched():
         trial = _trial(model, traced, seed)
         trial.check_repeatable()
@@ -88,6 +90,18 @@ def unverified(model: nn.Module, traced: Traced) -> Verified:
 def _with_network(model: nn.Module, traced: Traced, space: SearchSpace, error: float) -> Verified:
     network = graph_network(model, traced.program, space, traced.example) if space.form == "graph" else model
     return Verified(with_shapes(space, traced.program, model), network, error)
+
+
+def _check_values(model: nn.Module, traced: Traced) -> None:
+    given = [("its " + name, t) for name, t in (*model.named_parameters(), *model.named_buffers())]
+    given += [("the example input", leaf) for leaf in tree_leaves(traced.example) if isinstance(leaf, Tensor)]
+    without = next((name for name, tensor in given if tensor.is_meta), None)
+    if without is not None:
+        raise SpaceError(
+            f"{without} is on the meta device and has no values, so no cut of {type(model).__name__} can be compared "
+            f"with the full network: give real weights and inputs (model.to_empty(device='cpu'), initialised), or "
+            f"verify=False to price widths alone"
+        )
 
 
 def _check_groups(space: SearchSpace) -> None:

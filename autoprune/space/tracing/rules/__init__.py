@@ -31,7 +31,7 @@ from autoprune.space.tracing.rules.along import (
     unpooling,
 )
 from autoprune.space.tracing.rules.base import OperatorRule, Rule, always, unknown
-from autoprune.space.tracing.rules.convolution import convolution, resize_depthwise
+from autoprune.space.tracing.rules.convolution import convolution, deformable, resize_depthwise
 from autoprune.space.tracing.rules.elementwise import constant, complex_of_parts, glu, is_pointwise, parts_of_complex, pointwise, prelu, same
 from autoprune.space.tracing.rules.indexing import index_put, lookup
 from autoprune.space.tracing.rules.moved_sizes import (
@@ -73,9 +73,11 @@ from autoprune.space.tracing.rules.recurrent import packing, recurrent, recurren
 from autoprune.space.tracing.rules.weights import (
     computed_weight,
     normalised_weight,
+    quantised,
     reduced_weight,
     same_weight,
     spread_over_weight,
+    weight_norm,
 )
 
 __all__ = ["RULES", "OperatorRule", "Rule", "computed_weight", "rule_of"]
@@ -143,8 +145,11 @@ RULES: dict[str, OperatorRule] = {
     **_rows(_RESAMPLING, resampling),
     **_rows("conv1d conv2d conv3d convolution", convolution, resize=resize_depthwise, reads=True),
     **_rows("conv_transpose1d conv_transpose2d conv_transpose3d", convolution, reads=True),
+    **_rows("deform_conv2d", deformable, resize=resize_depthwise, reads=True),
+    **_rows("_weight_norm", weight_norm, reads=True),
+    **_rows("fake_quantize_per_channel_affine fused_moving_avg_obs_fake_quant", quantised, reads=True),
     **_rows("linear", linear, reads=True),
-    **_rows("matmul mm bmm mv dot", matmul, reads=True),
+    **_rows("matmul mm bmm mv dot vdot", matmul, reads=True),
     **_rows("addmm baddbmm", plus_product, reads=True),
     **_rows("einsum", einsum, reads=True),
     **_rows("embedding", embedding, reads=True),

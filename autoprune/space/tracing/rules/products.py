@@ -157,9 +157,9 @@ def multiply(
         for letter in dict.fromkeys("".join(letters))
     }
     shared = [letter for letter in output if all(letter in term for term in letters)]
-    sides = [_side(graph, call, o, term, sizes, (shared, output)) for o, term in zip(operands, letters, strict=True)]
+    sides = _sides(graph, call, list(zip(operands, letters, strict=True)), sizes, (shared, output))
     names = [side.parameter.name for side in sides if isinstance(side.parameter, Parameter)]
-    layer = next((name.rpartition(".")[0] or name for name in names), call.layer)
+    layer = next((name.rpartition(".")[0] or name for name in names), call.layer).partition(".parametrizations.")[0]
     channels: dict[str, Channels] = {}
     owners = [letter for letter in sizes if any(letter in side.owners for side in sides)]
     for side in sides:
@@ -174,12 +174,31 @@ def multiply(
     return _result(graph, call, sides, channels, owners, output, shape, layer)
 
 
+def _sides(
+    graph: LabelGraph, call: Call, given: Sequence[tuple[Any, str]], sizes: dict[str, int], out: tuple[list[str], str]
+) -> list[_Operand]:
+    """What the operands say about their letters; computed weights last, as what they meet tells their axes apart."""
+    met: dict[str, Channels] = {}
+    sides: dict[int, _Operand] = {}
+    for number in sorted(range(len(given)), key=lambda i: isinstance(given[i][0], WeightLabels)):
+        sides[number] = _side(graph, call, *given[number], sizes, out, met)
+        met |= sides[number].channels
+    return [sides[number] for number in range(len(given))]
+
+
 def _side(
-    graph: LabelGraph, call: Call, value: Any, term: str, sizes: dict[str, int], out: tuple[list[str], str]
+    graph: LabelGraph,
+    call: Call,
+    value: Any,
+    term: str,
+    sizes: dict[str, int],
+    out: tuple[list[str], str],
+    met: dict[str, Channels],
 ) -> _Operand:
-    """What one operand says about its letters; `out` is those that all sides share, and those of the result."""
+    """What one operand says; `out` is the letters that all sides share, and those of the result."""
     if isinstance(value, Parameter | WeightLabels):
-        vectors = dict(zip(term, graph.axes_of(value), strict=True))
+        beside = {dim: met[letter] for dim, letter in enumerate(term) if letter in met}
+        vectors = dict(zip(term, graph.axes_of(value, beside), strict=True))
         if isinstance(value, WeightLabels) and value.of_activations:
             return _Operand(term, vectors, frozenset(t for t, v in vectors.items() if int(v.max()) > FIXED), None)
         return _Operand(term, vectors, frozenset(vectors), value)
