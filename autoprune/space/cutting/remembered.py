@@ -18,7 +18,7 @@ _MEANINGS: Mapping[str, Sequence[Sequence[str]]] = {
     **dict.fromkeys(("out_channels", "out_chs", "out_planes", "out_features"), (_OUTPUTS, ("num_features",))),
     "num_features": (("num_features",), _OUTPUTS),
     **dict.fromkeys(("dim", "channels"), ((*_INPUTS, *_OUTPUTS),)),
-    "groups": (("groups",),),
+    "groups": (("groups",), ("num_features",)),  # a depthwise block may have nothing but a norm on its shortcut
 }
 """Attribute of a block -> what its layers call the same; the next only where no layer has that size so named."""
 

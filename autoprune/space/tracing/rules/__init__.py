@@ -93,7 +93,7 @@ fft_ihfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfftn fft_ihfftn fft_ffts
 _fft_c2c"""
 _POINTWISE = """hardswish hardswish_ hardtanh_ relu6 relu6_ dropout dropout_ selu_ clone max.other max.out min.other
 min.out where.ScalarOther where.ScalarSelf where.Scalar complex polar real imag conj conj_physical resolve_conj
-resolve_neg angle bucketize isin.Tensor_Scalar frexp log_sigmoid_forward nan_to_num masked_fill_ celu celu_ rrelu rrelu_ copy_
+resolve_neg angle frexp log_sigmoid_forward nan_to_num masked_fill_ celu celu_ rrelu rrelu_ copy_
 fake_quantize_per_tensor_affine"""  # beside those that torch tags; these it does not tag, or not with every overload
 _POOLING = """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
 adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d_with_indices
@@ -183,6 +183,7 @@ RULES: dict[str, OperatorRule] = {
     **_rows("cross", along("self other", cross_dim, broadcasts=True)),
     **_rows("select_scatter", select_scatter),
     **_rows("searchsorted", searched),
+    **_rows("bucketize isin", same),
     **_rows("_sparse_mm", sparse_product),
     **_rows("bilinear", bilinear, reads=True),
     **_rows("view_as_real", parts_of_complex),
