@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
@@ -161,6 +161,7 @@ class LabelGraph:
         pieces: labels of what slices take, and of what lies before them.
         node: name of the graph node whose rule writes now.
         takes_any: values that may know no channels of their own (name of the node) -> the labels that they got later.
+        spread: names of tensors of the model that forward spreads over channels: they are read as constants.
         graph_only: the model's own forward would compute something else when cut, though it would run.
     """
 
@@ -171,6 +172,7 @@ class LabelGraph:
     pieces: list[Tensor] = field(default_factory=list)
     node: str = ""
     takes_any: dict[str, Tensor | None] = field(default_factory=dict)
+    spread: set[str] = field(default_factory=set)
     graph_only: bool = False
     axis_labels: dict[Parameter, list[Channels]] = field(default_factory=dict)
     element_labels: dict[Parameter, Tensor] = field(default_factory=dict)
@@ -237,9 +239,23 @@ class LabelGraph:
             return value
         if len(value.shape) == 1:
             return self.axes(value)[0]
+        if value.name in self.spread:
+            return torch.tensor(FIXED).expand(value.shape)
         if value not in self.element_labels:
             self.element_labels[value] = self.unions.fresh(*value.shape, loose=True)
         return self.element_labels[value]
+
+    def spread_out(self, labels: Tensor, dims: Collection[int]) -> None:
+        """Note which tensor of the model meets channels only along dimensions over which forward spreads it.
+
+        Its elements have labels, so the copies have none of their own; `trace` follows the channels once more.
+        """
+        if any(varies(labels, dim) for dim in dims):
+            return
+        first = int(labels.max())
+        for parameter, own in self.element_labels.items():
+            if own.numel() and int(own.flatten()[0]) <= first <= int(own.flatten()[-1]):
+                self.spread.add(parameter.name)
 
     def reads(self, weight: Parameter | WeightLabels, axis: int) -> None:
         """Note that this axis of a weight multiplies incoming channels."""

@@ -25,8 +25,10 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import TraceError
 from autoprune.randomness import python_draws, untouched
+from autoprune.space.tracing.decisions import decides
 from autoprune.space.tracing.flatten import flatten, note_shapes
 from autoprune.space.tracing.functions import watched
+from autoprune.space.tracing.module_paths import name_modules
 from autoprune.space.tracing.refusal import ForeignParameterError, ForeignParameters, explain, explain_copy, refuse_wrapped
 
 Example: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -165,6 +167,7 @@ def record(model: nn.Module, example: Example, *, prepare: Prepare = nn.Module.e
                 program = tracer(clone, example)
                 seen.check()
                 lost = flatten(program.graph, program.constants)
+                name_modules(program.graph, clone)
                 note_shapes(program.graph)
                 program = replace(program, lost=lost, draws=draws())
         except ForeignParameterError as error:
@@ -219,8 +222,9 @@ def _make_fx(model: nn.Module, example: Example) -> Program:
     tracer = make_fx(flat, pre_dispatch=True, tracing_mode="real", _error_on_data_dependent_ops=False)
     module = tracer(list(named.values()), leaves)  # `if` on values and .item() take this example's way
     graph = module.graph
-    decides = any(torch.Tag.data_dependent_output in getattr(node.target, "tags", ()) for node in graph.nodes)
     names = [node.name for node in graph.nodes if node.op == "placeholder"]
+    tables = {placeholder: buffers[name] for placeholder, name in zip(names, named, strict=False) if name in buffers}
+    decided = decides(graph, tables)
     tensors = {
         placeholder: (name, "parameter" if name in parameters else "buffer")
         for placeholder, name in zip(names, named, strict=False)
@@ -237,7 +241,7 @@ def _make_fx(model: nn.Module, example: Example) -> Program:
         node.replace_all_uses_with(placeholder)
         graph.erase_node(node)
     inputs = tuple(names[len(named) :])
-    return Program(graph, tensors, constants, inputs, out_spec[-1], "make_fx", 0.0, decides)  # type: ignore[arg-type]
+    return Program(graph, tensors, constants, inputs, out_spec[-1], "make_fx", 0.0, decided)  # type: ignore[arg-type]
 
 
 @contextmanager

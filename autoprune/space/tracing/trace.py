@@ -70,16 +70,27 @@ def trace(model: nn.Module, example: Example, *, options: SpaceOptions | None = 
     chosen = options or SpaceOptions()
     program = record(model, example)
     started = time.process_time()
-    graph = LabelGraph(attention=chosen.attention)
-    _Labelling(program, graph, weights_of(model, program)).run(example)
-    space = assemble(graph, model)
+    space, products = _groups(program, model, example, chosen)
     tied = "these channels can only go all together"
     space = freeze_groups(space, {i: tied for i, group in enumerate(space.groups) if group.width == 1})
-    blocks = find_blocks(program, space, [operation.node for operation in graph.operations])
+    blocks = find_blocks(program, space, products)
     space = apply_options(replace(space, blocks=blocks), chosen)
     if chosen.blocks:
         space = offer_blocks(with_calls(space, model, example), chosen.exclude)
     return Traced(space, program, example, time.process_time() - started)
+
+
+def _groups(
+    program: Program, model: nn.Module, example: Example, options: SpaceOptions
+) -> tuple[SearchSpace, list[str]]:
+    """The groups, of any width, and the nodes of the matrix products."""
+    weights, spread = weights_of(model, program), set[str]()
+    while True:
+        graph = LabelGraph(attention=options.attention, spread=set(spread))
+        _Labelling(program, graph, weights).run(example)
+        if graph.spread == spread:
+            return assemble(graph, model), [operation.node for operation in graph.operations]
+        spread = graph.spread
 
 
 @final

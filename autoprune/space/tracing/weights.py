@@ -46,7 +46,8 @@ def _sources(program: Program, node: fx.Node) -> Iterator[str]:
         if value.op == "placeholder":
             name, _ = program.tensors.get(value.name, ("", ""))
             traced = value.meta.get("val")
-            if name and isinstance(traced, Tensor) and sum(n > 1 for n in traced.shape) > 1:
+            shape = tuple(traced.shape) if isinstance(traced, Tensor) else ()
+            if name and sum(n > 1 for n in shape) > 1 and max(shape[:2]) > 1:  # not one filter for all channels
                 yield name
         elif value.op == "call_function" and _follows_axes(value):
             waiting += value.all_input_nodes

@@ -58,6 +58,7 @@ class CutTrial:
         self._rng = np.random.default_rng(seed)
         self._graphs: dict[int, nn.Module] = {}
         self._traced = traced
+        self._own_problem, self._graph_problem = "", ""  # what is wrong with each form
         self._double: CutTrial | None = None  # made where rounding errors must be told from wrong cuts
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self._tolerance = TOLERANCE.get(self._dtype, 1e-4)
@@ -71,21 +72,50 @@ class CutTrial:
         for number, (widths, ranking) in enumerate(self._cuts(space)):
             inside = number == 0 or widths == telling
             error, problem = self._compare(space, widths, ranking, inside=inside)
-            if problem and space.form == "module" and self._graph_works(space):
+            if problem and self._turns_to_graph(space, problem):
                 return replace(space, form="graph"), None
             if problem:
-                return freeze_groups(space, self._culprits(space, widths, ranking, inside=inside)), None
+                found = self._culprits(space, widths, ranking, inside=inside)
+                return freeze_groups(space, self._in_both_forms(space, found)), None
             worst = max(worst, error)
         self._check_sight(space)
         if space.form == "module":
-            if not self._trains(space) and self._graph_works(space):
+            if not self._trains(space) and self._turns_to_graph(space, "a cut network does not run in training mode"):
                 return replace(space, form="graph"), None
             wrong = self._wrong_when_longer(space)
-            if wrong and self._graph_works(space):
+            if wrong and self._turns_to_graph(space, next(iter(wrong.values()))):
                 return replace(space, form="graph"), None
             if wrong:
-                return freeze_groups(space, wrong), None
+                return freeze_groups(space, self._in_both_forms(space, wrong)), None
         return space, worst
+
+    def _turns_to_graph(self, space: SearchSpace, problem: str) -> bool:
+        """True where the graph takes over from the model's own class, which has this problem; remembers both."""
+        if space.form == "graph":
+            return False
+        self._own_problem, self._graph_problem = problem, self._why_no_graph(space)
+        return not self._graph_problem
+
+    @property
+    def own_problem(self) -> str:
+        """What is wrong with cuts in the model's own class; empty where they are right."""
+        return self._own_problem
+
+    def own_class_passes(self, space: SearchSpace) -> bool:
+        """True where cuts of the model's own class are right in this space, of module form; a few are tried."""
+        for widths in (self._cut(space, set(range(len(space.groups)))), with_all_blocks(space, space.smallest)):
+            if self._compare(space, widths, random_ranking(space, self._rng), inside=True)[1] is not None:
+                return False
+        return self._trains(space) and not self._wrong_when_longer(space)
+
+    def _in_both_forms(self, space: SearchSpace, reasons: dict[int, str]) -> dict[int, str]:
+        """The reasons, each with what is wrong in the other form."""
+        if space.form == "module":
+            return {index: f"{reason} (nor as its traced graph: {self._graph_problem})" for index, reason in reasons.items()}
+        if not self._own_problem:
+            return reasons
+        own = f"in its own class, {self._own_problem}"
+        return {index: f"as its traced graph, {reason}; {own}" for index, reason in reasons.items()}
 
     def _wrong_when_longer(self, space: SearchSpace) -> dict[int, str]:
         """The groups whose cut is right for this example and wrong for one with longer axes, each with a reason."""
@@ -296,10 +326,12 @@ class CutTrial:
             self._graphs = {id(space): graph_network(self.model, self._program, space, self.example, trained=False)}
         return slice_model(self._graphs[id(space)], space, widths, ranking)
 
-    def _graph_works(self, space: SearchSpace) -> bool:
-        """True where the graph gives what the model gives, whatever forward decides by values."""
-        if self._program.decides or silences(self._program):
-            return False
+    def _why_no_graph(self, space: SearchSpace) -> str:
+        """Why the graph does not give what the model gives, whatever forward decides by values; empty where it does."""
+        if self._program.decides:
+            return "its forward decides by values, and the graph holds what it decided for this example"
+        if silences(self._program):
+            return "a constant of zero multiplies a part of it, which the graph would never open"
         examples = [self.example]
         if self._program.tracer == "make_fx":
             examples += [tree_map(partial(varied, factor=factor), self.example) for factor in (-1.0, 3.0)]
@@ -310,9 +342,10 @@ class CutTrial:
                 for example in examples
                 for pair in zip(self._outputs(graph, example), self._outputs(self.model, example), strict=True)
             ]
-            return all(a.shape == b.shape and relative(a, b) <= self._tolerance for a, b in pairs)
-        except Exception:  # noqa: BLE001 - a graph that does not run is no form of the model
-            return False
+        except Exception as error:  # noqa: BLE001 - a graph that does not run is no form of the model
+            return f"it does not run, {type(error).__name__}: {first_line(error)}"
+        same = all(a.shape == b.shape and relative(a, b) <= self._tolerance for a, b in pairs)
+        return "" if same else "it gives other outputs than the model"
 
     def _outputs(self, model: nn.Module, example: Example | None = None) -> list[Tensor]:
         with torch.no_grad():

@@ -32,7 +32,17 @@ from autoprune.space.tracing.rules.along import (
 )
 from autoprune.space.tracing.rules.base import OperatorRule, Rule, always, unknown
 from autoprune.space.tracing.rules.convolution import convolution, deformable, resize_depthwise
-from autoprune.space.tracing.rules.elementwise import constant, complex_of_parts, glu, is_pointwise, parts_of_complex, pointwise, prelu, same
+from autoprune.space.tracing.rules.elementwise import (
+    complex_of_parts,
+    constant,
+    glu,
+    is_pointwise,
+    like,
+    parts_of_complex,
+    pointwise,
+    prelu,
+    same,
+)
 from autoprune.space.tracing.rules.indexing import index_put, lookup
 from autoprune.space.tracing.rules.moved_sizes import (
     note_pad,
@@ -41,18 +51,23 @@ from autoprune.space.tracing.rules.moved_sizes import (
     note_split,
     resize_narrow,
     resize_pad,
+    resize_repeat,
     resize_repeats,
     resize_select,
     resize_shape,
     resize_slice,
     resize_unflatten,
+    run_joined,
     run_split,
     run_view,
 )
 from autoprune.space.tracing.rules.movement import (
+    broadcast,
+    expand,
     expand_as,
     fold,
     index_select,
+    joined,
     movement,
     pad,
     select,
@@ -82,10 +97,10 @@ from autoprune.space.tracing.rules.weights import (
 
 __all__ = ["RULES", "OperatorRule", "Rule", "computed_weight", "rule_of"]
 
-_MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten cat concat concatenate stack repeat
-tile roll flip pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold
-view_as reshape_as reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular im2col rot90
-diagonal tril triu"""
+_MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten roll flip rot90 pixel_shuffle
+pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold view_as reshape_as
+reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular
+im2col diagonal tril triu"""
 _SAME = """feature_dropout alpha_dropout feature_alpha_dropout contiguous detach detach_ alias to _to_copy type_as
 lift_fresh lift_fresh_copy zero_ fill_"""
 _FOURIER = """fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_hfft2
@@ -120,9 +135,11 @@ RULES: dict[str, OperatorRule] = {
     **_moves(_MOVEMENT),
     **_moves("view _unsafe_view", run=run_view),
     **_moves("reshape", resize=resize_shape),
-    **_moves("expand broadcast_to", resize=resize_shape, adopts=True),
+    **_rows("expand broadcast_to", expand, resize=resize_shape, moves=True, adopts=True),
+    **_rows("repeat tile", expand, resize=resize_repeat, moves=True),
+    **_rows("cat concat concatenate stack", joined, run=run_joined, moves=True),
     **_moves("unflatten", resize=resize_unflatten),
-    **_moves("repeat_interleave", resize=resize_repeats),
+    **_rows("repeat_interleave", expand, resize=resize_repeats, moves=True),
     **_moves("narrow", resize=resize_narrow, note=note_slice),
     **_moves("split split_with_sizes chunk tensor_split", run=run_split, note=note_split),
     **_rows("slice", strided_slice, resize=resize_slice, note=note_slice, moves=True),
@@ -130,6 +147,7 @@ RULES: dict[str, OperatorRule] = {
     **_rows("unbind", select, moves=True),
     **_rows("constant_pad_nd pad", pad, resize=resize_pad, note=note_pad, moves=True),
     **_rows("expand_as", expand_as, moves=True, of_weight=spread_over_weight),
+    **_rows("broadcast_tensors", broadcast, moves=True),
     **_rows(_SAME, same, moves=True, adopts=True),
     **_rows("index_select", index_select),
     **_rows("index _unsafe_index", lookup),
@@ -139,7 +157,7 @@ RULES: dict[str, OperatorRule] = {
     **_rows("prelu", prelu),  # tagged as pointwise, but its weight runs along dimension 1
     **_rows("glu", glu),
     **_rows("zeros ones full empty new_zeros new_ones new_full new_empty", constant, resize=resize_shape, adopts=True),
-    **_rows("zeros_like ones_like full_like empty_like", constant, adopts=True),
+    **_rows("zeros_like ones_like full_like empty_like", like, adopts=True),
     **_rows("rand randn", unknown, resize=resize_shape),
     **_rows(_POOLING, pooling),
     **_rows(_RESAMPLING, resampling),

@@ -34,7 +34,7 @@ def pointwise(graph: LabelGraph, call: Call) -> Any:
     if not speaking:
         return torch.tensor(FIXED).expand(shape)
     if not call.mutates:  # a positional parameter has labels of its own at every position; go on with the others'
-        speaking.sort(key=lambda operand: math.prod(n for n, s in zip(shape, operand.stride(), strict=True) if s))
+        speaking.sort(key=lambda operand: (graph.unions.is_spread(operand), _stored(operand)))
     result = speaking[0]
     for operand in speaking[1:]:
         reason = f"{call.place} combines them with a tensor whose size is fixed"
@@ -44,6 +44,10 @@ def pointwise(graph: LabelGraph, call: Call) -> Any:
             graph.unions.mark_residual(result, operand)
         result = graph.unions.unite(result, operand, reason)
     return result
+
+
+def _stored(labels: Tensor) -> int:
+    return math.prod(n for n, stride in zip(labels.shape, labels.stride(), strict=True) if stride)
 
 
 def same(graph: LabelGraph, call: Call) -> Tensor:
@@ -65,6 +69,12 @@ def complex_of_parts(graph: LabelGraph, call: Call) -> Any:
 def constant(graph: LabelGraph, call: Call) -> Tensor:
     """Tensors filled with one value say nothing about channels."""
     return torch.tensor(VOID).expand(call.shape)
+
+
+def like(graph: LabelGraph, call: Call) -> Tensor:
+    """Tensors filled with one value, as large as another one: they follow its channels."""
+    x = graph.labels(call.tensors[0])
+    return torch.where(x > 0, x, VOID)
 
 
 def prelu(graph: LabelGraph, call: Call) -> Tensor:

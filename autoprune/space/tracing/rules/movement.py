@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter
-from autoprune.space.tracing.labels import FIXED, spread, tighten, varies
+from autoprune.space.tracing.labels import spread, tighten, varies
 from autoprune.space.tracing.resize import first_index
-from autoprune.space.tracing.rules.base import tie_within, unknown, varying
+from autoprune.space.tracing.rules.base import is_one, stretched, tie_within, unknown, varying
 
 
 def movement(graph: LabelGraph, call: Call) -> Any:
     """Views, slices, concatenations …: the call itself, on labels."""
+    return _moved(graph, call)
+
+
+def _moved(graph: LabelGraph, call: Call) -> Any:
     arguments = call.with_labels(graph.labels)
     if call.name in ("view", "_unsafe_view") and "size" in arguments:
         return tighten(arguments["self"].reshape(arguments["size"]))  # labels lie in memory in their own way
@@ -50,13 +54,40 @@ def _beside(graph: LabelGraph, x: Tensor, dim: int, length: int) -> Tensor:
     return spread(graph.unions.fresh(length), dim, [length if d == dim else n for d, n in enumerate(x.shape)])
 
 
+def expand(graph: LabelGraph, call: Call) -> Tensor:
+    """`expand`, `repeat` and the like: one value in several copies says nothing about what it meets."""
+    x = graph.labels(call.tensors[0])
+    if len(call.tensors) > 1 or not is_one(x) or len(call.shape) < x.ndim:
+        return _moved(graph, call)
+    return stretched(graph, call, x, call.shape, inner=call.name == "repeat_interleave")
+
+
 def expand_as(graph: LabelGraph, call: Call) -> Tensor:
     """A value spread over channels that it says nothing about takes their labels."""
     x, other = (graph.labels(value) for value in call.tensors)
     aligned = x.reshape([1] * (other.ndim - x.ndim) + list(x.shape))
-    if bool((x == FIXED).all()) and all(aligned.shape[d] == 1 for d in varying(other)):
+    dims = varying(other)
+    if dims and is_one(x) and all(aligned.shape[d] == 1 for d in dims):
+        graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
         return other
-    return aligned.expand(other.shape)
+    return stretched(graph, call, x, other.shape)
+
+
+def broadcast(graph: LabelGraph, call: Call) -> list[Tensor]:
+    """`broadcast_tensors`: each as by `expand`."""
+    return [stretched(graph, call, graph.labels(value), call.shape) for value in call.tensors]
+
+
+def joined(graph: LabelGraph, call: Call) -> Tensor:
+    """Values side by side; one value of one index beside itself is spread, as by `expand`."""
+    first, *others = call.tensors
+    dim = int(call.get("dim") or 0)
+    if others and all(value is first for value in others):
+        x = graph.labels(first)
+        x = x.unsqueeze(dim) if call.name == "stack" else x
+        if x.shape[dim] == 1 and is_one(x):
+            return stretched(graph, call, x, call.shape)
+    return _moved(graph, call)
 
 
 def select(graph: LabelGraph, call: Call) -> Any:

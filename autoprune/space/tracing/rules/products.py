@@ -206,6 +206,8 @@ def _side(
     if bool((labels == VOID).all()):
         return _Operand(term, {}, frozenset(), None)
     dims = varying(labels)
+    if graph.unions.is_spread(labels):
+        return _copies(graph, call, labels, term, sizes)
     if len(dims) > 1:
         keep = _kept_dim(graph, labels, term, *out)
         labels = tie_within(graph, labels, [keep], f"{call.place} multiplies them together")
@@ -223,6 +225,20 @@ def _side(
     if not dims:
         graph.unions.freeze(labels, f"{call.place} has a single channel")
     return _Operand(term, vectors, frozenset(term[d] for d in dims), None)
+
+
+def _copies(graph: LabelGraph, call: Call, labels: Tensor, term: str, sizes: dict[str, int]) -> _Operand:
+    """Copies of one value: along one dimension they are as many as the other side has channels there."""
+    dims = varying(labels)
+    if len(dims) > 1:
+        graph.unions.freeze(labels, f"{call.place} multiplies them together")
+    vectors = {}
+    for dim, letter in enumerate(term):
+        if labels.shape[dim] == sizes[letter]:
+            vectors[letter] = torch.tensor(FIXED).expand(sizes[letter])
+            if dims == [dim]:
+                vectors[letter] = graph.unions.per_channel(labels, dim, f"{call.place} reads positions as one channel")
+    return _Operand(term, vectors, frozenset(), None)
 
 
 def _kept_dim(graph: LabelGraph, labels: Tensor, term: str, shared: Sequence[str], output: str) -> int:
