@@ -176,10 +176,10 @@ class SearchSpace:
     notes: tuple[str, ...] = field(default=())  # for a person: what a space file changed, what was skipped
     steps: tuple[StepLayout, ...] = field(default=(), repr=False)
     form: Literal["module", "graph"] = "module"  # what a cut network is: the user's class, or the exported graph
-    why_graph: str = ""  # for a person, where the space was verified: what the user's class does wrong when cut
     blocks: tuple[Block, ...] = ()  # in graph order, whether they are offered as groups or not
     activations: tuple[Activation, ...] = field(default=(), repr=False)  # values of the graph, in order
     calls: tuple[KernelCall, ...] = field(default=(), repr=False)  # calls of the graph, in order; see `shapes.py`
+    why_graph: str = ""  # for a person, where the space was verified: what the user's class does wrong when cut
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]

@@ -21,8 +21,8 @@ class AffineSize:
 
 
 OperationKind: TypeAlias = Literal["conv", "linear", "matmul", "unseen", "uncounted"]
-"""What multiplies; "unseen" ones fvcore does not count (attention, recurrent layers) or rounds (einsum), "uncounted" ones
-no counter does (products with a vector, bilinear layers)."""
+"""What multiplies; "unseen" ones fvcore does not count (attention, recurrent layers) or rounds (einsum), "uncounted"
+ones no counter does (products with a vector, bilinear layers)."""
 
 
 @final

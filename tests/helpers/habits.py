@@ -219,7 +219,7 @@ def weight_computed_in_forward() -> RuleCase:
 @habit
 def weight_norm_parametrisation() -> RuleCase:
     net = between(lambda n, y: n.c(y), 6, c=weight_norm(conv(16, 6)))  # type: ignore[operator]
-    return case(net, {"b": 8}, {"a": "computed in forward", "c": "weight_norm"})
+    return case(net, {"a": 16, "c": 6, "b": 8})
 
 
 @habit

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -287,7 +288,8 @@ class LabelGraph:
                 return False
             known = self.takes_any[name]
             if known is not None:
-                self.unions.unite(*torch.broadcast_tensors(known, labels), "they are written into one tensor")
+                shape = np.broadcast_shapes(known.shape, labels.shape)
+                self.unions.unite(known.expand(shape), labels.expand(shape), "they are written into one tensor")
             self.takes_any[name] = labels
             self.values[name] = (labels.expand(value.shape),)
         return bool(names)

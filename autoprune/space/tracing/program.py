@@ -29,7 +29,13 @@ from autoprune.space.tracing.decisions import decides
 from autoprune.space.tracing.flatten import flatten, note_shapes
 from autoprune.space.tracing.functions import watched
 from autoprune.space.tracing.module_paths import name_modules
-from autoprune.space.tracing.refusal import ForeignParameterError, ForeignParameters, explain, explain_copy, refuse_wrapped
+from autoprune.space.tracing.refusal import (
+    ForeignParameterError,
+    ForeignParameters,
+    explain,
+    explain_copy,
+    refuse_wrapped,
+)
 
 Example: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What a model is called with: one tensor, positional inputs, or keyword inputs."""
@@ -107,6 +113,12 @@ class Program:
     def outputs(self) -> list[Any]:
         """What the output node returns, flat: nodes and constants."""
         return pytree.tree_leaves(self.nodes[-1].args[0])
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TraceError(
+            "a network that runs its traced graph cannot be pickled (torch.save of a whole network, workers of other "
+            "frameworks): save its state_dict(), or write it by result.save(folder) or autoprune export"
+        )
 
     def run(
         self, example: Example, place: Callable[[fx.Node, Any], Any], call: Callable[[fx.Node, Any, Any], Any]

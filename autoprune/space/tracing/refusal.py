@@ -49,13 +49,14 @@ def explain_copy(model: nn.Module, error: Exception) -> str:
     where = f"{path}.{attribute}".lstrip(".")
     if any(hasattr(module, f"{attribute}_{kind}") for kind in ("g", "orig")):
         then = (
-            f"a hook of torch computes it before each call; call torch.nn.utils.remove_weight_norm, remove_spectral_norm "
-            f"or prune.remove on {path or 'the model'}, or use torch.nn.utils.parametrizations, which can be cut"
+            f"a hook of torch computes it before each call; call torch.nn.utils.remove_weight_norm, "
+            f"remove_spectral_norm or prune.remove on {path or 'the model'}, or use torch.nn.utils.parametrizations, "
+            f"which can be cut"
         )
     else:
         then = (
-            f"an activation that a hook or forward keeps; clear it before (del, .clear()), take the hook away, or keep "
-            f"what .detach() gives"
+            "an activation that a hook or forward keeps; clear it before (del, .clear()), take the hook away, or keep "
+            "what .detach() gives"
         )
     return f"{name} cannot be copied: {where} holds a tensor that is computed from others: {then}"
 
@@ -129,8 +130,8 @@ def _foreign(parameter: Tensor) -> str:
     line = _innermost(traceback.extract_stack())
     return (
         f"forward uses a parameter of shape {tuple(parameter.shape)}{f' ({line})' if line else ''} that is none of the "
-        f"model's own (it belongs to a hook, a function, a plain list or another model): cut networks would share it, and "
-        f"no export would hold it. Make it an attribute of the module that uses it (self.gate = nn.Parameter(…), "
+        f"model's own (it belongs to a hook, a function, a plain list or another model): cut networks would share it, "
+        f"and no export would hold it. Make it an attribute of the module that uses it (self.gate = nn.Parameter(…), "
         f"nn.ParameterList), or a constant by .detach()"
     )
 

@@ -167,6 +167,8 @@ def _describe(node: fx.Node, args: Any, kwargs: Any) -> Call:
     layer = module.partition(".parametrizations.")[0]
     if isinstance(weight, Parameter):
         layer = weight.name.rpartition(".")[0] or weight.name
+    elif not layer and isinstance(weight, WeightLabels) and weight.source is not None:
+        layer = weight.source.name.rpartition(".")[0] or weight.source.name
     place = f"{name} in {module or 'the model'}"
     read = frozenset(user.args[1] for user in node.users if user.target is operator.getitem)
     return Call(target, name, arguments, node.meta.get("val"), layer, place, _traced(node, names), read)  # type: ignore[arg-type]

@@ -111,7 +111,9 @@ class CutTrial:
     def _in_both_forms(self, space: SearchSpace, reasons: dict[int, str]) -> dict[int, str]:
         """The reasons, each with what is wrong in the other form."""
         if space.form == "module":
-            return {index: f"{reason} (nor as its traced graph: {self._graph_problem})" for index, reason in reasons.items()}
+            return {
+                index: f"{reason} (nor as its traced graph: {self._graph_problem})" for index, reason in reasons.items()
+            }
         if not self._own_problem:
             return reasons
         own = f"in its own class, {self._own_problem}"

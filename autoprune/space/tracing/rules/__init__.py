@@ -83,7 +83,15 @@ from autoprune.space.tracing.rules.norms import (
     resize_norm,
 )
 from autoprune.space.tracing.rules.pooling import embedding, pooling, resampling
-from autoprune.space.tracing.rules.products import attention, bilinear, einsum, linear, matmul, plus_product, resize_attention
+from autoprune.space.tracing.rules.products import (
+    attention,
+    bilinear,
+    einsum,
+    linear,
+    matmul,
+    plus_product,
+    resize_attention,
+)
 from autoprune.space.tracing.rules.recurrent import packing, recurrent, recurrent_cell, resize_states
 from autoprune.space.tracing.rules.weights import (
     computed_weight,

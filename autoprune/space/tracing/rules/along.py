@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,7 +87,7 @@ def cross_dim(call: Call) -> Iterable[int] | None:
 def compared(graph: LabelGraph, call: Call) -> Any:
     """Two tensors compared over a dimension, by cosine, distance or product: channels of zero in both add nothing."""
     pair = call.tensors[:2]
-    shape = torch.broadcast_shapes(*(tuple(value.shape) for value in pair))
+    shape = np.broadcast_shapes(*(tuple(value.shape) for value in pair))
     operands = unite_broadcast(graph, call, [graph.labels(value) for value in pair], shape)
     made = united(graph, call, operands, {}) if operands else torch.tensor(FIXED).expand(shape)
     dim = int(call.arguments.get("dim", 1 if call.name == "cosine_similarity" else -1))
@@ -105,7 +106,7 @@ def distances(graph: LabelGraph, call: Call) -> Any:
         rows, shape = [graph.unions.per_channel(x, x.ndim - 2, call.place) for x in operands], call.shape
         return pairs_of_channels(rows, [len(shape) - 2, len(shape) - 1], shape)
     rows = [collapsed(x, [x.ndim - 2]) for x in operands]
-    shape = torch.broadcast_shapes(*(tuple(x.shape) for x in rows))
+    shape = np.broadcast_shapes(*(tuple(x.shape) for x in rows))
     made = united(graph, call, [x.expand(shape) for x in rows], {})
     arguments = {"self": made, "dim": -1, "keepdim": True}
     return reduction(graph, replace(call, arguments=arguments)).expand(call.shape)
@@ -178,7 +179,7 @@ def _silent(graph: LabelGraph, call: Call, names: str, channels: Sequence[int]) 
 
 def united(graph: LabelGraph, call: Call, operands: Sequence[Tensor], silent: dict[int, Tensor]) -> Tensor:
     """Tie operands element by element; those that are silent take over what the others say."""
-    shape = torch.broadcast_shapes(*(tuple(x.shape) for x in operands))
+    shape = np.broadcast_shapes(*(tuple(x.shape) for x in operands))
     reason = f"{call.place} combines them with a tensor whose size is fixed"
     speaking = [x for number, x in enumerate(operands) if number not in silent]
     speaking = unite_broadcast(graph, call, speaking, shape) if speaking else []

@@ -112,4 +112,6 @@ def _with_positions(selected: Tensor, dims: Sequence[int], n_new: int) -> Tensor
 def _void(written: Any, values: Tensor) -> dict[int, Tensor]:
     """Which of the two, what is written into and what is written, knows no channels."""
     silent = {0: written} if isinstance(written, Tensor) and bool((written == VOID).all()) else {}
-    return silent | ({1: values} if bool((values == VOID).all()) or (values.numel() == 1 and values.max() == FIXED) else {})
+    return silent | (
+        {1: values} if bool((values == VOID).all()) or (values.numel() == 1 and values.max() == FIXED) else {}
+    )

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -65,7 +66,8 @@ def _combined(graph: LabelGraph, call: Call, weights: list[WeightLabels]) -> Any
             return unknown(graph, call, "weights of different shapes")
         for dim, factor in found.items():
             if dim in axes:
-                graph.unions.unite(*torch.broadcast_tensors(axes[dim], factor), reason)
+                shape = np.broadcast_shapes(axes[dim].shape, factor.shape)
+                graph.unions.unite(axes[dim].expand(shape), factor.expand(shape), reason)
             axes.setdefault(dim, factor)
     first = next((w for w in weights if w.shape == call.shape), None)
     factors = tuple(factor.expand(call.shape) for factor in axes.values())
@@ -115,7 +117,9 @@ def quantised(graph: LabelGraph, call: Call) -> Any:
     axis = int(call["ch_axis"] if given is None else given) if per_row else 0
     weight = graph.is_weight(value) and (isinstance(value, WeightLabels) or value.is_weight)
     if per_row:
-        labels = graph.axes_of(value)[axis] if weight else graph.unions.per_channel(graph.labels(value), axis, call.place)
+        labels = (
+            graph.axes_of(value)[axis] if weight else graph.unions.per_channel(graph.labels(value), axis, call.place)
+        )
         for parameter in call.tensors[1:]:
             if math.prod(parameter.shape) == len(labels) > 1:
                 tie_parameter(graph, parameter, labels, call)
