@@ -1,4 +1,7 @@
-"""What a rule sees: one call of the graph with labels for tensors, and the book the rules write into."""
+"""What a rule sees: one call of the graph with labels for tensors, and the book the rules write into.
+
+Longer than others, as the book is one class, whose tables belong together.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch
 from torch import Tensor
 
 from autoprune.space.sizes import OperationKind
-from autoprune.space.tracing.labels import FIXED, Labels, spread, tighten, varies
+from autoprune.space.tracing.labels import FIXED, Labels, lie_alike, spread, tighten, varies
 
 Channels: TypeAlias = Tensor
 """(C,) one label per channel."""
@@ -215,7 +218,7 @@ class LabelGraph:
         axes = [torch.tensor(FIXED).expand(n) for n in weight.shape]
         for dim, vectors in found.items():
             met = (beside or {}).get(dim)
-            axes[dim] = next((v for v in vectors if met is not None and _lie_alike(v, met)), vectors[0])
+            axes[dim] = next((v for v in vectors if met is not None and lie_alike(v, met)), vectors[0])
             for vector in vectors:
                 if vector is not axes[dim]:
                     self.unions.freeze(vector, reason)
@@ -306,18 +309,6 @@ class LabelGraph:
     def write(self, layer: str, channels: Channels, *, producer: bool, positions: int = 1) -> None:
         """Note that a layer's outputs are these channels, at so many positions (batch x pixels or tokens)."""
         self.written.append(Written(layer, channels, producer, positions))
-
-
-def _lie_alike(one: Channels, other: Channels) -> bool:
-    """True where the same indices have the same label in both."""
-    return len(one) == len(other) and torch.equal(_first_alike(one), _first_alike(other))
-
-
-def _first_alike(vector: Channels) -> Tensor:
-    """(n,) The first index with the same label."""
-    _, inverse = torch.unique(vector, return_inverse=True)
-    places = torch.arange(len(vector))
-    return torch.full_like(places, len(vector)).scatter_reduce(0, inverse, places, "amin")[inverse]
 
 
 def _tensors(values: Any) -> Iterator[Any]:

@@ -3,6 +3,8 @@
 Every dimension of an operand has a letter. Dimensions with the same letter are tied; letters of weights and of channels
 pass to the output. In a batched product (attention) channels lie along a batch letter (the head) and another one (the
 dimension inside the head) at once; a width can be only one of them, by default whole heads.
+
+Longer than others, as each product is a few lines around the one rule.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def recurrent(graph: LabelGraph, call: Call) -> Any:
     if not simple or len(params) != per_cell * directions * int(call["num_layers"]):
         matrices = sum(math.prod(p.shape) for p in params or () if len(p.shape) == 2)
         graph.operation(call.layer, "unseen", steps * matrices, [])
-        return unknown(graph, call, "a projection of the hidden state")
+        return unknown(graph, call, "projections of the hidden state")
     layer = params[0].name.rpartition(".")[0]
     hidden = graph.axes(params[1])[1]
     x = graph.labels(given)
