@@ -11,8 +11,8 @@ from torch import Tensor, fx
 def decides(graph: fx.Graph, buffers: Mapping[str, Tensor]) -> bool:
     """True where forward asks for a value that another input, or other weights, would change.
 
-    What is made of constants alone (a causal mask that `nn.Transformer` looks through) is the same in every pass, and so
-    are tables that forward only reads.
+    What is made of constants alone (a causal mask that `nn.Transformer` looks through) is the same in every pass, and
+    so are tables that forward only reads.
 
     Args:
         graph: as it was recorded, dead code included.

@@ -1,4 +1,4 @@
-"""Which module of the model made a call: the exporter names what forward takes out of a sliced container by the slice."""
+"""Which module made a call: the exporter names what forward takes out of a sliced container by the slice."""
 
 from __future__ import annotations
 

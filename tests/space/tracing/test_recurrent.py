@@ -108,7 +108,7 @@ def projected() -> RuleCase:
         b=nn.Linear(4, 7),
         fc=nn.Linear(7, 5),
     )
-    frozen = {"a": "projections and packed sequences", "r": "projections and packed sequences"}
+    frozen = {"a": "projections of the hidden state", "r": "projections of the hidden state"}
     return RuleCase(net, tokens(), {"b": 7}, frozen, counted=False)
 
 

@@ -170,9 +170,8 @@ def unite_broadcast(graph: LabelGraph, call: Call, operands: Sequence[Tensor], s
         if others and all(operand.shape[d] == shape[d] for d in others):
             graph.spread_out(operand, others)
         wide = [other for i, other in enumerate(padded) if i != index]
-        if any(operand.shape[d] == 1 and shape[d] > 1 for d in others) and not _is_per_unit(
-            graph, operand, others, wide
-        ):
+        narrow = any(operand.shape[d] == 1 and shape[d] > 1 for d in others)
+        if narrow and not _is_per_unit(graph, operand, others, wide):
             own = {d for d in others if operand.shape[d] > 1 and not bool((operand == VOID).all())}
             graph.unions.freeze(operand, f"{call.place} spreads one channel over all others")
             tied |= own

@@ -54,7 +54,7 @@ def _beside(graph: LabelGraph, x: Tensor, dim: int, length: int) -> Tensor:
     return spread(graph.unions.fresh(length), dim, [length if d == dim else n for d, n in enumerate(x.shape)])
 
 
-def expand(graph: LabelGraph, call: Call) -> Tensor:
+def expand(graph: LabelGraph, call: Call) -> Any:
     """`expand`, `repeat` and the like: one value in several copies says nothing about what it meets."""
     x = graph.labels(call.tensors[0])
     if len(call.tensors) > 1 or not is_one(x) or len(call.shape) < x.ndim:
@@ -78,7 +78,7 @@ def broadcast(graph: LabelGraph, call: Call) -> list[Tensor]:
     return [stretched(graph, call, graph.labels(value), call.shape) for value in call.tensors]
 
 
-def joined(graph: LabelGraph, call: Call) -> Tensor:
+def joined(graph: LabelGraph, call: Call) -> Any:
     """Values side by side; one value of one index beside itself is spread, as by `expand`."""
     first, *others = call.tensors
     dim = int(call.get("dim") or 0)
