@@ -207,6 +207,18 @@ def spread(channel: Tensor, dim: int, shape: Sequence[int]) -> Tensor:
     return channel.reshape(view).expand(tuple(shape))
 
 
+def lie_alike(one: Tensor, other: Tensor) -> bool:
+    """True where the same indices have the same label in both."""
+    return len(one) == len(other) and torch.equal(_first_alike(one), _first_alike(other))
+
+
+def _first_alike(vector: Tensor) -> Tensor:
+    """(n,) The first index with the same label."""
+    _, inverse = torch.unique(vector, return_inverse=True)
+    places = torch.arange(len(vector))
+    return torch.full_like(places, len(vector)).scatter_reduce(0, inverse, places, "amin")[inverse]
+
+
 def compact(labels: Tensor) -> Tensor:
     """Drop all but one index of each dimension that is stored as constant."""
     return _compact(labels)[0]

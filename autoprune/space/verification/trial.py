@@ -6,10 +6,10 @@ Longer than others, as it is one class: a cut and what it is compared with.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import final
+from typing import TypeAlias, final
 
 import numpy as np
 import torch
@@ -27,7 +27,12 @@ from autoprune.space.tracing.trace import Traced, trace
 from autoprune.space.verification.blueprint import Blueprint
 from autoprune.space.verification.comparison import TOLERANCE, in_double, relative, varied
 from autoprune.space.verification.cuts import common_widths, halves
-from autoprune.space.verification.flop_check import counted_by_fvcore, multiply_adds
+from autoprune.space.verification.flop_check import (
+    counted_by_fvcore,
+    counted_by_torch,
+    multiply_adds,
+    multiply_adds_for_torch,
+)
 from autoprune.space.verification.longer import carried_over, lengthened
 from autoprune.space.verification.masked import run_masked
 from autoprune.space.verification.scramble import runs_in_training, silences
@@ -35,6 +40,12 @@ from autoprune.space.verification.telling import telling
 from autoprune.texts import first_line
 
 _RANDOM_CUTS = 3
+
+_Count: TypeAlias = Callable[[SearchSpace, Widths, Ranking], tuple[int, int]]
+
+
+class _NotCountedError(Exception):
+    """fvcore cannot trace a network."""
 
 
 @final
@@ -84,6 +95,18 @@ class CutTrial:
             return False
         self._own_problem, self._graph_problem = problem, self._why_no_graph(space)
         return not self._graph_problem
+
+    @property
+    def own_problem(self) -> str:
+        """What is wrong with cuts in the model's own class; empty where they are right."""
+        return self._own_problem
+
+    def own_class_passes(self, space: SearchSpace) -> bool:
+        """True where cuts of the model's own class are right in this space, of module form; a few are tried."""
+        for widths in (self._cut(space, set(range(len(space.groups)))), with_all_blocks(space, space.smallest)):
+            if self._compare(space, widths, random_ranking(space, self._rng), inside=True)[1] is not None:
+                return False
+        return self._trains(space) and not self._wrong_when_longer(space)
 
     def _in_both_forms(self, space: SearchSpace, reasons: dict[int, str]) -> dict[int, str]:
         """The reasons, each with what is wrong in the other form."""
@@ -172,27 +195,45 @@ class CutTrial:
     def check_flops(self, space: SearchSpace) -> None:
         """Hold what cutting saves in closed form against fvcore's counts on networks really built.
 
-        Products that fvcore cannot see (fused attention, recurrent layers) are left out on both sides.
+        Products that fvcore cannot see (fused attention, recurrent layers) are left out on both sides. Where fvcore
+        cannot trace a network, torch's counter counts it, at widths of which none is one: it sees no such products.
         """
+        smallest = with_all_blocks(space, space.smallest)
+        try:
+            self._hold_flops(space, (smallest, space.smallest), self._by_fvcore, "fvcore")
+        except _NotCountedError:
+            wide = space.nearest([max(2.0, g.width / 2) for g in space.groups])
+            self._hold_flops(space, (with_all_blocks(space, wide),), self._by_torch, "torch")
+
+    def _hold_flops(self, space: SearchSpace, tried: Sequence[Widths], count: _Count, counter: str) -> None:
         ranking = random_ranking(space, self._rng)
-        full, ours_full = self._counts(space, space.full, ranking)
-        for widths in dict.fromkeys((with_all_blocks(space, space.smallest), space.smallest)):
-            cut, ours_cut = self._counts(space, widths, ranking)
+        full, ours_full = count(space, space.full, ranking)
+        for widths in dict.fromkeys(tried):
+            cut, ours_cut = count(space, widths, ranking)
             if ours_full - ours_cut != full - cut or ours_full < full:
                 raise SpaceError(
-                    f"closed-form FLOPs {ours_full:,} and, at the smallest widths, {ours_cut:,} differ from fvcore's "
-                    f"{full:,} and {cut:,}; a budget cannot be kept on a wrong count. Please report this model"
+                    f"closed-form FLOPs {ours_full:,} and, at the widths that were tried, {ours_cut:,} differ from "
+                    f"{counter}'s {full:,} and {cut:,}; a budget cannot be kept on a wrong count. "
+                    f"Please report this model"
                 )
 
-    def _counts(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[int, int]:
+    def _by_fvcore(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[int, int]:
         """Multiply-adds by fvcore and in closed form."""
         network = self._sliced(space, widths, ranking)
         try:
             return counted_by_fvcore(network, self.example), multiply_adds(space, widths)
         except Exception as error:
+            raise _NotCountedError from error
+
+    def _by_torch(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[int, int]:
+        """Multiply-adds by torch's counter and in closed form."""
+        network = self._sliced(space, widths, ranking)
+        try:
+            return counted_by_torch(network, self.example), multiply_adds_for_torch(space, widths, self.model)
+        except Exception as error:
             raise SpaceError(
-                f"fvcore cannot count the FLOPs of this model ({type(error).__name__}: {first_line(error)}), so the "
-                f"closed form cannot be held against it. Please report this model"
+                f"neither fvcore nor torch can count the FLOPs of this model ({type(error).__name__}: "
+                f"{first_line(error)}), so the closed form cannot be held against them. Please report this model"
             ) from error
 
     def _cuts(self, space: SearchSpace) -> Iterator[tuple[Widths, Ranking]]:

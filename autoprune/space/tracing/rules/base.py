@@ -50,6 +50,7 @@ class OperatorRule:
         statistic: node -> whether zeros would change what it makes of the other channels: a mean, a softmax.
         moves: it moves labels and ties nothing.
         reads: it knows a weight's axes.
+        adopts: its result may know no channels and take those of what it is used with (one value, spread over all).
     """
 
     labels: Rule
@@ -60,6 +61,7 @@ class OperatorRule:
     statistic: Callable[[fx.Node], bool] = never
     moves: bool = False
     reads: bool = False
+    adopts: bool = False
 
     @property
     def carries_sizes(self) -> bool:

@@ -46,9 +46,23 @@ def convolution(graph: LabelGraph, call: Call) -> Any:
     kernel = math.prod(call["weight"].shape[2:])
     batch = math.prod(out[:dim])
     kind: OperationKind = "unseen" if isinstance(call.get("padding"), str) else "conv"
+    if call.name == "deform_conv2d":
+        kind = "uncounted"
     graph.operation(call.layer, kind, batch * positions * kernel, [weight[0], weight[1]])
     graph.write(call.layer, writing, producer=not depthwise, positions=batch * math.prod(out[dim + 1 :]))
     return spread(writing, dim, out)
+
+
+def deformable(graph: LabelGraph, call: Call) -> Any:
+    """A convolution that looks where its offsets say: those have a fixed size, for each group of channels its own."""
+    for name in ("offset", "mask"):
+        graph.freeze(call[name], f"{call.place}: offsets have one place for each element of the kernel")
+    groups = int(call.get("offset_groups") or 1)
+    x = graph.labels(call["input"])
+    if groups > 1:
+        channels = graph.unions.per_channel(x, 1, f"{call.place} reads positions as one channel")
+        _tie_groups(graph, channels, groups, call)
+    return convolution(graph, call)
 
 
 def _one_filter(graph: LabelGraph, call: Call, n_groups: int) -> list[Channels] | None:

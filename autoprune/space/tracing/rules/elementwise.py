@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph
-from autoprune.space.tracing.labels import FIXED, VOID
+from autoprune.space.tracing.labels import FIXED, VOID, varies
 from autoprune.space.tracing.rules.base import tie_parameter, unite_broadcast, unknown
 
 _SUMS = {"add", "add_", "sub", "sub_"}
@@ -55,6 +55,17 @@ def _stored(labels: Tensor) -> int:
 def same(graph: LabelGraph, call: Call) -> Tensor:
     """The output has the channels of the first tensor argument, element by element."""
     return graph.labels(call.tensors[0])
+
+
+def parts_of_complex(graph: LabelGraph, call: Call) -> Tensor:
+    """Real and imaginary parts beside each other, along a new last dimension."""
+    return graph.labels(call["self"])[..., None].expand(call.shape)
+
+
+def complex_of_parts(graph: LabelGraph, call: Call) -> Any:
+    """Numbers whose real and imaginary parts lie along the last dimension."""
+    x = graph.labels(call["self"])
+    return unknown(graph, call, "complex numbers of channels") if varies(x, x.ndim - 1) else x.amax(-1)
 
 
 def constant(graph: LabelGraph, call: Call) -> Tensor:

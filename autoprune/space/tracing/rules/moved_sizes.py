@@ -108,8 +108,10 @@ def run_split(call: Sized) -> Any:
 
 
 def note_slice(graph: LabelGraph, call: Call, made: Any) -> None:
-    """What lies before a slice, and the slice."""
-    graph.pieces += [_before(graph, call, call.get("start")), made]
+    """What lies before a slice, and the slice; one that takes every n-th index begins where it did."""
+    if int(call.get("step") or 1) == 1:
+        graph.pieces.append(_before(graph, call, call.get("start")))
+    graph.pieces.append(made)
 
 
 def note_select(graph: LabelGraph, call: Call, made: Any) -> None:

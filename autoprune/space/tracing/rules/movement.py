@@ -1,4 +1,4 @@
-"""Data movement: torch itself moves the labels; lookups and folds need a little more."""
+"""Data movement: torch itself moves the labels; folds and padding need a little more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter
-from autoprune.space.tracing.labels import VOID, spread, tighten, varies
+from autoprune.space.tracing.labels import spread, tighten, varies
+from autoprune.space.tracing.resize import first_index
 from autoprune.space.tracing.rules.base import is_one, stretched, tie_within, unknown, varying
 
 
@@ -103,41 +104,36 @@ def select(graph: LabelGraph, call: Call) -> Any:
 
 
 def strided_slice(graph: LabelGraph, call: Call) -> Any:
-    """A slice of consecutive channels moves; every n-th channel would be another one after a cut."""
+    """A slice of consecutive channels moves; where every n-th channel is taken, n neighbours go together."""
     x = graph.labels(call.tensors[0])
     dim = int(call.get("dim") or 0) % x.ndim
     if int(call.get("step") or 1) == 1 or not varies(x, dim):
         return movement(graph, call)
     heads = [d for d in graph.unions.splits(x) if d != dim]
+    if not heads and _takes_all(call, x.shape[dim]):
+        _tie_neighbours(graph, x, dim, call)
+        return movement(graph, call)
     if not heads or graph.attention != "heads":
         return unknown(graph, call, "takes every n-th channel")
     whole = tie_within(graph, x, heads, f"{call.place} takes every n-th of them")
     return tighten(call.target(**{**call.with_labels(graph.labels), call.target._schema.arguments[0].name: whole}))
 
 
-def lookup(graph: LabelGraph, call: Call) -> Any:
-    """`x[indices]`: the indexed dimensions are positions, the others move."""
-    source, indices = call.tensors[0], call["indices"]
-    x = graph.labels(source)
-    if any(i is not None and getattr(i, "dtype", None) == torch.bool for i in indices):
-        return unknown(graph, call, "indexing with a mask")
-    dims = [d for d, index in enumerate(indices) if index is not None]
-    keep = [d for d in range(x.ndim) if d not in dims]
-    if isinstance(source, Parameter) and x.ndim > 1:
-        x = tie_within(graph, x, keep, f"{call.place} looks up rows")
-    if any(varies(x, d) for d in dims):
-        return unknown(graph, call, "indexing of channels")
-    for dim in reversed(dims):
-        x = x.select(dim, 0) if x.shape[dim] else x.new_full(x.shape[:dim] + x.shape[dim + 1 :], VOID)
-    n_new = len(call.shape) - x.ndim
-    adjacent = dims == list(range(dims[0], dims[-1] + 1))
-    at = dims[0] if adjacent else 0
-    view = [*x.shape[:at], *[1] * n_new, *x.shape[at:]]
-    return x.reshape(view).expand(call.shape)
+def _takes_all(call: Call, length: int) -> bool:
+    """True where a slice takes one of every n neighbours, from the first to the last of them."""
+    step, start, end = int(call["step"]), call.get("start"), call.get("end")
+    taken = range(length)[start:end:step]
+    return first_index(start, length) < step and len(taken) > 0 and taken[-1] + step >= length
+
+
+def _tie_neighbours(graph: LabelGraph, x: Tensor, dim: int, call: Call) -> None:
+    step = int(call["step"])
+    firsts = torch.arange(x.shape[dim]) // step * step
+    graph.unions.unite(x, x.index_select(dim, firsts), f"{call.place} takes every {step}th channel")
 
 
 def index_select(graph: LabelGraph, call: Call) -> Any:
-    """`index_select` and `gather` along positions."""
+    """`index_select` along positions."""
     x = graph.labels(call.tensors[0])
     dim = int(call["dim"])
     if isinstance(call.tensors[0], Parameter) and x.ndim > 1:
