@@ -118,12 +118,16 @@ def export(
     formats: Annotated[
         str, typer.Option("--format", help="one or more, with commas: safetensors, onnx, torch_export, module")
     ] = "safetensors",
+    package: Annotated[
+        list[str] | None, typer.Option("--package", help="a package whose functions may build the network; repeatable")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="run whatever code the run names: only your own runs")] = False,
 ) -> None:
     """Write the searched network to a folder, alone: for autoprune.load, or in formats that do not need autoprune."""
     from autoprune.pipeline.driver import export_run
 
     chosen = [name.strip() for name in formats.split(",") if name.strip()]
-    folder = export_run(run_dir, to, chosen, note=typer.echo)
+    folder = export_run(run_dir, to, chosen, packages=package or (), trust=trust, note=typer.echo)
     loads = f"; load it with autoprune.load({str(to)!r})" if (to / "architecture.yaml").is_file() else ""
     typer.echo(f"exported to {folder}{loads}")
 

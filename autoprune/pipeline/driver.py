@@ -164,6 +164,8 @@ def export_run(
     *,
     model: nn.Module | None = None,
     example: Example | None = None,
+    packages: Sequence[str] = (),
+    trust: bool = False,
     note: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Write a finished run's network to a folder, all formats or nothing.
@@ -174,6 +176,8 @@ def export_run(
         formats: names of exporters, or with settings.
         model: the full network, for a run that was given a model object; only read.
         example: what the network is called with; None: what it was traced with.
+        packages: whose functions may build the network, besides those that `autoprune.load` knows.
+        trust: whatever the run names may build it.
         note: told what is in each format.
 
     Raises:
@@ -190,7 +194,7 @@ def export_run(
     def traced_with() -> Example:
         return inputs_of_job(job_of_run(directory)).example
 
-    source = read_source(directory / "export", model=model, example=traced_with)
+    source = read_source(directory / "export", model=model, example=traced_with, packages=packages, trust=trust)
     if example is not None:
         source = replace(source, describe=partial(describe, example))
     return write_formats(source, made, folder, note=note)

@@ -19,6 +19,7 @@ from autoprune.texts import ScoreScale
 from autoprune.verdict.record import Arm, RunRecord
 
 WIDTHS = (5, 7)
+OURS = ["tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def record(space: autoprune.Space, factory: str, widths: tuple[int, ...] = WIDTH
 
 def test_an_export_is_rebuilt_from_its_folder_alone(network: tuple[Convolutions, Path]) -> None:
     cut, folder = network
-    loaded = load(folder)
+    loaded = load(folder, packages=OURS)
     assert isinstance(loaded, Convolutions)
     assert not loaded.training
     assert same_weights(loaded, cut)
@@ -84,7 +85,7 @@ def test_a_model_given_in_python_is_needed_again_and_only_read(
     folder = write_architecture(record(space, PYTHON_MODEL), cut, tmp_path, ranking=ranking)
     assert "model=full_model" in (folder / "architecture.yaml").read_text()
     with pytest.raises(RunError, match=r"call autoprune\.load\(.*, model=full_model\)"):
-        load(folder)
+        load(folder, packages=OURS)
     before = {name: tensor.clone() for name, tensor in full.state_dict().items()}
     assert same_weights(load(folder, model=full), cut)
     assert full.training
@@ -93,7 +94,7 @@ def test_a_model_given_in_python_is_needed_again_and_only_read(
 
 def test_loading_draws_nothing_from_the_global_generator(network: tuple[Convolutions, Path]) -> None:
     before = torch.get_rng_state()
-    load(network[1])
+    load(network[1], packages=OURS)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -121,7 +122,7 @@ def test_a_damaged_export_is_one_clear_error(
     if content is not None:
         (folder / name).write_text(content)
     with pytest.raises(AutopruneError, match=rf"{name.partition('.')[0]}|space file"):
-        load(folder)
+        load(folder, packages=OURS)
 
 
 @pytest.mark.parametrize("widths", [{"conv1": {"kept": 5, "of": 8}}, {"conv1": 5, "conv2": 7}, None])
@@ -133,7 +134,7 @@ def test_widths_of_another_space_are_refused(
     description["widths"] = widths
     (folder / "architecture.yaml").write_text(yaml.safe_dump(description))
     with pytest.raises(RunError, match="architecture"):
-        load(folder)
+        load(folder, packages=OURS)
 
 
 @pytest.mark.parametrize("ranking", [[[0]], [[0] * 8, ["a"] * 12], [[0] * 8, [0] * 11], 3])
@@ -144,7 +145,7 @@ def test_a_damaged_ranking_is_one_clear_error(
     space = json.loads((folder / "space.json").read_text())
     (folder / "space.json").write_text(json.dumps(space | {"ranking": ranking}))
     with pytest.raises(RunError, match="rank the channels of every group"):
-        load(folder)
+        load(folder, packages=OURS)
 
 
 def test_an_export_of_the_first_format_is_still_read(network: tuple[Convolutions, Path], tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_an_export_of_the_first_format_is_still_read(network: tuple[Convolutions
         for key in ("kind", "positions", "sets"):
             del group[key]
     (folder / "space.json").write_text(json.dumps(space | {"format": 1}))
-    assert same_weights(load(folder), cut)
+    assert same_weights(load(folder, packages=OURS), cut)
 
 
 class Slopes(nn.Module):
