@@ -16,7 +16,7 @@ _SWITCHES = frozenset({"weights_only", "trust_remote_code"})
 
 _READS = frozenset(
     {"checkpoint_path", "pretrained_cfg_overlay", "cache_dir", "auto_map", "code_revision", "quantization_config"}
-    | {"pretrained_model_name_or_path", "use_safetensors", "backbone_kwargs", "config_file", "state_dict", "url"}
+    | {"pretrained_model_name_or_path", "use_safetensors", "backbone_kwargs", "config_file", "state_dict", "url", "backbone"}
 )
 """Keywords of libraries that name files, places on the network, or code."""
 
@@ -67,7 +67,9 @@ def library_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]
         keywords = inspect.signature(function).parameters
     except (TypeError, ValueError):
         keywords = inspect.Signature().parameters
-    return {**arguments, **{name: none for name, none in _FETCHES.items() if name in arguments or name in keywords}}
+    legacy = {"pretrained", "pretrained_backbone"} if "weights" in keywords else set()  # torchvision's old names
+    kept = {name: value for name, value in arguments.items() if name not in legacy}
+    return {**kept, **{name: none for name, none in _FETCHES.items() if name in kept or name in keywords}}
 
 
 def described_call(factory: str, arguments: Mapping[str, Any]) -> str:

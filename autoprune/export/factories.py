@@ -13,8 +13,8 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from types import FunctionType, ModuleType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import FunctionType, ModuleType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -66,7 +66,7 @@ def trusted_factory(
     home = _library_of(_home(found))
     if home is None:
         return found, keywords
-    return found, library_arguments(found, keywords, f"{source}: {call}")
+    return found, library_arguments(found, keywords, f"{source}: loading this network would run {call}")
 
 
 def check_packages(packages: Sequence[str]) -> None:
@@ -78,6 +78,9 @@ def check_packages(packages: Sequence[str]) -> None:
     names = () if isinstance(packages, str) or not isinstance(packages, Sequence) else packages
     if len(names) != len(packages) or not all(isinstance(name, str) and _PACKAGE.fullmatch(name) for name in names):
         raise ConfigError(f"packages must be a list of package names, for example ['my_models'], got {packages!r}")
+    everything = [name for name in names if _top(name) in sys.stdlib_module_names or _top(name) == "torch"]
+    if everything:
+        raise ConfigError(f"packages: {everything[0]!r} can run anything; name packages of networks, or give trust=True")
 
 
 def _looked_up(path: str, call: str, packages: Sequence[str], source: str) -> Factory:
@@ -86,7 +89,7 @@ def _looked_up(path: str, call: str, packages: Sequence[str], source: str) -> Fa
         raise _refused(source, call, "is not of the form module:function, without names that begin with _")
     module, parts = match["module"], match["object"].split(".")
     if not (_library_of(module) or _below(module, packages)):
-        raise _refused(source, call, f"is code of {_top(module)!r}, which is not on the list", module)
+        raise _refused(source, call, f"is code of {module!r}, which is not on the list", module)
     with blame(RunError, f"{source}: {module} cannot be imported", then="Install what this network is built with."):
         try:
             found: Any = importlib.import_module(module)
@@ -97,14 +100,14 @@ def _looked_up(path: str, call: str, packages: Sequence[str], source: str) -> Fa
             ) from error
         for part in parts:
             if isinstance(found, type) and not issubclass(found, nn.Module):
-                raise _refused(source, call, f"looks for {part!r} in a class that is no module", module)
+                raise _refused(source, call, f"looks for {part!r} in a class that is no module")
             if not hasattr(found, part):
                 names = [name for name in vars(found) if not name.startswith("_")]
                 raise RunError(f"{source}: {path!r}: {module!r} has no {part!r}.{suggest(part, names)}")
             found = getattr(found, part)
             if isinstance(found, ModuleType):
                 hint = f"; write {found.__name__}:…" if _library_of(found.__name__) else ""
-                raise _refused(source, call, f"walks through the module {found.__name__!r}{hint}", module)
+                raise _refused(source, call, f"walks through the module {found.__name__!r}{hint}")
         _check_builds(found, len(parts), call, packages, source)
     factory: Factory = found
     return factory
@@ -114,8 +117,11 @@ def _check_builds(found: Any, steps: int, call: str, packages: Sequence[str], so
     """Refuse what is not a class of modules or a function that returns them, made in a trusted package."""
     home = _home(found)
     library = _library_of(home)
+    if steps > 1 and not _below(home, packages):
+        raise _refused(source, call, "is a method, which may read what the export names")
     if not isinstance(found, functools.partial) and not (library or _below(home, packages)):
-        raise _refused(source, call, f"is from {_top(home) or 'nowhere'!r}, which is not on the list", home)
+        where = f"is code of {home!r}, which is not on the list" if home else "is no function or class of a package"
+        raise _refused(source, call, where, home)
     if isinstance(found, type):
         if not issubclass(found, nn.Module):
             raise _refused(source, call, "is a class, but no torch.nn.Module")
@@ -130,8 +136,6 @@ def _check_builds(found: Any, steps: int, call: str, packages: Sequence[str], so
     if not (_library_of(function.__module__) or _below(function.__module__, packages)):
         raise _refused(source, call, f"wraps code of {_top(function.__module__)!r}", function.__module__)
     returns = _returns_module(function)
-    if library and steps > 1:
-        raise _refused(source, call, "is a method, which may read what the export names")
     if returns is False or (library and not (returns or _registered(found, library))):
         raise _refused(source, call, "is not known to return a torch.nn.Module")
 
@@ -144,8 +148,9 @@ def _returns_module(function: FunctionType) -> bool | None:
         return None
     if isinstance(returned, TypeVar):
         returned = returned.__bound__ or Any
-    options = [one for one in (get_args(returned) or (returned,)) if not isinstance(one, TypeVar)]
-    if returned is Any or Any in options or get_origin(returned) is type:
+    several = get_origin(returned) in (Union, UnionType)
+    options = get_args(returned) if several else (get_origin(returned) or returned,)
+    if Any in options or any(isinstance(one, TypeVar) for one in options):
         return None
     return any(isinstance(one, type) and issubclass(one, nn.Module) for one in options)
 

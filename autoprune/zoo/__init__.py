@@ -87,6 +87,8 @@ def build_with(factory: object, arguments: Mapping[str, Any] | None, *, name: st
         arguments: its keyword arguments.
         name: what messages call it.
 
+    A class of transformers is given its `config` as keys and values.
+
     Raises:
         ConfigError: as for `build_model`.
     """
@@ -97,6 +99,10 @@ def build_with(factory: object, arguments: Mapping[str, Any] | None, *, name: st
             f"model {name!r} is a {type(factory).__name__}; name a function or class that builds a new network"
         )
     keywords = dict(arguments or {})
+    configuration = getattr(factory, "config_class", None)  # classes of transformers take an object
+    if isinstance(keywords.get("config"), Mapping) and callable(configuration):
+        with blame(ConfigError, f"the config of model {name!r} cannot be made", then="Correct its keys and values."):
+            keywords["config"] = configuration(**keywords["config"])
     check_settings(factory, keywords, what=f"model {name!r}", place="the arguments of the model", noun="argument")
     with blame(ConfigError, f"model {name!r} cannot be built", then="Correct its arguments or its code."):
         model = factory(**keywords)
