@@ -60,12 +60,12 @@ def interval_text(low: float, high: float, scale: ScoreScale) -> str:
 
 def last_line(error: str | None) -> str:
     """The line of a traceback that says what went wrong; empty where there is none."""
-    return next((line.strip() for line in reversed((error or "").splitlines()) if line.strip()), "")
+    return printable(next((line.strip() for line in reversed((error or "").splitlines()) if line.strip()), ""))
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of its text, at most 160 characters."""
-    return (str(error).splitlines() or [""])[0][:160]
+    return printable((str(error).splitlines() or [""])[0][:160])
 
 
 def printable(text: str, most: int | None = None) -> str:

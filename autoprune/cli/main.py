@@ -29,6 +29,7 @@ from autoprune.cli.options import (
     show,
 )
 from autoprune.errors import AutopruneError, ConfigError
+from autoprune.texts import printable
 
 app = typer.Typer(
     help="AutoML search over pruned architectures: per-layer widths under a budget, compared with uniform pruning.",
@@ -50,7 +51,7 @@ def main() -> None:
         app()
     except AutopruneError as error:
         typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        typer.echo(str(error), err=True)
+        typer.echo(printable(str(error)), err=True)
         sys.exit(2)
 
 

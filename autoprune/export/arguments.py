@@ -16,7 +16,15 @@ _SWITCHES = frozenset({"weights_only", "trust_remote_code"})
 
 _READS = frozenset(
     {"checkpoint_path", "pretrained_cfg_overlay", "cache_dir", "auto_map", "code_revision", "quantization_config"}
-    | {"pretrained_model_name_or_path", "use_safetensors", "backbone_kwargs", "config_file", "state_dict", "url", "backbone"}
+    | {
+        "pretrained_model_name_or_path",
+        "use_safetensors",
+        "backbone_kwargs",
+        "config_file",
+        "state_dict",
+        "url",
+        "backbone",
+    }
 )
 """Keywords of libraries that name files, places on the network, or code."""
 

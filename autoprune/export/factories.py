@@ -80,7 +80,7 @@ def check_packages(packages: Sequence[str]) -> None:
         raise ConfigError(f"packages must be a list of package names, for example ['my_models'], got {packages!r}")
     everything = [name for name in names if _top(name) in sys.stdlib_module_names or _top(name) == "torch"]
     if everything:
-        raise ConfigError(f"packages: {everything[0]!r} can run anything; name packages of networks, or give trust=True")
+        raise ConfigError(f"packages: {everything[0]!r} can run anything; name those of networks, or give trust=True")
 
 
 def _looked_up(path: str, call: str, packages: Sequence[str], source: str) -> Factory:

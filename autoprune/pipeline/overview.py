@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from autoprune.allocation import UNIFORM
-from autoprune.report.words import FLOPS, lower_end, percent, quantity
+from autoprune.report.words import FLOPS, lower_end, markdown_text, percent, quantity
 from autoprune.texts import score_text
 from autoprune.verdict.record import Arm, RunRecord
 
@@ -27,7 +28,7 @@ def write_overview(records: Sequence[RunRecord], directory: Path, *, budgets: in
 
 def _lines(records: Sequence[RunRecord], name: str, budgets: int) -> Iterable[str]:
     left = budgets - len(records)
-    yield f"# {name}: {budgets} budgets{f', {left} still to come' if left else ''}\n"
+    yield f"# {markdown_text(name)}: {budgets} budgets{f', {left} still to come' if left else ''}\n"
     yield "| budget | winner costs | winner | better uniform | verdict | report |"
     yield "| --- | --- | --- | --- | --- | --- |"
     yield from map(_row, records)
@@ -47,7 +48,7 @@ def _row(record: RunRecord) -> str:
         _score(record, [record.winner]),
         _score(record, uniform),
         record.verdict.outcome if record.verdict else "no verdict",
-        f"[{record.directory.name}]({record.directory.name}/report.html)",
+        f"[{markdown_text(record.directory.name)}]({quote(record.directory.name)}/report.html)",
     )
     return f"| {' | '.join(cells)} |"
 
