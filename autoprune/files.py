@@ -111,6 +111,12 @@ def free_directory(parent: Path, name: str) -> Path:
     return path
 
 
+def shown_path(path: Path) -> Path:
+    """The path as a person reads it: from the current folder, where it lies below it."""
+    home = Path.cwd()
+    return path.relative_to(home) if path.is_relative_to(home) and path != home else path
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a run.
 

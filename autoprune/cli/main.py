@@ -83,7 +83,7 @@ def search(
     from autoprune.pipeline.driver import RUNS, start_job
 
     directory = run_dir or free_directory(RUNS, job.name)
-    with _stoppable(directory):
+    with _stoppable(directory.absolute()):
         _conclude(start_job(job, directory, progress=progress))
 
 
@@ -100,7 +100,7 @@ def resume(
     from autoprune.pipeline.inputs import job_of_run
 
     chosen = chosen_engine(job_of_run(run_dir).engine, engine, address, workers)
-    with _stoppable(run_dir):
+    with _stoppable(run_dir.absolute()):
         _conclude(resume_job(run_dir, progress=progress, engine=chosen))
 
 
@@ -221,8 +221,10 @@ def _stoppable(run_dir: Path) -> Iterator[None]:
     except BaseException as error:
         if not _interrupted(error):
             raise
+        from autoprune.files import shown_path
+
         begun = (run_dir / "run.json").is_file()
-        command = f"autoprune resume {shlex.quote(str(run_dir))}"
+        command = f"autoprune resume {shlex.quote(str(shown_path(run_dir)))}"
         then = f"every ended trial is on disk: `{command}` goes on" if begun else "nothing was written"
         typer.echo(f"\nstopped; {then}", err=True)
         raise typer.Exit(130) from None
@@ -236,13 +238,15 @@ def _interrupted(error: BaseException | None) -> bool:
 
 
 def _conclude(records: Any) -> None:
+    from autoprune.files import shown_path
+
     for record in records:
         none = "No final networks were trained, so there is no verdict."
         typer.echo(record.verdict.sentence if record.verdict else none)
-        typer.echo(f"report: {record.directory / 'report.html'}")
-        typer.echo(f"network: {record.directory / 'export'}")
+        typer.echo(f"report: {shown_path(record.directory / 'report.html')}")
+        typer.echo(f"network: {shown_path(record.directory / 'export')}")
     if len(records) > 1:
-        typer.echo(f"overview: {records[0].directory.parent / 'overview.md'}")
+        typer.echo(f"overview: {shown_path(records[0].directory.parent / 'overview.md')}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from autoprune.evaluators.making import kind_of
 from autoprune.export.architecture import read_source
 from autoprune.export.inputs import describe
 from autoprune.export.writing import DEFAULT, exporters, write_formats
+from autoprune.files import shown_path
 from autoprune.pipeline import run
 from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.continuation import going_on
@@ -44,6 +45,7 @@ RUNS = Path("runs")
 
 def start_job(job: Job, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
     """Start what a job file says; raises what `start` raises."""
+    path = path.absolute()  # data and models may change the current folder
     RunDirectory.check_free(path)  # before data are read
     return start(inputs_of_job(job), path, progress=progress)
 
@@ -59,6 +61,7 @@ def resume_job(
         engine: in place of the job's.
         stopping: what the call says of early stopping and limits, which must be what the run began with.
     """
+    path = path.absolute()
     job = job_of_run(path)
     said = {} if stopping is None else stopping.model_dump(exclude_unset=True)
     job = job.model_copy(update={"search": job.search.model_copy(update=said)}) if said else job
@@ -76,14 +79,17 @@ def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple
     Raises:
         AutopruneError: the job cannot be used; then nothing has been written. Or a run failed.
     """
+    path = path.absolute()
     RunDirectory.check_free(path)
     job = run_inputs.job
     with ready(run_inputs, job.threads, progress) as engine:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
         with RunDirectory.create(path) as directory:
-            command = f"autoprune resume {shlex.quote(str(path))}"
-            where = [f"run directory {path}; if it is stopped, `{command}` goes on"] if len(runs) == 1 else []
+            command = f"autoprune resume {shlex.quote(str(shown_path(path)))}"
+            where = (
+                [f"run directory {shown_path(path)}; if it is stopped, `{command}` goes on"] if len(runs) == 1 else []
+            )
             notes = (*where, *_without_effect(job), *how_to_resume(job))
             return run.start(job, runs, directory, engine, progress=progress, notes=notes)
 
@@ -94,6 +100,7 @@ def resume(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tupl
     Raises:
         RunError: there is no such run, another process works on it, or it was started with something else.
     """
+    path = path.absolute()
     with RunDirectory.reopen(path) as directory:
         ended = all((place / "result.json").is_file() for place in parts_of(path) or (path,))
         run_inputs, notes = going_on(run_inputs, path, ended=ended)
