@@ -75,8 +75,9 @@ def check_packages(packages: Sequence[str]) -> None:
     Raises:
         ConfigError: it is no list of dotted names.
     """
-    names = () if isinstance(packages, str) or not isinstance(packages, Sequence) else packages
-    if len(names) != len(packages) or not all(isinstance(name, str) and _PACKAGE.fullmatch(name) for name in names):
+    listed = isinstance(packages, Sequence) and not isinstance(packages, str)
+    names = packages if listed else ()
+    if not listed or not all(isinstance(name, str) and _PACKAGE.fullmatch(name) for name in names):
         raise ConfigError(f"packages must be a list of package names, for example ['my_models'], got {packages!r}")
     everything = [name for name in names if _top(name) in sys.stdlib_module_names or _top(name) == "torch"]
     if everything:

@@ -82,7 +82,7 @@ def test_trust_lets_the_file_run_what_it_names() -> None:
 
 @pytest.mark.parametrize("packages", ["named_package", ["os"], ["torch.hub"], [3], [""], ["a-b"], ["a.*"], 3, {"a": 1}])
 def test_packages_are_names_of_packages_that_hold_networks(packages: Any) -> None:
-    with pytest.raises((ConfigError, TypeError), match="packages|len"):
+    with pytest.raises(ConfigError, match="packages"):
         network("resnet20", packages=packages)
 
 
