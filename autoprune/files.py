@@ -111,10 +111,11 @@ def free_directory(parent: Path, name: str) -> Path:
     return path
 
 
-def shown_path(path: Path) -> Path:
-    """The path as a person reads it: from the current folder, where it lies below it."""
+def shown_path(path: Path, *, like: Path) -> Path:
+    """An absolute path as it was given: from the current folder, where `like` is and it lies below."""
     home = Path.cwd()
-    return path.relative_to(home) if path.is_relative_to(home) and path != home else path
+    below = not like.is_absolute() and path.is_relative_to(home) and path != home
+    return path.relative_to(home) if below else path
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -83,8 +83,8 @@ def search(
     from autoprune.pipeline.driver import RUNS, start_job
 
     directory = run_dir or free_directory(RUNS, job.name)
-    with _stoppable(directory.absolute()):
-        _conclude(start_job(job, directory, progress=progress))
+    with _stoppable(directory):
+        _conclude(start_job(job, directory, progress=progress), directory)
 
 
 @app.command()
@@ -100,8 +100,8 @@ def resume(
     from autoprune.pipeline.inputs import job_of_run
 
     chosen = chosen_engine(job_of_run(run_dir).engine, engine, address, workers)
-    with _stoppable(run_dir.absolute()):
-        _conclude(resume_job(run_dir, progress=progress, engine=chosen))
+    with _stoppable(run_dir):
+        _conclude(resume_job(run_dir, progress=progress, engine=chosen), run_dir)
 
 
 @app.command()
@@ -109,7 +109,7 @@ def report(run_dir: RunArgument) -> None:
     """Write report.html and report.md of a finished run anew."""
     from autoprune.pipeline.driver import write_all_reports
 
-    _conclude(write_all_reports(run_dir))
+    _conclude(write_all_reports(run_dir), run_dir)
 
 
 @app.command()
@@ -216,15 +216,14 @@ def _save(space: Any, path: Path) -> None:
 @contextmanager
 def _stoppable(run_dir: Path) -> Iterator[None]:
     """End an interrupted run with how to go on; typer itself would say no more than "Aborted"."""
+    place = run_dir.absolute()  # what is called may change the current folder
     try:
         yield
     except BaseException as error:
         if not _interrupted(error):
             raise
-        from autoprune.files import shown_path
-
-        begun = (run_dir / "run.json").is_file()
-        command = f"autoprune resume {shlex.quote(str(shown_path(run_dir)))}"
+        begun = (place / "run.json").is_file()
+        command = f"autoprune resume {shlex.quote(str(run_dir))}"
         then = f"every ended trial is on disk: `{command}` goes on" if begun else "nothing was written"
         typer.echo(f"\nstopped; {then}", err=True)
         raise typer.Exit(130) from None
@@ -237,16 +236,16 @@ def _interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _conclude(records: Any) -> None:
+def _conclude(records: Any, given: Path) -> None:
     from autoprune.files import shown_path
 
     for record in records:
         none = "No final networks were trained, so there is no verdict."
         typer.echo(record.verdict.sentence if record.verdict else none)
-        typer.echo(f"report: {shown_path(record.directory / 'report.html')}")
-        typer.echo(f"network: {shown_path(record.directory / 'export')}")
+        typer.echo(f"report: {shown_path(record.directory / 'report.html', like=given)}")
+        typer.echo(f"network: {shown_path(record.directory / 'export', like=given)}")
     if len(records) > 1:
-        typer.echo(f"overview: {shown_path(records[0].directory.parent / 'overview.md')}")
+        typer.echo(f"overview: {shown_path(records[0].directory.parent / 'overview.md', like=given)}")
 
 
 if __name__ == "__main__":

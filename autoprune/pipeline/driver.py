@@ -45,9 +45,9 @@ RUNS = Path("runs")
 
 def start_job(job: Job, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
     """Start what a job file says; raises what `start` raises."""
-    path = path.absolute()  # data and models may change the current folder
-    RunDirectory.check_free(path)  # before data are read
-    return start(inputs_of_job(job), path, progress=progress)
+    place = path.absolute()  # data and models may change the current folder
+    RunDirectory.check_free(place)  # before data are read
+    return start(inputs_of_job(job), place, progress=progress, like=path)
 
 
 def resume_job(
@@ -68,28 +68,30 @@ def resume_job(
     return resume(inputs_of_job(job if engine is None else _on(job, engine)), path, progress=progress)
 
 
-def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+def start(
+    run_inputs: RunInputs, path: Path, *, progress: str = "auto", like: Path | None = None
+) -> tuple[RunRecord, ...]:
     """Start a run for each budget of a job and see them through; the number of threads is as before afterwards.
 
     Args:
         run_inputs: what they work on.
         path: a new directory.
         progress: how they are shown.
+        like: the directory as it was given, for messages.
 
     Raises:
         AutopruneError: the job cannot be used; then nothing has been written. Or a run failed.
     """
-    path = path.absolute()
+    given, path = like or path, path.absolute()
     RunDirectory.check_free(path)
     job = run_inputs.job
     with ready(run_inputs, job.threads, progress) as engine:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
         with RunDirectory.create(path) as directory:
-            command = f"autoprune resume {shlex.quote(str(shown_path(path)))}"
-            where = (
-                [f"run directory {shown_path(path)}; if it is stopped, `{command}` goes on"] if len(runs) == 1 else []
-            )
+            shown = str(shown_path(path, like=given))
+            command = f"autoprune resume {shlex.quote(shown)}"
+            where = [f"run directory {shown}; if it is stopped, `{command}` goes on"] if len(runs) == 1 else []
             notes = (*where, *_without_effect(job), *how_to_resume(job))
             return run.start(job, runs, directory, engine, progress=progress, notes=notes)
 

@@ -66,15 +66,31 @@ def same_outputs(call: Any, network: nn.Module, side: int = 16) -> bool:
 
 
 def test_several_formats_at_once_by_command(finished: Path, tmp_path: Path, helpers: None) -> None:
-    done = command("export", finished, "--to", "net", "--format", "safetensors, module,torch_export", cwd=tmp_path)
+    done = command(
+        "export",
+        finished,
+        "--to",
+        "net",
+        "--format",
+        "safetensors, module,torch_export",
+        "--package",
+        "tiny",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "safetensors: architecture.yaml, space.json, model.safetensors"
     assert re.fullmatch(r"module: module/model\.py, module/model\.safetensors; outputs are PyTorch's to .*", lines[1])
     assert lines[3] == "exported to net; load it with autoprune.load('net')"
-    network = autoprune.load(tmp_path / "net")
+    network = autoprune.load(tmp_path / "net", packages=["tiny"])
     assert same_outputs(PlainModule().read(tmp_path / "net"), network)
     assert same_outputs(torch.export.load(tmp_path / "net" / "model.pt2").module(), network)
+
+
+def test_code_of_a_run_that_is_not_trusted_is_not_run_by_an_export(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"would run tiny:Convolutions\(.*\)\. It was not run: "):
+        export_run(finished, tmp_path / "net", ["module"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_run_writes_itself_is_the_default_format(finished: Path, tmp_path: Path) -> None:
@@ -121,10 +137,10 @@ def test_exports_of_older_runs_take_the_inputs_of_their_job(finished: Path, tmp_
     assert described == {"tensor": [1, 1, 16, 16], "dtype": "float32"}
     try:
         path.write_text(json.dumps({key: value for key, value in json.loads(before).items() if key != "inputs"}))
-        folder = export_run(finished, tmp_path / "net", ["module"])
+        folder = export_run(finished, tmp_path / "net", ["module"], packages=["tiny"])
     finally:
         path.write_text(before)
-    assert same_outputs(PlainModule().read(folder), autoprune.load(finished / "export"))
+    assert same_outputs(PlainModule().read(folder), autoprune.load(finished / "export", packages=["tiny"]))
 
 
 def test_a_network_searched_from_an_object_is_saved_by_its_result(tmp_path: Path) -> None:

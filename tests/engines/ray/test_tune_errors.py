@@ -28,9 +28,7 @@ def test_a_lost_worker_is_known_by_its_text(error: RayActorError) -> None:
 
 
 def test_the_last_failure_counts_and_a_worker_that_outgrew_its_memory_is_known() -> None:
-    text = (
-        "\x1b[36mray::Training.train()\x1b[39m (pid=1)\nautoprune.engines.ray.tune_worker.Outgrown: 5 of 3 MB"
-    )
+    text = "\x1b[36mray::Training.train()\x1b[39m (pid=1)\nautoprune.engines.ray.tune_worker.Outgrown: 5 of 3 MB"
     error = RayTaskError("f", text, Outgrown("5 of 3 MB"))
     found = understood(f"{HEAD}{RayActorError()}\n{HEAD}{error}\n", of_worker=True)
     assert isinstance(found, Outgrown)
