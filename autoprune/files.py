@@ -114,6 +114,13 @@ def free_directory(parent: Path, name: str) -> Path:
     return path
 
 
+def shown_path(path: Path, *, like: Path) -> Path:
+    """An absolute path as it was given: from the current folder, where `like` is and it lies below."""
+    home = Path.cwd()
+    below = not like.is_absolute() and path.is_relative_to(home) and path != home
+    return path.relative_to(home) if below else path
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a run.
 

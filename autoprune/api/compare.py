@@ -104,5 +104,5 @@ def compare(
         threads=threads,
         engine=engine,
     )
-    path = Path(run_dir) if run_dir is not None else free_directory(RUNS, "compare")
+    path = (Path(run_dir) if run_dir is not None else free_directory(RUNS, "compare")).absolute()
     return carry_out(arguments.run_inputs(), options, path, progress=progress)

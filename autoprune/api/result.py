@@ -35,7 +35,7 @@ class SearchResult:
     @cached_property
     def model(self) -> nn.Module:
         """The winner with its final weights, in evaluation mode, on CPU."""
-        return load(self.directory / "export", model=self._full_model)
+        return load(self.directory / "export", model=self._full_model, trust=True)  # its job has run here
 
     def network(self, arm: str = WINNER) -> nn.Module:
         """A network of the comparison with its final weights (first protocol, first seed), in evaluation mode, on CPU.
@@ -46,7 +46,7 @@ class SearchResult:
         Raises:
             RunError: there is no such arm, or an older version did not keep its weights.
         """
-        return load(driver.exported_arm(self.record, arm), model=self._full_model)
+        return load(driver.exported_arm(self.record, arm), model=self._full_model, trust=True)
 
     @property
     def directory(self) -> Path:
@@ -106,4 +106,6 @@ class SearchResult:
             ExportError: a format cannot be written, or computes something else than the network.
         """
         model = self._full_model
-        return driver.export_run(self.directory, Path(folder), formats, arm=arm, model=model, example=example)
+        return driver.export_run(
+            self.directory, Path(folder), formats, arm=arm, model=model, example=example, trust=True
+        )

@@ -57,12 +57,15 @@ def sweep(arguments: SearchArguments) -> tuple[SearchResult, ...]:
 @ended_by_signals
 @untouched()
 def _carry_out(arguments: SearchArguments) -> tuple[SearchResult, ...]:
-    run_inputs = arguments.run_inputs()
-    path = Path(arguments.run_dir) if arguments.run_dir is not None else None
+    home = Path.cwd()  # what is called may change it
+    path = home / arguments.run_dir if arguments.run_dir is not None else None
     if arguments.resume and path is None:
         raise ConfigError("resume=True needs run_dir, the directory of the run to go on with")
+    run_inputs = arguments.run_inputs()
     work = driver.resume if arguments.resume else driver.start
-    records = work(run_inputs, path or free_directory(driver.RUNS, run_inputs.job.name), progress=arguments.progress)
+    records = work(
+        run_inputs, path or free_directory(home / driver.RUNS, run_inputs.job.name), progress=arguments.progress
+    )
     return tuple(SearchResult(record, arguments.model) for record in records)
 
 

@@ -69,7 +69,7 @@ def compare(
     from autoprune.pipeline.inputs import inputs_of_job
     from autoprune.studies.compare import compare as carry_out
 
-    directory = to or free_directory(RUNS, f"compare-{job.name}")
+    directory = (to or free_directory(RUNS, f"compare-{job.name}")).absolute()
     found = carry_out(inputs_of_job(job), options, directory, progress=progress)
     show(found.to_json() if as_json else _tables(found))
 

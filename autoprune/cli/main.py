@@ -30,6 +30,7 @@ from autoprune.cli.options import (
 )
 from autoprune.errors import AutopruneError, ConfigError, EngineLostError
 from autoprune.signals import exit_code, interruption, terminable
+from autoprune.texts import printable
 
 app = typer.Typer(
     help="AutoML search over pruned architectures: per-layer widths under a budget, compared with uniform pruning.",
@@ -51,7 +52,7 @@ def main() -> None:
         app()
     except AutopruneError as error:
         typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        typer.echo(str(error), err=True)
+        typer.echo(printable(str(error)), err=True)
         sys.exit(2)
 
 
@@ -86,7 +87,7 @@ def search(
 
     directory = run_dir or free_directory(RUNS, job.name)
     with _stoppable(directory):
-        _conclude(start_job(job, directory, progress=progress))
+        _conclude(start_job(job, directory, progress=progress), directory)
 
 
 @app.command()
@@ -103,7 +104,7 @@ def resume(
 
     chosen = chosen_engine(job_of_run(run_dir).engine, engine, address, workers)
     with _stoppable(run_dir):
-        _conclude(resume_job(run_dir, progress=progress, engine=chosen))
+        _conclude(resume_job(run_dir, progress=progress, engine=chosen), run_dir)
 
 
 @app.command()
@@ -111,7 +112,7 @@ def report(run_dir: RunArgument) -> None:
     """Write report.html and report.md of a finished run anew."""
     from autoprune.pipeline.driver import write_all_reports
 
-    _conclude(write_all_reports(run_dir))
+    _conclude(write_all_reports(run_dir), run_dir)
 
 
 @app.command()
@@ -124,12 +125,16 @@ def export(
     arm: Annotated[
         str, typer.Option("--arm", metavar="NAME", help="winner, or what it was compared with: uniform_all, …")
     ] = "winner",
+    package: Annotated[
+        list[str] | None, typer.Option("--package", help="a package whose functions may build the network; repeatable")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="run whatever code the run names: only your own runs")] = False,
 ) -> None:
     """Write a network of a run to a folder, alone: for autoprune.load, or in formats that do not need autoprune."""
     from autoprune.pipeline.driver import export_run
 
     chosen = [name.strip() for name in formats.split(",") if name.strip()]
-    folder = export_run(run_dir, to, chosen, arm=arm, note=typer.echo)
+    folder = export_run(run_dir, to, chosen, arm=arm, packages=package or (), trust=trust, note=typer.echo)
     loads = f"; load it with autoprune.load({str(to)!r})" if (to / "architecture.yaml").is_file() else ""
     typer.echo(f"exported to {folder}{loads}")
 
@@ -217,6 +222,7 @@ def _save(space: Any, path: Path) -> None:
 @contextmanager
 def _stoppable(run_dir: Path) -> Iterator[None]:
     """End an interrupted run with how to go on; typer itself would say no more than "Aborted"."""
+    place = run_dir.absolute()  # what is called may change the current folder
     command = f"autoprune resume {shlex.quote(str(run_dir))}"
     try:
         with terminable():
@@ -227,14 +233,15 @@ def _stoppable(run_dir: Path) -> Iterator[None]:
         stopped = interruption(error)
         if stopped is None:
             raise
-        begun = (run_dir / "run.json").is_file()
+        begun = (place / "run.json").is_file()
         then = f"every ended trial is on disk: `{command}` goes on" if begun else "nothing was written"
         with suppress(OSError):  # the terminal may be gone
             typer.echo(f"\nstopped; {then}", err=True)
         raise typer.Exit(exit_code(stopped)) from None
 
 
-def _conclude(records: Any) -> None:
+def _conclude(records: Any, given: Path) -> None:
+    from autoprune.files import shown_path
     from autoprune.report.measured import headline
 
     for record in records:
@@ -242,10 +249,10 @@ def _conclude(records: Any) -> None:
         typer.echo(record.verdict.sentence if record.verdict else none)
         for line in headline(record):
             typer.echo(line)
-        typer.echo(f"report: {record.directory / 'report.html'}")
-        typer.echo(f"network: {record.directory / 'export'}")
+        typer.echo(f"report: {shown_path(record.directory / 'report.html', like=given)}")
+        typer.echo(f"network: {shown_path(record.directory / 'export', like=given)}")
     if len(records) > 1:
-        typer.echo(f"overview: {records[0].directory.parent / 'overview.md'}")
+        typer.echo(f"overview: {shown_path(records[0].directory.parent / 'overview.md', like=given)}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from autoprune.export.architecture import read_source
 from autoprune.export.inputs import describe
 from autoprune.export.safetensors import ARCHITECTURE, PYTHON_MODEL
 from autoprune.export.writing import DEFAULT, exporters, write_formats
+from autoprune.files import shown_path
 from autoprune.pipeline import run
 from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.continuation import going_on
@@ -44,8 +45,9 @@ RUNS = Path("runs")
 
 def start_job(job: Job, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
     """Start what a job file says; raises what `start` raises."""
-    RunDirectory.check_free(path)  # before data are read
-    return start(inputs_of_job(job), path, progress=progress)
+    place = path.absolute()  # data and models may change the current folder
+    RunDirectory.check_free(place)  # before data are read
+    return start(inputs_of_job(job), place, progress=progress, like=path)
 
 
 def resume_job(
@@ -59,31 +61,37 @@ def resume_job(
         engine: in place of the job's.
         stopping: what the call says of early stopping and limits, which must be what the run began with.
     """
+    path = path.absolute()
     job = job_of_run(path)
     said = {} if stopping is None else stopping.model_dump(exclude_unset=True)
     job = job.model_copy(update={"search": job.search.model_copy(update=said)}) if said else job
     return resume(inputs_of_job(job if engine is None else _on(job, engine)), path, progress=progress)
 
 
-def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+def start(
+    run_inputs: RunInputs, path: Path, *, progress: str = "auto", like: Path | None = None
+) -> tuple[RunRecord, ...]:
     """Start a run for each budget of a job and see them through; the number of threads is as before afterwards.
 
     Args:
         run_inputs: what they work on.
         path: a new directory.
         progress: how they are shown.
+        like: the directory as it was given, for messages.
 
     Raises:
         AutopruneError: the job cannot be used; then nothing has been written. Or a run failed.
     """
+    given, path = like or path, path.absolute()
     job = run_inputs.job
-    RunDirectory.check_free(path, resume=resuming(job, path) if job.model.factory == PYTHON_MODEL else None)
+    shown = shown_path(path, like=given)
+    RunDirectory.check_free(path, resume=resuming(job, shown) if job.model.factory == PYTHON_MODEL else None)
     with ready(run_inputs, job.threads, progress) as engine:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
         with RunDirectory.create(path) as directory:
             where = (
-                [f"run directory {path}; if it is stopped, `{resuming(job, path)}` goes on"] if len(runs) == 1 else []
+                [f"run directory {shown}; if it is stopped, `{resuming(job, shown)}` goes on"] if len(runs) == 1 else []
             )
             notes = (*where, *_without_effect(job), *how_to_resume(job))
             return run.start(job, runs, directory, engine, progress=progress, notes=notes)
@@ -95,6 +103,7 @@ def resume(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tupl
     Raises:
         RunError: there is no such run, another process works on it, or it was started with something else.
     """
+    path = path.absolute()
     with RunDirectory.reopen(path) as directory:
         ended = all((place / "result.json").is_file() for place in parts_of(path) or (path,))
         run_inputs, notes = going_on(run_inputs, path, ended=ended)
@@ -184,6 +193,8 @@ def export_run(
     arm: str = WINNER,
     model: nn.Module | None = None,
     example: Example | None = None,
+    packages: Sequence[str] = (),
+    trust: bool = False,
     note: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Write a network of a finished run to a folder, all formats or nothing.
@@ -195,6 +206,8 @@ def export_run(
         arm: the winner, or one of those that it was compared with.
         model: the full network, for a run that was given a model object; only read.
         example: what the network is called with; None: what it was traced with.
+        packages: whose functions may build the network, besides those that `autoprune.load` knows.
+        trust: whatever the run names may build it.
         note: told what is in each format.
 
     Raises:
@@ -211,7 +224,7 @@ def export_run(
     def traced_with() -> Example:
         return inputs_of_job(job_of_run(directory)).example
 
-    source = read_source(exported, model=model, example=traced_with)
+    source = read_source(exported, model=model, example=traced_with, packages=packages, trust=trust)
     if example is not None:
         source = replace(source, describe=partial(describe, example))
     return write_formats(source, made, folder, note=note)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from autoprune.files import write_whole
 from autoprune.report.family import family_notes, family_page, family_table
+from autoprune.report.words import markdown_text
 from autoprune.verdict.record import RunRecord
 
 
@@ -28,11 +30,12 @@ def write_overview(records: Sequence[RunRecord], directory: Path, *, budgets: in
 
 def _lines(records: Sequence[RunRecord], title: str) -> Iterable[str]:
     table = family_table(records)
-    yield f"# {title}\n"
+    yield f"# {markdown_text(title)}\n"
     yield f"| {' | '.join(table.header)} |"
     yield f"|{' --- |' * len(table.header)}"
     for *cells, name in table.rows:
-        yield f"| {' | '.join((*cells, f'[{name}]({name}/report.html)'))} |"
+        row = (*map(markdown_text, cells), f"[{markdown_text(name)}]({quote(name)}/report.html)")
+        yield f"| {' | '.join(row)} |"
     yield ""
     yield "The same with a chart of score over budget: [overview.html](overview.html)\n"
-    yield from (f"{note}\n" for note in family_notes(records))
+    yield from (f"{markdown_text(note)}\n" for note in family_notes(records))

@@ -66,6 +66,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
     Raises:
         AutopruneError: something cannot be used; then nothing has been written. Or `path` holds something else.
     """
+    path = path.absolute()  # what is called may change the current folder
     begun = (path / "run.json").is_file()
     if not begun:
         RunDirectory.check_free(path)

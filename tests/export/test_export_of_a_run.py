@@ -70,13 +70,23 @@ def same_outputs(call: Any, network: nn.Module, side: int = 16) -> bool:
 
 
 def test_several_formats_at_once_by_command(finished: Path, tmp_path: Path, helpers: None) -> None:
-    done = command("export", finished, "--to", "net", "--format", "safetensors, module,torch_export", cwd=tmp_path)
+    done = command(
+        "export",
+        finished,
+        "--to",
+        "net",
+        "--format",
+        "safetensors, module,torch_export",
+        "--package",
+        "tiny",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "safetensors: architecture.yaml, space.json, model.safetensors"
     assert re.fullmatch(r"module: module/model\.py, module/model\.safetensors; outputs are PyTorch's to .*", lines[1])
     assert lines[3] == "exported to net; load it with autoprune.load('net')"
-    network = autoprune.load(tmp_path / "net")
+    network = autoprune.load(tmp_path / "net", packages=["tiny"])
     assert same_outputs(PlainModule().read(tmp_path / "net"), network)
     assert same_outputs(torch.export.load(tmp_path / "net" / "model.pt2").module(), network)
 
@@ -90,11 +100,13 @@ def test_every_network_compared_is_exported_with_the_weights_that_were_scored(
     scores = {final.arm: final.score for final in record.finals if (final.protocol, final.seed) == first}
     assert len(record.arms) >= 3
     for arm in record.arms:
-        network = autoprune.load(export_run(finished, tmp_path / arm.name, arm=arm.name))
+        network = autoprune.load(export_run(finished, tmp_path / arm.name, arm=arm.name), packages=["tiny"])
         assert task.score(network, split="test") == pytest.approx(scores[arm.name], abs=1e-4)
     done = command("export", finished, "--arm", "uniform_all", "--to", "net", "--format", "module", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert same_outputs(PlainModule().read(tmp_path / "net"), autoprune.load(tmp_path / "uniform_all"))
+    assert same_outputs(
+        PlainModule().read(tmp_path / "net"), autoprune.load(tmp_path / "uniform_all", packages=["tiny"])
+    )
     described = yaml.safe_load((tmp_path / "uniform_all" / "architecture.yaml").read_text())
     assert described["arm"] == "uniform_all"
     assert described["costs"]["flops"] == next(a.costs["flops"] for a in record.arms if a.name == "uniform_all")
@@ -115,6 +127,12 @@ def test_a_run_that_kept_the_winner_alone_says_so(finished: Path, tmp_path: Path
     with pytest.raises(RunError, match=r"did not keep the weights of uniform_all: .*run the job anew"):
         export_run(older, tmp_path / "net", arm="uniform_all")
     assert (export_run(older, tmp_path / "net") / "architecture.yaml").is_file()
+
+
+def test_code_of_a_run_that_is_not_trusted_is_not_run_by_an_export(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"would run tiny:Convolutions\(.*\)\. It was not run: "):
+        export_run(finished, tmp_path / "net", ["module"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_run_writes_itself_is_the_default_format(finished: Path, tmp_path: Path) -> None:
@@ -161,10 +179,10 @@ def test_exports_of_older_runs_take_the_inputs_of_their_job(finished: Path, tmp_
     assert described == {"tensor": [1, 1, 16, 16], "dtype": "float32"}
     try:
         path.write_text(json.dumps({key: value for key, value in json.loads(before).items() if key != "inputs"}))
-        folder = export_run(finished, tmp_path / "net", ["module"])
+        folder = export_run(finished, tmp_path / "net", ["module"], packages=["tiny"])
     finally:
         path.write_text(before)
-    assert same_outputs(PlainModule().read(folder), autoprune.load(finished / "export"))
+    assert same_outputs(PlainModule().read(folder), autoprune.load(finished / "export", packages=["tiny"]))
 
 
 def test_a_network_searched_from_an_object_is_saved_by_its_result(tmp_path: Path) -> None:
