@@ -102,7 +102,19 @@ def test_every_network_compared_is_exported_with_the_weights_that_were_scored(
     for arm in record.arms:
         network = autoprune.load(export_run(finished, tmp_path / arm.name, arm=arm.name), packages=["tiny"])
         assert task.score(network, split="test") == pytest.approx(scores[arm.name], abs=1e-4)
-    done = command("export", finished, "--arm", "uniform_all", "--to", "net", "--format", "module", cwd=tmp_path)
+    done = command(
+        "export",
+        finished,
+        "--arm",
+        "uniform_all",
+        "--to",
+        "net",
+        "--format",
+        "module",
+        "--package",
+        "tiny",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert same_outputs(
         PlainModule().read(tmp_path / "net"), autoprune.load(tmp_path / "uniform_all", packages=["tiny"])
