@@ -108,7 +108,7 @@ def report(run_dir: RunArgument) -> None:
     """Write report.html and report.md of a finished run anew."""
     from autoprune.pipeline.driver import write_all_reports
 
-    _conclude(write_all_reports(run_dir))
+    _conclude(write_all_reports(run_dir, note=lambda line: typer.echo(line, err=True)))
 
 
 @app.command()
@@ -216,7 +216,9 @@ def _stoppable(run_dir: Path) -> Iterator[None]:
     except BaseException as error:
         if not _interrupted(error):
             raise
-        begun = (run_dir / "run.json").is_file()
+        from autoprune.trials.run_files import has_begun
+
+        begun = has_begun(run_dir)
         command = f"autoprune resume {shlex.quote(str(run_dir))}"
         then = f"every ended trial is on disk: `{command}` goes on" if begun else "nothing was written"
         typer.echo(f"\nstopped; {then}", err=True)

@@ -21,6 +21,7 @@ from autoprune.errors import ExportError, RunError
 from autoprune.export.base import Description, ExportSource
 from autoprune.export.inputs import describe
 from autoprune.export.safetensors import PYTHON_MODEL, Safetensors
+from autoprune.files import make_folder
 from autoprune.randomness import seeded
 from autoprune.space.cutting.slicing import Ranking, slice_model
 from autoprune.space.groups import SearchSpace
@@ -56,7 +57,7 @@ def write_architecture(
         origin: what the graph was traced from, for a space of graph form.
         example: what the network is called with, for other formats later on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     winner, model = record.winner, record.job["model"]
     architecture = {
         "format": _FORMAT,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.allocation import UNIFORM
+from autoprune.files import write_whole
 from autoprune.report.words import FLOPS, lower_end, percent, quantity
 from autoprune.texts import score_text
 from autoprune.verdict.record import Arm, RunRecord
@@ -21,7 +22,7 @@ def write_overview(records: Sequence[RunRecord], directory: Path, *, budgets: in
         budgets: how many there are.
     """
     target = directory / "overview.md"
-    target.write_text("\n".join(_lines(records, directory.name, budgets)), encoding="utf-8")
+    write_whole(target, "\n".join(_lines(records, directory.name, budgets)).encode())
     return target
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from autoprune.files import write_whole
 from autoprune.report import figures
 from autoprune.report.facts import collect
 from autoprune.report.words import FLOPS
@@ -30,5 +31,5 @@ def write_html(record: RunRecord, path: Path | str) -> Path:
         progress=Markup(figures.search_progress(record)),
     )
     target = Path(path)
-    target.write_text(page, encoding="utf-8")
+    write_whole(target, page.encode())
     return target

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable
 from pathlib import Path
 
+from autoprune.files import write_whole
 from autoprune.report.facts import Facts, collect
 from autoprune.report.words import FLOPS, Table
 from autoprune.verdict.record import RunRecord
@@ -14,7 +15,7 @@ from autoprune.verdict.record import RunRecord
 def write_markdown(record: RunRecord, path: Path | str) -> Path:
     """Write the file and return its path."""
     target = Path(path)
-    target.write_text("\n".join(_lines(collect(record))), encoding="utf-8")
+    write_whole(target, "\n".join(_lines(collect(record))).encode())
     return target
 
 

@@ -51,6 +51,7 @@ from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.texts import first_line, last_line, score_text
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import COMPARISON, RunDirectory
+from autoprune.trials.run_files import has_begun, read_run
 from autoprune.verdict.rules import called
 
 
@@ -66,7 +67,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
     Raises:
         AutopruneError: something cannot be used; then nothing has been written. Or `path` holds something else.
     """
-    begun = (path / "run.json").is_file()
+    begun = has_begun(path)
     if not begun:
         RunDirectory.check_free(path)
     run_inputs = replace(run_inputs, job=options.family(run_inputs.job))
@@ -83,7 +84,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
                 f"comparison in {path}; if it is stopped, the same command with --to {shlex.quote(str(path))} goes on"
             )
         told = stack.enter_context(CallbackList((), (), note=shown.note))
-        storage = open_storage(None, directory / "journal.log")
+        storage = open_storage(None, directory / "journal.log", note=shown.note)
         context = RunContext(
             runs[0], directory, shown, RunEngine(engine, runs[0], directory, shown), storage, None, told
         )
@@ -261,7 +262,7 @@ def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: ComparedPar
         directory.write_json("space.json", to_json(runs[0].space, origin=runs[0].origin))
         directory.update_run(id=directory.path.name, kind=COMPARISON, **provenance(), fingerprints=about)
         return
-    known = read_json(directory / "run.json")
+    known = read_run(directory.path)
     if known.get("kind") != COMPARISON:
         raise RunError(f"{directory.path} holds a search, no comparison; give another directory with --to")
     differing = [name for name, value in about.items() if known["fingerprints"].get(name) != value]

@@ -30,7 +30,8 @@ from autoprune.redaction import masked, secrets_in
 from autoprune.space.groups import SearchSpace, WidthGroup
 from autoprune.tasks.score import Examples, unpacked
 from autoprune.trials.assignment import Assignment, Outcome, finished_trial
-from autoprune.trials.journal import Journal, mend
+from autoprune.trials.journal import Journal
+from autoprune.trials.mending import mend
 
 _STATES = {
     OptunaState.COMPLETE: TrialState.COMPLETE,
@@ -54,13 +55,14 @@ Storage: TypeAlias = BaseStorage
 """Where trials and scores lie."""
 
 
-def open_storage(url: str | None, journal: Path) -> BaseStorage:
+def open_storage(url: str | None, journal: Path, *, note: Callable[[str], None] = lambda line: None) -> BaseStorage:
     """Open the storage of a run.
 
     Args:
         url: any Optuna storage URL; None: the journal file.
         journal: path of the journal file; a line cut short by a kill is dropped, a lock left behind is removed
-            (the caller holds the run's own lock).
+            (the caller holds the run's own lock), and a damaged one is mended.
+        note: told what was damaged, when writing waits, and when it goes on.
 
     Raises:
         RunError: the storage cannot be opened.
@@ -68,9 +70,12 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
     try:
         if url is not None:
             return RDBStorage(url)
-        journal = journal.resolve()
-        mend(journal)
-        return JournalStorage(Journal(str(journal)))
+        told, opened = patiently(partial(_open_journal, journal.resolve()), _NAME, (OSError,), note=note)
+        if told is not None:
+            note(told)
+        return opened
+    except RunError:
+        raise
     except Exception as error:  # noqa: BLE001 - each database driver raises its own kind
         known = secrets_in({"storage": url})
         reason = masked(f"{type(error).__name__}: {_reason(error)}", known=known)
@@ -80,6 +85,10 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
             f"storage URL such as sqlite:///trials.db in a folder that can be written, or leave it out for a journal "
             f"in the run directory"
         ) from (None if hidden else error)
+
+
+def _open_journal(journal: Path) -> tuple[str | None, BaseStorage]:
+    return mend(journal), JournalStorage(Journal(str(journal)))
 
 
 def _reason(error: Exception) -> str:
@@ -108,7 +117,7 @@ class Ledger:
     def __init__(
         self, storage: BaseStorage, name: str, space: SearchSpace, *, note: Callable[[str], None] = lambda line: None
     ) -> None:
-        self._space, self._at, self._study = space, storage, _study(storage, name)
+        self._space, self._at, self._study = space, storage, _study(storage, name, note)
         entries = self._entries()
         self._finished = sum(entry.state.is_finished() for entry in entries.values())
         self._ids: dict[int, int] = {}  # number of a proposal -> its place in the storage
@@ -218,8 +227,8 @@ class Ledger:
 class Notebook:
     """Small JSON records under string keys, in a study of their own; each is on disk the moment it is written."""
 
-    def __init__(self, storage: BaseStorage, name: str) -> None:
-        self._at, self._study = storage, _study(storage, name)
+    def __init__(self, storage: BaseStorage, name: str, *, note: Callable[[str], None] = lambda line: None) -> None:
+        self._at, self._study, self._note = storage, _study(storage, name, note), note
 
     def write(self, key: str, score: float, record: Mapping[str, Any]) -> None:
         """Add a record with a score; a second one of the same key replaces the first.
@@ -229,7 +238,7 @@ class Notebook:
         """
         attributes = {"key": key, **record}
         trial = optuna.trial.create_trial(value=score, user_attrs=attributes, params={}, distributions={})
-        patiently(lambda: self._at.create_new_trial(self._study, trial), _NAME, _PASSING)
+        patiently(lambda: self._at.create_new_trial(self._study, trial), _NAME, _PASSING, note=self._note)
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Key -> record, with its score under "score"."""
@@ -237,11 +246,12 @@ class Notebook:
         return {str(t.user_attrs["key"]): {**t.user_attrs, "score": t.value} for t in trials}
 
 
-def _study(storage: BaseStorage, name: str) -> int:
+def _study(storage: BaseStorage, name: str, note: Callable[[str], None]) -> int:
     """Where the storage keeps the study of this name, a new one where there is none."""
     with _quiet():
         try:
-            return storage.create_new_study([StudyDirection.MAXIMIZE], name)
+            make = partial(storage.create_new_study, [StudyDirection.MAXIMIZE], name)
+            return patiently(make, _NAME, _PASSING, note=note)
         except DuplicatedStudyError:
             return storage.get_study_id_from_name(name)
 

@@ -105,10 +105,12 @@ def train_finals(
     notebook: Notebook,
     weights: Path,
     on_final: Callable[[FinalTraining], None],
+    write: Callable[[Path, bytes], None] = write_whole,
 ) -> list[FinalTraining]:
     """Train what the notebook does not hold yet; arms of equal widths share their trainings.
 
-    The winner's first network by the first protocol is written to `weights`.
+    The winner's first network by the first protocol is written to `weights`; where that file is lost, it is trained
+    again.
 
     Args:
         engine: equipped with the factory; it may train several at once.
@@ -117,12 +119,15 @@ def train_finals(
         notebook: keeps each training the moment it ends.
         weights: a file.
         on_final: called for every arm, protocol and seed as soon as it is known.
+        write: writes a file.
 
     Raises:
         EvaluationError: a final training failed; the others are kept.
     """
     rows = [(arm, _piece(arm, protocol, seed, plan)) for protocol, seed in _pairs(plan) for arm in arms]
     known = {key: record for key, record in notebook.read().items() if "as_trained" in record}  # older: other scores
+    lost = {piece.key for _, piece in rows if piece.keeps_weights and not weights.is_file()}
+    known = {key: record for key, record in known.items() if key not in lost}
     for arm, piece in rows:
         if piece.key in known:
             on_final(_final(arm, piece, known[piece.key]))
@@ -137,7 +142,7 @@ def train_finals(
             failures.append((done, trained.error))
             continue
         if trained.weights is not None:
-            write_whole(weights, trained.weights)
+            write(weights, trained.weights)
         served = [arm for arm, piece in rows if piece.key == done.key]
         kept = ("epochs", "seconds", "as_trained", "noise")
         record = {name: getattr(trained, name) for name in kept} | {"arm": served[0].name}
@@ -186,17 +191,18 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         compare=True,
         teacher=factory.model,
     )
-    weights = _bytes_of(network) if piece.keeps_weights else None
+    weights = weights_as_bytes(network) if piece.keeps_weights else None
     noise = scores[-1].standard_error
     return Trained(trained.score, trained.as_trained, noise, epochs, time.perf_counter() - started, weights)
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a state dict as safetensors, in one step; tied tensors are written under each of their names."""
-    write_whole(path, _bytes_of(network))
+    """Write `weights_as_bytes` in one step."""
+    write_whole(path, weights_as_bytes(network))
 
 
-def _bytes_of(network: nn.Module) -> bytes:
+def weights_as_bytes(network: nn.Module) -> bytes:
+    """A state dict as a safetensors file; tied tensors under each of their names."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     return bytes(save(tensors))
 

@@ -66,4 +66,4 @@ class RunContext:
 
     def notebook(self, part: str) -> Notebook:
         """Results beside the search, each on disk the moment it is known."""
-        return Notebook(self.storage, self.study(part))
+        return Notebook(self.storage, self.study(part), note=self.progress.note)

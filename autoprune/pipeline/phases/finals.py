@@ -28,6 +28,7 @@ def final_trainings(run: RunContext, compared: Sequence[Arm]) -> list[FinalTrain
         FinalPlan(options.protocols, options.seeds, options.fine_tune_epochs, run.job.training.lr, run.job.seed),
         notebook=run.notebook("final trainings"),
         weights=final_weights(run),
+        write=lambda path, content: run.directory.write_bytes(path.name, content),
         on_final=lambda f: run.progress.advance(
             f"{f.arm}, {f.protocol}, seed {f.seed}: {score_text(f.score, run.task.scale)}"
         ),
