@@ -30,7 +30,7 @@ class Journal(JournalFileBackend):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._chain, self._length = Chain(), 0
+        self._chain, self._length = RunningSum(), 0
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write entries, all of them or none; raises OSError."""
@@ -60,7 +60,7 @@ class Journal(JournalFileBackend):
         if length == self._length:
             return
         if length < self._length:
-            self._chain, self._length = Chain(), 0
+            self._chain, self._length = RunningSum(), 0
         with Path(self._file_path).open("rb") as file:
             file.seek(self._length)
             self._chain.read(file.read(length - self._length))
@@ -78,15 +78,15 @@ def has_sum(line: bytes) -> bool:
 
 
 @final
-class Chain:
+class RunningSum:
     """The sum over all bytes of a journal so far."""
 
     def __init__(self) -> None:
         self._sum = hashlib.sha256()
 
-    def copy(self) -> Chain:
+    def copy(self) -> RunningSum:
         """One that goes on from here by itself."""
-        other = Chain()
+        other = RunningSum()
         other._sum = self._sum.copy()
         return other
 

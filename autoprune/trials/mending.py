@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoprune.files import replace_file
 from autoprune.trials.entries import Entries
-from autoprune.trials.journal import Chain, has_sum
+from autoprune.trials.journal import RunningSum, has_sum
 from autoprune.trials.run_files import set_aside
 
 _AHEAD = 1000
@@ -54,7 +54,7 @@ def mend(journal: Path) -> str | None:
 
 def _fitting(lines: Sequence[bytes]) -> list[bytes]:
     """The lines that are known to be right, in the order in which they were written."""
-    chain, kept, rest = Chain(), list[bytes](), deque(lines)
+    chain, kept, rest = RunningSum(), list[bytes](), deque(lines)
     summed = False
 
     def take(taken: Iterable[bytes]) -> None:

@@ -24,6 +24,7 @@ from autoprune.trials.run_files import (
     checksum,
     checksum_of,
     copy_of,
+    copy_path,
     differing,
     has_begun,
     read_run,
@@ -143,7 +144,7 @@ class RunDirectory:
         """Write a file, its checksum first."""
         self._list({name: checksum(content)})
         if name in TWICE:
-            write_whole(self.path / COPIES / name, content, note=self.note, make_folder=True)
+            write_whole(copy_path(self.path, name), content, note=self.note, make_folder=True)
         write_whole(self.path / name, content, note=self.note)
 
     def update_run(self, **entries: Any) -> None:
@@ -181,7 +182,7 @@ class RunDirectory:
         self.list_files([*top, *(path for path in export.rglob("*") if path.is_file())])
         for name in TWICE - {MARK}:
             if (self.path / name).is_file():
-                write_whole(self.path / COPIES / name, (self.path / name).read_bytes(), make_folder=True)
+                write_whole(copy_path(self.path, name), (self.path / name).read_bytes(), make_folder=True)
 
     def restore(self, *, keep: Iterable[str] = ()) -> list[str]:
         """Put what is kept twice back in its place where it is lost or damaged; a damaged one goes into `damaged`.
@@ -237,7 +238,7 @@ class RunDirectory:
     def _write_run(self, entries: Mapping[str, Any]) -> None:
         content = sealed({key: value for key, value in entries.items() if key != REPLACED or value})
         write_whole(self.path / MARK, content, note=self.note)
-        write_whole(self.path / COPIES / MARK, content, note=self.note, make_folder=True)
+        write_whole(copy_path(self.path, MARK), content, note=self.note, make_folder=True)
 
 
 def _is_free(names: set[str]) -> bool:

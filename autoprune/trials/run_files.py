@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import RunError
-from autoprune.files import content_of, read_json
+from autoprune.files import content_of, parsed_json, read_json
 
 MARK = "run.json"
 FILES, REPLACED, SEAL = "files", "replaced", "sha256"
@@ -28,6 +28,11 @@ TWICE = frozenset({MARK, "job.yaml", "space.json", "base.json", "rules.json", "l
 _DAMAGED = "damaged"
 
 
+def copy_path(run: Path, name: str) -> Path:
+    """Where the second copy of a file lies."""
+    return run / COPIES / f"{name}.copy"
+
+
 def checksum(content: bytes) -> str:
     """As `sha256sum` gives it."""
     return hashlib.sha256(content).hexdigest()
@@ -35,7 +40,7 @@ def checksum(content: bytes) -> str:
 
 def has_begun(run: Path) -> bool:
     """Whether a run, a family or a comparison has begun in this directory."""
-    return (run / MARK).is_file() or whole_mark(run / COPIES / MARK) is not None
+    return (run / MARK).is_file() or whole_mark(copy_path(run, MARK)) is not None
 
 
 def read_run(run: Path) -> dict[str, Any]:
@@ -45,7 +50,7 @@ def read_run(run: Path) -> dict[str, Any]:
         RunError: both are.
     """
     found = whole_mark(run / MARK)
-    found = whole_mark(run / COPIES / MARK) if found is None else found
+    found = whole_mark(copy_path(run, MARK)) if found is None else found
     if found is None:
         read_json(run / MARK)
         raise RunError(f"{run / MARK} is damaged (it is not as it was written); restore it, or start a new run")
@@ -94,6 +99,16 @@ def whole(run: Path, name: str) -> bytes:
     return copied
 
 
+def whole_json(run: Path, name: str) -> dict[str, Any]:
+    """What a JSON file holds as the run wrote it; raises what `whole` raises."""
+    return parsed_json(whole(run, name), run / name)
+
+
+def is_there(run: Path, name: str) -> bool:
+    """Whether the run has written a file, lost or not."""
+    return (run / name).is_file() or checksum_of(run, name) is not None
+
+
 def check_files(run: Path, names: tuple[str, ...], then: str) -> None:
     """Refuse what is not as the run wrote it.
 
@@ -138,7 +153,7 @@ def set_aside(path: Path, content: bytes | None = None) -> Path:
 
 def copy_of(run: Path, name: str) -> bytes | None:
     """The second copy of a file, where there is one that is as it was written."""
-    entries, path = read_run(run), run / COPIES / name
+    entries, path = read_run(run), copy_path(run, name)
     if name not in TWICE or _wrong(path, entries.get(FILES, {}).get(name, ""), entries.get(REPLACED, {}).get(name)):
         return None
     return path.read_bytes()

@@ -12,12 +12,11 @@ import yaml
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import RunError, SpaceError
-from autoprune.files import parsed_json
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.serial import from_json
 from autoprune.texts import ScoreScale
 from autoprune.trials.run_directory import check_search
-from autoprune.trials.run_files import checksum_of, provenance_of, whole
+from autoprune.trials.run_files import is_there, provenance_of, whole, whole_json
 
 Conclusion = Literal["better", "not distinguishable", "worse"]
 
@@ -194,22 +193,16 @@ def read_record(directory: Path) -> RunRecord:
         RunError: the run has not ended, a file of it is missing or damaged, or it is a comparison.
     """
     check_search(directory)
-    result, space = (parsed_json(whole(directory, name), directory / name) for name in ("result.json", "space.json"))
+    result, space = whole_json(directory, "result.json"), whole_json(directory, "space.json")
     provenance = provenance_of(directory)
     try:
         job = yaml.safe_load(whole(directory, "job.yaml"))
-        latency = _latency(directory)
+        latency = whole_json(directory, "latency.json") if is_there(directory, "latency.json") else None
         return _record(directory, result, job=job, provenance=provenance, space=from_json(space), latency=latency)
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SpaceError) as error:
         raise RunError(
             f"{directory} is damaged ({type(error).__name__}: {error}); restore its files, or start a new run"
         ) from error
-
-
-def _latency(directory: Path) -> dict[str, Any] | None:
-    name = "latency.json"
-    measured = (directory / name).is_file() or checksum_of(directory, name) is not None
-    return parsed_json(whole(directory, name), directory / name) if measured else None
 
 
 def _record(
