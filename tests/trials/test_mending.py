@@ -92,7 +92,7 @@ def strip(journal: Path) -> None:
     journal.write_text("".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries))
 
 
-@pytest.mark.parametrize(("damage", "seed"), itertools.product(DAMAGES, range(6)))
+@pytest.mark.parametrize(("damage", "seed"), list(itertools.product(DAMAGES, range(6))))
 def test_a_search_goes_on_from_a_damaged_journal_to_the_same_end(
     finished: Path, tmp_path: Path, damage: Damage, seed: int
 ) -> None:
@@ -110,7 +110,7 @@ def test_a_search_goes_on_from_a_damaged_journal_to_the_same_end(
 
 
 @pytest.mark.parametrize(
-    ("damage", "seed"), itertools.product([missing, doubled, swapped, far_away, zeros, foreign, torn], range(6))
+    ("damage", "seed"), list(itertools.product([missing, doubled, swapped, far_away, zeros, foreign, torn], range(6)))
 )
 def test_a_journal_without_sums_keeps_what_can_follow_on_each_other(
     finished: Path, tmp_path: Path, damage: Damage, seed: int
