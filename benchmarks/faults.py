@@ -2,6 +2,8 @@
 
     python benchmarks/faults.py [--seed 0] [--scale 1.0] [--only KIND,…] [--no-ray] [--out docs/results/faults]
 
+With `--only`, the cases of other kinds that an earlier call has left in OUT.jsonl stay in the table.
+
 Everything random comes from the seed. A small run on the bundled digits is made once; every fault then happens to a
 copy of it, or to one that is started, and the run has to come to the very same results: trials, scores, verdict, and
 the weights of its networks bit by bit. Cases are appended to OUT.jsonl as they come; the table is written to OUT.md.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import platform
 import random
 import sys
@@ -32,8 +35,16 @@ from fault_campaign.network import write_job
 OUT = Path(__file__).parent.parent / "docs" / "results" / "faults"
 BAD = ("lost", "wrong", "traceback")
 COLUMNS = ("survived", "clear error", *BAD, "not hit")
-KINDS = {"files": 1000, "journals": 600, "jobs": 3000, "kills": 60, "ray-kills": 20, "nodes": 10, "disks": 40}
-"""Kind -> how many cases at scale 1."""
+KINDS = {
+    "files": ("damaged file", 1000),
+    "journals": ("damaged journal", 600),
+    "jobs": ("mutated job", 3000),
+    "kills": ("kills, local engine", 60),
+    "ray-kills": ("kills, ray engine", 20),
+    "nodes": ("lost node", 10),
+    "disks": ("full disk", 40),
+}
+"""Kind -> its name, and how many cases at scale 1."""
 
 
 def main() -> int:
@@ -43,14 +54,17 @@ def main() -> int:
     if options.no_ray:
         chosen = [kind for kind in chosen if kind not in ("ray-kills", "nodes")]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    found: list[Case] = []
-    with tempfile.TemporaryDirectory() as name, options.out.with_suffix(".jsonl").open("w", encoding="utf-8") as lines:
+    path = options.out.with_suffix(".jsonl")
+    found = _kept(path, [KINDS[kind][0] for kind in chosen])
+    with tempfile.TemporaryDirectory() as name, path.open("w", encoding="utf-8") as lines:
+        lines.writelines(case.line() + "\n" for case in found)
         finished, seconds = prepared(Path(name))
         for kind in chosen:
-            n = max(1, round(KINDS[kind] * options.scale))
+            n = max(1, round(KINDS[kind][1] * options.scale))
             cases = campaign(kind, finished, Path(name), seed=options.seed, n=n, seconds=seconds)
             found += _written(cases, kind, n, lines)
-    text = page(found, seed=options.seed, left_out=[kind for kind in KINDS if kind not in chosen])
+    there = {case.kind for case in found}
+    text = page(found, seed=options.seed, left_out=[name for name, _ in KINDS.values() if name not in there])
     options.out.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
     return int(any(case.outcome in BAD for case in found))
@@ -117,6 +131,12 @@ def page(found: Sequence[Case], *, seed: int, left_out: Sequence[str] = ()) -> s
     lines += [f"- {case.kind}, {case.name}: {case.outcome}: {' '.join(case.told.split())[-300:]}" for case in bad]
     lines += [f"Left out: {', '.join(left_out)}."] if left_out else []
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _kept(path: Path, anew: Sequence[str]) -> list[Case]:
+    """The cases of an earlier call, without those of the kinds that are tried anew."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [case for case in (Case(**json.loads(line)) for line in lines) if case.kind not in anew]
 
 
 def _written(cases: Iterator[Case], kind: str, n: int, lines: TextIO) -> list[Case]:

@@ -105,7 +105,7 @@ def test_a_base_network_that_comes_out_otherwise_is_refused(
     (run / "base.safetensors").unlink()
     as_bytes = base_phase.weights_as_bytes
     monkeypatch.setattr(base_phase, "weights_as_bytes", lambda network: as_bytes(network.half()))
-    with pytest.raises(RunError, match="training it again gave another network, .* restore the file, or start a new"):
+    with pytest.raises(RunError, match=r"training it again gave another network, .* restore the file, or start a new"):
         regression(run, model, resume=True)
 
 
