@@ -21,6 +21,7 @@ from autoprune.report.pages import write_reports
 from autoprune.space.groups import Widths
 from autoprune.space.origin import full_network
 from autoprune.space.tracing.program import Example
+from autoprune.trials.run_files import check_files
 from autoprune.verdict.record import Arm, RunRecord, Verdict
 
 
@@ -34,7 +35,12 @@ class SearchResult:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The winner with its final weights, in evaluation mode, on CPU."""
+        """The winner with its final weights, in evaluation mode, on CPU.
+
+        Raises:
+            RunError: its files are lost or damaged.
+        """
+        check_files(self.directory, ("export/",), "the same search with resume=True makes it again")
         return load(self.directory / "export", model=self._full_model)
 
     @property

@@ -12,7 +12,7 @@ from autoprune.errors import ConfigError, RunError, UnsetVariableError
 from autoprune.pipeline.prepared import Prepared
 from autoprune.space.serial import to_json
 from autoprune.trials.run_directory import RunDirectory
-from autoprune.trials.run_files import differing, has_begun, has_checksums
+from autoprune.trials.run_files import JOURNAL, differing, has_begun, has_checksums, journal_lines, read_run
 
 _JOB, _SPACE, _RESULT = "job.yaml", "space.json", "result.json"
 
@@ -87,6 +87,14 @@ def made_whole(prepared: Prepared, directory: RunDirectory) -> bool:
     if _SPACE in found:
         directory.write_json(_SPACE, to_json(prepared.space, origin=prepared.origin))
     return bool(found) or not ended
+
+
+def lost_entries(path: Path) -> tuple[str, ...]:
+    """Told where the journal has fewer lines than at the end of the last phase: it was cut, or is lost."""
+    before, now = read_run(path).get(JOURNAL, 0), journal_lines(path)
+    if now >= before:
+        return ()
+    return (f"{path / 'journal.log'} has {now} of the {before} lines that it had: what is missing is evaluated again",)
 
 
 def _unchecked(path: Path) -> str:

@@ -32,7 +32,7 @@ from autoprune.pipeline.phases.timing import Timed
 from autoprune.pipeline.phases.uniform_curve import uniform_curve
 from autoprune.pipeline.prepared import Prepared
 from autoprune.pipeline.provenance import changes, provenance
-from autoprune.pipeline.restoring import made_whole
+from autoprune.pipeline.restoring import lost_entries, made_whole
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.pipeline.told import run_ended, run_started
 from autoprune.progress import make_progress
@@ -147,6 +147,8 @@ def see_through(
         family = shared_by_both(directory, storage)
     at_work = RunEngine(engine, prepared, directory, progress)
     ledger = open_storage(storage, directory / "journal.log", note=progress.note)
+    for line in lost_entries(directory.path):
+        progress.note(line)
     with CallbackList(given.job.callbacks, given.callbacks, note=progress.note) as told:
         told.run_started(run_started(directory, given.task.scale, resumed=resumed))
         record = _phases(RunContext(prepared, directory, progress, at_work, ledger, family, told), narrowed)

@@ -38,6 +38,7 @@ from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.prepare import prepare
 from autoprune.pipeline.prepared import Prepared, RunInputs
 from autoprune.pipeline.provenance import provenance
+from autoprune.pipeline.restoring import made_whole, restored
 from autoprune.pipeline.rules import rule_inputs
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.progress import make_progress
@@ -77,8 +78,13 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
         check_scoring(runs[0])
         parts, notes = usable(parts, runs)
         directory = stack.enter_context(RunDirectory.reopen(path) if begun else RunDirectory.create(path))
-        _begin(directory, runs, parts, begun=begun)
         shown = stack.enter_context(make_progress(progress))
+        directory.note = shown.note
+        if begun:
+            restored(directory, shown.note)
+        _begin(directory, runs, parts, begun=begun)
+        if begun:
+            made_whole(runs[0], directory)
         if not begun:
             shown.note(
                 f"comparison in {path}; if it is stopped, the same command with --to {shlex.quote(str(path))} goes on"
@@ -89,7 +95,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
             runs[0], directory, shown, RunEngine(engine, runs[0], directory, shown), storage, None, told
         )
         found = _Study(context, runs, options, parts, notes).carry_out()
-    write_pages(found)
+        directory.list_files(write_pages(found))
     return found
 
 

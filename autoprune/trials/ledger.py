@@ -219,7 +219,8 @@ class Ledger:
         return {number: unpacked(text) for number, text in kept.items() if text is not None}
 
     def _entries(self) -> dict[int, FrozenTrial]:
-        found = self._at.get_all_trials(self._study, deepcopy=False)
+        with _readable():
+            found = self._at.get_all_trials(self._study, deepcopy=False)
         return {int(entry.user_attrs["number"]): entry for entry in found}
 
 
@@ -242,7 +243,8 @@ class Notebook:
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Key -> record, with its score under "score"."""
-        trials = self._at.get_all_trials(self._study, deepcopy=False)
+        with _readable():
+            trials = self._at.get_all_trials(self._study, deepcopy=False)
         return {str(t.user_attrs["key"]): {**t.user_attrs, "score": t.value} for t in trials}
 
 
@@ -277,6 +279,17 @@ def _distribution(group: WidthGroup) -> BaseDistribution:
     if len(steps) == 1:
         return IntDistribution(group.choices[0], group.choices[-1], step=steps.pop())
     return CategoricalDistribution(group.choices)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except _PASSING as error:
+        raise RunError(
+            f"{_NAME} cannot be read: {masked(_reason(error.__cause__ or error))}; repair its storage or restore the "  # type: ignore[arg-type]
+            f"connection, then resume the run"
+        ) from error
 
 
 @contextmanager

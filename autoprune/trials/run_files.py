@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import RunError
-from autoprune.files import content_of, parsed_json, read_json
+from autoprune.files import content_of, parsed_json, read_json, replace_file
 
 MARK = "run.json"
 FILES, REPLACED, SEAL = "files", "replaced", "sha256"
 """Keys of run.json: checksum by file; checksum of the file before, valid until the new one is in its place; of run.json
 itself, over its other entries."""
+
+JOURNAL = "journal_lines"
+"""Key of run.json: how many lines the journal had at the end of a phase; fewer are a loss that it does not show."""
 
 REPAIRED = "repaired"
 """Key of run.json: what was lost or damaged, and what became of it."""
@@ -31,6 +34,14 @@ _DAMAGED = "damaged"
 def copy_path(run: Path, name: str) -> Path:
     """Where the second copy of a file lies."""
     return run / COPIES / f"{name}.copy"
+
+
+def journal_lines(run: Path) -> int:
+    """How many lines the journal has; 0 where the ledger is elsewhere."""
+    try:
+        return (run / "journal.log").read_bytes().count(b"\n")
+    except OSError:
+        return 0
 
 
 def checksum(content: bytes) -> str:
@@ -59,7 +70,7 @@ def read_run(run: Path) -> dict[str, Any]:
 
 def provenance_of(run: Path) -> dict[str, Any]:
     """What run.json tells of how the run was made."""
-    return {key: value for key, value in read_run(run).items() if key not in (FILES, REPLACED)}
+    return {key: value for key, value in read_run(run).items() if key not in (FILES, REPLACED, JOURNAL)}
 
 
 def sealed(entries: Mapping[str, Any]) -> bytes:
@@ -147,7 +158,7 @@ def set_aside(path: Path, content: bytes | None = None) -> Path:
     if content is None:
         path.replace(place)
     else:
-        place.write_bytes(content)
+        replace_file(place, content)
     return place
 
 

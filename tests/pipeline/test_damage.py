@@ -160,6 +160,29 @@ def test_a_run_of_an_older_version_is_taken_as_it_is_and_that_is_said_once(
     assert differing(run) == {}
 
 
+def test_a_journal_that_lost_its_end_or_itself_is_told(
+    run: Path, finished: Path, model: Perceptron, capfd: pytest.CaptureFixture[str]
+) -> None:
+    journal = run / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    for left in (lines[:9], []):
+        (run / "result.json").unlink()
+        journal.write_bytes(b"".join(left)) if left else journal.unlink()
+        regression(run, model, resume=True, progress="plain")
+        told = f"journal.log has {len(left)} of the {len(lines)} lines that it had: what is missing is evaluated again"
+        assert told in capfd.readouterr().err
+        assert outcome(run) == outcome(finished)
+
+
+def test_a_result_does_not_load_a_network_that_was_damaged(run: Path, model: Perceptron) -> None:
+    result = regression(run, model, resume=True)
+    half_zero(run / "export" / "model.safetensors")
+    with pytest.raises(
+        RunError, match=r"model\.safetensors is not as it was written: the same search with resume=True"
+    ):
+        result.model  # noqa: B018 - a property that reads
+
+
 def test_a_damaged_run_is_left_alone_where_the_call_does_not_fit_it(run: Path) -> None:
     half_zero(run / "winner.safetensors")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}

@@ -14,7 +14,6 @@ from autoprune.pipeline.family import BASE
 from autoprune.pipeline.fingerprints import weights_fingerprint
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.tasks.score import Score
-from autoprune.trials.ledger import Ledger
 from autoprune.trials.run_files import checksum
 from autoprune.verdict.finals import weights_as_bytes
 from autoprune.zoo import load_weights
@@ -96,7 +95,7 @@ def _check_same(run: RunContext, now: str, fingerprint: str) -> None:
     same = known == {now} and (not about.is_file() or read_json(about)["weights"] == fingerprint)
     if same:
         return
-    if Ledger(run.storage, run.study("search"), run.prepared.space).proposals():
+    if run.has_scores:
         raise RunError(
             f"{run.directory / WEIGHTS} was lost or damaged, and training it again gave another network, to which the "
             f"trials of this run do not belong: restore the file, or start a new run"

@@ -13,7 +13,7 @@ from autoprune.pipeline.run_engine import RunEngine
 from autoprune.progress.base import Progress
 from autoprune.progress.callback_list import CallbackList
 from autoprune.tasks.base import Task
-from autoprune.trials.ledger import Notebook, Storage
+from autoprune.trials.ledger import Ledger, Notebook, Storage
 from autoprune.trials.run_directory import RunDirectory
 
 
@@ -59,6 +59,14 @@ class RunContext:
     def cache(self) -> ScoreCache | None:
         """The scores of all runs of the family; None where there is none."""
         return None if self.family is None else self.family.scores
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether anything was scored already."""
+        books = ("allocation tables", "comparison")
+        return bool(Ledger(self.storage, self.study("search"), self.prepared.space).proposals()) or any(
+            self.notebook(part).read() for part in books
+        )
 
     def study(self, part: str) -> str:
         """The name of a study: an external storage may hold those of many runs."""
