@@ -21,6 +21,7 @@ from autoprune.report.pages import write_reports
 from autoprune.space.groups import Widths
 from autoprune.space.origin import full_network
 from autoprune.space.tracing.program import Example
+from autoprune.trials.run_files import check_files
 from autoprune.verdict.record import WINNER, Arm, RunRecord, Verdict
 
 
@@ -34,8 +35,12 @@ class SearchResult:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The winner with its final weights, in evaluation mode, on CPU."""
-        return load(self.directory / "export", model=self._full_model, trust=True)  # its job has run here
+        """The winner with its final weights, in evaluation mode, on CPU.
+
+        Raises:
+            RunError: its files are lost or damaged.
+        """
+        return self.network()
 
     def network(self, arm: str = WINNER) -> nn.Module:
         """A network of the comparison with its final weights (first protocol, first seed), in evaluation mode, on CPU.
@@ -44,8 +49,11 @@ class SearchResult:
             arm: "winner", "uniform_all", "uniform_inner", "random_median", …
 
         Raises:
-            RunError: there is no such arm, or an older version did not keep its weights.
+            RunError: there is no such arm, an older version did not keep its weights, or its files are lost or damaged.
         """
+        folder = driver.folder_of(arm)
+        check_files(self.directory, (f"{folder}/",), "the same search with resume=True makes it again")
+        # trusted: its job has run here
         return load(driver.exported_arm(self.record, arm), model=self._full_model, trust=True)
 
     @property

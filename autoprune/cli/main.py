@@ -112,7 +112,7 @@ def report(run_dir: RunArgument) -> None:
     """Write report.html and report.md of a finished run anew."""
     from autoprune.pipeline.driver import write_all_reports
 
-    _conclude(write_all_reports(run_dir), run_dir)
+    _conclude(write_all_reports(run_dir, note=lambda line: typer.echo(line, err=True)), run_dir)
 
 
 @app.command()
@@ -233,7 +233,9 @@ def _stoppable(run_dir: Path) -> Iterator[None]:
         stopped = interruption(error)
         if stopped is None:
             raise
-        begun = (place / "run.json").is_file()
+        from autoprune.trials.run_files import has_begun
+
+        begun = has_begun(place)
         then = f"every ended trial is on disk: `{command}` goes on" if begun else "nothing was written"
         with suppress(OSError):  # the terminal may be gone
             typer.echo(f"\nstopped; {then}", err=True)

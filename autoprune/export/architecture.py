@@ -21,6 +21,7 @@ from autoprune.export.inputs import describe
 from autoprune.export.reading import EXPORT_ANEW, read_data
 from autoprune.export.rebuilding import FORMAT, full_model, kept_widths, load_alone, read_architecture
 from autoprune.export.safetensors import PYTHON_MODEL, Safetensors
+from autoprune.files import make_folder
 from autoprune.space.cutting.slicing import Ranking, slice_model
 from autoprune.space.groups import SearchSpace
 from autoprune.space.options.ties import set_ranges
@@ -56,7 +57,7 @@ def write_architecture(
         origin: what the graph was traced from, for a space of graph form.
         example: what the network is called with, for other formats later on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     chosen, model = arm or record.winner, record.job["model"]
     architecture: dict[str, Any] = {
         "format": FORMAT,

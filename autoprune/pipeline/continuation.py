@@ -14,9 +14,9 @@ from autoprune.config.stopping import MOVED, StoppingOptions
 from autoprune.config.validation import validated
 from autoprune.engines import STOPS, beyond
 from autoprune.errors import RunError
-from autoprune.files import read_json
 from autoprune.pipeline.fingerprints import JOB_FORMAT, as_begun
 from autoprune.pipeline.prepared import RunInputs
+from autoprune.trials.run_files import read_run
 
 FORMAT = "job_format"
 """Of `run.json`: how the job of the run is written, see `prepare.JOB_FORMAT`. A run without one has format 1."""
@@ -31,7 +31,7 @@ def format_of(path: Path) -> int:
     Raises:
         RunError: this version does not know it.
     """
-    found = read_json(path / "run.json").get(FORMAT, 1)
+    found = read_run(path).get(FORMAT, 1)
     if isinstance(found, int) and 1 <= found <= JOB_FORMAT:
         return found
     raise RunError(
@@ -87,7 +87,7 @@ def _begun_with(path: Path) -> tuple[StoppingOptions, bool]:
     """The stopping that a run began with, and whether that is on record."""
     if format_of(path) > 1:
         return _of_job_file(path / "job.yaml", "search", {key: key for key in StoppingOptions.model_fields}), True
-    record = read_json(path / "run.json").get(_RECORD)
+    record = read_run(path).get(_RECORD)
     if record is None:
         return _of_job_file(path / "job.yaml", "engine", MOVED), False
     if not isinstance(record, dict):

@@ -5,8 +5,9 @@ Each returns a record for every budget of the job; a run alone is a family of on
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,10 +35,12 @@ from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job,
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import prepare
 from autoprune.pipeline.prepared import RunInputs
+from autoprune.pipeline.restoring import is_whole, restored, restored_for_reading
 from autoprune.progress import make_progress
-from autoprune.report.pages import write_reports
+from autoprune.report.pages import pages, write_reports
 from autoprune.space.tracing.program import Example
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_files import REPAIRED, check_files, read_run
 from autoprune.verdict.record import ARMS, WINNER, RunRecord, read_record
 
 RUNS = Path("runs")
@@ -105,8 +108,10 @@ def resume(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tupl
     """
     path = path.absolute()
     with RunDirectory.reopen(path) as directory:
-        ended = all((place / "result.json").is_file() for place in parts_of(path) or (path,))
+        restored(directory, lambda line: None, edited=True)
+        ended = all(map(is_whole, parts_of(path) or (path,)))
         run_inputs, notes = going_on(run_inputs, path, ended=ended)
+        notes = (*read_run(path).get(REPAIRED, ()), *notes)
         with ready(run_inputs, directory.recorded("threads"), progress, read_only=ended) as engine:
             return run.resume(run_inputs.job, prepare(run_inputs), directory, engine, progress=progress, notes=notes)
 
@@ -157,14 +162,27 @@ def records_of(path: Path) -> tuple[RunRecord, ...]:
     return tuple(map(read_record, parts_of(path) or (path,)))
 
 
-def write_all_reports(path: Path) -> tuple[RunRecord, ...]:
-    """Write the reports of a finished run or family anew; raises what `records_of` raises."""
+def write_all_reports(path: Path, *, note: Callable[[str], None] = lambda line: None) -> tuple[RunRecord, ...]:
+    """Write the reports of a finished run or family anew; raises what `records_of` raises.
+
+    Args:
+        path: of the run, or the family.
+        note: told what was damaged and put back.
+    """
+    for place in (path, *parts_of(path)):
+        restored_for_reading(place, note)
     records = records_of(path)
     for record in records:
         write_reports(record)
+        _listed(record.directory, pages(record))
     if parts_of(path):
-        write_overview(records, path, budgets=len(records))
+        _listed(path, [write_overview(records, path, budgets=len(records))])
     return records
+
+
+def folder_of(arm: str) -> str:
+    """The folder of a run, from its directory, in which a network compared is exported."""
+    return "export" if arm == WINNER else f"{ARMS}/{arm}"
 
 
 def exported_arm(record: RunRecord, arm: str) -> Path:
@@ -176,13 +194,19 @@ def exported_arm(record: RunRecord, arm: str) -> Path:
     names = [one.name for one in record.arms]
     if arm not in names:
         raise RunError(f"{record.directory} has no arm {arm!r}; it has {', '.join(names)}.{suggest(arm, names)}")
-    folder = record.directory / ("export" if arm == WINNER else f"{ARMS}/{arm}")
+    folder = record.directory / folder_of(arm)
     if not (folder / ARCHITECTURE).is_file():
         raise RunError(
             f"{record.directory} did not keep the weights of {arm}: a version of autoprune trained it that kept the "
             f"winner's only; run the job anew, or export the winner"
         )
     return folder
+
+
+def _listed(path: Path, written: Sequence[Path]) -> None:
+    """Take checksums of pages that were written anew; another process that works on the run takes its own."""
+    with suppress(RunError), RunDirectory.reopen(path) as directory:
+        directory.list_files(written)
 
 
 def export_run(
@@ -211,7 +235,7 @@ def export_run(
         note: told what is in each format.
 
     Raises:
-        RunError: the run has not ended or has no such arm, or the folder holds something else already.
+        RunError: the run has not ended, is damaged or has no such arm, or the folder holds something else already.
         ExportError: a format cannot be written.
     """
     made = exporters(formats)
@@ -219,7 +243,11 @@ def export_run(
     if family:
         names = ", ".join(str(part) for part in family)
         raise RunError(f"{directory} holds a run for each of {len(family)} budgets; export one of them: {names}")
-    exported = exported_arm(read_record(directory), arm)
+    restored_for_reading(directory, note)
+    record = read_record(directory)
+    again = f"`autoprune resume {shlex.quote(str(directory))}` makes it again, or restore it"
+    check_files(directory, (f"{folder_of(arm)}/",), again)
+    exported = exported_arm(record, arm)
 
     def traced_with() -> Example:
         return inputs_of_job(job_of_run(directory)).example

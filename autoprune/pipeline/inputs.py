@@ -21,8 +21,10 @@ from autoprune.deprecation import MovedWarning
 from autoprune.errors import ConfigError, RunError, UnsetVariableError
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.prepared import RunInputs
+from autoprune.pipeline.restoring import job_reads
 from autoprune.tasks.base import Task, TaskInputs, make_task
-from autoprune.trials.run_directory import check_search
+from autoprune.trials.run_directory import RunDirectory, check_search
+from autoprune.trials.run_files import copy_of, has_begun
 from autoprune.zoo import build_model, load_weights
 
 
@@ -75,6 +77,9 @@ def job_of_run(directory: Path) -> Job:
     Raises:
         RunError: no run there, a comparison, or one that was started from Python with objects.
     """
+    if has_begun(directory) and not job_reads(directory) and copy_of(directory, "job.yaml") is not None:
+        with RunDirectory.reopen(directory) as opened:
+            opened.restore()
     if not (directory / "job.yaml").is_file():
         raise RunError(f"{directory} is not a run directory: it holds no job.yaml; give the path the search printed")
     check_search(directory)

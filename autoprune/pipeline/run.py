@@ -34,6 +34,7 @@ from autoprune.pipeline.phases.timing import Timed
 from autoprune.pipeline.phases.uniform_curve import uniform_curve
 from autoprune.pipeline.prepared import Prepared
 from autoprune.pipeline.provenance import changes, provenance
+from autoprune.pipeline.restoring import lost_entries, made_whole
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.pipeline.told import run_ended, run_started
 from autoprune.progress import make_progress
@@ -116,7 +117,7 @@ def _each(
             with opened(place) as run:
                 records.append(see_through(prepared, run, shown, engine, family))
         family = family.after(place)
-        write_overview(records, directory.path, budgets=len(places))
+        directory.list_files([write_overview(records, directory.path, budgets=len(places))])
     return tuple(records)
 
 
@@ -135,18 +136,21 @@ def see_through(
     Raises:
         RunError: the run was begun with other model code, weights, space, data or job; says what differs.
     """
+    directory.note = progress.note
     resumed = (directory / "run.json").is_file()
     if not resumed:
         _begin(prepared, directory, family)
     _check_same(prepared, directory)
-    if (directory / "result.json").is_file():
+    if resumed and not made_whole(prepared, directory):
         return read_record(directory.path)
     given = prepared.run_inputs
     narrowed, storage = by_flops(prepared), given.job.search.storage
     if narrowed is not None and family is None:
         family = shared_by_both(directory, storage)
     at_work = RunEngine(engine, prepared, directory, progress)
-    ledger = open_storage(storage, directory / "journal.log")
+    ledger = open_storage(storage, directory / "journal.log", note=progress.note)
+    for line in lost_entries(directory.path):
+        progress.note(line)
     with CallbackList(given.job.callbacks, given.callbacks, note=progress.note) as told:
         told.run_started(run_started(directory, given.task.scale, resumed=resumed))
         record = _phases(RunContext(prepared, directory, progress, at_work, ledger, family, told), narrowed)

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from autoprune.files import write_whole
 from autoprune.report import figures
 from autoprune.report.facts import collect
 from autoprune.report.words import FLOPS
@@ -29,7 +30,7 @@ def write_html(record: RunRecord, path: Path | str) -> Path:
         )
     )
     target = Path(path)
-    target.write_text(page, encoding="utf-8")
+    write_whole(target, page.encode())
     return target
 
 

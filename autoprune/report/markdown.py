@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from autoprune.files import write_whole
 from autoprune.report.facts import Facts, collect
 from autoprune.report.words import FLOPS, Table, markdown_text
 from autoprune.texts import printable
@@ -15,7 +16,7 @@ from autoprune.verdict.record import RunRecord
 def write_markdown(record: RunRecord, path: Path | str) -> Path:
     """Write the file and return its path."""
     target = Path(path)
-    target.write_text("\n".join(_lines(collect(record))), encoding="utf-8")
+    write_whole(target, "\n".join(_lines(collect(record))).encode())
     return target
 
 

@@ -38,6 +38,7 @@ from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.prepare import prepare
 from autoprune.pipeline.prepared import Prepared, RunInputs
 from autoprune.pipeline.provenance import provenance
+from autoprune.pipeline.restoring import made_whole, restored
 from autoprune.pipeline.rules import rule_inputs
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.progress import make_progress
@@ -51,6 +52,7 @@ from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.texts import first_line, last_line, score_text
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import COMPARISON, RunDirectory
+from autoprune.trials.run_files import has_begun, read_run
 from autoprune.verdict.rules import called
 
 
@@ -67,7 +69,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
         AutopruneError: something cannot be used; then nothing has been written. Or `path` holds something else.
     """
     path = path.absolute()  # what is called may change the current folder
-    begun = (path / "run.json").is_file()
+    begun = has_begun(path)
     if not begun:
         RunDirectory.check_free(path)
     run_inputs = replace(run_inputs, job=options.family(run_inputs.job))
@@ -77,19 +79,24 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
         check_scoring(runs[0])
         parts, notes = usable(parts, runs)
         directory = stack.enter_context(RunDirectory.reopen(path) if begun else RunDirectory.create(path))
-        _begin(directory, runs, parts, begun=begun)
         shown = stack.enter_context(make_progress(progress))
+        directory.note = shown.note
+        if begun:
+            restored(directory, shown.note)
+        _begin(directory, runs, parts, begun=begun)
+        if begun:
+            made_whole(runs[0], directory)
         if not begun:
             shown.note(
                 f"comparison in {path}; if it is stopped, the same command with --to {shlex.quote(str(path))} goes on"
             )
         told = stack.enter_context(CallbackList((), (), note=shown.note))
-        storage = open_storage(None, directory / "journal.log")
+        storage = open_storage(None, directory / "journal.log", note=shown.note)
         context = RunContext(
             runs[0], directory, shown, RunEngine(engine, runs[0], directory, shown), storage, None, told
         )
         found = _Study(context, runs, options, parts, notes).carry_out()
-    write_pages(found)
+        directory.list_files(write_pages(found))
     return found
 
 
@@ -266,7 +273,7 @@ def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: ComparedPar
         directory.write_json("space.json", to_json(runs[0].space, origin=runs[0].origin))
         directory.update_run(id=directory.path.name, kind=COMPARISON, **provenance(), fingerprints=about)
         return
-    known = read_json(directory / "run.json")
+    known = read_run(directory.path)
     if known.get("kind") != COMPARISON:
         raise RunError(f"{directory.path} holds a search, no comparison; give another directory with --to")
     differing = [name for name, value in about.items() if known["fingerprints"].get(name) != value]

@@ -21,14 +21,17 @@ HIGHLIGHTED = 4
 _TONES = ("searched", "better", "failed", "ink")
 
 
-def write_pages(found: CompareResult) -> None:
-    """Write compare.json, compare.md and compare.html into the directory of the comparison."""
+def write_pages(found: CompareResult) -> list[Path]:
+    """Write compare.json, compare.md and compare.html into the directory of the comparison; returns where."""
+    written = []
     for name, text in (
         ("compare.json", json.dumps(found.to_json(), indent=1, allow_nan=False)),
         ("compare.md", markdown(found)),
         ("compare.html", page(found)),
     ):
         write_whole(found.directory / name, text.encode())
+        written.append(found.directory / name)
+    return written
 
 
 def tables(found: CompareResult) -> dict[float, Table]:

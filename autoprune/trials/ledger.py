@@ -31,7 +31,8 @@ from autoprune.space.groups import SearchSpace, WidthGroup
 from autoprune.tasks.score import Examples, unpacked
 from autoprune.trials.assignment import Assignment, Outcome, finished_trial
 from autoprune.trials.database import open_database
-from autoprune.trials.journal import Journal, mend
+from autoprune.trials.journal import Journal
+from autoprune.trials.mending import mend
 
 _STATES = {
     OptunaState.COMPLETE: TrialState.COMPLETE,
@@ -52,13 +53,14 @@ Storage: TypeAlias = BaseStorage
 """Where trials and scores lie."""
 
 
-def open_storage(url: str | None, journal: Path) -> BaseStorage:
+def open_storage(url: str | None, journal: Path, *, note: Callable[[str], None] = lambda line: None) -> BaseStorage:
     """Open the storage of a run.
 
     Args:
         url: any Optuna storage URL; None: the journal file.
         journal: path of the journal file; a line cut short by a kill is dropped, a lock left behind is removed
-            (the caller holds the run's own lock).
+            (the caller holds the run's own lock), and a damaged one is mended.
+        note: told what was damaged, when writing waits, and when it goes on.
 
     Raises:
         RunError: the storage cannot be opened.
@@ -66,9 +68,12 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
     try:
         if url is not None:
             return open_database(url)
-        journal = journal.resolve()
-        mend(journal)
-        return JournalStorage(Journal(str(journal)))
+        told, opened = patiently(partial(_open_journal, journal.resolve()), _NAME, (OSError,), note=note)
+        if told is not None:
+            note(told)
+        return opened
+    except RunError:
+        raise
     except Exception as error:  # noqa: BLE001 - each database driver raises its own kind
         known = secrets_in({"storage": url})
         reason = masked(f"{type(error).__name__}: {_reason(error)}", known=known)
@@ -85,6 +90,10 @@ def _advice(url: str | None) -> str:
         f"{first}Set search.storage to an Optuna storage URL such as sqlite:///trials.db in a folder that can be "
         f"written, or leave it out for a journal in the run directory"
     )
+
+
+def _open_journal(journal: Path) -> tuple[str | None, BaseStorage]:
+    return mend(journal), JournalStorage(Journal(str(journal)))
 
 
 def _reason(error: Exception) -> str:
@@ -109,7 +118,7 @@ class Ledger:
     def __init__(
         self, storage: BaseStorage, name: str, space: SearchSpace, *, note: Callable[[str], None] = lambda line: None
     ) -> None:
-        self._space, self._at, self._study = space, storage, _study(storage, name)
+        self._space, self._at, self._study = space, storage, _study(storage, name, note)
         entries = self._entries()
         self._finished = sum(entry.state.is_finished() for entry in entries.values())
         self._ids: dict[int, int] = {}  # number of a proposal -> its place in the storage
@@ -211,7 +220,8 @@ class Ledger:
         return {number: unpacked(text) for number, text in kept.items() if text is not None}
 
     def _entries(self) -> dict[int, FrozenTrial]:
-        found = self._at.get_all_trials(self._study, deepcopy=False)
+        with _readable():
+            found = self._at.get_all_trials(self._study, deepcopy=False)
         return {int(entry.user_attrs["number"]): entry for entry in found}
 
 
@@ -219,8 +229,8 @@ class Ledger:
 class Notebook:
     """Small JSON records under string keys, in a study of their own; each is on disk the moment it is written."""
 
-    def __init__(self, storage: BaseStorage, name: str) -> None:
-        self._at, self._study = storage, _study(storage, name)
+    def __init__(self, storage: BaseStorage, name: str, *, note: Callable[[str], None] = lambda line: None) -> None:
+        self._at, self._study, self._note = storage, _study(storage, name, note), note
 
     def write(self, key: str, score: float, record: Mapping[str, Any]) -> None:
         """Add a record with a score; a second one of the same key replaces the first.
@@ -230,11 +240,12 @@ class Notebook:
         """
         attributes = {"key": key, **record}
         trial = optuna.trial.create_trial(value=score, user_attrs=attributes, params={}, distributions={})
-        _written(lambda: self._at.create_new_trial(self._study, trial))
+        _written(lambda: self._at.create_new_trial(self._study, trial), self._note)
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Key -> record, with its score under "score"."""
-        trials = self._at.get_all_trials(self._study, deepcopy=False)
+        with _readable():
+            trials = self._at.get_all_trials(self._study, deepcopy=False)
         return {str(t.user_attrs["key"]): {**t.user_attrs, "score": t.value} for t in trials}
 
 
@@ -253,12 +264,13 @@ def _written(write: Callable[[], None] | Callable[[], int], note: Callable[[str]
         ) from error
 
 
-def _study(storage: BaseStorage, name: str) -> int:
+def _study(storage: BaseStorage, name: str, note: Callable[[str], None]) -> int:
     """Where the storage keeps the study of this name, a new one where there is none."""
 
     def made() -> int:
         try:
-            return storage.create_new_study([StudyDirection.MAXIMIZE], name)
+            make = partial(storage.create_new_study, [StudyDirection.MAXIMIZE], name)
+            return patiently(make, _NAME, _PASSING, note=note)
         except DuplicatedStudyError:
             return storage.get_study_id_from_name(name)
 
@@ -287,6 +299,17 @@ def _distribution(group: WidthGroup) -> BaseDistribution:
     if len(steps) == 1:
         return IntDistribution(group.choices[0], group.choices[-1], step=steps.pop())
     return CategoricalDistribution(group.choices)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except _PASSING as error:
+        raise RunError(
+            f"{_NAME} cannot be read: {masked(_reason(error.__cause__ or error))}; repair its storage or restore the "  # type: ignore[arg-type]
+            f"connection, then resume the run"
+        ) from error
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -19,7 +18,7 @@ from autoprune.engines.base import Engine, Failure
 from autoprune.errors import EvaluationError
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
-from autoprune.files import patiently, write_whole
+from autoprune.files import write_whole
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score
 from autoprune.texts import last_line
@@ -106,11 +105,13 @@ def train_finals(
     notebook: Notebook,
     weights: Callable[[str], Path],
     on_final: Callable[[FinalTraining], None],
+    write: Callable[[Path, bytes], None] = write_whole,
 ) -> list[FinalTraining]:
     """Train what the notebook does not hold yet; arms of equal widths share their trainings.
 
-    The first network of every arm by the first protocol is kept with its weights. All of them would be too much: a file
-    is as large as the network, and there would be one for each arm, protocol and seed.
+    The first network of every arm by the first protocol is kept with its weights, and trained again where that file is
+    lost. All of them would be too much: a file is as large as the network, and there would be one for each arm,
+    protocol and seed.
 
     Args:
         engine: equipped with the factory; it may train several at once.
@@ -119,12 +120,15 @@ def train_finals(
         notebook: keeps each training the moment it ends.
         weights: name of an arm -> the file for its weights, below a folder that need not be there.
         on_final: called for every arm, protocol and seed as soon as it is known.
+        write: writes a file.
 
     Raises:
         EvaluationError: a final training failed; the others are kept.
     """
     rows = [(arm, _piece(arm, protocol, seed, plan)) for protocol, seed in _pairs(plan) for arm in arms]
     known = {key: record for key, record in notebook.read().items() if "as_trained" in record}  # older: other scores
+    lost = {piece.key for arm, piece in rows if piece.keeps_weights and not weights(arm.name).is_file()}
+    known = {key: record for key, record in known.items() if key not in lost}
     for arm, piece in rows:
         if piece.key in known:
             on_final(_final(arm, piece, known[piece.key]))
@@ -140,7 +144,8 @@ def train_finals(
             continue
         served = [arm for arm, piece in rows if piece.key == done.key]
         if trained.weights is not None:
-            _keep(trained.weights, [weights(arm.name) for arm in served])
+            for arm in served:
+                write(weights(arm.name), trained.weights)
         kept = ("epochs", "seconds", "as_trained", "noise")
         record = {name: getattr(trained, name) for name in kept} | {"arm": served[0].name}
         notebook.write(done.key, trained.score, record | {"protocol": done.protocol.label, "seed": done.seed})
@@ -188,23 +193,18 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         compare=True,
         teacher=factory.model,
     )
-    weights = _bytes_of(network) if piece.keeps_weights else None
+    weights = weights_as_bytes(network) if piece.keeps_weights else None
     noise = scores[-1].standard_error
     return Trained(trained.score, trained.as_trained, noise, epochs, time.perf_counter() - started, weights)
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a state dict as safetensors, in one step; tied tensors are written under each of their names."""
-    write_whole(path, _bytes_of(network))
+    """Write `weights_as_bytes` in one step."""
+    write_whole(path, weights_as_bytes(network))
 
 
-def _keep(content: bytes, places: Sequence[Path]) -> None:
-    for place in places:
-        patiently(partial(place.parent.mkdir, parents=True, exist_ok=True), f"run directory {place.parent}", (OSError,))
-        write_whole(place, content)
-
-
-def _bytes_of(network: nn.Module) -> bytes:
+def weights_as_bytes(network: nn.Module) -> bytes:
+    """A state dict as a safetensors file; tied tensors under each of their names."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     return bytes(save(tensors))
 

@@ -15,11 +15,11 @@ import yaml
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import RunError, SpaceError
-from autoprune.files import read_json
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.serial import from_json
 from autoprune.texts import ScoreScale
 from autoprune.trials.run_directory import check_search
+from autoprune.trials.run_files import is_there, provenance_of, whole, whole_json
 
 LATENCY, MEASURED_LATENCY = "latency.json", "measured_latency.json"
 """Files of a run: what was measured under a latency limit, and where there is none."""
@@ -208,15 +208,16 @@ def read_record(directory: Path) -> RunRecord:
         RunError: the run has not ended, a file of it is missing or damaged, or it is a comparison.
     """
     check_search(directory)
-    result, provenance, space = (read_json(directory / name) for name in ("result.json", "run.json", "space.json"))
+    result, space = whole_json(directory, "result.json"), whole_json(directory, "space.json")
+    provenance = provenance_of(directory)
     try:
-        job = yaml.safe_load((directory / "job.yaml").read_text())
+        job = yaml.safe_load(whole(directory, "job.yaml"))
         latency, measured = (
-            read_json(path) if (path := directory / name).is_file() else None for name in (LATENCY, MEASURED_LATENCY)
+            whole_json(directory, name) if is_there(directory, name) else None for name in (LATENCY, MEASURED_LATENCY)
         )
         record = _record(directory, result, job=job, provenance=provenance, space=from_json(space), latency=latency)
         return replace(record, measured=measured)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SpaceError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SpaceError) as error:
         raise RunError(
             f"{directory} is damaged ({type(error).__name__}: {error}); restore its files, or start a new run"
         ) from error

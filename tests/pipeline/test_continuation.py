@@ -63,6 +63,7 @@ def begun(run: Path, model: Perceptron, **changes: Any) -> Path:
 
 def edit(path: Path, change: Any) -> None:
     data = json.loads(path.read_text())
+    data.pop("sha256", None)  # of run.json itself, which a change by hand would not fit
     change(data)
     path.write_text(json.dumps(data))
 

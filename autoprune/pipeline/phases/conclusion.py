@@ -17,8 +17,9 @@ from autoprune.pipeline.phases.exported import exported_network
 from autoprune.pipeline.phases.finals import final_weights
 from autoprune.pipeline.phases.search import Searched
 from autoprune.pipeline.provenance import now
-from autoprune.report.pages import write_reports
+from autoprune.report.pages import pages, write_reports
 from autoprune.training.protocols import make_protocol
+from autoprune.trials.run_files import provenance_of
 from autoprune.trials.selection import Posterior
 from autoprune.verdict.record import ARMS, Arm, CurvePoint, FinalTraining, RunRecord, Verdict, write_record
 from autoprune.verdict.statistics import judge
@@ -64,6 +65,9 @@ def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> Run
     write_architecture(record, network, export, ranking=factory.ranking, origin=origin, example=example)
     _export_others(run, factory, record)
     write_reports(record)
+    folders = (export, run.directory / ARMS)
+    exported = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    run.directory.list_files([*pages(record), *exported])
     run.directory.write_json("result.json", write_record(record))
     return record
 
@@ -86,7 +90,7 @@ def _record(run: RunContext, found: Findings, test: float | None) -> RunRecord:
     return RunRecord(
         directory=run.directory.path,
         job=yaml.safe_load((run.directory / "job.yaml").read_text()),
-        provenance=read_json(run.directory / "run.json"),
+        provenance=provenance_of(run.directory.path),
         space=run.prepared.space,
         budget=tuple({**asdict(limit), "percent": limit.percent} for limit in budget.limits),
         full_costs=budget.costs_of(run.prepared.space.full),

@@ -13,7 +13,7 @@ from autoprune.pipeline.run_engine import RunEngine
 from autoprune.progress.base import Progress
 from autoprune.progress.callback_list import CallbackList
 from autoprune.tasks.base import Task
-from autoprune.trials.ledger import Notebook, Storage
+from autoprune.trials.ledger import Ledger, Notebook, Storage
 from autoprune.trials.run_directory import RunDirectory
 
 
@@ -60,10 +60,18 @@ class RunContext:
         """The scores of all runs of the family; None where there is none."""
         return None if self.family is None else self.family.scores
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether anything was scored already."""
+        books = ("allocation tables", "comparison")
+        return bool(Ledger(self.storage, self.study("search"), self.prepared.space).proposals()) or any(
+            self.notebook(part).read() for part in books
+        )
+
     def study(self, part: str) -> str:
         """The name of a study: an external storage may hold those of many runs."""
         return f"{self.directory.recorded('id')}/{part}"
 
     def notebook(self, part: str) -> Notebook:
         """Results beside the search, each on disk the moment it is known."""
-        return Notebook(self.storage, self.study(part))
+        return Notebook(self.storage, self.study(part), note=self.progress.note)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from autoprune.export.safetensors import WEIGHTS
+from autoprune.files import patiently
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.texts import score_text
 from autoprune.verdict.finals import FinalPlan, train_finals
@@ -33,7 +34,17 @@ def final_trainings(run: RunContext, compared: Sequence[Arm]) -> list[FinalTrain
         FinalPlan(options.protocols, options.seeds, options.fine_tune_epochs, run.job.training.lr, run.job.seed),
         notebook=run.notebook("final trainings"),
         weights=partial(final_weights, run),
+        write=partial(_keep, run),
         on_final=lambda f: run.progress.advance(
             f"{f.arm}, {f.protocol}, seed {f.seed}: {score_text(f.score, run.task.scale)}"
         ),
     )
+
+
+def _keep(run: RunContext, path: Path, content: bytes) -> None:
+    """Write weights into the run, with their checksum."""
+    name = path.relative_to(run.directory.path).as_posix()
+    if "/" in name:
+        folder = run.directory / ARMS
+        patiently(partial(folder.mkdir, exist_ok=True), f"run directory {folder}", (OSError,))
+    run.directory.write_bytes(name, content)

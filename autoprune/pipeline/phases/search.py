@@ -9,13 +9,13 @@ from typing import final
 from torch import nn
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.files import read_json
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.planning import planned
 from autoprune.pipeline.told import trial_ended
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.trials.assignment import score_of
 from autoprune.trials.ledger import Ledger
+from autoprune.trials.run_files import read_run
 from autoprune.trials.session import SearchSession
 
 
@@ -45,7 +45,7 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
         run.progress.trial(trial, session.best, session.uniform, done, session.total, busy)
         run.told.trial_ended(trial_ended(trial, session, busy, run.task.scale))
 
-    begun_with = read_json(run.directory / "run.json").get("begun_with")
+    begun_with = read_run(run.directory.path).get("begun_with")
     controller = run.prepared.controller(scores, learned=begun_with)
     session = SearchSession(
         run.domain,
