@@ -1,4 +1,7 @@
-"""The command line: parse, call, show. Everything heavy is imported inside the command that needs it."""
+"""The command line: parse, call, show. Everything heavy is imported inside the command that needs it.
+
+Longer than others, as it holds a signature with its help for each command.
+"""
 
 from __future__ import annotations
 

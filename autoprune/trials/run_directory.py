@@ -1,4 +1,7 @@
-"""A run on disk: one directory that holds everything, written so that a kill at any moment loses nothing."""
+"""A run on disk: one directory that holds everything, written so that a kill at any moment loses nothing.
+
+Longer than others, as it is the one door to the files of a run.
+"""
 
 from __future__ import annotations
 

@@ -47,6 +47,7 @@ CASES: dict[str, Build] = {
     "a gate per head": lambda: around(NormedQueries(gated=True)),
     "a padding mask, spread over heads": lambda: around(Masked("padding")),
     "a mask for heads folded into the batch": lambda: around(Masked("folded")),
+    "a mask added to zeros for every head": lambda: around(Masked("numbers")),
     "a causal mask of the model, spread over heads": lambda: around(Masked("kept")),
     "relative position bias": lambda: around(WindowAttention(5)),
     "heads folded into the batch": lambda: around(BatchedProducts(bias=False)),
