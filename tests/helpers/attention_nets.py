@@ -104,6 +104,8 @@ class Masked(FusedProjection):
         b, h, n, _ = s.shape
         if self.spread == "kept":
             return s + self.causal[:, :, :n, :n].expand(b, h, -1, -1)
+        if self.spread == "numbers":
+            return s + (torch.zeros(1, self.num_heads, n, n) - 1e9 * padding[:, None].float())
         if self.spread == "folded":
             return s.flatten(0, 1).masked_fill(padding.repeat_interleave(h, 0), -1e9).view(b, h, n, n)
         return s.masked_fill(padding[:, None].expand(-1, h, n, -1), -1e9)

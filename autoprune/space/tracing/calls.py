@@ -165,6 +165,7 @@ class LabelGraph:
         pieces: labels of what slices take, and of what lies before them.
         node: name of the graph node whose rule writes now.
         takes_any: values that may know no channels of their own (name of the node) -> the labels that they got later.
+        fills: names of graph nodes that make tensors of one value.
         spread: names of tensors of the model that forward spreads over channels: they are read as constants.
         graph_only: the model's own forward would compute something else when cut, though it would run.
     """
@@ -176,6 +177,7 @@ class LabelGraph:
     pieces: list[Tensor] = field(default_factory=list)
     node: str = ""
     takes_any: dict[str, Tensor | None] = field(default_factory=dict)
+    fills: list[str] = field(default_factory=list)
     spread: set[str] = field(default_factory=set)
     graph_only: bool = False
     axis_labels: dict[Parameter, list[Channels]] = field(default_factory=dict)
@@ -248,6 +250,15 @@ class LabelGraph:
         if value not in self.element_labels:
             self.element_labels[value] = self.unions.fresh(*value.shape, loose=True)
         return self.element_labels[value]
+
+    def follow(self, value: Any, met: Tensor) -> None:
+        """Note that a tensor of one value is as large as the channels that it meets: its size is an argument."""
+        name = next((n for n in self.fills if self.values.get(n, (None,))[0] is value), None)
+        if name is None or value.ndim != met.ndim:
+            return
+        for dim, length in enumerate(value.shape):
+            met = met.narrow(dim, 0, length)
+        self.values[name] = (met,)
 
     def spread_out(self, labels: Tensor, dims: Collection[int]) -> None:
         """Note which tensor of the model meets channels only along dimensions over which forward spreads it.

@@ -47,6 +47,7 @@ CASES: dict[str, Build] = {
     "a gate per head": lambda: around(NormedQueries(gated=True)),
     "a padding mask, spread over heads": lambda: around(Masked("padding")),
     "a mask for heads folded into the batch": lambda: around(Masked("folded")),
+    "a mask added to zeros for every head": lambda: around(Masked("numbers")),
     "a causal mask of the model, spread over heads": lambda: around(Masked("kept")),
     "relative position bias": lambda: around(WindowAttention(5)),
     "heads folded into the batch": lambda: around(BatchedProducts(bias=False)),
@@ -95,7 +96,7 @@ WRITTEN_OUT = [name for name in CASES if "per head" in name or "mask" in name or
 @pytest.mark.parametrize("name", [name for name in WRITTEN_OUT if "inside heads:" not in name])
 def test_what_has_one_value_for_each_head_goes_with_it(name: str) -> None:
     groups = {g.name: (g.kind, g.width) for g in tried(CASES[name]).space.groups}
-    assert groups == {"embed": ("channels", DIM), "part.qkv": ("heads", 4)}
+    assert groups == {"embed": ("channels", DIM), "part.qkv": ("heads", 4), "part.proj": ("channels", DIM)}
 
 
 @pytest.mark.parametrize("name", ["inside heads: fused projection", "inside heads: torch"])

@@ -62,6 +62,7 @@ from autoprune.space.tracing.rules.moved_sizes import (
     run_view,
 )
 from autoprune.space.tracing.rules.movement import (
+    as_other,
     broadcast,
     expand,
     expand_as,
@@ -106,7 +107,7 @@ from autoprune.space.tracing.rules.weights import (
 __all__ = ["RULES", "OperatorRule", "Rule", "computed_weight", "rule_of"]
 
 _MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten roll flip rot90 pixel_shuffle
-pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold view_as reshape_as
+pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold
 reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular
 im2col diagonal tril triu"""
 _SAME = """feature_dropout alpha_dropout feature_alpha_dropout contiguous detach detach_ alias to _to_copy type_as
@@ -155,6 +156,7 @@ RULES: dict[str, OperatorRule] = {
     **_rows("unbind", select, moves=True),
     **_rows("constant_pad_nd pad", pad, resize=resize_pad, note=note_pad, moves=True),
     **_rows("expand_as", expand_as, moves=True, of_weight=spread_over_weight),
+    **_rows("view_as reshape_as", as_other, moves=True),
     **_rows("broadcast_tensors", broadcast, moves=True),
     **_rows(_SAME, same, moves=True, adopts=True),
     **_rows("index_select", index_select),

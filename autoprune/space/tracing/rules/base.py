@@ -164,7 +164,8 @@ def unite_broadcast(graph: LabelGraph, call: Call, operands: Sequence[Tensor], s
     spoken = [{d for d in graph.unions.splits(operand) if operand.shape[d] == shape[d]} for operand in padded]
     copied = set[int]().union(*(varying(operand) for operand in padded if graph.unions.is_spread(operand)))
     for index, operand in enumerate(padded):
-        others = set[int]().union(*(dims for i, dims in enumerate(spoken) if i != index))
+        rivals = [i for i in range(len(padded)) if i != index and not _outranks(padded, spoken, index, i)]
+        others = set[int]().union(*(spoken[i] for i in rivals))
         if copied and not bool((operand > 0).any()):
             others |= copied
         if others and all(operand.shape[d] == shape[d] for d in others):
@@ -185,6 +186,18 @@ def unite_broadcast(graph: LabelGraph, call: Call, operands: Sequence[Tensor], s
         else:
             graph.unions.freeze(operand, f"{call.place} combines them with a tensor whose size is fixed")
     return speaking
+
+
+def _outranks(operands: Sequence[Tensor], spoken: Sequence[set[int]], one: int, other: int) -> bool:
+    """True where two operands each spread over the channels of the other (an outer product), and one has more.
+
+    Only the channels of one can be cut, those along the other's dimensions stay.
+    """
+    if not spoken[one] or not spoken[other]:
+        return False
+    apart = all(operands[a].shape[d] == 1 for a, b in ((one, other), (other, one)) for d in spoken[b])
+    sizes = [math.prod(operands[i].shape[d] for d in spoken[i]) for i in (one, other)]
+    return apart and (sizes[0], other) > (sizes[1], one)
 
 
 def _is_per_unit(graph: LabelGraph, operand: Tensor, dims: set[int], wide: Sequence[Tensor]) -> bool:

@@ -16,10 +16,6 @@ from autoprune.space.tracing.rules.base import is_one, stretched, tie_within, un
 
 def movement(graph: LabelGraph, call: Call) -> Any:
     """Views, slices, concatenations …: the call itself, on labels."""
-    return _moved(graph, call)
-
-
-def _moved(graph: LabelGraph, call: Call) -> Any:
     arguments = call.with_labels(graph.labels)
     if call.name in ("view", "_unsafe_view") and "size" in arguments:
         return tighten(arguments["self"].reshape(arguments["size"]))  # labels lie in memory in their own way
@@ -58,7 +54,7 @@ def expand(graph: LabelGraph, call: Call) -> Any:
     """`expand`, `repeat` and the like: one value in several copies says nothing about what it meets."""
     x = graph.labels(call.tensors[0])
     if len(call.tensors) > 1 or not is_one(x) or len(call.shape) < x.ndim:
-        return _moved(graph, call)
+        return movement(graph, call)
     return stretched(graph, call, x, call.shape, inner=call.name == "repeat_interleave")
 
 
@@ -71,6 +67,12 @@ def expand_as(graph: LabelGraph, call: Call) -> Tensor:
         graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
         return other
     return stretched(graph, call, x, other.shape)
+
+
+def as_other(graph: LabelGraph, call: Call) -> Tensor:
+    """`view_as`: what takes its shape from another value has as many channels as that."""
+    made: Tensor = movement(graph, call)
+    return graph.unions.unite(made, graph.labels(call.tensors[1]), f"{call.place} takes a fixed shape")
 
 
 def broadcast(graph: LabelGraph, call: Call) -> list[Tensor]:
@@ -87,7 +89,7 @@ def joined(graph: LabelGraph, call: Call) -> Any:
         x = x.unsqueeze(dim) if call.name == "stack" else x
         if x.shape[dim] == 1 and is_one(x):
             return stretched(graph, call, x, call.shape)
-    return _moved(graph, call)
+    return movement(graph, call)
 
 
 def select(graph: LabelGraph, call: Call) -> Any:

@@ -269,7 +269,8 @@ def _result(
     layer: str,
 ) -> Any:
     """Labels of the product: the channels of one of its letters, of two where both are those of activations."""
-    passed = [letter for letter in output if letter in owners]
+    stuck = {letter for side in sides for letter, vector in side.channels.items() if not bool((vector > 0).any())}
+    passed = [letter for letter in output if letter in owners and letter not in stuck]
     activations = frozenset().union(*(side.owners for side in sides if side.parameter is None))
     if graph.attention == "head_dim":
         passed.reverse()
