@@ -164,8 +164,8 @@ class LabelGraph:
         heads: labels whose unit is a whole attention head.
         pieces: labels of what slices take, and of what lies before them.
         node: name of the graph node whose rule writes now.
-        fills: names of graph nodes that make tensors of one value.
         takes_any: values that may know no channels of their own (name of the node) -> the labels that they got later.
+        fills: names of graph nodes that make tensors of one value.
         spread: names of tensors of the model that forward spreads over channels: they are read as constants.
         graph_only: the model's own forward would compute something else when cut, though it would run.
     """
@@ -176,8 +176,8 @@ class LabelGraph:
     heads: list[Channels] = field(default_factory=list)
     pieces: list[Tensor] = field(default_factory=list)
     node: str = ""
-    fills: list[str] = field(default_factory=list)
     takes_any: dict[str, Tensor | None] = field(default_factory=dict)
+    fills: list[str] = field(default_factory=list)
     spread: set[str] = field(default_factory=set)
     graph_only: bool = False
     axis_labels: dict[Parameter, list[Channels]] = field(default_factory=dict)

@@ -107,9 +107,9 @@ from autoprune.space.tracing.rules.weights import (
 __all__ = ["RULES", "OperatorRule", "Rule", "computed_weight", "rule_of"]
 
 _MOVEMENT = """permute transpose t numpy_T mT mH adjoint unsqueeze squeeze flatten roll flip rot90 pixel_shuffle
-pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold reflection_pad1d
-reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular im2col diagonal
-tril triu"""
+pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes unfold
+reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular
+im2col diagonal tril triu"""
 _SAME = """feature_dropout alpha_dropout feature_alpha_dropout contiguous detach detach_ alias to _to_copy type_as
 lift_fresh lift_fresh_copy zero_ fill_"""
 _FOURIER = """fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_hfft2
