@@ -4,7 +4,9 @@ Data movement runs on the labels themselves, pointwise operators unite their ope
 each have a rule in this folder. An operator without a row freezes the channels that reach it and is named: never
 wrong, at worst smaller. To support another operator, write a function `(graph, call) -> labels` and add an
 `OperatorRule` to `RULES`, with the other columns that it needs; another package offers its `OperatorRule` under the
-operator's name through the entry-point group `autoprune.operator_rules`. Longer than others, as it is the whole table.
+operator's name through the entry-point group `autoprune.operator_rules`.
+
+Longer than others, as it is one table.
 """
 
 from __future__ import annotations
