@@ -19,6 +19,7 @@ import autoprune
 from autoprune.errors import ConfigError, ExportError, RunError
 from autoprune.export.module import PlainModule
 from autoprune.pipeline.driver import export_run
+from autoprune.trials.run_files import FILES, SEAL
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -115,15 +116,17 @@ def test_wrong_formats_are_one_clear_error_by_command(
 
 
 def test_exports_of_older_runs_take_the_inputs_of_their_job(finished: Path, tmp_path: Path, helpers: None) -> None:
-    path = finished / "export" / "space.json"
-    before = path.read_text()
+    path, mark = finished / "export" / "space.json", finished / "run.json"
+    before, begun = path.read_text(), mark.read_text()
     described = json.loads(before)["inputs"]
     assert described == {"tensor": [1, 1, 16, 16], "dtype": "float32"}
     try:
         path.write_text(json.dumps({key: value for key, value in json.loads(before).items() if key != "inputs"}))
+        mark.write_text(json.dumps({k: v for k, v in json.loads(begun).items() if k not in (FILES, SEAL)}))
         folder = export_run(finished, tmp_path / "net", ["module"])
     finally:
         path.write_text(before)
+        mark.write_text(begun)
     assert same_outputs(PlainModule().read(folder), autoprune.load(finished / "export"))
 
 
