@@ -127,7 +127,7 @@ def _rows(data: Mapping[str, Any], name: str, check: _Check, *, optional: bool =
 
 def _many(check: _Check) -> _Check:
     def checked(value: Any, at: str) -> None:
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):
             raise ValueError(f"{at} must be a list, got {_short(value)}")
         for number, one in enumerate(value):
             check(one, f"{at}[{number}]")
@@ -137,7 +137,7 @@ def _many(check: _Check) -> _Check:
 
 def _pair(first: _Check, second: _Check) -> _Check:
     def checked(value: Any, at: str) -> None:
-        if not isinstance(value, list) or len(value) != 2:
+        if not isinstance(value, list | tuple) or len(value) != 2:
             raise ValueError(f"{at} must be a list of two, got {_short(value)}")
         first(value[0], f"{at}[0]")
         second(value[1], f"{at}[1]")

@@ -124,7 +124,7 @@ def outer_sum() -> RuleCase:
         return n.c((n.a(x).mean((2, 3)).unsqueeze(2) + n.b(x).mean((2, 3)).unsqueeze(1)).unsqueeze(1))  # type: ignore[no-any-return]
 
     net = both(step, 6, b=conv(3, 8), c=conv(1, 6))
-    return case(net, {"c": 6}, {"a": "spreads one channel", "b": "spreads one channel"})
+    return case(net, {"c": 6}, {"a": "go all together", "b": "spreads one channel"})
 
 
 @habit
