@@ -182,7 +182,7 @@ def test_the_run_directory_is_free_by_default(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     found = [regression(None, model, train_func=None, verdict=None).directory for _ in range(2)]
-    assert found == [Path("runs/search"), Path("runs/search-2")]
+    assert found == [tmp_path / "runs" / "search", tmp_path / "runs" / "search-2"]
 
 
 WRONG: dict[str, tuple[dict[str, Any], type[AutopruneError], str]] = {
