@@ -28,7 +28,7 @@ from autoprune.config.bounded_files import found_path
 from autoprune.config.bounds import EPOCHS, PARTS, TRIALS, Name, Settings, Text, check_plain
 from autoprune.config.engine import EngineOptions
 from autoprune.config.environment import Reference, expanded, written
-from autoprune.config.latency import Latencies, LatencyOptions
+from autoprune.config.latency import LatencyOptions
 from autoprune.config.limits import RangeError, ends_of, limit_number, limit_text
 from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
@@ -172,9 +172,16 @@ class VerdictOptions(Strict):
         True, description="under a latency budget, search under the FLOPs of equal latency as well, and compare"
     )
 
-    latency: Latencies = Field(
+    latency: LatencyOptions | None = Field(
         LatencyOptions(), description="winner, uniform and unpruned network are measured for the report; false: not"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switched(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and isinstance(switch := value.get("latency"), bool):
+            return {**value, "latency": LatencyOptions() if switch else None}
+        return value
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:

@@ -60,7 +60,9 @@ def changed(path: Path) -> None:
 
 NAMES = (
     "run.json", "job.yaml", "space.json", "base.json", "base.safetensors", "winner.safetensors", "result.json",
-    "report.html", "report.md", "export/architecture.yaml", "export/space.json", "export/model.safetensors",
+    "report.html", "report.md", "measured_latency.json",
+    *(f"{folder}/{name}" for folder in ("export", "arms/uniform_all", "arms/uniform_inner", "arms/random_median")
+      for name in ("architecture.yaml", "space.json", "model.safetensors")),
 )  # fmt: skip
 DAMAGES: tuple[Callable[[Path], None], ...] = (Path.unlink, half_zero, truncated, changed)
 

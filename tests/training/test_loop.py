@@ -119,7 +119,7 @@ class TestTrain:
 
     def test_divergence_is_an_error_with_a_remedy(self):
         with pytest.raises(EvaluationError, match=r"in epoch \d of 6 .*lower lr"):
-            trained(Recipe(epochs=6, lr=1e30, batch_size=16))
+            trained(Recipe(epochs=6, lr=1e6, batch_size=16))
 
     def test_the_network_is_left_in_eval_mode(self):
         assert not any(module.training for module in trained(Recipe(epochs=1)).modules())

@@ -50,7 +50,7 @@ def test_settings_change_what_they_say_and_are_told():
         ("fine_tune", {"lr_shar": 0.1}, "Did you mean 'lr_share'"),
         ("fine_tune", {"lr_share": 0}, "lr_share must be a number above 0, got 0"),
         ("fine_tune", {"lr_share": True}, "lr_share must be a number above 0, got True"),
-        ("fine_tune", {"lr_share": float("nan")}, "lr_share must be a number above 0, got nan"),
+        ("fine_tune", {"lr_share": -0.5}, "lr_share must be a number above 0, got -0.5"),
         ("scratch_b", {"longest": 0.5}, "longest must be a number of at least 1, got 0.5"),
     ],
 )
