@@ -207,15 +207,16 @@ class BudgetedSpace:
                 raised[:, frozen] = filled[rows][:, frozen]
             step = np.maximum(raised - filled[rows], 1)
             order = np.argsort(-(target[rows] - filled[rows]) / step, axis=1, kind="stable")
-            before = filled[rows].copy()
-            for rank in range(order.shape[1]):
-                trial = filled[rows]
-                column = order[:, rank]
-                here = np.arange(len(rows))
-                trial[here, column] = raised[here, column]
-                fits = self.budget.usage(trial) <= 1.0
-                filled[rows[fits]] = trial[fits]
-            changed = (filled[rows] != before).any(axis=1)
+            before = filled[rows]
+            now, here = before.copy(), np.arange(len(rows))
+            steps = self.budget.steps(now)
+            for column in order.T:
+                value = raised[here, column]
+                fits = steps.changed(column, value) <= 1.0
+                now[here[fits], column[fits]] = value[fits]
+                steps.keep(fits)
+            filled[rows] = now
+            changed = (now != before).any(axis=1)
             rows = rows[changed & (self.budget.usage(filled[rows]) < BAND)]
             if not len(rows):
                 break
