@@ -19,6 +19,9 @@ from autoprune.space.sizes import AffineSize
 
 _ROWS = 1024  # that are worked on at once: they stay in the cache
 
+_SPARSE_FROM, _SPARSE = 128, 32
+"""Groups from which on pairs are multiplied one by one, where one in so many of them has a coefficient."""
+
 WidthMatrix: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 CostFunction: TypeAlias = Callable[[WidthMatrix], FloatArray]
 """(N, G) widths -> (N,) costs; real-valued widths are allowed, so that budgets can be bisected."""
@@ -46,6 +49,9 @@ class Polynomial:
             else:
                 self._add(fixed, [_dense(size, n_groups) for size in varying])
         self._higher = _Products(products, n_groups) if products else None
+        first, second = self._quadratic.nonzero()
+        sparse = n_groups >= _SPARSE_FROM and len(first) * _SPARSE <= n_groups**2
+        self._pairs = (first, second, self._quadratic[first, second]) if sparse else None
 
     def __call__(self, widths: WidthMatrix) -> FloatArray:
         """Return the (N,) values at the (N, G) widths."""
@@ -56,8 +62,6 @@ class Polynomial:
             part = rows[start : start + _ROWS]
             w, products = room[:, : len(part)]
             w[:] = part
-            np.matmul(w, self._quadratic, out=products)
-            products += self._linear
             self._sum(w, products, out=values[start : start + _ROWS])
         return values
 
@@ -66,7 +70,14 @@ class Polynomial:
         return PolynomialSteps(self(widths), widths, self._linear, self._quadratic, self._higher)
 
     def _sum(self, w: FloatArray, products: FloatArray, *, out: FloatArray) -> None:
-        np.einsum("ij,ij->i", products, w, out=out)
+        if self._pairs is not None:
+            first, second, coefficients = self._pairs
+            np.matmul(w[:, first] * w[:, second], coefficients, out=out)
+            out += w @ self._linear
+        else:
+            np.matmul(w, self._quadratic, out=products)
+            products += self._linear
+            np.einsum("ij,ij->i", products, w, out=out)
         out += self._constant
         if self._higher is not None:
             out += self._higher(w)

@@ -202,7 +202,9 @@ class ScoreModel:
 
 def _regular(noise: FloatArray) -> FloatArray:
     """(N, N) covariance of noise, with what keeps a matrix invertible."""
-    return noise + _JITTER * np.eye(len(noise))
+    regular = noise.copy()
+    regular[np.diag_indices_from(regular)] += _JITTER
+    return regular
 
 
 def _level_and_spread(y: FloatArray, fidelity: FloatArray) -> tuple[float, float]:

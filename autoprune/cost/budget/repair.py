@@ -272,7 +272,9 @@ class BudgetedSpace:
     def _members_in_band(self, p: FloatArray, low: FloatArray) -> BoolArray:
         whole = p.astype(np.int64)
         band = self.budget.keeps(whole) & (self.budget.usage(whole) >= BAND)
-        found: BoolArray = band & (whole == p).all(axis=1) & (whole >= low).all(axis=1) & self._notches.allowed(whole)
+        found: BoolArray = band & (whole == p).all(axis=1) & (whole >= low).all(axis=1)
+        if found.any():
+            found[found] = self._notches.allowed(whole[found])
         return found
 
     def _raise_unreachable(self, low: FloatArray) -> None:
