@@ -204,8 +204,7 @@ class Kernel:
 
     def __call__(self, gram: Gram) -> FloatArray:
         """Return the covariance, in the shape of the Gram arrays."""
-        first, *others = self._terms(gram)
-        return sum(others, _CONSTANT + first)
+        return _sum(self._terms(gram))
 
     def between(self, a: KernelInputs, b: KernelInputs) -> FloatArray:
         """Return the (N, M) covariances of two sets of inputs, `self(Gram.between(a, b))` in a third of the time."""
@@ -230,10 +229,13 @@ class Kernel:
         expected: FloatArray = np.sqrt(self.trend) * inputs.trend
         return expected
 
-    def gradient(self, gram: Gram) -> tuple[FloatArray, ...]:
-        """Return the derivatives by the logarithms of all parameters but `noise`, in the order of the fields."""
+    def with_gradient(self, gram: Gram) -> tuple[FloatArray, tuple[FloatArray, ...]]:
+        """Return the covariance, and its derivatives by the logarithms of all parameters of its terms, in their order.
+
+        The terms are in both.
+        """
         terms = self._terms(gram)
-        return (*terms, terms[-1] * gram.squared_distance / self.length**2)
+        return _sum(terms), (*terms, terms[-1] * gram.squared_distance / self.length**2)
 
     def log(self) -> FloatArray:
         """Return the (8,) logarithms of the parameters."""
@@ -270,7 +272,10 @@ class Kernel:
             for number, bend in enumerate(curvature):  # one by one: all at once are many times the inputs
                 bends[:, number] = ((x @ bend) * x).sum(axis=1)
             phases = x @ frequencies
-            waves = np.concatenate([np.cos(phases), np.sin(phases)], axis=1) @ amplitude
+            both = np.empty((len(x), 2 * _FREQUENCIES))
+            np.cos(phases, out=both[:, :_FREQUENCIES])
+            np.sin(phases, out=both[:, _FREQUENCIES:])
+            waves = both @ amplitude
             value: FloatArray = level + inputs.returns @ effects + inputs.totals @ total_slopes + bends + waves
             return value
 
@@ -295,3 +300,8 @@ class Kernel:
             self.quadratic * gram.groups**2,
             self.residual * np.exp(-gram.squared_distance / (2 * self.length**2)),
         )
+
+
+def _sum(terms: tuple[FloatArray, ...]) -> FloatArray:
+    first, *others = terms
+    return sum(others, _CONSTANT + first)
