@@ -109,16 +109,16 @@ class Surrogate(Controller):
     def _maximisers(self, n: int) -> list[Widths]:
         """Evolve candidates for `n` functions at once and take the best unseen one of each."""
         self._refit()
-        functions = self._functions(n)
+        columns, functions = self._functions(n)
         candidates = self._candidates()
-        values = functions(candidates)
+        every = functions(candidates)
         for _ in range(_ROUNDS):
-            children = self._children(candidates, values)
+            children = self._children(candidates, every[:, columns])
             candidates = np.concatenate([candidates, children])
-            values = np.concatenate([values, functions(children)])
-        proposals = [self._best_unseen(candidates, values[:, i]) for i in range(n)]
-        candidates = np.unique(candidates, axis=0)
-        self._pool = candidates[np.argsort(-self._model.mean(candidates), kind="stable")[:_POOL]]
+            every = np.concatenate([every, functions(children)])
+        proposals = [self._best_unseen(candidates, every[:, column]) for column in columns]
+        candidates, places = np.unique(candidates, axis=0, return_index=True)
+        self._pool = candidates[np.argsort(-every[places, 0], kind="stable")[:_POOL]]
         return proposals
 
     def _candidates(self) -> IntArray:
@@ -129,17 +129,15 @@ class Surrogate(Controller):
         self._pooled = len(self._told)
         return np.concatenate([self._pool, self._domain.repair(told)]) if len(told) else self._pool
 
-    def _functions(self, n: int) -> ScoreFunctions:
-        """The posterior mean and fresh draws in turn, `n` in all."""
+    def _functions(self, n: int) -> tuple[IntArray, ScoreFunctions]:
+        """Posterior mean and fresh draws in turn, `n` in all: which column of the values each one is; the mean is 0."""
         drawn = (np.arange(n) % 2 == 0) == self._draws_next
         self._draws_next = not drawn[-1]
-        functions = self._model.mean_and_draws(int(drawn.sum()), self._rng)
-        columns = np.where(drawn, np.cumsum(drawn), 0)
-        return lambda widths: functions(widths)[:, columns]
+        return np.where(drawn, np.cumsum(drawn), 0), self._model.mean_and_draws(int(drawn.sum()), self._rng)
 
     def _children(self, candidates: IntArray, values: FloatArray) -> IntArray:
         """Repaired children of the best candidates of every function."""
-        elite = np.argsort(-values, axis=0, kind="stable")[:_ELITE]  # (E, n)
+        elite = np.stack([_first_of_order(column, _ELITE) for column in -values.T], axis=1)  # (E, n)
         n = elite.shape[1]
         shape = (max(_CHILDREN, _LEAST_CHILDREN // n), n)
         first, second = (
@@ -150,9 +148,11 @@ class Surrogate(Controller):
         return self._domain.repair(mutate(self._domain, mixed, _MUTATED_GROUPS / mixed.shape[1], self._rng))
 
     def _best_unseen(self, candidates: IntArray, values: FloatArray) -> Widths:
-        ranked = (as_widths(candidates[i]) for i in np.argsort(-values, kind="stable"))
-        best = next((widths for widths in ranked if widths not in self._seen), None)
-        return self._mark(best or unseen_member(self._domain, self._seen, self._rng))
+        for most in (_ELITE, len(values)):
+            ranked = (as_widths(candidates[i]) for i in _first_of_order(-values, most))
+            if best := next((widths for widths in ranked if widths not in self._seen), None):
+                return self._mark(best)
+        return self._mark(unseen_member(self._domain, self._seen, self._rng))
 
     def _mark(self, widths: Widths) -> Widths:
         self._seen.add(widths)
@@ -170,3 +170,12 @@ class Surrogate(Controller):
         afresh = n >= 2 * self._fitted_afresh
         self._model.fit(widths, *scores, known=errors, near=None if afresh else kernel)
         self._fitted, self._fitted_afresh = n, n if afresh else self._fitted_afresh
+
+
+def _first_of_order(values: FloatArray, most: int) -> IntArray:
+    """The first places of a stable sort, without sorting the rest."""
+    if most >= len(values):
+        return np.argsort(values, kind="stable")
+    among = np.flatnonzero(values <= np.partition(values, most - 1)[most - 1])
+    first: IntArray = among[np.argsort(values[among], kind="stable")[:most]]
+    return first

@@ -44,6 +44,9 @@ NAMES = {
     "flops_search": "flops_search: searched alike under the FLOPs of equal latency, in place of the latency limit",
 }
 
+_MOST_ERRORS = 50
+"""Different errors that are listed; messages may hold numbers that make each its own."""
+
 _EVENTS = (
     ("lost_workers", "worker was lost", "workers were lost"),
     ("timed_out", "evaluation passed its time limit", "evaluations passed their time limit"),
@@ -302,6 +305,9 @@ def _failed(trials: Iterable[Trial]) -> Table:
         (error, str(len(which)), ", ".join(which[:8]) + (", …" if len(which) > 8 else ""))
         for error, which in numbers.items()
     ]
+    if len(rows) > _MOST_ERRORS:
+        rest = sum(len(which) for which in list(numbers.values())[_MOST_ERRORS:])
+        rows[_MOST_ERRORS:] = [(f"{len(rows) - _MOST_ERRORS} other errors, all in the ledger", str(rest), "–")]
     return Table(("error", "count", "trials"), tuple(rows))
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Trial, TrialState
+from autoprune.report import dots
 from autoprune.report.facts import BASELINES
 from autoprune.report.rules import scored_by_rules
 from autoprune.report.words import FLOPS
@@ -40,6 +41,7 @@ COLOURS = {
     "worse": "#b5382b",
 }
 _WIDTHS = {"wide": 840, "narrow": 350}  # CSS pixels
+_CROSS = matplotlib.rcParamsDefault["lines.markersize"] ** 2
 _STYLE = {
     "svg.fonttype": "none",
     "font.size": 12,
@@ -149,9 +151,8 @@ def search_progress(record: RunRecord) -> str:
         _dots(axes, [t.number for t in searched], _shown(searched, record.scale), color="searched", label="search")
         hollow = {"facecolors": "none", "edgecolors": COLOURS["searched"]}
         if stopped:
-            axes.scatter(
-                [t.number for t in stopped], _shown(stopped, record.scale), s=26, label="stopped early", **hollow
-            )
+            x, y = [t.number for t in stopped], _shown(stopped, record.scale)
+            dots.scatter(axes, x, y, size=26, label="stopped early", page=COLOURS["page"], **hollow)
         if best:
             axes.step([t.number for t in searched], best, where="post", color=COLOURS["searched"], label="best so far")
         if uniform:
@@ -160,7 +161,8 @@ def search_progress(record: RunRecord) -> str:
             )
         if failed:
             at_bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-            axes.scatter(failed, [0.02] * len(failed), marker="x", color=COLOURS["failed"], label="failed", **at_bottom)
+            cross = {"marker": "x", "color": COLOURS["failed"], **at_bottom}
+            dots.scatter(axes, failed, [0.02] * len(failed), size=_CROSS, label="failed", **cross)
         winner = [t for t in complete if t.widths == record.winner.widths]
         _ring(axes, [t.number for t in winner], _shown(winner, record.scale))
         axes.set_xlabel("trial")
@@ -197,7 +199,7 @@ def _interval(axes: Any, row: int, comparison: Comparison, *, scale: ScoreScale)
 
 def _dots(axes: Any, x: Sequence[float], y: Sequence[float | None], *, color: str, label: str) -> None:
     if x:
-        axes.scatter(x, y, s=26, color=COLOURS[color], alpha=0.75, linewidths=0, label=label)
+        dots.scatter(axes, x, y, size=26, color=COLOURS[color], alpha=0.75, linewidths=0, label=label)
 
 
 def _ring(axes: Any, x: Sequence[float], y: Sequence[float | None]) -> None:
@@ -249,7 +251,7 @@ def _render(name: str, draw: Draw, width: int, height: int, size: str, label: st
 def _inline(svg: str, name: str, *, size: str, label: str) -> str:
     """Make a stand-alone SVG part of a page: own identifiers, the page's colours, no prologue, no style of its own."""
     view = re.search(r'viewBox="[^"]*"', svg)
-    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = dots.shortened(svg[svg.index(">", svg.index("<svg")) + 1 :])
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", body)
     for colour, value in COLOURS.items():

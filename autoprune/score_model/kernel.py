@@ -32,6 +32,9 @@ _FREQUENCIES = 256
 """Frequencies of the Fourier features; their error in a covariance is about 1 / sqrt(this)."""
 
 
+_CELLS = 1 << 14
+"""Entries of a covariance that are worked on at once: they stay in the cache."""
+
 _TYPICAL = 256
 """Random members whose mean is the origin of the inputs."""
 
@@ -201,20 +204,24 @@ class Kernel:
 
     def __call__(self, gram: Gram) -> FloatArray:
         """Return the covariance, in the shape of the Gram arrays."""
-        first, *others = self._terms(gram)
-        return sum(others, _CONSTANT + first)
+        return _sum(self._terms(gram))
 
     def between(self, a: KernelInputs, b: KernelInputs) -> FloatArray:
         """Return the (N, M) covariances of two sets of inputs, `self(Gram.between(a, b))` in a third of the time."""
         products = (a.groups / a.groups.shape[1]) @ b.groups.T
         covariance = self._linear(a) @ self._linear(b).T
-        covariance += self.quadratic * products**2
-        products -= (a.groups**2).mean(axis=1)[:, None] / 2
-        products -= (b.groups**2).mean(axis=1) / 2  # minus half of the squared distance
-        products /= self.length**2
-        np.exp(np.minimum(products, 0.0, out=products), out=products)
-        products *= self.residual
-        covariance += products
+        of_a, of_b = (a.groups**2).mean(axis=1)[:, None] / 2, (b.groups**2).mean(axis=1) / 2
+        rows = max(1, _CELLS // max(1, products.shape[1]))
+        for start in range(0, len(products), rows):
+            here = slice(start, start + rows)
+            part, of_part = products[here], covariance[here]
+            of_part += self.quadratic * part**2
+            part -= of_a[here]
+            part -= of_b  # minus half of the squared distance
+            part /= self.length**2
+            np.exp(np.minimum(part, 0.0, out=part), out=part)
+            part *= self.residual
+            of_part += part
         return covariance
 
     def mean(self, inputs: KernelInputs) -> FloatArray:
@@ -222,10 +229,13 @@ class Kernel:
         expected: FloatArray = np.sqrt(self.trend) * inputs.trend
         return expected
 
-    def gradient(self, gram: Gram) -> tuple[FloatArray, ...]:
-        """Return the derivatives by the logarithms of all parameters but `noise`, in the order of the fields."""
+    def with_gradient(self, gram: Gram) -> tuple[FloatArray, tuple[FloatArray, ...]]:
+        """Return the covariance, and its derivatives by the logarithms of all parameters of its terms, in their order.
+
+        The terms are in both.
+        """
         terms = self._terms(gram)
-        return (*terms, terms[-1] * gram.squared_distance / self.length**2)
+        return _sum(terms), (*terms, terms[-1] * gram.squared_distance / self.length**2)
 
     def log(self) -> FloatArray:
         """Return the (8,) logarithms of the parameters."""
@@ -258,9 +268,14 @@ class Kernel:
 
         def functions(inputs: KernelInputs) -> FloatArray:
             x = inputs.groups
-            bends = ((x @ curvature) * x).sum(axis=2).T
+            bends = np.empty((len(x), n))
+            for number, bend in enumerate(curvature):  # one by one: all at once are many times the inputs
+                bends[:, number] = ((x @ bend) * x).sum(axis=1)
             phases = x @ frequencies
-            waves = np.concatenate([np.cos(phases), np.sin(phases)], axis=1) @ amplitude
+            both = np.empty((len(x), 2 * _FREQUENCIES))
+            np.cos(phases, out=both[:, :_FREQUENCIES])
+            np.sin(phases, out=both[:, _FREQUENCIES:])
+            waves = both @ amplitude
             value: FloatArray = level + inputs.returns @ effects + inputs.totals @ total_slopes + bends + waves
             return value
 
@@ -285,3 +300,8 @@ class Kernel:
             self.quadratic * gram.groups**2,
             self.residual * np.exp(-gram.squared_distance / (2 * self.length**2)),
         )
+
+
+def _sum(terms: tuple[FloatArray, ...]) -> FloatArray:
+    first, *others = terms
+    return sum(others, _CONSTANT + first)

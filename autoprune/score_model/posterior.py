@@ -202,7 +202,9 @@ class ScoreModel:
 
 def _regular(noise: FloatArray) -> FloatArray:
     """(N, N) covariance of noise, with what keeps a matrix invertible."""
-    return noise + _JITTER * np.eye(len(noise))
+    regular = noise.copy()
+    regular[np.diag_indices_from(regular)] += _JITTER
+    return regular
 
 
 def _level_and_spread(y: FloatArray, fidelity: FloatArray) -> tuple[float, float]:
@@ -275,7 +277,8 @@ def negative_log_density(
         The value, without the constants, and its (8,) gradient.
     """
     kernel = Kernel.from_log(logarithms)
-    cholesky = np.linalg.cholesky(kernel(gram) + _regular(noise.covariance(kernel.noise)))
+    prior, gradient = kernel.with_gradient(gram)
+    cholesky = np.linalg.cholesky(prior + _regular(noise.covariance(kernel.noise)))
     inverse = cho_solve((cholesky, True), np.eye(len(y)))
     expected = kernel.mean(inputs)
     deviations = y - expected
@@ -284,7 +287,7 @@ def negative_log_density(
     pull = _PRIOR_PRECISION @ deviation
     value = 0.5 * deviations @ weights + np.log(np.diag(cholesky)).sum() + 0.5 * deviation @ pull
     slope = inverse - np.outer(weights, weights)
-    by_kernel = [0.5 * np.vdot(slope, derivative) for derivative in kernel.gradient(gram)]
+    by_kernel = [0.5 * np.vdot(slope, derivative) for derivative in gradient]
     by_noise = 0.5 * np.diag(slope) @ noise.estimated(kernel.noise)
     by_trend = -0.5 * expected @ weights
     return float(value), np.array([by_trend, *by_kernel, by_noise]) + pull

@@ -30,6 +30,8 @@ def teachable(trials: Iterable[Trial]) -> list[tuple[Trial, float]]:
 
 def as_widths(row: Iterable[int]) -> Widths:
     """Return one row of a width matrix as a tuple of ints."""
+    if isinstance(row, np.ndarray) and row.dtype == np.int64:
+        return tuple(row.tolist())
     return tuple(int(w) for w in row)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from autoprune.cost.budget.limits import Bound, Limit, read_limit
 from autoprune.cost.polynomial import CostFunction, WidthMatrix
 from autoprune.cost.pricing import MetricSettings, price
+from autoprune.cost.steps import Steps, Tightest, steps_of
 from autoprune.errors import BudgetError
-from autoprune.space.groups import BoolArray, FloatArray, SearchSpace, Widths
+from autoprune.space.groups import BoolArray, FloatArray, IntArray, SearchSpace, Widths
 
 __all__ = ["BAND", "Bound", "Budget", "Limit"]
 
@@ -84,6 +85,12 @@ class Budget:
         shares = [self.metrics[limit.metric](widths) / min(limit.upper, limit.full) for limit in self.limits]
         tightest: FloatArray = np.max(shares, axis=0)
         return tightest
+
+    def steps(self, widths: IntArray) -> Steps:
+        """Return the `usage` of (N, G) widths of which one entry changes at a time."""
+        return Tightest(
+            [(steps_of(self.metrics[x.metric], widths), min(x.upper, x.full)) for x in self.limits],
+        )
 
     def shortfall(self, widths: WidthMatrix) -> FloatArray:
         """Return the (N,) largest gap below a lower end, as a share of the full cost; at most 0 is above all."""

@@ -60,8 +60,7 @@ class Notches:
 
     def allowed(self, rows: IntArray) -> BoolArray:
         """(N,) True where every entry is a choice."""
-        inside = [np.isin(rows[:, group], choices) for group, choices in enumerate(self.choices)]
-        found: BoolArray = np.all(inside, axis=0) if inside else np.ones(len(rows), dtype=np.bool_)
+        found: BoolArray = (self.round_down(rows.astype(np.float64)) == rows).all(axis=1)
         return found
 
 

@@ -207,15 +207,16 @@ class BudgetedSpace:
                 raised[:, frozen] = filled[rows][:, frozen]
             step = np.maximum(raised - filled[rows], 1)
             order = np.argsort(-(target[rows] - filled[rows]) / step, axis=1, kind="stable")
-            before = filled[rows].copy()
-            for rank in range(order.shape[1]):
-                trial = filled[rows]
-                column = order[:, rank]
-                here = np.arange(len(rows))
-                trial[here, column] = raised[here, column]
-                fits = self.budget.usage(trial) <= 1.0
-                filled[rows[fits]] = trial[fits]
-            changed = (filled[rows] != before).any(axis=1)
+            before = filled[rows]
+            now, here = before.copy(), np.arange(len(rows))
+            steps = self.budget.steps(now)
+            for column in order.T:
+                value = raised[here, column]
+                fits = steps.changed(column, value) <= 1.0
+                now[here[fits], column[fits]] = value[fits]
+                steps.keep(fits)
+            filled[rows] = now
+            changed = (now != before).any(axis=1)
             rows = rows[changed & (self.budget.usage(filled[rows]) < BAND)]
             if not len(rows):
                 break
@@ -271,7 +272,9 @@ class BudgetedSpace:
     def _members_in_band(self, p: FloatArray, low: FloatArray) -> BoolArray:
         whole = p.astype(np.int64)
         band = self.budget.keeps(whole) & (self.budget.usage(whole) >= BAND)
-        found: BoolArray = band & (whole == p).all(axis=1) & (whole >= low).all(axis=1) & self._notches.allowed(whole)
+        found: BoolArray = band & (whole == p).all(axis=1) & (whole >= low).all(axis=1)
+        if found.any():
+            found[found] = self._notches.allowed(whole[found])
         return found
 
     def _raise_unreachable(self, low: FloatArray) -> None:

@@ -5,10 +5,13 @@ That is what the weights take in memory, and, but for a header, what a file of t
 
 from __future__ import annotations
 
+from typing import final
+
 from autoprune.cost.memory.dtypes import MEGABYTE, bytes_of
 from autoprune.cost.params import tensor_sizes
-from autoprune.cost.polynomial import CostFunction, Polynomial
-from autoprune.space.groups import SearchSpace
+from autoprune.cost.polynomial import CostFunction, Polynomial, WidthMatrix
+from autoprune.cost.steps import Tightest
+from autoprune.space.groups import FloatArray, IntArray, SearchSpace
 
 
 def size_mb(space: SearchSpace, *, dtype: str | None = None) -> CostFunction:
@@ -22,5 +25,20 @@ def size_mb(space: SearchSpace, *, dtype: str | None = None) -> CostFunction:
         ConfigError: an unknown dtype.
     """
     terms = ((bytes_of(tensor.dtype, dtype), sizes) for tensor, sizes in tensor_sizes(space))
-    size = Polynomial(terms, len(space.groups))
-    return lambda widths: size(widths) / MEGABYTE
+    return _Megabytes(Polynomial(terms, len(space.groups)))
+
+
+@final
+class _Megabytes:
+    """Bytes as megabytes."""
+
+    def __init__(self, size: Polynomial) -> None:
+        self._size = size
+
+    def __call__(self, widths: WidthMatrix) -> FloatArray:
+        """Return the (N,) megabytes at the (N, G) widths."""
+        return self._size(widths) / MEGABYTE
+
+    def steps(self, widths: IntArray) -> Tightest:
+        """Return what follows changes of one entry at a time (`autoprune.cost.steps`)."""
+        return Tightest([(self._size.steps(widths), MEGABYTE)])

@@ -20,13 +20,13 @@ class _Attributes(NamedTuple):
     """Names of attributes.
 
     Attributes:
-        empty: empty collections, and their types.
+        empty: those of empty collections, and their types.
         shallow: collections of constants, and their types.
         deep: all else that is no constant.
         tables: tables of parameters, buffers and modules.
     """
 
-    empty: tuple[tuple[str, Callable[..., Any]], ...]
+    empty: tuple[tuple[str, ...], tuple[Callable[..., Any], ...]]
     shallow: tuple[tuple[str, Callable[..., Any]], ...]
     deep: tuple[str, ...]
     tables: tuple[str, ...]
@@ -69,8 +69,8 @@ class Parts:
                 copy.deepcopy(module, made)
         for (module, attributes), shell in zip(plain, shells, strict=True):
             content = module.__dict__.copy()
-            for key, kind in attributes.empty:  # hook tables, a dozen of each module
-                content[key] = kind()
+            names, kinds = attributes.empty  # hook tables, a dozen of each module
+            content.update(zip(names, [kind() for kind in kinds], strict=True))
             for key, kind in attributes.shallow:
                 content[key] = kind(content[key])
             for key in attributes.deep:
@@ -83,7 +83,10 @@ class Parts:
 
 def _renewed(table: Mapping[str, Any], made: dict[int, Any]) -> dict[str, Any]:
     """A table of tensors or modules; tensors that nobody has made are copied whole."""
-    renewed = {}
+    try:
+        return {name: None if value is None else made[id(value)] for name, value in table.items()}
+    except KeyError:
+        renewed = {}
     for name, value in table.items():
         known = None if value is None else made.get(id(value))
         if known is None and value is not None:
@@ -113,7 +116,8 @@ def _attributes(module: nn.Module) -> _Attributes:
             shallow.append((name, type(value)))
         elif not _is_constant(value):
             deep.append(name)
-    return _Attributes(tuple(empty), tuple(shallow), tuple(deep), tuple(tables))
+    names, kinds = tuple(name for name, _ in empty), tuple(kind for _, kind in empty)
+    return _Attributes((names, kinds), tuple(shallow), tuple(deep), tuple(tables))
 
 
 def _is_constant(value: object) -> bool:
