@@ -109,5 +109,5 @@ def test_what_cannot_be_a_schedule_is_refused(schedule: Any, message: str) -> No
 @pytest.mark.parametrize("given", [math.nan, math.inf, "x", None])
 def test_factors_that_are_no_numbers_are_refused(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCHEDULES._table, "step", type(SCHEDULES._table["step"])(f"{__name__}:odd"))
-    with pytest.raises(ConfigError, match="it must give finite numbers of at least 0|a number that is not finite"):
+    with pytest.raises(ConfigError, match=r"it must give finite numbers of at least 0|a number that is not finite"):
         learning_rate(Recipe(schedule={"name": "step", "settings": {"give": given}}))
