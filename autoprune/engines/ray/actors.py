@@ -13,7 +13,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -150,7 +149,7 @@ class ActorLane:
     def close(self) -> None:
         """Dismiss all workers."""
         for member in self._members:
-            with suppress(RayError):  # the instance has ended, and they with it
+            if not self._cluster.ended:  # or they with it
                 ray.kill(member.actor)
         self._members = []
 
@@ -177,7 +176,8 @@ class ActorLane:
             self._again.clear()
             self._reserve.clear()
             for member in [m for m in self._members if m.piece is not None]:
-                self._replace(member)
+                if not self._cluster.ended:
+                    self._replace(member)
 
     def _at_hand(self) -> _Piece | None:
         """A piece that needs not be asked for: one that was lost, or one of the reserve."""

@@ -16,7 +16,7 @@ from autoprune.config.engine import EngineOptions
 from autoprune.config.stopping import NEVER, StoppingOptions
 from autoprune.engines.ray.connection import check_resources, reach, start, told_as_notes
 from autoprune.engines.ray.node_watch import NodeWatch
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, EngineLostError
 from autoprune.trials.run_directory import check_there
 
 
@@ -83,6 +83,14 @@ class Cluster:
         """
         if self._watch is not None and self._watch.check(at_once=at_once) and self.directory is not None:
             check_there(self.directory)
+
+    @property
+    def ended(self) -> bool:
+        """Whether Ray is gone: what is still asked of it would be waited for, and take this process along."""
+        try:
+            return self._watch is not None and not self._watch.check(at_once=True)
+        except EngineLostError:
+            return True
 
     @property
     def per_worker(self) -> dict[str, Any]:

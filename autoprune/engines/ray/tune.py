@@ -43,6 +43,9 @@ from autoprune.trials.session import SearchSession
 P = TypeVar("P")
 R = TypeVar("R")
 
+_GLANCE = 0.2
+"""Seconds between two looks at what Tune does."""
+
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a score comes only where a scheduler wants one
@@ -136,11 +139,12 @@ class TuneLane:
         thread = threading.Thread(target=self._fit, args=(dispatcher, source.counter, build, scheduler), daemon=True)
         thread.start()
         try:
-            while (ended := _next(source.counter)) is not None:
+            while (ended := _next(source.counter, self._cluster.check_node)) is not None:
                 yield ended
         finally:
             dispatcher.cancelled = True  # also where the caller stops listening, or Ctrl-C is pressed
-            thread.join()
+            while thread.is_alive() and not self._cluster.ended:  # else Tune waits for it, and in vain
+                thread.join(_GLANCE)
             self._dispatcher = None
         if dispatcher.failure is not None:
             raise dispatcher.failure
@@ -291,13 +295,13 @@ def _forget(states: States, key: str) -> None:
         states.delete(key)
 
 
-def _next(counter: Counter) -> tuple[int, Ending] | None:
-    """The next one; waits in short steps, as Ctrl-C does not get through a long wait."""
+def _next(counter: Counter, check: Callable[[], None]) -> tuple[int, Ending] | None:
+    """The next one; waits in short steps, as Ctrl-C does not get through a long wait, and checks between them."""
     while True:
         try:
-            return counter.get(timeout=0.2)
+            return counter.get(timeout=_GLANCE)
         except queue.Empty:
-            continue
+            check()
 
 
 @contextmanager

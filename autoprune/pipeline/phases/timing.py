@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TypeVar, final
 
 from torch import nn
 
+from autoprune.errors import RunError
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.progress.callbacks import PhaseEnded
 from autoprune.training.integrity import Snapshot
@@ -34,17 +36,25 @@ class Timed:
         Raises:
             RunError: the phase changed the base network.
         """
-        started, directory = time.perf_counter(), self._run.directory
+        started = time.perf_counter()
         try:
             found = work()
             self.check(phase)
-        finally:
-            seconds: Mapping[str, float] = directory.recorded("seconds")
-            lines = {JOURNAL: journal_lines(directory.path)}
-            spent = round(seconds.get(phase, 0.0) + time.perf_counter() - started, 3)
-            directory.update_run(seconds={**seconds, phase: spent}, engine=self._run.engine.record(), **lines)
+        except BaseException:
+            with suppress(RunError):  # of a directory that is gone: what went wrong before it is told
+                self._note(phase, started)
+            raise
+        spent = self._note(phase, started)
         self._run.told.phase_ended(PhaseEnded(phase, spent))
         return found
+
+    def _note(self, phase: str, started: float) -> float:
+        directory = self._run.directory
+        seconds: Mapping[str, float] = directory.recorded("seconds")
+        spent = round(seconds.get(phase, 0.0) + time.perf_counter() - started, 3)
+        lines = {JOURNAL: journal_lines(directory.path)}
+        directory.update_run(seconds={**seconds, phase: spent}, engine=self._run.engine.record(), **lines)
+        return spent
 
     def guard(self, base: nn.Module) -> nn.Module:
         """From here on this network must stay as it is; returns it."""
