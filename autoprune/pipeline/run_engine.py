@@ -17,7 +17,7 @@ from autoprune.evaluators.making import kind_of, make_evaluator, prepares_someth
 from autoprune.pipeline.prepared import Prepared
 from autoprune.progress.base import Progress
 from autoprune.trials.run_directory import RunDirectory
-from autoprune.trials.run_files import checksum, read_run
+from autoprune.trials.run_files import checksum, checksum_of, read_run
 
 
 @final
@@ -62,7 +62,7 @@ class RunEngine:
         """
         directory = self._directory
         folder = prepared(evaluator, directory.path, seed=self._prepared.run_inputs.job.seed)
-        known, now = directory.checksum_of(LIST), checksum((directory / LIST).read_bytes())
+        known, now = checksum_of(directory.path, LIST), checksum((directory / LIST).read_bytes())
         if known is None:
             directory.list_files([directory / LIST])
         elif known != now:

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from autoprune.errors import RunError
 from autoprune.files import _unwritable, read_json, write_whole
+from autoprune.redaction import masked
 from autoprune.signals import stopped_in
 from autoprune.trials.run_files import (
     COPIES,
@@ -27,7 +28,6 @@ from autoprune.trials.run_files import (
     REPLACED,
     TWICE,
     checksum,
-    checksum_of,
     copy_of,
     copy_path,
     differing,
@@ -176,8 +176,7 @@ class RunDirectory:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file, its checksum first."""
         self._list({name: checksum(content)})
-        if name in TWICE:
-            write_whole(copy_path(self.path, name), content, note=self.note, make_folder=True)
+        self._copy(name, content)
         write_whole(self.path / name, content, note=self.note, make_folder="/" in name)
 
     def update_run(self, **entries: Any) -> None:
@@ -198,10 +197,6 @@ class RunDirectory:
             raise RunError(f"{self.path / MARK} is damaged (it has no {key!r}); start a new run")
         return entries[key]
 
-    def checksum_of(self, name: str) -> str | None:
-        """What run.json says that a file's checksum is; None for nothing."""
-        return checksum_of(self.path, name)
-
     def list_files(self, paths: Iterable[Path]) -> None:
         """Take checksums of files in it that others have written."""
         self._list({path.relative_to(self.path).as_posix(): checksum(path.read_bytes()) for path in paths})
@@ -213,9 +208,8 @@ class RunDirectory:
         folders = [self.path / "export", self.path / "arms"]
         self.update_run()
         self.list_files([*top, *(path for folder in folders for path in folder.rglob("*") if path.is_file())])
-        for name in TWICE - {MARK}:
-            if (self.path / name).is_file():
-                write_whole(copy_path(self.path, name), (self.path / name).read_bytes(), make_folder=True)
+        for path in top:
+            self._copy(path.name, path.read_bytes())
 
     def restore(self, *, keep: Iterable[str] = ()) -> list[str]:
         """Put what is kept twice back in its place where it is lost or damaged; a damaged one goes into `damaged`.
@@ -243,6 +237,12 @@ class RunDirectory:
         for name in found:
             self._aside(self.path / name)
         return found
+
+    def _copy(self, name: str, content: bytes) -> None:
+        """Keep a small file twice, but a secret not once more than somebody has written it down."""
+        text = content.decode(errors="replace")
+        if name in TWICE and masked(text) == text:
+            write_whole(copy_path(self.path, name), content, note=self.note, make_folder=True)
 
     def _aside(self, path: Path) -> Path | None:
         try:

@@ -190,6 +190,6 @@ def whole_mark(path: Path) -> dict[str, Any] | None:
     """The entries of a run.json, or of its copy; None where it is not as it was written. Older runs have no seal."""
     with suppress(RunError, UnicodeDecodeError):
         entries = read_json(path)
-        if SEAL not in entries or entries.pop(SEAL) == _seal(entries):
+        if entries and (SEAL not in entries or entries.pop(SEAL) == _seal(entries)):
             return entries
     return None

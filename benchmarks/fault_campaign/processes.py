@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ LIMIT = 900.0
 
 
 def kills(
-    reference: Mapping[str, Any], folder: Path, rng: random.Random, n: int, *, engine: str, seconds: float
+    reference: Mapping[str, Any], folder: Path, rng: random.Random, n: int, *, engine: str, entries: int
 ) -> Iterator[Case]:
-    """A run that is killed one to three times at random moments and resumed each time.
+    """A run that is killed one to three times, each time soon after a random moment of a random phase, and resumed.
 
     Args:
         reference: results of an undisturbed one.
@@ -32,27 +32,33 @@ def kills(
         rng: chooses.
         n: how many runs.
         engine: on which.
-        seconds: that an undisturbed one takes.
+        entries: of the journal of an undisturbed one.
     """
     for _ in range(n):
         run, told = folder / "run", []
         shutil.rmtree(run, ignore_errors=True)
         job = write_job(folder / "job.yaml", engine=_engine(engine))
         for _ in range(rng.randint(1, 3)):
+            moment, reached = _moment(run, rng, entries)
             process = _start(run, job)
-            wait = rng.uniform(0.1, 1.1) * seconds
-            try:
-                process.wait(wait)
-            except subprocess.TimeoutExpired:
-                told.append(f"{wait:.1f} s, {_phase(run)}")
+            hit = _until(reached, process)
+            time.sleep(rng.uniform(0, 0.3))
+            if hit and process.poll() is None:
+                told.append(moment)
             _end(process)
-        ended = finished(run, job)
-        name = f"{engine}: killed after {'; '.join(told) or 'its end'}"
-        yield (
-            judged(f"kills, {engine} engine", name, run, reference, [ended])
-            if told
-            else Case(f"kills, {engine} engine", name, "not hit")
-        )
+        case = judged(f"kills, {engine} engine", ", ".join(told), run, reference, [finished(run, job)])
+        yield case if told else Case(case.kind, "after its end", "not hit")
+
+
+def _moment(run: Path, rng: random.Random, entries: int) -> tuple[str, Callable[[], bool]]:
+    """The next moment to kill a run at: a file that is not there yet, or an entry of its journal."""
+    marks = [".lock", "run.json", "base.json", "winner.safetensors", "export/space.json", "report.md"]
+    left = [mark for mark in marks if not (run / mark).exists()]
+    if left and rng.random() < 0.4:
+        mark = rng.choice(left)
+        return f"at {mark}", (run / mark).exists
+    entry = min(_lines(run) + 1 + rng.randrange(max(1, entries - _lines(run))), entries)
+    return f"at entry {entry}", partial(_has, run, entry)
 
 
 def lost_nodes(reference: Mapping[str, Any], folder: Path, rng: random.Random, n: int) -> Iterator[Case]:
@@ -149,7 +155,7 @@ def _until(reached: Any, process: subprocess.Popen[str]) -> bool:
     while process.poll() is None and time.monotonic() < deadline:
         if reached():
             return True
-        time.sleep(0.02)
+        time.sleep(0.002)
     return False
 
 
@@ -160,9 +166,3 @@ def _has(run: Path, entries: int) -> bool:
 def _lines(run: Path) -> int:
     journal = run / "journal.log"
     return journal.read_bytes().count(b"\n") if journal.is_file() else 0
-
-
-def _phase(run: Path) -> str:
-    """How far it was."""
-    marks = ("export/architecture.yaml", "winner.safetensors", "journal.log", "base.json", "run.json")
-    return next((f"{mark} there, {_lines(run)} entries" for mark in marks if (run / mark).exists()), "nothing there")

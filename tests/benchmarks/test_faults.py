@@ -23,7 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def found(request: pytest.FixtureRequest, finished: Path, tmp_path: Path) -> list[Case]:
     kind, n = request.param
-    cases: Iterator[Case] = faults.campaign(kind, finished, tmp_path, seed=1, n=n, seconds=1.0)
+    cases: Iterator[Case] = faults.campaign(kind, finished, tmp_path, seed=1, n=n)
     return list(cases)
 
 

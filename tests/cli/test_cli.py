@@ -298,23 +298,37 @@ def test_what_is_no_run_is_one_clear_error(command: str, run: Run, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("command", "name", "content", "message"),
     [
-        ("job.yaml", "name: [", r"cannot be resumed: .*job\.yaml is not valid YAML.*; restore its job\.yaml"),
-        ("job.yaml", "name: x", r"cannot be resumed: .*'model' is missing"),
-        ("run.json", "{", r"run\.json is damaged"),
-        ("run.json", "{}", r"run\.json is damaged \(it has no"),
-        ("result.json", "{}", "is damaged .*restore its files"),
-        ("space.json", "{}", "is damaged"),
+        ("resume", "job.yaml", "name: [", r"cannot be resumed: .*job\.yaml is not valid YAML.*; restore its job\.yaml"),
+        ("resume", "job.yaml", "name: x", r"cannot be resumed: .*'model' is missing"),
+        ("resume", "run.json", "{", r"run\.json is damaged"),
+        ("resume", "run.json", "{}", r"run\.json is damaged"),
+        ("report", "result.json", "{}", "is not as it was written; restore it, or `autoprune resume"),
+        ("report", "space.json", "{}", "is not as it was written; restore it, or `autoprune resume"),
     ],
 )
-def test_a_damaged_run_is_one_clear_error(
-    name: str, content: str, message: str, finished: Path, run: Run, tmp_path: Path
+def test_a_damaged_run_without_copies_is_one_clear_error(
+    command: str, name: str, content: str, message: str, finished: Path, run: Run, tmp_path: Path
 ) -> None:
     copy = tmp_path / "run"
     subprocess.run(["cp", "-r", finished, copy], check=True)
+    subprocess.run(["rm", "-r", copy / ".copies"], check=True)
     (copy / name).write_text(content)
-    assert_one_clear_error(*run("resume", copy), message)
+    assert_one_clear_error(*run(command, copy), message)
+
+
+@pytest.mark.parametrize("content", ["name: [", "name: x", "", "null"])
+def test_a_job_file_of_a_run_that_cannot_be_read_is_put_back(
+    content: str, finished: Path, run: Run, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    subprocess.run(["cp", "-r", finished, copy], check=True)
+    (copy / "job.yaml").write_text(content)
+    code, _, err = run("resume", copy, "--progress", "plain")
+    assert (code, err.count("job.yaml is not as it was written: its copy is in its place")) == (0, 1)
+    assert (copy / "job.yaml").read_bytes() == (finished / "job.yaml").read_bytes()
+    assert (copy / "damaged" / "job.yaml").read_text() == content
 
 
 def test_an_edited_job_is_not_resumed(finished: Path, run: Run, tmp_path: Path) -> None:

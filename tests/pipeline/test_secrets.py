@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from autoprune.pipeline import driver
 from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_files import COPIES, FILES, SEAL
 
 SECRET = "hunter2"
 HERE = Path(__file__).parents[1]
@@ -166,6 +169,9 @@ def test_a_run_that_was_begun_with_its_secret_in_clear_text_goes_on_and_shows_it
     monkeypatch.setattr(sys, "path", [str(HERE), *sys.path])
     with RunDirectory.reopen(run) as directory:
         directory.update_run(fingerprints={**directory.recorded("fingerprints"), "job": old})
+    shutil.rmtree(run / COPIES)  # there were neither copies nor checksums
+    entries = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({k: v for k, v in entries.items() if k not in (FILES, SEAL)}))
     driver.write_all_reports(run)
     assert holding(run) == [str(run / "job.yaml")]
     unfinish(run)

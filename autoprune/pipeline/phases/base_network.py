@@ -14,7 +14,7 @@ from autoprune.pipeline.family import BASE
 from autoprune.pipeline.fingerprints import weights_fingerprint
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.tasks.score import Score
-from autoprune.trials.run_files import checksum
+from autoprune.trials.run_files import checksum, checksum_of
 from autoprune.verdict.finals import weights_as_bytes
 from autoprune.zoo import load_weights
 
@@ -91,7 +91,7 @@ def _check_same(run: RunContext, now: str, fingerprint: str) -> None:
         RunError: it is another one, and there are trials.
     """
     about = run.directory / ABOUT
-    known = {run.directory.checksum_of(WEIGHTS) or now}
+    known = {checksum_of(run.directory.path, WEIGHTS) or now}
     same = known == {now} and (not about.is_file() or read_json(about)["weights"] == fingerprint)
     if same:
         return
