@@ -44,6 +44,10 @@ def _seconds(value: object) -> object:
     return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
+Seconds: TypeAlias = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+"""A time above 0: a number of seconds, or a text with its unit."""
+
+
 class StoppingOptions(Strict):
     """When an evaluation is ended before its time."""
 
@@ -52,9 +56,9 @@ class StoppingOptions(Strict):
         description="none, asha or hyperband: trainings that lag behind are stopped at a ninth or a third of their "
         "epochs; only the controller's proposals, only evaluators that train",
     )
-    time_limit: Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)] | None = Field(
+    time_limit: Seconds | None = Field(
         None,
-        description="of one evaluation or final training, not of the whole search: seconds, or 90s, 10min, 2h; past it "
+        description="of one evaluation, not of the whole search (that is time_budget): seconds, or 90s, 10min, 2h; past it "
         "the trial has failed",
     )
     memory_limit: Annotated[int, BeforeValidator(_bytes), Field(gt=0)] | None = Field(

@@ -216,10 +216,16 @@ class Ledger:
 
 @final
 class Notebook:
-    """Small JSON records under string keys, in a study of their own; each is on disk the moment it is written."""
+    """Small JSON records under string keys, in a study of their own; each is on disk the moment it is written.
 
-    def __init__(self, storage: BaseStorage, name: str) -> None:
-        self._at, self._study = storage, _study(storage, name)
+    Args:
+        storage: of the run.
+        name: of the study.
+        about: what every record that is written from now on holds beside its own.
+    """
+
+    def __init__(self, storage: BaseStorage, name: str, about: Mapping[str, Any] | None = None) -> None:
+        self._at, self._study, self._about = storage, _study(storage, name), dict(about or {})
 
     def write(self, key: str, score: float, record: Mapping[str, Any]) -> None:
         """Add a record with a score; a second one of the same key replaces the first.
@@ -227,7 +233,7 @@ class Notebook:
         Raises:
             RunError: the write has failed for several minutes.
         """
-        attributes = {"key": key, **record}
+        attributes = {"key": key, **self._about, **record}
         trial = optuna.trial.create_trial(value=score, user_attrs=attributes, params={}, distributions={})
         patiently(lambda: self._at.create_new_trial(self._study, trial), _NAME, _PASSING)
 

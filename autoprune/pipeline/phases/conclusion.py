@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
 import yaml
@@ -15,9 +15,11 @@ from autoprune.files import read_json
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.exported import exported_network
 from autoprune.pipeline.phases.finals import final_weights
+from autoprune.pipeline.phases.reuse import note_reuse
 from autoprune.pipeline.phases.search import Searched
 from autoprune.pipeline.provenance import now
 from autoprune.report.pages import write_reports
+from autoprune.space.groups import Widths
 from autoprune.training.protocols import make_protocol
 from autoprune.trials.selection import Posterior
 from autoprune.verdict.record import Arm, CurvePoint, FinalTraining, RunRecord, Verdict, write_record
@@ -37,6 +39,7 @@ class Findings:
         curve: uniform pruning at other costs.
         chances: uniform baseline -> how likely the winner is better.
         latency: what was measured; None for nothing.
+        rescored: what was scored on all validation data.
     """
 
     searched: Searched
@@ -46,6 +49,7 @@ class Findings:
     curve: tuple[CurvePoint, ...]
     chances: Mapping[str, float]
     latency: Mapping[str, Any] | None
+    rescored: Mapping[Widths, float] = field(default_factory=dict)
 
 
 def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> RunRecord:
@@ -55,6 +59,7 @@ def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> Run
     for name, why in factory.left_alone.items():
         run.progress.note(f"inherit leaves {name} as it was sliced: {why}")
     test = factory.task.score(factory.model, split="test") if run.task.has_test else None
+    note_reuse(run, found.searched.trials, found.rescored, found.compared, found.finals)
     run.directory.update_run(finished=now())
     record = _record(run, found, test)
     export, origin = run.directory / "export", run.prepared.origin

@@ -7,6 +7,8 @@ from typing import final
 
 from autoprune.config.job import Job
 from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.files import read_json
+from autoprune.pipeline.changes import CONTINUED
 from autoprune.pipeline.family import Family, ScoreCache
 from autoprune.pipeline.prepared import Prepared
 from autoprune.pipeline.run_engine import RunEngine
@@ -65,5 +67,10 @@ class RunContext:
         return f"{self.directory.recorded('id')}/{part}"
 
     def notebook(self, part: str) -> Notebook:
-        """Results beside the search, each on disk the moment it is known."""
-        return Notebook(self.storage, self.study(part))
+        """Results beside the search, each on disk the moment it is known, with the continuation that it is of."""
+        return Notebook(self.storage, self.study(part), {CONTINUED: self.continuation} if self.continuation else {})
+
+    @property
+    def continuation(self) -> int:
+        """How often the run has gone on with another job than it began with."""
+        return len(read_json(self.directory / "run.json").get(CONTINUED, {}))

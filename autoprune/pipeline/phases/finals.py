@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.texts import score_text
-from autoprune.verdict.finals import FinalPlan, train_finals
+from autoprune.verdict.finals import FinalPlan, epochs_of, train_finals
 from autoprune.verdict.record import Arm, FinalTraining
 
 
@@ -25,7 +26,14 @@ def final_trainings(run: RunContext, compared: Sequence[Arm]) -> list[FinalTrain
     return train_finals(
         run.engine.engine,
         compared,
-        FinalPlan(options.protocols, options.seeds, options.fine_tune_epochs, run.job.training.lr, run.job.seed),
+        FinalPlan(
+            options.protocols,
+            options.seeds,
+            options.fine_tune_epochs,
+            run.job.training.lr,
+            run.job.seed,
+            partial(epochs_of, space=run.prepared.space, base_epochs=run.job.training.epochs),
+        ),
         notebook=run.notebook("final trainings"),
         weights=final_weights(run),
         on_final=lambda f: run.progress.advance(
