@@ -64,6 +64,10 @@ class RunError(AutopruneError):
     """A run directory or ledger cannot be used: taken, read-only, incomplete, or of another job."""
 
 
+class BusyRunError(RunError):
+    """Another process works on the run."""
+
+
 def suggest(given: str, allowed: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest allowed name, or an empty string."""
     close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)

@@ -28,7 +28,9 @@ def read_pairs(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
         try:
             found[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"{option} {pair!r}: the value is not valid YAML; quote it, or close its brackets") from error
+            raise ConfigError(
+                f"{option} {pair!r}: the value is not valid YAML; quote it, or close its brackets"
+            ) from error
     return found
 
 
@@ -64,5 +66,7 @@ def _set(data: Any, path: list[str], value: Any, key: str, done: tuple[str, ...]
     if data is None:
         data = {}
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{key}: {'.'.join(done)} is {data!r}, which holds no keys; give {'.'.join(done)}=… as a whole")
+        raise ConfigError(
+            f"{key}: {'.'.join(done)} is {data!r}, which holds no keys; give {'.'.join(done)}=… as a whole"
+        )
     return {**data, head: _set(data.get(head), rest, value, key, (*done, head))}

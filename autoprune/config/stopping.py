@@ -58,8 +58,8 @@ class StoppingOptions(Strict):
     )
     time_limit: Seconds | None = Field(
         None,
-        description="of one evaluation, not of the whole search (that is time_budget): seconds, or 90s, 10min, 2h; past it "
-        "the trial has failed",
+        description="of one evaluation, not of the whole search (that is time_budget): seconds, or 90s, 10min, 2h; "
+        "past it the trial has failed",
     )
     memory_limit: Annotated[int, BeforeValidator(_bytes), Field(gt=0)] | None = Field(
         None, description="of each worker, such as 4GB, on Linux; past it the trial has failed"

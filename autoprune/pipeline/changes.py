@@ -42,7 +42,7 @@ _ABSENT = object()
 
 
 def job_at(path: Path) -> Job:
-    """The job of the run in a directory, also of one that was started from Python; secrets that are not kept may be unset.
+    """The job of the run in a directory, also of one started from Python; secrets that are not kept may be unset.
 
     Raises:
         ConfigError: it cannot be read.

@@ -94,9 +94,7 @@ class Prepared:
         same["job"] = same_job(recorded.get("job"), self.run_inputs.job, job_format=job_format)
         return [name for name in same if not same[name]]
 
-    def controller(
-        self, scores: Sequence[FloatArray], *, learned: Any = None, trials: int | None = None
-    ) -> Controller:
+    def controller(self, scores: Sequence[FloatArray], *, learned: Any = None, trials: int | None = None) -> Controller:
         """A new controller of the job, given the importance of the base network's channels.
 
         Args:

@@ -50,7 +50,6 @@ from autoprune.trials.selection import probability_better, shortlist, smooth
 from autoprune.verdict.baselines import arms
 from autoprune.verdict.record import RunRecord, read_record
 
-
 _MAY = f"What may differ: {', '.join(IN_PLACE)}; and for a run beside it {', '.join(ANEW)}"
 
 
@@ -225,9 +224,7 @@ def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..
     return conclude(run, factory, Findings(searched, posterior, compared, finals, curve, chances, latency, rescored))
 
 
-def _begin(
-    prepared: Prepared, directory: RunDirectory, family: Family | None, source: Path | None = None
-) -> None:
+def _begin(prepared: Prepared, directory: RunDirectory, family: Family | None, source: Path | None = None) -> None:
     """Write what a run is, run.json last: it marks a run as begun."""
     job = prepared.run_inputs.job
     directory.write_text("job.yaml", job.text)

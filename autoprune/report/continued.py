@@ -13,14 +13,14 @@ def continued_notes(record: RunRecord) -> Iterable[str]:
     early = entries.get("ended_early")
     if early:
         yield (
-            f"The search ended early ({early['why']}): {len(record.trials)} of {early['planned']} trials; the verdict is "
-            f"of these."
+            f"The search ended early ({early['why']}): {len(record.trials)} of {early['planned']} trials; the verdict "
+            f"is of these."
         )
     begun = entries.get("branched_from")
     if begun:
         yield (
-            f"Begun from run {begun['run']}, with its base network; of the search's scores {begun.get('reused_scores', 0)} "
-            f"are of that run, and {begun.get('reused_full_scores', 0)} of those on all validation data."
+            f"Begun from run {begun['run']}, with its base network; {begun.get('reused_scores', 0)} of the search's "
+            f"scores are of that run, and {begun.get('reused_full_scores', 0)} of those on all validation data."
         )
     steps: Mapping[str, Mapping[str, object]] = entries.get("continued") or {}
     for step in steps.values():

@@ -12,7 +12,7 @@ from typing import Any, Self, final
 
 from filelock import FileLock, Timeout
 
-from autoprune.errors import RunError
+from autoprune.errors import BusyRunError, RunError
 from autoprune.files import _unwritable, read_json, write_whole
 
 _MARK = "run.json"
@@ -141,7 +141,9 @@ def _locked(path: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout as error:
-        raise RunError(f"run directory {path} is being worked on by another process; wait for it or stop it") from error
+        raise BusyRunError(
+            f"run directory {path} is being worked on by another process; wait for it or stop it"
+        ) from error
     except OSError as error:
         raise _unwritable(path, error) from error
     return lock

@@ -29,7 +29,6 @@ from autoprune.training.watch import Watch
 from autoprune.trials.ledger import Notebook
 from autoprune.verdict.record import Arm, FinalTraining
 
-
 _EPOCHS = re.compile(r"@\d+$")
 """Ends the name of a training under which another length of it is known already."""
 
@@ -245,7 +244,7 @@ def _holds(weights: Path, piece: PlannedFinal, record: Mapping[str, Any]) -> boo
             training = (file.metadata() or {}).get("training")
     except (OSError, SafetensorError):
         return False
-    return record["arm"] == "winner" if training is None else training == f"{piece.key}@{record['epochs']}"
+    return bool(record["arm"] == "winner" if training is None else training == f"{piece.key}@{record['epochs']}")
 
 
 def _bytes_of(network: nn.Module, about: dict[str, str] | None = None) -> bytes:
