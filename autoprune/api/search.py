@@ -16,6 +16,7 @@ from autoprune.deprecation import warn_moved
 from autoprune.errors import ConfigError
 from autoprune.files import free_directory
 from autoprune.pipeline import driver
+from autoprune.pipeline.finishing import finish_job
 from autoprune.pipeline.inputs import job_of_run
 from autoprune.progress.base import Mode
 from autoprune.randomness import untouched
@@ -115,4 +116,4 @@ def finish(run_dir: Path | str, *, progress: Mode = "auto") -> tuple[SearchResul
     Raises:
         RunError: there is no such run, or what it was started with has changed.
     """
-    return tuple(SearchResult(record, None) for record in driver.finish_job(Path(run_dir), progress=progress))
+    return tuple(SearchResult(record, None) for record in finish_job(Path(run_dir), progress=progress))

@@ -1,4 +1,7 @@
-"""The command line: parse, call, show. Everything heavy is imported inside the command that needs it."""
+"""The command line: parse, call, show. Everything heavy is imported inside the command that needs it.
+
+Longer than others, as every command is here with its options.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,7 @@ def finish(
 ) -> None:
     """End a search with the trials so far, stopped or at work: verdict, report and export of what there is."""
     from autoprune.pipeline.changes import job_at
-    from autoprune.pipeline.driver import finish_job
+    from autoprune.pipeline.finishing import finish_job
 
     given = any(option is not None for option in (engine, address, workers))
     chosen = chosen_engine(job_at(run_dir).engine, engine, address, workers) if given else None

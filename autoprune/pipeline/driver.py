@@ -21,14 +21,14 @@ from autoprune.config.parts import ChosenPart
 from autoprune.config.stopping import StoppingOptions
 from autoprune.engines import make_engine
 from autoprune.engines.base import Engine
-from autoprune.errors import BusyRunError, RunError
+from autoprune.errors import RunError
 from autoprune.evaluators.making import kind_of
-from autoprune.export.architecture import PYTHON_MODEL, read_source
+from autoprune.export.architecture import read_source
 from autoprune.export.inputs import describe
 from autoprune.export.writing import DEFAULT, exporters, write_formats
 from autoprune.pipeline import run
 from autoprune.pipeline.branching import check_source, place_beside
-from autoprune.pipeline.changes import ANEW, IN_PLACE, job_at, told
+from autoprune.pipeline.changes import ANEW, IN_PLACE, told
 from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.continuation import format_of, going_on
 from autoprune.pipeline.extending import changes_in, check_whole, settle
@@ -40,8 +40,7 @@ from autoprune.pipeline.prepared import RunInputs
 from autoprune.progress import make_progress
 from autoprune.report.pages import write_reports
 from autoprune.space.tracing.program import Example
-from autoprune.trials.finishing import ask_to_finish
-from autoprune.trials.run_directory import RunDirectory, check_search
+from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.record import RunRecord, read_record
 
 RUNS = Path("runs")
@@ -75,47 +74,6 @@ def resume_job(
     job = job.model_copy(update={"search": job.search.model_copy(update=said)}) if said else job
     given = inputs_of_job(job if engine is None else _on(job, engine))
     return resume(given, path, progress=progress, insisted=tuple(changes or ()))
-
-
-def finish_job(
-    path: Path,
-    *,
-    progress: str = "auto",
-    engine: EngineOptions | None = None,
-    note: Callable[[str], None] = lambda line: None,
-) -> tuple[RunRecord, ...]:
-    """End the search of a run with the trials so far, stopped or at work; then verdict, report and export.
-
-    Args:
-        path: of the run, or the family; one that has ended is only read.
-        progress: how it is shown.
-        engine: in place of the job's.
-        note: told who sees it through, where that is not this call.
-
-    Returns:
-        The records; none where another process works on the run, or only the Python code can that began it.
-
-    Raises:
-        RunError: there is no such run, or as for `resume`.
-    """
-    if not (path / "run.json").is_file():
-        RunDirectory.reopen(path)
-    check_search(path)
-    if all((place / "result.json").is_file() for place in parts_of(path) or (path,)):
-        return records_of(path)
-    ask_to_finish(path)
-    try:
-        RunDirectory.reopen(path).__exit__()
-    except BusyRunError:
-        note(f"{path} is at work: its search ends after the evaluations that run now, and it concludes by itself")
-        return ()
-    if job_at(path).model.factory == PYTHON_MODEL:
-        note(
-            f"{path} was started from Python with a model object: its search is over, and the same call with "
-            f"run_dir={str(path)!r}, resume=True concludes it"
-        )
-        return ()
-    return resume_job(path, progress=progress, engine=engine)
 
 
 def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:

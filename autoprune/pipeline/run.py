@@ -7,7 +7,6 @@ run. They share the trace, the base network, every score, and what a controller 
 
 from __future__ import annotations
 
-import secrets
 import shlex
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -17,12 +16,13 @@ from autoprune.allocation import UNIFORM
 from autoprune.config.job import Job
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
-from autoprune.pipeline.branching import begun_from, learned_by, take_over
-from autoprune.pipeline.changes import ANEW, BRANCHED, IN_PLACE
-from autoprune.pipeline.continuation import FORMAT, format_of
+from autoprune.pipeline.beginning import begin, begin_family
+from autoprune.pipeline.branching import take_over
+from autoprune.pipeline.changes import ANEW, IN_PLACE
+from autoprune.pipeline.continuation import format_of
 from autoprune.pipeline.extending import follow, follow_whole
-from autoprune.pipeline.family import Family, ScoreCache, opened, parts, parts_of
-from autoprune.pipeline.fingerprints import JOB_FORMAT, job_fingerprint, same_job
+from autoprune.pipeline.family import Family, ScoreCache, opened, parts_of
+from autoprune.pipeline.fingerprints import same_job
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.phases.base_network import base_network
 from autoprune.pipeline.phases.conclusion import Findings, conclude
@@ -36,13 +36,12 @@ from autoprune.pipeline.phases.search import search
 from autoprune.pipeline.phases.timing import Timed
 from autoprune.pipeline.phases.uniform_curve import uniform_curve
 from autoprune.pipeline.prepared import Prepared
-from autoprune.pipeline.provenance import changes, provenance
+from autoprune.pipeline.provenance import changes
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.pipeline.told import run_ended, run_started
 from autoprune.progress import make_progress
 from autoprune.progress.base import Progress
 from autoprune.progress.callback_list import CallbackList
-from autoprune.space.serial import to_json
 from autoprune.trials.finishing import forget_to_finish
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import RunDirectory
@@ -75,7 +74,7 @@ def start(
         source: of the run on whose base network and scores they begin; None: on nothing.
     """
     if len(runs) > 1:
-        _begin_family(job, directory, source)
+        begin_family(job, directory, source)
     return _each(job, runs, directory, engine, progress, notes, source=source)
 
 
@@ -170,7 +169,7 @@ def see_through(
     if resumed:
         follow(prepared, directory, insisted=insisted)
     else:
-        _begin(prepared, directory, family, source)
+        begin(prepared, directory, family, source)
     _check_same(prepared, directory)
     if (directory / "result.json").is_file():
         return read_record(directory.path)
@@ -222,36 +221,6 @@ def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..
     uniforms = {arm.name: arm.widths for arm in compared if arm.name in UNIFORM}
     chances = probability_better(run.domain, trials, rescored, winner, uniforms)
     return conclude(run, factory, Findings(searched, posterior, compared, finals, curve, chances, latency, rescored))
-
-
-def _begin(prepared: Prepared, directory: RunDirectory, family: Family | None, source: Path | None = None) -> None:
-    """Write what a run is, run.json last: it marks a run as begun."""
-    job = prepared.run_inputs.job
-    directory.write_text("job.yaml", job.text)
-    directory.write_json("space.json", to_json(prepared.space, origin=prepared.origin))
-    directory.update_run(
-        id=f"{directory.path.name}-{secrets.token_hex(4)}",
-        **provenance(),
-        seed=job.seed,
-        device=str(prepared.run_inputs.task.device),
-        fingerprints=dict(prepared.fingerprints),
-        begun_with=learned_by(source) if source is not None else None if family is None else family.handed_on,
-        seconds={},
-        **({} if source is None else {BRANCHED: begun_from(source)}),
-        **{FORMAT: JOB_FORMAT},
-    )
-
-
-def _begin_family(job: Job, directory: RunDirectory, source: Path | None = None) -> None:
-    directory.write_text("job.yaml", job.text)
-    directory.update_run(
-        id=f"{directory.path.name}-{secrets.token_hex(4)}",
-        **provenance(),
-        fingerprints={"job": job_fingerprint(job)},
-        family=[part.name for part in parts(job, directory.path)],
-        **({} if source is None else {BRANCHED: begun_from(source)}),
-        **{FORMAT: JOB_FORMAT},
-    )
 
 
 def _check_same(prepared: Prepared, directory: RunDirectory) -> None:

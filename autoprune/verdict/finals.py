@@ -1,4 +1,7 @@
-"""Final trainings: every arm by every protocol with the same seeds; the only place that touches test data."""
+"""Final trainings: every arm by every protocol with the same seeds; the only place that touches test data.
+
+Longer than others, as how a training is planned, done and found again must fit each other.
+"""
 
 from __future__ import annotations
 
