@@ -36,6 +36,7 @@ def begin(prepared: Prepared, directory: RunDirectory, family: Family | None, so
 
 
 def begin_family(job: Job, directory: RunDirectory, source: Path | None = None) -> None:
+    """Write what a family is; its runs begin when it is their turn."""
     directory.write_text("job.yaml", job.text)
     directory.update_run(
         id=f"{directory.path.name}-{secrets.token_hex(4)}",
