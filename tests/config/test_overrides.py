@@ -61,10 +61,10 @@ def test_an_entry_of_a_list_is_set_by_its_position() -> None:
         ({"search.trials": "many"}, r"search.trials: .* got 'many'"),
         ({"search.trials": 0}, r"search.trials: .*greater than or equal to 1, got 0"),
         ({"search.trials.more": 1}, r"search.trials.more: search.trials is 3, which holds no keys"),
-        ({"space.min_channels": 4}, r"space.min_channels: space is 'a.yaml', which holds no keys; give space=… as a whole"),
+        ({"space.min_channels": 4}, r"space is 'a.yaml', which holds no keys; give space=… as a whole"),
         ({"verdict.protocols.5": "fine_tune"}, r"verdict.protocols is a list of 1; .* a position from 0 to 0"),
         ({"verdict.protocols.first": "fine_tune"}, r"verdict.protocols is a list of 1; give the whole list"),
-        ({"search.time_budget": "2 weeks"}, r"search.time_budget: a time must be .* unit: s, min, h or d, got '2 weeks'"),
+        ({"search.time_budget": "2 weeks"}, r"search.time_budget: a time must be .*, got '2 weeks'"),
         ({"search.time_budget": 0}, r"search.time_budget: .*greater than 0, got 0"),
     ],
 )  # fmt: skip
