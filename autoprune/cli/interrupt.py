@@ -41,16 +41,25 @@ def asking(run_dir: Path, *, read: Callable[[], str] | None = None, stream: Text
             raise KeyboardInterrupt
         signal.signal(signal.SIGINT, interrupted)
         if answer == "finish":
-            from autoprune.trials.finishing import ask_to_finish
-
-            ask_to_finish(run_dir)
-            shown.write("the search ends after the evaluations that run now; then verdict, report and export follow\n")
+            shown.write(f"{_finish(run_dir)}\n")
 
     signal.signal(signal.SIGINT, interrupted)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _finish(run_dir: Path) -> str:
+    """Ask for it, and what is told; nothing is raised into the work that was interrupted."""
+    from autoprune.errors import AutopruneError
+    from autoprune.trials.finishing import ask_to_finish
+
+    try:
+        ask_to_finish(run_dir)
+    except AutopruneError as error:
+        return f"it goes on, as it cannot be asked to finish: {error}"
+    return "the search ends after the evaluations that run now; then verdict, report and export follow"
 
 
 def _answer(read: Callable[[], str], stream: TextIO) -> str:

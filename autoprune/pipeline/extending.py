@@ -100,6 +100,9 @@ def extend(
         (path / "result.json").unlink()
     if searches:
         (path / "latency.json").unlink(missing_ok=True)  # the winner is chosen anew
+    elif (path / "latency.json").is_file() and "verdict.flops_search" in changed:  # others are compared
+        measured = read_json(path / "latency.json")
+        directory.write_json("latency.json", {key: value for key, value in measured.items() if key != "compared"})
     earlier: dict[str, Any] = entries.get(CONTINUED, {})
     written: dict[str, Any] = {
         **entries,
@@ -216,6 +219,7 @@ def check_whole(path: Path, changed: Mapping[str, Any]) -> None:
         RunError: the directory is such a part.
     """
     whole = path.absolute().parent
+    whole = whole.parent if whole.name == EARLIER else whole
     if changed and (whole / "run.json").is_file():
         raise RunError(
             f"{path} is a part of {whole} and cannot go on alone with other {', '.join(changed)}; give {whole}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from autoprune.engines import local
 from autoprune.errors import RunError
 from autoprune.files import read_json
 from autoprune.pipeline.phases.ending import SearchEnd
+from autoprune.progress.callbacks import Callback, TrialEnded
 from autoprune.trials.finishing import REQUEST, ask_to_finish, is_asked_to_finish
 from autoprune.trials.run_directory import RunDirectory
 
@@ -30,31 +32,31 @@ def search(run: Path, model: Perceptron, **changes: Any) -> Any:
     return regression(run, model, **{"verdict": VERDICT, "trials": 6} | changes)
 
 
-class Stopping:
-    """Counts the scores of candidates and does something when there are so many."""
+class At(Callback):
+    """Does something when so many trials have ended."""
 
-    def __init__(self, after: int, then: Any) -> None:
-        self.after, self.then, self.calls, self.original = after, then, 0, local.evaluate
+    def __init__(self, done: int, then: Callable[[], object]) -> None:
+        self.done, self.then, self.last = done, then, 0
 
-    def __call__(self, *given: Any, **more: Any) -> Any:
-        self.calls += 1
-        if self.calls == self.after:
+    def trial_ended(self, event: TrialEnded) -> None:
+        self.last = event.done
+        if event.done == self.done:
             self.then()
-        return self.original(*given, **more)
 
 
-def killed() -> None:
+def killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
 @pytest.fixture
-def stopped(tmp_path: Path, model: Perceptron, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run that was killed at its eighth candidate, of eleven."""
+def stopped(tmp_path: Path, model: Perceptron, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, int]:
+    """A run that was killed while it evaluated a candidate, and how many trials had ended."""
     with monkeypatch.context() as patch:
-        patch.setattr(local, "evaluate", Stopping(8, killed))
+        at = At(7, lambda: patch.setattr(local, "evaluate", killed))
         with pytest.raises(KeyboardInterrupt):
-            search(tmp_path / "run", model)
-    return tmp_path / "run"
+            search(tmp_path / "run", model, callbacks=[at])
+    assert 7 <= at.last < 11
+    return tmp_path / "run", at.last
 
 
 def test_a_search_whose_time_is_over_is_judged_and_goes_on_with_more_time(tmp_path: Path, model: Perceptron) -> None:
@@ -77,25 +79,19 @@ def test_a_search_whose_time_is_over_is_judged_and_goes_on_with_more_time(tmp_pa
 def test_time_is_counted_over_all_resumptions(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path / "run") as directory:
         directory.update_run(seconds={"search": 50.0})
-        now = iter([0.0, 10.0, 40.0, 49.0, 51.0, 52.0])
+        now = iter([0.0, 10.0, 40.0, 49.0, 52.0])
         over = SearchEnd(directory, 100.0, clock=lambda: next(now))
         assert [over() for _ in range(4)] == [False, False, False, True]
-        assert read_json(directory / "run.json")["search_seconds"] == 101.0, "as a kill would leave it"
+        assert read_json(directory / "run.json")["search_seconds"] == 102.0, "as a kill would leave it"
         assert SearchEnd(directory, 100.0, clock=lambda: 0.0)()
-        assert not SearchEnd(directory, 102.0, clock=lambda: 0.0)()
+        assert not SearchEnd(directory, 103.0, clock=lambda: 0.0)()
         assert not SearchEnd(directory, None, clock=lambda: 0.0)()
 
 
-def test_a_run_at_work_is_finished_after_what_it_evaluates(
-    tmp_path: Path, model: Perceptron, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = tmp_path / "run"
-
-    def ask() -> None:
-        assert autoprune.finish(run) == (), "this process works on it"
-
-    monkeypatch.setattr(local, "evaluate", Stopping(6, ask))
-    result = search(run, model)
+def test_a_run_at_work_is_finished_after_what_it_evaluates(tmp_path: Path, model: Perceptron) -> None:
+    run, answers = tmp_path / "run", list[object]()
+    result = search(run, model, callbacks=[At(6, lambda: answers.append(autoprune.finish(run)))])
+    assert answers == [()], "this process works on it"
     assert len(result.trials) == 6
     assert result.verdict is not None
     assert result.record.provenance["ended_early"] == {"why": "asked to finish", "proposed": 6, "planned": 11}
@@ -105,34 +101,36 @@ def test_a_run_at_work_is_finished_after_what_it_evaluates(
 
 
 def test_a_run_that_was_stopped_is_finished_without_another_candidate(
-    stopped: Path, model: Perceptron, monkeypatch: pytest.MonkeyPatch
+    stopped: tuple[Path, int], model: Perceptron, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert autoprune.finish(stopped) == (), "it takes the model, which only Python has"
+    run, ended = stopped
+    assert autoprune.finish(run) == (), "it takes the model, which only Python has"
     full: list[bool] = []
     original = local.evaluate
     monkeypatch.setattr(local, "evaluate", lambda *a, **k: full.append(k.get("full", False)) or original(*a, **k))
-    result = search(stopped, model, resume=True)
+    result = search(run, model, resume=True)
     assert full
     assert all(full), "scores on all validation data only"
-    assert len(result.trials) == 7
-    assert not (stopped / REQUEST).exists()
-    (again,) = autoprune.finish(stopped)
+    assert len(result.trials) == ended
+    assert not (run / REQUEST).exists()
+    (again,) = autoprune.finish(run)
     assert again.widths == result.widths, "one that has ended is only read"
-    whole = search(stopped, model, trials=7, resume=True)
+    whole = search(run, model, trials=7, resume=True)
     assert len(whole.trials) == 12
     assert whole.record.provenance.get("ended_early") is None
 
 
 def test_a_finished_search_stays_so_if_it_is_killed_before_the_end(
-    stopped: Path, model: Perceptron, monkeypatch: pytest.MonkeyPatch
+    stopped: tuple[Path, int], model: Perceptron, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask_to_finish(stopped)
+    run, ended = stopped
+    ask_to_finish(run)
     with monkeypatch.context() as patch:
-        patch.setattr(local, "evaluate", Stopping(2, killed))
+        patch.setattr(local, "evaluate", killed)
         with pytest.raises(KeyboardInterrupt):
-            search(stopped, model, resume=True)
-    (stopped / REQUEST).unlink()
-    assert len(search(stopped, model, resume=True).trials) == 7
+            search(run, model, resume=True)
+    (run / REQUEST).unlink()
+    assert len(search(run, model, resume=True).trials) == ended
 
 
 def test_a_request_is_that_of_the_whole(tmp_path: Path) -> None:
@@ -147,11 +145,10 @@ def test_a_request_is_that_of_the_whole(tmp_path: Path) -> None:
     assert not is_asked_to_finish(inner), "a file of that name in a folder of other things asks for nothing"
 
 
-def test_a_family_is_finished_as_a_whole(tmp_path: Path, model: Perceptron, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_is_finished_as_a_whole(tmp_path: Path, model: Perceptron) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr(local, "evaluate", Stopping(6, lambda: ask_to_finish(run)))
     budgets = {"constraints": {"flops": ["60%", "40%"]}, "call": autoprune.sweep}
-    first, second = search(run, model, **budgets)
+    first, second = search(run, model, callbacks=[At(6, lambda: ask_to_finish(run))], **budgets)
     assert (len(first.trials), len(second.trials)) == (6, 3)
     assert second.verdict is not None
     assert not (run / REQUEST).exists()
