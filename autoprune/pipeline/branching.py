@@ -22,7 +22,7 @@ from autoprune.pipeline.prepared import Prepared
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.tasks.score import Score
 from autoprune.trials.assignment import score_of
-from autoprune.trials.ledger import Ledger, Notebook, open_storage
+from autoprune.trials.ledger import Ledger, Notebook, has_study, open_storage
 from autoprune.trials.run_directory import RunDirectory
 
 FULL_SCORES = ("re-scoring", "uniform curve", "measured winner", "allocation tables")
@@ -132,9 +132,11 @@ def _scores(path: Path, space: SearchSpace, url: str | None) -> Iterator[tuple[W
 
 def _scores_of(run: RunDirectory, space: SearchSpace, url: str | None) -> Iterator[tuple[Widths, Score, bool]]:
     storage, name = open_storage(url, run / "journal.log"), run.recorded("id")
-    for trial in Ledger(storage, f"{name}/search", space).trials():
+    searched = f"{name}/search"
+    for trial in Ledger(storage, searched, space).trials() if has_study(storage, searched) else ():
         if trial.state is TrialState.COMPLETE and (score := score_of(trial)) is not None:
             yield trial.widths, score, False
     for part in FULL_SCORES:
-        for record in Notebook(storage, f"{name}/{part}").read().values():
+        noted = f"{name}/{part}"
+        for record in Notebook(storage, noted).read().values() if has_study(storage, noted) else ():
             yield tuple(record["widths"]), Score(float(record["score"])), True

@@ -20,7 +20,7 @@ from autoprune.pipeline.phases.ending import ENDED_EARLY
 from autoprune.pipeline.prepared import Prepared
 from autoprune.pipeline.provenance import now
 from autoprune.trials.finishing import forget_to_finish
-from autoprune.trials.ledger import Ledger, open_storage
+from autoprune.trials.ledger import Ledger, has_study, open_storage
 from autoprune.trials.run_directory import RunDirectory
 
 EARLIER = "earlier"
@@ -68,8 +68,8 @@ def check_trials(prepared: Prepared, directory: RunDirectory) -> int:
     """How many trials have ended; raises RunError where more were proposed than the job now has."""
     job = prepared.run_inputs.job
     storage = open_storage(job.search.storage, directory / "journal.log")
-    ledger = Ledger(storage, f"{directory.recorded('id')}/search", prepared.space)
-    made = ledger.proposals()
+    study = f"{directory.recorded('id')}/search"
+    made = Ledger(storage, study, prepared.space).proposals() if has_study(storage, study) else []
     searched = sum(assignment.origin == "controller" for assignment, _ in made)
     if searched > job.search.trials:
         raise RunError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -244,12 +244,20 @@ class Notebook:
 
 
 def _study(storage: BaseStorage, name: str) -> int:
-    """Where the storage keeps the study of this name, a new one where there is none."""
+    """Where the storage keeps the study of this name, a new one where there is none; one that is there is only read."""
+    with _quiet(), suppress(KeyError):
+        return storage.get_study_id_from_name(name)
     with _quiet():
         try:
             return storage.create_new_study([StudyDirection.MAXIMIZE], name)
-        except DuplicatedStudyError:
+        except DuplicatedStudyError:  # another process was faster
             return storage.get_study_id_from_name(name)
+
+
+def has_study(storage: BaseStorage, name: str) -> bool:
+    """Whether the storage keeps a study of this name; nothing is written."""
+    with _quiet():
+        return any(study.study_name == name for study in storage.get_all_studies())
 
 
 def _assignment(entry: FrozenTrial) -> Assignment:

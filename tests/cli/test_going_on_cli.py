@@ -29,6 +29,7 @@ from autoprune.verdict.record import read_record
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 Run = Callable[..., tuple[int, str, str]]
+PATIENCE = 300.0
 SMALL = {"verdict.protocols": ["fine_tune"]}
 
 
@@ -211,7 +212,7 @@ def test_on_a_terminal_a_search_is_finished_by_its_answer(tmp_path: Path) -> Non
 
 def _shown(terminal: int, words: str, until: Callable[[], bool] = lambda: False) -> bool:
     """Read what a terminal shows until these words are there, or that is."""
-    seen, deadline = "", time.monotonic() + 120
+    seen, deadline = "", time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if until():
             return True

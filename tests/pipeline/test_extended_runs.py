@@ -18,6 +18,7 @@ from autoprune.files import read_json
 from autoprune.pipeline import extending
 from autoprune.pipeline.driver import records_of, write_all_reports
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.session import SearchSession
 
 VERDICT = {"seeds": 2, "fine_tune_epochs": 1, "random_candidates": 2, "protocols": ["fine_tune", "scratch_e"]}
 
@@ -158,18 +159,18 @@ def test_a_run_that_goes_on_and_is_killed_goes_on_as_if_it_had_not_been(
     run: Path, model: Perceptron, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     planned = search(tmp_path / "planned", model, trials=8)
-    original, calls = local.evaluate, []
+    ask = SearchSession.ask
 
-    def killed(*given: Any, **more: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 3:
+    def killed(session: SearchSession) -> Any:
+        assignment = ask(session)
+        if len(session.trials) >= 10:
             raise KeyboardInterrupt
-        return original(*given, **more)
+        return assignment
 
-    monkeypatch.setattr(local, "evaluate", killed)
-    with pytest.raises(KeyboardInterrupt):
-        search(run, model, trials=8, resume=True)
-    monkeypatch.setattr(local, "evaluate", original)
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchSession, "ask", killed)
+        with pytest.raises(KeyboardInterrupt):
+            search(run, model, trials=8, resume=True)
     assert outcome(search(run, model, trials=8, resume=True)) == outcome(planned)
     assert "9 trials, " in (run / "report.md").read_text(), "what is new is counted from where it went on"
 

@@ -17,6 +17,7 @@ from autoprune.pipeline.phases.ending import SearchEnd
 from autoprune.progress.callbacks import Callback, TrialEnded
 from autoprune.trials.finishing import REQUEST, ask_to_finish, is_asked_to_finish
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.session import SearchSession
 
 VERDICT = {"seeds": 1, "fine_tune_epochs": 1, "random_candidates": 2, "protocols": ["fine_tune"]}
 LEAST = ["uniform_all", "uniform_inner", "global_threshold"]
@@ -36,10 +37,9 @@ class At(Callback):
     """Does something when so many trials have ended."""
 
     def __init__(self, done: int, then: Callable[[], object]) -> None:
-        self.done, self.then, self.last = done, then, 0
+        self.done, self.then = done, then
 
     def trial_ended(self, event: TrialEnded) -> None:
-        self.last = event.done
         if event.done == self.done:
             self.then()
 
@@ -51,12 +51,22 @@ def killed(*_: object, **__: object) -> None:
 @pytest.fixture
 def stopped(tmp_path: Path, model: Perceptron, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, int]:
     """A run that was killed while it evaluated a candidate, and how many trials had ended."""
+    ask, ended = SearchSession.ask, list[int]()
+
+    def interrupted(session: SearchSession) -> Any:
+        assignment = ask(session)
+        if len(session.trials) >= 5:
+            ended.append(len(session.trials))
+            assert assignment is not None, "it is on its way"
+            raise KeyboardInterrupt
+        return assignment
+
     with monkeypatch.context() as patch:
-        at = At(7, lambda: patch.setattr(local, "evaluate", killed))
+        patch.setattr(SearchSession, "ask", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            search(tmp_path / "run", model, callbacks=[at])
-    assert 7 <= at.last < 11
-    return tmp_path / "run", at.last
+            search(tmp_path / "run", model)
+    assert ended[0] < 11
+    return tmp_path / "run", ended[0]
 
 
 def test_a_search_whose_time_is_over_is_judged_and_goes_on_with_more_time(tmp_path: Path, model: Perceptron) -> None:
