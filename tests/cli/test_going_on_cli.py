@@ -219,8 +219,8 @@ def _shown(terminal: int, words: str, until: Callable[[], bool] = lambda: False)
         if select.select([terminal], [], [], 0.1)[0]:
             try:
                 seen += os.read(terminal, 65536).decode(errors="replace")
-            except OSError:  # the other end is closed
-                return until()
+            except OSError:  # the other end is closed; the process is about to end
+                time.sleep(0.05)
         if words in seen:
             return True
     return False
