@@ -11,17 +11,20 @@ from pathlib import Path
 
 from autoprune.redaction import masked
 
+SCREEN_LINES, SCREEN_LETTERS = 24, 2000
+"""What one message may take."""
+
 _NOT_THE_USERS = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen ")
 
 
 class AutopruneError(Exception):
     """Base of all errors a user can cause or meet; the command line prints it without a traceback, exit code 2.
 
-    What it says holds no secrets, whatever it quotes.
+    What it says holds no secrets, whatever it quotes, and fits a screen.
     """
 
     def __init__(self, *told: object) -> None:
-        super().__init__(*(masked(part) if isinstance(part, str) else part for part in told))
+        super().__init__(*(screenful(masked(part)) if isinstance(part, str) else part for part in told))
 
 
 class ConfigError(AutopruneError):
@@ -68,8 +71,28 @@ class BusyRunError(RunError):
     """Another process works on the run."""
 
 
+class EngineLostError(RunError):
+    """What evaluates is gone for good; every ended trial is on disk, and the run can be resumed."""
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, its middle left out where it has more than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - most // 3 - 1]}…{text[len(text) - most // 3 :]}"
+
+
+def screenful(text: str) -> str:
+    """The text as it fits a screen; what is left out is from its middle, as what to do stands at the end."""
+    lines = text.splitlines()
+    if len(lines) > SCREEN_LINES:
+        half = (SCREEN_LINES - 1) // 2
+        left = f"… {len(lines) - 2 * half} more lines …"
+        text = "\n".join((*lines[:half], left, *lines[-half:]))
+    return shortened(text, SCREEN_LETTERS)
+
+
 def suggest(given: str, allowed: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest allowed name, or an empty string."""
+    given = given[:200]
     close = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -92,7 +115,7 @@ def blame(kind: type[AutopruneError], what: str, *, then: str = "") -> Iterator[
         raise
     except Exception as error:
         text = error.msg if isinstance(error, SyntaxError) else str(error)
-        last = text.strip().rpartition("\n")[2].rstrip(".")
+        last = shortened(text.strip().rpartition("\n")[2].rstrip("."), 600)
         told = ": ".join(part for part in (what, type(error).__name__, last) if part)
         raise kind(f"{told}{_place(error)}.{then and ' '}{then}") from error
 

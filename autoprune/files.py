@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -46,12 +47,15 @@ def patiently(
 
     Raises:
         RunError: it still fails after that time.
+        OSError: of a kind that does not pass.
     """
     began, wait, limit = time.monotonic(), _FIRST_WAIT, PATIENCE if patience is None else patience
     while True:
         try:
             result = action()
         except errors as error:
+            if lasting(error):
+                raise
             if time.monotonic() - began + wait > limit:
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
                 raise RunError(
@@ -71,21 +75,82 @@ def patiently(
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file beside its place and move it there in one step, so that it is never seen half written.
 
+    Its content is on the disk before it is in its place, and is there still after a loss of power.
+
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            synced(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def synced(descriptor: int) -> None:
+    """Wait until what was written to an open file or folder is on the disk."""
+    os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the file system can tell."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # no permission to read it, or a system that opens no folders
+        return
+    try:
+        with suppress(OSError):  # the file itself is on the disk
+            synced(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until all files below a folder are on the disk.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                synced(file.fileno())
+        else:
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of a run where it is missing; raises what `write_whole` raises."""
+
+    def make() -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if lasting(error):
+                raise _unwritable(folder, error) from error
+            raise
+
+    patiently(make, f"run directory {folder}", (OSError,))
+
+
+def write_whole(
+    path: Path, content: bytes, *, note: Callable[[str], None] = lambda line: None, make_folder: bool = False
+) -> None:
     """Write a file of a run in one step; a file system that is full or away for a while is waited for.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        note: told when writing waits, and when it goes on.
+        make_folder: make its folder where it is missing.
 
     Raises:
         RunError: its directory cannot be written.
@@ -93,13 +158,15 @@ def write_whole(path: Path, content: bytes) -> None:
 
     def write() -> None:
         try:
+            if make_folder:
+                path.parent.mkdir(exist_ok=True)
             replace_file(path, content)
         except OSError as error:
             if lasting(error):
                 raise _unwritable(path.parent, error) from error
             raise
 
-    patiently(write, f"run directory {path.parent}", (OSError,))
+    patiently(write, f"run directory {path.parent}", (OSError,), note=note)
 
 
 def free_directory(parent: Path, name: str) -> Path:
@@ -111,19 +178,49 @@ def free_directory(parent: Path, name: str) -> Path:
     return path
 
 
+def shown_path(path: Path, *, like: Path) -> Path:
+    """An absolute path as it was given: from the current folder, where `like` is and it lies below."""
+    home = Path.cwd()
+    below = not like.is_absolute() and path.is_relative_to(home) and path != home
+    return path.relative_to(home) if below else path
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a run.
 
     Raises:
         RunError: it is missing or damaged.
     """
+    return parsed_json(content_of(path), path)
+
+
+def content_of(path: Path) -> bytes:
+    """The content of a file of a run.
+
+    Raises:
+        RunError: it is missing, or cannot be read.
+    """
     try:
-        data = json.loads(path.read_text())
+        return path.read_bytes()
     except OSError as error:
         raise RunError(
             f"{path} cannot be read: {error.strerror}; `autoprune resume` goes on with a run that has not got that far"
         ) from error
-    except ValueError as error:
+
+
+def parsed_json(content: bytes, path: Path) -> dict[str, Any]:
+    """What a JSON file of a run holds.
+
+    Args:
+        content: of the file.
+        path: of the file, for messages.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); start a new run") from error
     if not isinstance(data, dict):
         raise RunError(f"{path} is damaged (it holds a {type(data).__name__}, not an object); start a new run")

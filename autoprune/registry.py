@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, final
 
-from autoprune.errors import RegistryError, blame, suggest
+from autoprune.errors import RegistryError, blame, shortened, suggest
 
 
 def load_object(path: str) -> Any:
@@ -23,6 +23,7 @@ def load_object(path: str) -> Any:
     """
     module_name, separator, attribute = path.partition(":")
     if not separator or not module_name or not attribute:
+        path = shortened(path, 200)
         raise RegistryError(f"{path!r} is not of the form 'module:attribute', for example 'my_package.models:make_net'")
     with blame(RegistryError, f"{path!r} cannot be imported", then="Correct the module."):
         try:
@@ -96,6 +97,10 @@ class Registry:
         """All names, ours first, then those of other packages."""
         return [*self._table, *self._plugins()]
 
+    def check(self, name: str) -> None:
+        """Check that a part has this name, importing nothing; raises RegistryError where none has."""
+        self._row(name)
+
     def get(self, name: str) -> Any:
         """Import and return the part called `name`; "module:attribute" is one that need not have a name.
 
@@ -137,7 +142,9 @@ class Registry:
         if ":" in name:  # of the user's own, without a name
             return Part(name), None
         names = [*self.names(), *self._families]
-        raise RegistryError(f"unknown {self.kind} {name!r}; choose one of {', '.join(names)}.{suggest(name, names)}")
+        raise RegistryError(
+            f"unknown {self.kind} {shortened(name, 200)!r}; choose one of {', '.join(names)}.{suggest(name, names)}"
+        )
 
     def _plugins(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast, final
 
@@ -59,9 +60,28 @@ def interval_text(low: float, high: float, scale: ScoreScale) -> str:
 
 def last_line(error: str | None) -> str:
     """The line of a traceback that says what went wrong; empty where there is none."""
-    return next((line.strip() for line in reversed((error or "").splitlines()) if line.strip()), "")
+    return printable(next((line.strip() for line in reversed((error or "").splitlines()) if line.strip()), ""))
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of its text, at most 160 characters."""
-    return (str(error).splitlines() or [""])[0][:160]
+    return printable((str(error).splitlines() or [""])[0][:160])
+
+
+def printable(text: str, most: int | None = None) -> str:
+    """The text without what a terminal or a browser obeys: control, direction and invisible characters as escapes.
+
+    Args:
+        text: from a file or a user.
+        most: so many characters at most.
+    """
+    if most is not None and len(text) > most:
+        text = f"{text[: most - 1]}…"
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or character in "\t\n" or unicodedata.category(character) == "Zs":
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

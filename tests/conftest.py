@@ -15,6 +15,14 @@ import torch
 torch.set_num_threads(1)  # pytest-xdist starts a worker per core; they must not fight
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _disks_are_not_waited_for() -> Iterator[None]:
+    """No test pulls the plug, and a run waits for the disk a hundred times; tests of that put their own in place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _nothing_global_stays() -> Iterator[None]:
     """Each test leaves the global generators, the default type and the gradient mode as it met them."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import yaml
 
 from autoprune.allocation.parts.path import repaired
 from autoprune.allocation.parts.scores import one_of
+from autoprune.config.json_reader import read_plain_json
+from autoprune.config.yaml_reader import read_yaml
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError, suggest
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
@@ -58,12 +58,9 @@ def published(
 
 def _read(path: Path, what: str) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what} cannot be read ({error}); give the path of a YAML or JSON file of widths") from error
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{what} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
+        return read_plain_json(path) if path.suffix == ".json" else read_yaml(path)
+    except ConfigError as error:
+        raise ConfigError(f"{what} cannot be read or is neither YAML nor JSON: {error}") from error
 
 
 def _by_group(space: SearchSpace, given: Mapping[Any, Any], what: str) -> FloatArray:

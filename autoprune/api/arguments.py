@@ -25,7 +25,7 @@ from autoprune.data import read_data
 from autoprune.data.unlabelled import has_targets
 from autoprune.errors import ConfigError
 from autoprune.export.architecture import PYTHON_MODEL
-from autoprune.inherit import DEFAULT
+from autoprune.importance.given import named_criterion
 from autoprune.measures.base import make_measure
 from autoprune.pipeline.inputs import task_of
 from autoprune.pipeline.prepared import RunInputs
@@ -68,7 +68,8 @@ class SearchArguments:
         space: width choices and exclusions.
         controller: name, or {"name": …, "settings": {…}}.
         evaluator: name, or {"name": …, "settings": {…}}.
-        criterion: ranks channels inside a group: name, or {"name": …, "settings": {…}}.
+        criterion: ranks channels inside a group: name, {"name": …, "settings": {…}}, or a function of your own
+            (evidence, generator) -> scores, see `autoprune.importance`.
         inherit: what is done to the weights of cut networks before they are scored, in order: names, or mappings.
         allocations: one-shot rules that are scored first, each a name or {"name": …, "settings": {…}, "criterion": …}.
         trials: proposals of the controller.
@@ -109,9 +110,9 @@ class SearchArguments:
     space: SpaceOptions | Mapping[str, Any] | Path | str | None = None
     controller: str | Mapping[str, Any] = "surrogate"
     evaluator: str | Mapping[str, Any] = "inherited"
-    criterion: str | Mapping[str, Any] = DEFAULT_CRITERION
-    inherit: Sequence[str | Mapping[str, Any]] = DEFAULT
-    allocations: Sequence[str | Mapping[str, Any]] = ("global_threshold",)
+    criterion: str | Mapping[str, Any] | Callable[..., Any] = DEFAULT_CRITERION
+    inherit: Sequence[str | Mapping[str, Any]] | None = None
+    allocations: Sequence[str | Mapping[str, Any]] | None = None
     trials: int = 100
     time_budget: float | str | None = None
     early_stopping: EarlyStopping | None = None
@@ -158,9 +159,9 @@ class SearchArguments:
                 "trials": self.trials,
                 "controller": self.controller,
                 "evaluator": self.evaluator,
-                "criterion": self.criterion,
-                "inherit": list(self.inherit),
-                "allocations": list(self.allocations),
+                "criterion": named_criterion(self.criterion),
+                "inherit": None if self.inherit is None else list(self.inherit),
+                **({} if self.allocations is None else {"allocations": list(self.allocations)}),
                 "storage": self.storage,
                 "time_budget": self.time_budget,
                 **{key: given for key in StoppingOptions.model_fields if (given := getattr(self, key)) is not None},

@@ -14,6 +14,7 @@ from autoprune.config.space import SpaceOptions
 from autoprune.config.training import Recipe
 from autoprune.config.validation import validated
 from autoprune.files import free_directory
+from autoprune.importance.given import named_criterion
 from autoprune.pipeline.driver import RUNS
 from autoprune.progress.base import Mode
 from autoprune.randomness import untouched
@@ -33,7 +34,7 @@ def compare(
     budgets: Sequence[float] = (75, 50, 25),
     metric: str = "flops",
     allocations: Sequence[ChosenPart] | None = None,
-    criteria: Sequence[ChosenPart] | None = None,
+    criteria: Sequence[ChosenPart | Callable[..., Any]] | None = None,
     inherit: Sequence[Sequence[ChosenPart]] | None = None,
     task: str | Mapping[str, Any] | Task | None = None,
     measure: str | Mapping[str, Any] | None = None,
@@ -82,7 +83,7 @@ def compare(
         "budgets": tuple(budgets),
         "metric": metric,
         "allocations": allocations,
-        "criteria": criteria,
+        "criteria": criteria if criteria is None else [named_criterion(given) for given in criteria],
         "inherit": inherit,
     }
     options = validated(CompareOptions, given, "compare")
@@ -103,5 +104,5 @@ def compare(
         threads=threads,
         engine=engine,
     )
-    path = Path(run_dir) if run_dir is not None else free_directory(RUNS, "compare")
+    path = (Path(run_dir) if run_dir is not None else free_directory(RUNS, "compare")).absolute()
     return carry_out(arguments.run_inputs(), options, path, progress=progress)

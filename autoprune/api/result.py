@@ -21,7 +21,8 @@ from autoprune.report.pages import write_reports
 from autoprune.space.groups import Widths
 from autoprune.space.origin import full_network
 from autoprune.space.tracing.program import Example
-from autoprune.verdict.record import Arm, RunRecord, Verdict
+from autoprune.trials.run_files import check_files
+from autoprune.verdict.record import WINNER, Arm, RunRecord, Verdict
 
 
 @final
@@ -34,8 +35,26 @@ class SearchResult:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The winner with its final weights, in evaluation mode, on CPU."""
-        return load(self.directory / "export", model=self._full_model)
+        """The winner with its final weights, in evaluation mode, on CPU.
+
+        Raises:
+            RunError: its files are lost or damaged.
+        """
+        return self.network()
+
+    def network(self, arm: str = WINNER) -> nn.Module:
+        """A network of the comparison with its final weights (first protocol, first seed), in evaluation mode, on CPU.
+
+        Args:
+            arm: "winner", "uniform_all", "uniform_inner", "random_median", …
+
+        Raises:
+            RunError: there is no such arm, an older version did not keep its weights, or its files are lost or damaged.
+        """
+        folder = driver.folder_of(arm)
+        check_files(self.directory, (f"{folder}/",), "the same search with resume=True makes it again")
+        # trusted: its job has run here
+        return load(driver.exported_arm(self.record, arm), model=self._full_model, trust=True)
 
     @property
     def directory(self) -> Path:
@@ -74,18 +93,27 @@ class SearchResult:
         return self.directory / "report.html"
 
     def save(
-        self, folder: Path | str, formats: Sequence[ChosenPart] = DEFAULT, *, example: Example | None = None
+        self,
+        folder: Path | str,
+        formats: Sequence[ChosenPart] = DEFAULT,
+        *,
+        arm: str = WINNER,
+        example: Example | None = None,
     ) -> Path:
-        """Write the winner to a new folder, in all formats or not at all.
+        """Write the winner, or another arm, to a new folder, in all formats or not at all.
 
         Args:
             folder: new or empty.
             formats: of `autoprune parts exporters`; `safetensors` is what `autoprune.load(folder)` reads.
+            arm: "winner", "uniform_all", …: a name in `result.record.arms`.
             example: what the network is called with, in place of the example input of the search; its batch is free
                 where the format allows it, other dimensions are not.
 
         Raises:
-            RunError: the folder is not empty or cannot be written.
+            RunError: the folder is not empty or cannot be written, or there is no such arm.
             ExportError: a format cannot be written, or computes something else than the network.
         """
-        return driver.export_run(self.directory, Path(folder), formats, model=self._full_model, example=example)
+        model = self._full_model
+        return driver.export_run(
+            self.directory, Path(folder), formats, arm=arm, model=model, example=example, trust=True
+        )

@@ -20,6 +20,7 @@ from autoprune.pipeline.finishing import finish_job
 from autoprune.pipeline.inputs import job_of_run
 from autoprune.progress.base import Mode
 from autoprune.randomness import untouched
+from autoprune.signals import ended_by_signals
 
 __all__ = ["SearchArguments", "SearchResult", "Space", "finish", "resume", "search", "sweep", "trace"]
 
@@ -54,17 +55,22 @@ def sweep(arguments: SearchArguments) -> tuple[SearchResult, ...]:
     return _carry_out(arguments)
 
 
+@ended_by_signals
 @untouched()
 def _carry_out(arguments: SearchArguments) -> tuple[SearchResult, ...]:
-    run_inputs = arguments.run_inputs()
-    path = Path(arguments.run_dir) if arguments.run_dir is not None else None
+    home = Path.cwd()  # what is called may change it
+    path = home / arguments.run_dir if arguments.run_dir is not None else None
     if arguments.resume and path is None:
         raise ConfigError("resume=True needs run_dir, the directory of the run to go on with")
+    run_inputs = arguments.run_inputs()
     work = driver.resume if arguments.resume else driver.start
-    records = work(run_inputs, path or free_directory(driver.RUNS, run_inputs.job.name), progress=arguments.progress)
+    records = work(
+        run_inputs, path or free_directory(home / driver.RUNS, run_inputs.job.name), progress=arguments.progress
+    )
     return tuple(SearchResult(record, arguments.model) for record in records)
 
 
+@ended_by_signals
 @untouched()
 def resume(
     run_dir: Path | str,
@@ -99,6 +105,7 @@ def resume(
     return SearchResult(records[0], None)
 
 
+@ended_by_signals
 @untouched()
 def finish(run_dir: Path | str, *, progress: Mode = "auto") -> tuple[SearchResult, ...]:
     """End the search of a run with the trials so far; verdict, report and export are of what there is.

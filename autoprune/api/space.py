@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,9 @@ from autoprune.cost.polynomial import CostFunction
 from autoprune.cost.pricing import MetricSettings, price
 from autoprune.errors import ConfigError
 from autoprune.importance.evidence import Objective
+from autoprune.importance.given import named_criterion
 from autoprune.importance.members import rank_channels
-from autoprune.inherit import DEFAULT
+from autoprune.inherit import FINAL_DEFAULT
 from autoprune.inherit.base import Chain, Statistics
 from autoprune.space.cutting.slicing import Slicer
 from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
@@ -90,9 +91,9 @@ class Space:
         model: nn.Module,
         widths: Iterable[int],
         *,
-        criterion: str | Mapping[str, Any] = DEFAULT_CRITERION,
+        criterion: str | Mapping[str, Any] | Callable[..., Any] = DEFAULT_CRITERION,
         seed: int = 0,
-        inherit: Sequence[str | Mapping[str, Any]] = DEFAULT,
+        inherit: Sequence[str | Mapping[str, Any]] | None = None,
         calibration: Any = None,
         objective: Objective | None = None,
     ) -> nn.Module:
@@ -104,10 +105,12 @@ class Space:
         Args:
             model: the network that was traced, with any weights.
             widths: member of the space.
-            criterion: ranks channels inside a group: a name, or {"name": …, "settings": {…}}.
+            criterion: ranks channels inside a group: a name, {"name": …, "settings": {…}}, or a function of your own
+                (evidence, generator) -> scores.
             seed: of the criterion, where it is random.
-            inherit: what is done to the weights that stay, in order: names, or mappings as above. The default is that
-                of a search, and falls to plain slicing where there is no calibration.
+            inherit: what is done to the weights that stay, in order: names, or mappings as above. None: what a search
+                does to the network that it exports (sequential_least_squares, bn_recalibration); nothing where there is
+                no calibration.
             calibration: data for criterion and inheritance: a batch of inputs (a tensor), or a loader or list of
                 batches, each the inputs or (inputs, targets).
             objective: (outputs, targets) -> loss, for criteria that need one; None: cross entropy, if targets are
@@ -118,11 +121,11 @@ class Space:
             ConfigError: an unknown criterion or inheritance, wrong settings, or data that they need are missing.
         """
         batches, device = calibration_batches(calibration), device_of(model)
-        chain = Chain(() if inherit is DEFAULT and not batches else inherit)
+        chain = Chain(inherit if inherit is not None else FINAL_DEFAULT if batches else ())
         given = as_calibration(batches, objective, device) if batches else None
         if chain.needs_data and given is None:
             raise ConfigError("inherit needs data: give calibration=, a batch of inputs or a loader of batches")
-        ranking = rank_channels(model, self.search_space, criterion, seed=seed, calibration=given)
+        ranking = rank_channels(model, self.search_space, named_criterion(criterion), seed=seed, calibration=given)
         dense, full = self._in_form(model), self.search_space.check(widths)
         cut = Slicer(dense, self.search_space, ranking).cut(full)
         statistics = Statistics(lambda number: [inputs for inputs, _ in batches[:number]], device)

@@ -69,7 +69,7 @@ def compare(
     from autoprune.pipeline.inputs import inputs_of_job
     from autoprune.studies.compare import compare as carry_out
 
-    directory = to or free_directory(RUNS, f"compare-{job.name}")
+    directory = (to or free_directory(RUNS, f"compare-{job.name}")).absolute()
     found = carry_out(inputs_of_job(job), options, directory, progress=progress)
     show(found.to_json() if as_json else _tables(found))
 
@@ -83,7 +83,11 @@ def _job(source: str, data: str | None, weights: Path | None, arg: list[str] | N
         wrong = [name for name, value in beside.items() if value]
         if wrong:
             raise ConfigError(f"{wrong[0]} goes with a MODEL; {source} is a job file, which says that itself")
-        return load_job(Path(source))
+        from autoprune.pipeline.names import check_names
+
+        job = load_job(Path(source))
+        check_names(job)
+        return job
     if data is None:
         raise ConfigError(
             f"compare {source} needs data to score on: add --data cifar10 (`autoprune parts data` lists the names, "

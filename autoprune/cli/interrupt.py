@@ -30,10 +30,10 @@ def asking(run_dir: Path, *, read: Callable[[], str] | None = None, stream: Text
     if not somebody or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
+    before, place = signal.getsignal(signal.SIGINT), run_dir.absolute()  # what is called may change the current folder
 
     def interrupted(number: int, frame: FrameType | None) -> None:
-        if not (run_dir / "run.json").is_file():
+        if not (place / "run.json").is_file():
             raise KeyboardInterrupt
         signal.signal(signal.SIGINT, signal.default_int_handler)
         answer = _answer(read or sys.stdin.readline, shown)
@@ -41,7 +41,7 @@ def asking(run_dir: Path, *, read: Callable[[], str] | None = None, stream: Text
             raise KeyboardInterrupt
         signal.signal(signal.SIGINT, interrupted)
         if answer == "finish":
-            shown.write(f"{_finish(run_dir)}\n")
+            shown.write(f"{_finish(place)}\n")
 
     signal.signal(signal.SIGINT, interrupted)
     try:

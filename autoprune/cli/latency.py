@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoprune.cli.latency_tables import measured_table, prediction_tables, profile_facts, profile_lines
 from autoprune.cli.options import (
     ArgOption,
     InputOption,
@@ -22,7 +23,6 @@ from autoprune.errors import ConfigError
 
 if TYPE_CHECKING:  # `autoprune --help` must not import torch
     from autoprune.cost.latency.device_profile import DeviceProfile
-    from autoprune.latency.measure import Latency
 
 app = typer.Typer(
     help="How long networks take: profile this device, measure networks on it, predict them from a profile.",
@@ -93,6 +93,7 @@ def make_profile(
         example,
         chosen,
         label=model,
+        made_for=_made_for(model, arg, input_shape, space_file),
         networks=networks,
         repeats=repeats,
         seed=seed,
@@ -100,7 +101,7 @@ def make_profile(
         progress=_progress,
     )
     write_profile(profile, target)
-    show(_profile_facts(profile, target) if as_json else _profile_lines(profile, target))
+    show(profile_facts(profile, target) if as_json else profile_lines(profile, target))
 
 
 @app.command("measure")
@@ -133,7 +134,7 @@ def measure_network(
     rows = list(dict.fromkeys([parse_widths(widths, traced), traced.full]))
     found = measure_many([traced.slice(network, row) for row in rows], example, chosen, repeats=repeats)
     named = {widths: found[0], "full": found[-1]}
-    show({name: latency.to_json() for name, latency in named.items()} if as_json else _measured_table(named))
+    show({name: latency.to_json() for name, latency in named.items()} if as_json else measured_table(named))
 
 
 @app.command("predict")
@@ -153,11 +154,16 @@ def predict_network(
     from autoprune.api.search import trace
     from autoprune.cli.tables import parse_widths
     from autoprune.cost.latency.profile_files import read_profile
+    from autoprune.cost.unpriced import MissingKernelsError
 
     found = read_profile(profile)
     traced = trace(network, example, options=space_file, verify=False)
-    prediction = _prediction(traced.search_space, found, parse_widths(widths, traced), elsewhere=elsewhere)
-    show(prediction if as_json else _prediction_tables(prediction, found))
+    try:
+        prediction = _prediction(traced.search_space, found, parse_widths(widths, traced), elsewhere=elsewhere)
+    except MissingKernelsError as error:
+        model_words, to = _made_for(model, arg, input_shape, space_file), shlex.quote(str(profile))
+        raise MissingKernelsError(error.what, f"autoprune latency profile {model_words} --add-to {to}") from None
+    show(prediction if as_json else prediction_tables(prediction, found))
 
 
 def _prediction(space: Any, profile: DeviceProfile, widths: tuple[int, ...], *, elsewhere: bool) -> dict[str, Any]:
@@ -187,66 +193,10 @@ def _prediction(space: Any, profile: DeviceProfile, widths: tuple[int, ...], *, 
     }
 
 
-def _prediction_tables(prediction: Mapping[str, Any], profile: DeviceProfile) -> list[Any]:
-    from rich.bar import Bar
-    from rich.table import Table
-
-    rows = {**prediction["layers"], "(the network as a whole)": prediction["rest"]}
-    largest = max([1e-9, *rows.values()])
-    table = Table(title="Predicted latency by layer", title_justify="left")
-    table.add_column("layer", overflow="fold", min_width=8)
-    table.add_column("ms", justify="right", no_wrap=True)
-    table.add_column("of the largest", min_width=4, max_width=24)
-    for layer, ms in rows.items():
-        table.add_row(layer, f"{ms:.4f}", Bar(largest, 0, ms))
-    share = prediction["latency_ms"] / prediction["full_latency_ms"]
-    error = f"Of the profile: {profile.error}." if profile.error else "The profile holds no whole networks."
-    return [
-        table,
-        f"{prediction['latency_ms']:.4g} ms, {share:.1%} of the full network's {prediction['full_latency_ms']:.4g} ms, "
-        f"on {profile.machine} ({profile.conditions}). {error}",
-    ]
-
-
-def _measured_table(named: Mapping[str, Latency]) -> list[Any]:
-    from rich.bar import Bar
-    from rich.table import Table
-
-    largest = max(latency.ms for latency in named.values())
-    table = Table(title="Measured latency", title_justify="left")
-    for header in ("widths", "undisturbed ms", "median ms", "quartiles", ""):
-        table.add_column(header, justify="left" if header in ("widths", "") else "right")
-    for name, latency in named.items():
-        low, high = latency.quartiles
-        bar = Bar(largest, 0, latency.ms, width=24)
-        table.add_row(name, f"{latency.quiet:.4g}", f"{latency.ms:.4g}", f"{low:.4g} to {high:.4g}", bar)
-    one = next(iter(named.values()))
-    versions = ", ".join(f"{name} {number}" for name, number in one.versions.items())
-    told = f"{one.repeats} repeats in turns; {one.conditions}; {one.machine}; {versions}."
-    return [table, f"{told} Undisturbed is the 5th percentile, which predictions and limits are about."]
-
-
-def _profile_facts(profile: DeviceProfile, path: Path) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "file": str(path),
-        "machine": profile.machine,
-        "conditions": asdict(profile.conditions),
-        "versions": dict(profile.versions),
-        "date": profile.date,
-        "kernels": len(profile.tables),
-        "networks": len(profile.networks),
-        "error": None if profile.error is None else asdict(profile.error),
-    }
-
-
-def _profile_lines(profile: DeviceProfile, path: Path) -> list[Any]:
-    error = f"{profile.error}" if profile.error else "no whole networks measured, so its error is not known"
-    return [
-        f"{path}: {len(profile.tables)} kernels on {profile.machine} ({profile.conditions}); {error}.",
-        f"Use it in a job: metrics: {{latency_ms: {{profile: {path}}}}}, constraints: {{latency_ms: 50%}}",
-    ]
+def _made_for(model: str, arg: list[str] | None, inputs: str, space_file: Path | None) -> str:
+    """The model and its space, as arguments of the command."""
+    words = [model, *(word for pair in arg or () for word in ("--arg", pair)), "--input", inputs]
+    return shlex.join([*words, *(() if space_file is None else ("--space", str(space_file)))])
 
 
 def _progress(what: str, done: int, total: int) -> None:

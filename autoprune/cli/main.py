@@ -1,6 +1,6 @@
 """The command line: parse, call, show. Everything heavy is imported inside the command that needs it.
 
-Longer than others, as every command is here with its options.
+Longer than others, as it holds a signature with its help for each command.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +36,9 @@ from autoprune.cli.options import (
     model_and_example,
     show,
 )
-from autoprune.errors import AutopruneError, ConfigError
+from autoprune.errors import AutopruneError, ConfigError, EngineLostError
+from autoprune.signals import exit_code, interruption, terminable
+from autoprune.texts import printable
 
 app = typer.Typer(
     help="AutoML search over pruned architectures: per-layer widths under a budget, compared with uniform pruning.",
@@ -58,7 +60,7 @@ def main() -> None:
         app()
     except AutopruneError as error:
         typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        typer.echo(str(error), err=True)
+        typer.echo(printable(str(error)), err=True)
         sys.exit(2)
 
 
@@ -87,8 +89,10 @@ def search(
     changes = changes_of(settings, trials, seed)
 
     from autoprune.config.job import load_job
+    from autoprune.pipeline.names import check_names
 
     job = load_job(job_file, changes)
+    check_names(job)  # before torch is imported
     job = job.model_copy(update={"engine": chosen_engine(job.engine, engine, address, workers)})
 
     from autoprune.files import free_directory
@@ -96,7 +100,7 @@ def search(
 
     directory = run_dir or free_directory(RUNS, job.name)
     with _stoppable(directory):
-        _conclude(start_job(job, directory, progress=progress))
+        _conclude(start_job(job, directory, progress=progress), directory)
 
 
 @app.command()
@@ -120,7 +124,7 @@ def resume(
 
     chosen = chosen_engine(job_of_run(run_dir, changes).engine, engine, address, workers)
     with _stoppable(run_dir):
-        _conclude(resume_job(run_dir, progress=progress, engine=chosen, changes=changes))
+        _conclude(resume_job(run_dir, progress=progress, engine=chosen, changes=changes), run_dir)
 
 
 @app.command()
@@ -138,7 +142,7 @@ def finish(
     given = any(option is not None for option in (engine, address, workers))
     chosen = chosen_engine(job_at(run_dir).engine, engine, address, workers) if given else None
     with _stoppable(run_dir):
-        _conclude(finish_job(run_dir, progress=progress, engine=chosen, note=typer.echo))
+        _conclude(finish_job(run_dir, progress=progress, engine=chosen, note=typer.echo), run_dir)
 
 
 @app.command()
@@ -146,7 +150,7 @@ def report(run_dir: RunArgument) -> None:
     """Write report.html and report.md of a finished run anew."""
     from autoprune.pipeline.driver import write_all_reports
 
-    _conclude(write_all_reports(run_dir))
+    _conclude(write_all_reports(run_dir, note=lambda line: typer.echo(line, err=True)), run_dir)
 
 
 @app.command()
@@ -156,12 +160,19 @@ def export(
     formats: Annotated[
         str, typer.Option("--format", help="one or more, with commas: safetensors, onnx, torch_export, module")
     ] = "safetensors",
+    arm: Annotated[
+        str, typer.Option("--arm", metavar="NAME", help="winner, or what it was compared with: uniform_all, …")
+    ] = "winner",
+    package: Annotated[
+        list[str] | None, typer.Option("--package", help="a package whose functions may build the network; repeatable")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="run whatever code the run names: only your own runs")] = False,
 ) -> None:
-    """Write the searched network to a folder, alone: for autoprune.load, or in formats that do not need autoprune."""
+    """Write a network of a run to a folder, alone: for autoprune.load, or in formats that do not need autoprune."""
     from autoprune.pipeline.driver import export_run
 
     chosen = [name.strip() for name in formats.split(",") if name.strip()]
-    folder = export_run(run_dir, to, chosen, note=typer.echo)
+    folder = export_run(run_dir, to, chosen, arm=arm, packages=package or (), trust=trust, note=typer.echo)
     loads = f"; load it with autoprune.load({str(to)!r})" if (to / "architecture.yaml").is_file() else ""
     typer.echo(f"exported to {folder}{loads}")
 
@@ -249,34 +260,39 @@ def _save(space: Any, path: Path) -> None:
 @contextmanager
 def _stoppable(run_dir: Path) -> Iterator[None]:
     """End an interrupted run with how to go on; typer itself would say no more than "Aborted"."""
+    place = run_dir.absolute()  # what is called may change the current folder
+    command = f"autoprune resume {shlex.quote(str(run_dir))}"
     try:
-        with asking(run_dir):
+        with terminable(), asking(place):
             yield
+    except EngineLostError as error:
+        raise EngineLostError(f"{error}: `{command}` goes on") from error
     except BaseException as error:
-        if not _interrupted(error):
+        stopped = interruption(error)
+        if stopped is None:
             raise
-        begun = (run_dir / "run.json").is_file()
-        command = f"autoprune resume {shlex.quote(str(run_dir))}"
+        from autoprune.trials.run_files import has_begun
+
+        begun = has_begun(place)
         then = f"every ended trial is on disk: `{command}` goes on" if begun else "nothing was written"
-        typer.echo(f"\nstopped; {then}", err=True)
-        raise typer.Exit(130) from None
+        with suppress(OSError):  # the terminal may be gone
+            typer.echo(f"\nstopped; {then}", err=True)
+        raise typer.Exit(exit_code(stopped)) from None
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """True for Ctrl-C, also where a library's clean-up turned it into an error of its own (Optuna's lock does)."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
+def _conclude(records: Any, given: Path) -> None:
+    from autoprune.files import shown_path
+    from autoprune.report.measured import headline
 
-
-def _conclude(records: Any) -> None:
     for record in records:
         none = "No final networks were trained, so there is no verdict."
         typer.echo(record.verdict.sentence if record.verdict else none)
-        typer.echo(f"report: {record.directory / 'report.html'}")
-        typer.echo(f"network: {record.directory / 'export'}")
+        for line in headline(record):
+            typer.echo(line)
+        typer.echo(f"report: {shown_path(record.directory / 'report.html', like=given)}")
+        typer.echo(f"network: {shown_path(record.directory / 'export', like=given)}")
     if len(records) > 1:
-        typer.echo(f"overview: {records[0].directory.parent / 'overview.md'}")
+        typer.echo(f"overview: {shown_path(records[0].directory.parent / 'overview.md', like=given)}")
 
 
 if __name__ == "__main__":

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoprune.cli.inputs import HELP, example_of
 from autoprune.errors import ConfigError
 
 if TYPE_CHECKING:  # `autoprune --help` must not import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from autoprune.config.engine import EngineOptions
+    from autoprune.space.tracing.program import Example
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="zoo name, or module:factory")]
 ArgOption = Annotated[list[str] | None, typer.Option("--arg", metavar="KEY=VALUE", help="argument of the factory")]
-InputOption = Annotated[str, typer.Option("--input", metavar="N,C,H,W", help="shape of the example input")]
+InputOption = Annotated[str, typer.Option("--input", metavar="N,C,H,W", help=HELP)]
 SpaceOption = Annotated[Path | None, typer.Option("--space", help="a file of search_spaces/")]
 EngineOption = Annotated[str | None, typer.Option("--engine", help="local or ray, in place of the job's own")]
 AddressOption = Annotated[str | None, typer.Option("--address", help="of a Ray cluster: auto or HOST:PORT")]
@@ -31,36 +33,18 @@ SeedOption = Annotated[int | None, typer.Option("--seed", help="short for --set 
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 
 
-def model_and_example(model: str, arg: list[str] | None, input_shape: str) -> tuple[nn.Module, Tensor]:
-    """The network that MODEL and its arguments name, and an example input of this shape.
+def model_and_example(model: str, arg: list[str] | None, described: str) -> tuple[nn.Module, Example]:
+    """The network that MODEL and its arguments name, and an example of the inputs that `--input` describes.
 
     Raises:
-        ConfigError: an argument or the shape cannot be read, or the network cannot be built.
+        ConfigError: an argument or an input cannot be read, or the network cannot be built.
     """
-    shape = read_shape(input_shape)
     arguments = read_arguments(arg or [])
-
-    import torch
 
     from autoprune.zoo import build_model
 
-    example = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    return build_model(model, arguments), example
-
-
-def read_shape(text: str) -> list[int]:
-    """Sizes with commas in between.
-
-    Raises:
-        ConfigError: something else.
-    """
-    try:
-        shape = [int(size) for size in text.split(",")]
-    except ValueError:
-        shape = []
-    if not shape or min(shape) < 1:
-        raise ConfigError(f"--input {text!r}: give positive sizes with commas, batch first, for example 1,3,32,32")
-    return shape
+    network = build_model(model, arguments)
+    return network, example_of(described, network)
 
 
 def read_arguments(pairs: list[str]) -> dict[str, Any]:
@@ -69,7 +53,7 @@ def read_arguments(pairs: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: something else.
     """
-    import yaml
+    from autoprune.config.yaml_reader import parse_yaml
 
     arguments = {}
     for pair in pairs:
@@ -77,10 +61,10 @@ def read_arguments(pairs: list[str]) -> dict[str, Any]:
         if not separator or not key:
             raise ConfigError(f"--arg {pair!r}: give key=value, for example classes=100")
         try:
-            arguments[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            arguments[key] = parse_yaml(value, "the value")
+        except ConfigError as error:
             raise ConfigError(
-                f"--arg {pair!r}: the value is not valid YAML; quote it, or close its brackets"
+                f"--arg {pair!r}: the value is not valid YAML; quote it, or close its brackets ({error})"
             ) from error
     return arguments
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import yaml
 from rich.bar import Bar
 from rich.text import Text
 
 from autoprune.api.search import Space
 from autoprune.cli.rows import Rows
+from autoprune.config.yaml_reader import read_yaml
 from autoprune.cost.budget.limits import number
 from autoprune.cost.memory.dtypes import MEGABYTE
 from autoprune.cost.params import tensor_sizes
@@ -44,6 +44,7 @@ def space_json(space: Space) -> dict[str, Any]:
         "frozen": [{"name": p.name, "channels": p.channels, "reason": p.reason} for p in space.frozen],
         "notes": list(space.search_space.notes),
         "form": space.search_space.form,
+        "why_graph": space.search_space.why_graph,
         "prunable": prunable(space.search_space),
         "cost": space.cost(space.full),
     }
@@ -71,11 +72,12 @@ def space_tables(space: Space) -> list[Any]:
 def _totals(space: Space) -> Text:
     cost, share = space.cost(space.full), prunable(space.search_space)
     form = "the traced graph" if space.search_space.form == "graph" else "the model's own class"
+    why = f" In the model's own class, {space.search_space.why_graph}." if space.search_space.why_graph else ""
     return Text(
         f"{len(space.groups)} groups; {cost['flops']:,} FLOPs (one multiply-add is one), {cost['params']:,} "
         "parameters. FLOPs and params: share of the full network that a group's layers touch; a layer between two "
         f"groups counts in both. All groups together touch {share['flops']:.1%} of the FLOPs and "
-        f"{share['params']:.1%} of the parameters. A cut network is {form}."
+        f"{share['params']:.1%} of the parameters. A cut network is {form}.{why}"
     )
 
 
@@ -138,9 +140,9 @@ def parse_widths(text: str, space: Space) -> Widths:
 
 def _widths_in(path: Path, space: Space) -> Widths:
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--widths {path}: cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
+    except ConfigError as error:
+        raise ConfigError(f"--widths {path}: cannot be read as YAML or JSON: {error}") from error
     if isinstance(content, dict) and isinstance(content.get("widths"), dict):
         content = content["widths"]
     if not isinstance(content, dict):

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
+
+from autoprune.config.bounds import Name, Text
+from autoprune.config.validation import Strict
 
 
-class EngineOptions(BaseModel):
+class EngineOptions(Strict):
     """Where evaluations run; a plain string is its name. All keys but the name are for ray."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: Literal["local", "ray"] = Field("local", description="one after the other in this process, or workers on ray")
-    address: str | None = Field(None, description="auto or HOST:PORT; None: an instance of its own")
-    workers: int | None = Field(None, ge=1, description="None: as many as the resources hold")
-    cpus_per_worker: float = Field(1, ge=0, description="logical CPUs, fractions allowed")
+    address: Name | None = Field(None, description="auto or HOST:PORT; None: an instance of its own")
+    workers: int | None = Field(None, ge=1, le=100_000, description="None: as many as the resources hold")
+    cpus_per_worker: float = Field(1, ge=0, le=10_000, description="logical CPUs, fractions allowed")
     gpus_per_worker: float | None = Field(
-        None, ge=0, description="fractions share a GPU; None: 1 where the device is a GPU, else 0"
+        None, ge=0, le=1000, description="fractions share a GPU; None: 1 where the device is a GPU, else 0"
     )
-    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="custom resources of the cluster that each worker takes"
+    resources: dict[Name, Annotated[float, Field(gt=0, le=1e12)]] = Field(
+        default_factory=dict, max_length=100, description="custom resources of the cluster that each worker takes"
     )
-    retries: int = Field(2, ge=0, description="further attempts at an evaluation whose worker was lost")
-    storage_path: str | None = Field(
+    retries: int = Field(2, ge=0, le=1000, description="further attempts at an evaluation whose worker was lost")
+    storage_path: Text | None = Field(
         None, description="checkpoints of trainings: a folder all nodes see, or s3://…; None: in the run directory"
     )
-    dashboard: str = Field("127.0.0.1", description="host that ray's dashboard listens on, for an instance of its own")
+    dashboard: Name = Field("127.0.0.1", description="host that ray's dashboard listens on, for an instance of its own")
 
     @model_validator(mode="before")
     @classmethod

@@ -5,6 +5,7 @@ Longer than others, as it is a job from top to bottom, every key in its place.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
@@ -23,9 +24,12 @@ from pydantic import (
     model_validator,
 )
 
+from autoprune.config.bounded_files import found_path
+from autoprune.config.bounds import EPOCHS, PARTS, TRIALS, Name, Settings, Text, check_plain
 from autoprune.config.engine import EngineOptions
 from autoprune.config.environment import Reference, expanded, written
-from autoprune.config.limits import RangeError, ends_of
+from autoprune.config.latency import Latencies, LatencyOptions
+from autoprune.config.limits import RangeError, ends_of, limit_number, limit_text
 from autoprune.config.overrides import overridden
 from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
@@ -33,12 +37,12 @@ from autoprune.config.stopping import MOVED, Seconds, StoppingOptions, moved_to_
 from autoprune.config.training import Recipe
 from autoprune.config.validation import Strict, read_mapping, validated
 from autoprune.deprecation import moved_names
+from autoprune.errors import shortened
 
 
 def _found(path: Path, info: ValidationInfo) -> Path:
     """A path as given where that is there, else beside the job file or in the folder above it; as given if nowhere."""
-    folders = [Path(), *(info.context or {}).get("folders", ())]
-    return next((place for folder in folders if (place := folder / path.expanduser()).exists()), path)
+    return found_path(path, [Path(), *(info.context or {}).get("folders", ())])
 
 
 FoundPath: TypeAlias = Annotated[Path, AfterValidator(_found)]
@@ -49,11 +53,15 @@ DEFAULT_CRITERION = "l2"
 """Ranks the channels inside a group where nothing else is said."""
 
 
+_BUDGETS = 100
+"""Searches in one family."""
+
+
 class ModelOptions(Strict):
     """The network to prune."""
 
-    factory: str = Field(description="a name that `autoprune parts models` lists, or module:factory")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
+    factory: Name = Field(description="a name that `autoprune parts models` lists, or module:factory")
+    arguments: Settings = Field(default_factory=dict, description="keyword arguments of the factory")
     weights: FoundPath | None = Field(None, description=".safetensors or state dict; None: the base network is trained")
     trained: bool = Field(False, description="the factory returns trained weights, which are the base network's")
 
@@ -68,49 +76,55 @@ class ModelOptions(Strict):
 class DataOptions(Strict):
     """The data set; the search scores on validation, the verdict touches test once."""
 
-    name: str = Field(description="a name that `autoprune parts data` lists, or module:function")
+    name: Name = Field(description="a name that `autoprune parts data` lists, or module:function")
     path: FoundPath | None = Field(None, description="folder of the original files; None: AUTOPRUNE_DATA")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data set")
+    arguments: Settings = Field(default_factory=dict, description="keyword arguments of the data set")
 
 
 class TaskOptions(PartOptions):
     """What networks are for; a plain string is its name."""
 
-    name: str = "classification"
+    name: Name = "classification"
     measure: NamedPart | None = Field(None, description="what scores count; None: what the task counts by itself")
 
 
 class EvaluatorOptions(PartOptions):
     """How a candidate is scored; a plain string is its name."""
 
-    name: str = "inherited"
+    name: Name = "inherited"
 
 
 class ControllerOptions(PartOptions):
     """What proposes candidates; a plain string is its name."""
 
-    name: str = "surrogate"
+    name: Name = "surrogate"
 
 
-_INHERIT = (NamedPart(name="bn_recalibration"),)
+_WITHOUT_DATA = ("stagewise", "isomorphic", "log_width", "erk")
 
 
 class SearchOptions(StoppingOptions):
     """The search itself."""
 
-    trials: int = Field(100, ge=1, description="proposals of the controller, beside those of the allocations")
+    trials: int = Field(
+        100, ge=1, le=TRIALS, description="proposals of the controller, beside those of the allocations"
+    )
     controller: ControllerOptions = ControllerOptions()
     evaluator: EvaluatorOptions = EvaluatorOptions()
     criterion: NamedPart = Field(NamedPart(name=DEFAULT_CRITERION), description="ranks the channels inside a group")
-    inherit: tuple[NamedPart, ...] = Field(
-        _INHERIT, description="what is done to the weights of cut networks before they are scored, in order"
+    inherit: tuple[NamedPart, ...] | None = Field(
+        None,
+        max_length=PARTS,
+        description="what is done to the weights of cut networks before they are scored, in order; None: least_squares "
+        "and bn_recalibration, the latter alone where there are no calibration inputs",
     )
     allocations: tuple[AllocationOptions, ...] = Field(
-        (AllocationOptions(name="global_threshold"),),
+        tuple(AllocationOptions(name=name) for name in ("global_threshold", *_WITHOUT_DATA)),
+        max_length=PARTS,
         description="one-shot proposals scored first; each may have a `criterion` of its own beside `settings`",
     )
-    rescore: int = Field(5, ge=1, description="how many of the best are re-scored on all validation data")
-    storage: str | None = Field(None, description="Optuna storage URL; None: a journal file in the run directory")
+    rescore: int = Field(5, ge=1, le=TRIALS, description="how many of the best are re-scored on all validation data")
+    storage: Text | None = Field(None, description="Optuna storage URL; None: a journal file in the run directory")
     time_budget: Seconds | None = Field(
         None,
         description="of the whole search, over all resumptions: seconds, or 90s, 10min, 2h; past it nothing new is "
@@ -131,7 +145,7 @@ class SearchOptions(StoppingOptions):
     def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
         """Options that came later are left out where nobody set them, so that the fingerprints of jobs stay."""
         written = handler(self)
-        if self.inherit == _INHERIT:
+        if self.inherit is None:
             written.pop("inherit", None)
         for key in (*StoppingOptions.model_fields, "time_budget"):
             if getattr(self, key) == type(self).model_fields[key].default:
@@ -143,20 +157,29 @@ class VerdictOptions(Strict):
     """The final comparison with uniform pruning."""
 
     protocols: tuple[NamedPart, ...] = Field(
-        (NamedPart(name="fine_tune"), NamedPart(name="scratch_e")), min_length=1, description="the first one decides"
+        (NamedPart(name="fine_tune"), NamedPart(name="scratch_e")),
+        min_length=1,
+        max_length=PARTS,
+        description="the first one decides",
     )
-    seeds: int = Field(3, ge=0, description="final trainings per network and protocol; 0 skips the verdict")
-    fine_tune_epochs: int = Field(40, ge=1)
+    seeds: int = Field(3, ge=0, le=1000, description="final trainings per network and protocol; 0 skips the verdict")
+    fine_tune_epochs: int = Field(40, ge=1, le=EPOCHS)
     inherit: tuple[NamedPart, ...] | None = Field(
         None,
+        max_length=PARTS,
         description="the same as search: inherit, for all that is compared at the end: scores on all validation data, "
-        "networks before their final training, and the exported one; None: that of the search",
+        "networks before their final training, and the exported one; None: that of the search, and where that names "
+        "none, sequential_least_squares and bn_recalibration",
     )
     random_candidates: int = Field(
-        9, ge=1, description="random widths scored; the one with the median score is trained"
+        9, ge=1, le=10_000, description="random widths scored; the one with the median score is trained"
     )
     flops_search: bool = Field(
         True, description="under a latency budget, search under the FLOPs of equal latency as well, and compare"
+    )
+
+    latency: Latencies = Field(
+        LatencyOptions(), description="winner, uniform and unpruned network are measured for the report; false: not"
     )
 
     @model_serializer(mode="wrap")
@@ -165,6 +188,10 @@ class VerdictOptions(Strict):
         written = handler(self)
         if self.inherit is None:
             written.pop("inherit", None)
+        if self.latency == LatencyOptions():
+            written.pop("latency", None)
+        elif self.latency is None:
+            written["latency"] = False
         return written
 
 
@@ -175,8 +202,8 @@ Limits: TypeAlias = str | float | dict[str, str | float]
 def _limits(value: object) -> Limits | tuple[Limits, ...]:
     if not isinstance(value, list | tuple):
         return _limit(value)
-    if len(value) < 2:
-        raise ValueError("a list of budgets has at least two; a range is {min: …, max: …}")
+    if not 2 <= len(value) <= _BUDGETS:
+        raise ValueError(f"a list of budgets has 2 to {_BUDGETS}; a range is {{min: …, max: …}}")
     return tuple(_limit(one) for one in value)
 
 
@@ -190,28 +217,31 @@ def _limit(value: object) -> Limits:
 
 def _end(value: object) -> str | float:
     if isinstance(value, str):
-        return value
+        return limit_text(value)
     if isinstance(value, Real) and not isinstance(value, bool):
-        return float(value)
+        return limit_number(value)
     raise ValueError('a limit must be a text such as "50%" or a number, a range {min: …, max: …}, or a list of budgets')
 
 
 class Job(Strict):
     """One search job: everything a run depends on."""
 
-    name: str = Field("search", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field("search", max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0, le=2**63 - 1)
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    threads: int | None = Field(None, ge=1, description="CPU threads; None leaves what is set")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; None leaves what is set")
     model: ModelOptions
     data: DataOptions
     task: TaskOptions = Field(TaskOptions(), description="what networks are for, and what scores count")
     training: Recipe = Recipe()
     space: SpaceOptions = SpaceOptions()
-    constraints: dict[str, Annotated[Limits | tuple[Limits, ...], BeforeValidator(_limits)]] = Field(
-        description="metric -> limit; a list of limits makes a family of searches, one for each"
+    constraints: dict[Name, Annotated[Limits | tuple[Limits, ...], BeforeValidator(_limits)]] = Field(
+        max_length=PARTS,
+        description="metric -> limit; a list of limits makes a family of searches, one for each",
     )
-    metrics: dict[str, dict[str, Any]] = Field(default_factory=dict, description="metric -> its settings")
+    metrics: dict[Name, dict[Name, Any]] = Field(
+        default_factory=dict, max_length=PARTS, description="metric -> its settings"
+    )
     search: SearchOptions = SearchOptions()
     verdict: VerdictOptions = VerdictOptions()
     engine: EngineOptions = Field(
@@ -219,11 +249,18 @@ class Job(Strict):
     )
     callbacks: tuple[NamedPart, ...] = Field(
         (NamedPart(name="tensorboard"),),
+        max_length=PARTS,
         exclude=True,
         description="told what happens: names that `autoprune parts callbacks` lists, or module:attribute; they change "
         "no trial, and a run may be resumed with others",
     )
     _references: dict[tuple[str | int, ...], Reference] = PrivateAttr(default_factory=dict)
+    _space_read_from: Path | None = PrivateAttr(None)
+
+    @property
+    def space_file(self) -> Path | None:
+        """The file that the space was read from; None where its keys are written in the job."""
+        return self._space_read_from
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_late(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -260,6 +297,13 @@ class Job(Strict):
         parts = {"engine": engine, "search": search}
         return {**value, **{name: part for name, part in parts.items() if part is not value.get(name)}}
 
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu(:\d{1,4})?|cuda(:\d{1,4})?", value, re.ASCII):
+            raise ValueError(f"{shortened(value, 60)!r} cannot be used; allowed: auto, cpu, cuda, cuda:N")
+        return value
+
     @model_validator(mode="after")
     def _equally_long(self) -> Job:
         lengths = {metric: len(given) for metric, given in self.constraints.items() if isinstance(given, tuple)}
@@ -274,6 +318,14 @@ class Job(Strict):
         if not isinstance(value, str):
             return value
         return load_space_options(_found(Path(value), info)).model_dump()
+
+    @field_validator("metrics")
+    @classmethod
+    def _plain_metrics(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        check_plain(
+            {metric: {k: v for k, v in own.items() if k != "profile"} for metric, own in value.items()}
+        )  # a profile's content is checked by what reads it
+        return value
 
     @field_validator("metrics")
     @classmethod
@@ -301,6 +353,8 @@ def load_job(path: Path, changes: Mapping[str, Any] | None = None) -> Job:
     source = f"{path} with {', '.join(changes)} as set" if changes else str(path)
     data, references = expanded(overridden(read_mapping(path), changes or {}), source)
     job = validated(Job, data, source, folders=(path.parent, path.parent.parent))
+    if isinstance(data.get("space"), str):
+        job._space_read_from = found_path(Path(data["space"]), [Path(), path.parent, path.parent.parent])
     job._references = {_place_now(place): reference for place, reference in references.items()}
     return job
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
+from autoprune.config.yaml_reader import parse_yaml
 from autoprune.errors import ConfigError
 
 _NAMED = ("engine", "controller", "evaluator", "criterion", "task", "measure")
@@ -26,10 +25,10 @@ def read_pairs(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
         if not separator or not key or not all(key.split(".")):
             raise ConfigError(f"{option} {pair!r}: give KEY=VALUE, for example search.trials=200")
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            found[key] = parse_yaml(value, "the value")
+        except ConfigError as error:
             raise ConfigError(
-                f"{option} {pair!r}: the value is not valid YAML; quote it, or close its brackets"
+                f"{option} {pair!r}: the value is not valid YAML; quote it, or close its brackets ({error})"
             ) from error
     return found
 

@@ -15,14 +15,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from autoprune.config.bounds import Name, Settings
 from autoprune.config.validation import Strict, validated
 
 
 class PartOptions(Strict):
     """A part and its settings; a plain string is its name."""
 
-    name: str
-    settings: dict[str, Any] = Field(default_factory=dict)
+    name: Name
+    settings: Settings = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -34,7 +35,7 @@ class PartOptions(Strict):
     def _as_in_a_file(cls, value: dict[str, Any]) -> dict[str, Any]:
         try:
             to_jsonable_python(value)
-        except PydanticSerializationError:
+        except (PydanticSerializationError, ValueError, RecursionError):  # RecursionError: a list inside of itself
             raise ValueError("settings must be what a job file can hold: texts, numbers, lists and mappings") from None
         return value
 

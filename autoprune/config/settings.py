@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, shortened, suggest
 from autoprune.registry import Registry
 
 
@@ -65,7 +65,11 @@ def check_settings(
         if name not in allowed and not (takes_any and name not in (*given, *reserved)):
             known = f"its {noun}s are {', '.join(allowed)}" if allowed else f"it has no {noun}s"
             others = " and what it passes on" if takes_any and allowed else ""
-            raise ConfigError(f"{what} has no {noun} {name!r}; {known}{others}.{suggest(str(name), allowed)}")
+            raise ConfigError(
+                f"{what} has no {noun} {shortened(str(name), 80)!r}; {known}{others}.{suggest(str(name), allowed)}"
+            )
+    if str(getattr(part, "__module__", "")).startswith("autoprune."):
+        _check_sizes(keywords, settings, what)
     missing = missing_settings(part, settings, called_with=called_with, reserved=reserved)
     if missing:
         how = (needs or {}).get(missing[0], "")
@@ -95,6 +99,25 @@ def check_numbers(factory: Callable[..., Any], settings: Mapping[str, object], *
         if not number or not math.isfinite(value):  # type: ignore[arg-type]
             kind = "whole" if int in wanted else "finite"
             raise ConfigError(f"{what}: {name} must be a {kind} number, got {value!r}")
+
+
+def _check_sizes(keywords: Mapping[str, inspect.Parameter], settings: Mapping[str, object], what: str) -> None:
+    """Check numbers of our own parts, which say by their annotation what they are; what is allowed is wide."""
+    for name, value in settings.items():
+        wanted = str(keywords[name].annotation) if name in keywords else ""
+        if (
+            wanted.removesuffix(" | None") not in _SIZES
+            or isinstance(value, bool)
+            or not isinstance(value, int | float)
+        ):
+            continue
+        most = 2**63 - 1 if name == "seed" else _SIZES[wanted.removesuffix(" | None")]
+        if abs(value) > most:
+            raise ConfigError(f"{what}: {name} must be a number of at most {most:,}, got {shortened(str(value), 60)}")
+
+
+_SIZES = {"int": 10_000_000, "float": 1_000_000_000_000}
+"""How a setting is annotated -> the largest one that makes sense."""
 
 
 def missing_settings(

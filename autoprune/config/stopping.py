@@ -28,7 +28,7 @@ def _bytes(value: object) -> object:
     """Bytes of a text such as "4GB" or "512 MB", in powers of 10; a number of bytes as it is."""
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B\s*", value)
+    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([kMGT]?)B\s*", value)
     if not found:
         raise ValueError("memory must be a number with its unit: B, kB, MB, GB or TB")
     return int(float(found[1]) * _BYTES[found[2]])
@@ -38,13 +38,13 @@ def _seconds(value: object) -> object:
     """Seconds of a text such as "90s", "10 min" or "2h"; a number of seconds as it is."""
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d)?\s*", value)
+    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*(s|min|h|d)?\s*", value)
     if not found:
         raise ValueError("a time must be a number of seconds, or a number with its unit: s, min, h or d")
     return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
-Seconds: TypeAlias = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), BeforeValidator(_seconds)]
 """A time above 0: a number of seconds, or a text with its unit."""
 
 
@@ -61,7 +61,7 @@ class StoppingOptions(Strict):
         description="of one evaluation, not of the whole search (that is time_budget): seconds, or 90s, 10min, 2h; "
         "past it the trial has failed",
     )
-    memory_limit: Annotated[int, BeforeValidator(_bytes), Field(gt=0)] | None = Field(
+    memory_limit: Annotated[int, Field(gt=0, le=10**15), BeforeValidator(_bytes)] | None = Field(
         None, description="of each worker, such as 4GB, on Linux; past it the trial has failed"
     )
 

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from autoprune.config.bounds import EPOCHS, PARTS
 from autoprune.config.parts import NamedPart
 from autoprune.config.validation import Strict, refusal, validated
 
@@ -45,15 +46,21 @@ class Recipe(Strict):
         ConfigError: a value out of its range.
     """
 
-    epochs: int = Field(160, ge=1, description="passes over the training examples")
-    lr: float = Field(0.1, gt=0, allow_inf_nan=False, description="highest learning rate")
+    epochs: int = Field(160, ge=1, le=EPOCHS, description="passes over the training examples")
+    lr: float = Field(0.1, gt=0, le=1e6, allow_inf_nan=False, description="highest learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     nesterov: bool = Field(True, description="Nesterov's momentum, of sgd")
-    weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False, description="of every optimizer that takes one")
-    batch_size: int = Field(128, ge=1, description="examples per forward pass")
+    weight_decay: float = Field(
+        1e-4, ge=0, le=1e6, allow_inf_nan=False, description="of every optimizer that takes one"
+    )
+    batch_size: int = Field(128, ge=1, le=1_000_000, description="examples per forward pass")
     schedule: NamedPart = Field(NamedPart(name="cosine"), description="a name that `autoprune parts schedules` lists")
     warmup_epochs: Annotated[int | float, AfterValidator(_whole)] = Field(
-        0, ge=0, allow_inf_nan=False, description="the learning rate first rises linearly over so many epochs"
+        0,
+        ge=0,
+        le=EPOCHS,
+        allow_inf_nan=False,
+        description="the learning rate first rises linearly over so many epochs",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     augment: bool = Field(True, description="use the split's augmentation")
@@ -66,16 +73,18 @@ class Recipe(Strict):
     )
     decay_norms: bool = Field(True, description="weight decay on norms and biases, too, as in the pruning papers")
     clip_norm: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="gradients are scaled down to this norm"
+        None, gt=0, le=1e12, allow_inf_nan=False, description="gradients are scaled down to this norm"
     )
-    accumulate_batches: int = Field(1, ge=1, description="gradients of so many batches make one step")
+    accumulate_batches: int = Field(1, ge=1, le=1_000_000, description="gradients of so many batches make one step")
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of a moving average of the weights, which is what training gives"
     )
     objective: NamedPart = Field(
         NamedPart(name="cross_entropy"), description="the loss: a name that `autoprune parts objectives` lists"
     )
-    terms: tuple[NamedPart, ...] = Field((), description="added to it: names that `autoprune parts terms` lists")
+    terms: tuple[NamedPart, ...] = Field(
+        (), max_length=PARTS, description="added to it: names that `autoprune parts terms` lists"
+    )
 
     def over(self, epochs: int, *, lr: float | None = None) -> Recipe:
         """The same recipe over another number of epochs, the warm-up in proportion; with another `lr` if given.

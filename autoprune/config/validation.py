@@ -5,19 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.config.bounded_files import shown_path
+from autoprune.config.yaml_reader import read_yaml
+from autoprune.errors import ConfigError, shortened, suggest
 from autoprune.redaction import masked
+
+_PROBLEMS, _LINE = 12, 400
+"""So many problems are told at once, in so many characters each."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Values that do not change; an unknown key is an error."""
+    """Values that do not change; an unknown key is an error, and so is true or false for a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and bool not in _types(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("true and false are not allowed here")
+        return value
 
 
 def validated(model: type[M], data: Any, source: str, *, folders: tuple[Path, ...] = ()) -> M:
@@ -42,12 +53,14 @@ def refusal(model: type[BaseModel], error: ValidationError, source: str) -> Conf
     """What pydantic found, as an error of ours: one line for each problem."""
     problems: list[dict[str, Any]] = [dict(problem) for problem in error.errors()]
     places = {problem["loc"][:-1] for problem in problems}
-    lines = [
-        _explain(model, problem)
+    told = [
+        problem
         for problem in problems  # a list of which an entry is wrong is too short for pydantic, too
         if problem["type"] != "too_short" or problem["loc"] not in places
     ]
-    return ConfigError(f"{source}: " + "\n".join(lines))
+    lines = [shortened(_explain(model, problem), _LINE) for problem in told[:_PROBLEMS]]
+    more = [f"… and {len(told) - _PROBLEMS} more problems"] * (len(told) > _PROBLEMS)
+    return ConfigError(f"{shortened(source, 300)}: " + "\n".join((*lines, *more)))
 
 
 def read_mapping(path: Path, empty: Any = None) -> Any:
@@ -56,39 +69,46 @@ def read_mapping(path: Path, empty: Any = None) -> Any:
     Raises:
         ConfigError: the file is missing, not YAML, or holds something else.
     """
-    try:
-        with path.open() as file:  # of a file the parser quotes no lines: they may hold a secret
-            data = yaml.safe_load(file)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; give the path of a YAML file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = read_yaml(path)
     data = empty if data is None else data
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold keys and values, got {type(data).__name__}")
+        raise ConfigError(f"{shown_path(path)} must hold keys and values, got {type(data).__name__}")
     return data
 
 
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     path = [str(part) for part in problem["loc"]]
-    where, given = ".".join(path), masked({path[-1] if path else "": problem["input"]})
-    shown = next(iter(given.values()))
+    where = ".".join(shortened(part, 80) for part in path)
+    shown = _shown(path[-1] if path else "", problem["input"])
     if problem["type"] == "extra_forbidden":
         allowed = _keys(model, path[:-1])
         return f"unknown key {where!r}.{suggest(path[-1], allowed)} Allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"key {where!r} is missing; it has no default"
     if problem["type"] == "model_type":
-        return f"{where}{': ' * bool(where)}must hold keys ({', '.join(_keys(model, path))}), got {shown!r}"
+        return f"{where}{': ' * bool(where)}must hold keys ({', '.join(_keys(model, path))}), got {shown}"
     if problem["type"] in ("tuple_type", "list_type"):
-        return f"{where}{': ' * bool(where)}must be a list, for example [{_entry(problem['input'])}], got {shown!r}"
+        return f"{where}{': ' * bool(where)}must be a list, for example [{_entry(problem['input'])}], got {shown}"
     text = problem["msg"].removeprefix("Value error, ")
-    return f"{where}{': ' * bool(where)}{text[:1].lower()}{text[1:]}, got {shown!r}"
+    return f"{where}{': ' * bool(where)}{text[:1].lower()}{text[1:]}, got {shown}"
+
+
+def _shown(key: str, value: object) -> str:
+    """A value as messages quote it: without secrets, its middle left out where it is long."""
+    try:
+        return shortened(repr(masked({key: value})[key]), 160)
+    except (ValueError, RecursionError):  # a number of thousands of digits; a list inside of itself
+        return f"a value of type {type(value).__name__} that cannot be shown"
+
+
+def _types(annotation: Any) -> set[Any]:
+    """All types that an annotation is made of."""
+    return {annotation}.union(*map(_types, get_args(annotation)))
 
 
 def _entry(given: object) -> str:
     """What a list would hold, where its only entry was given alone."""
-    return given if isinstance(given, str) and given.isidentifier() else "…"
+    return given if isinstance(given, str) and given.isidentifier() and len(given) < 80 else "…"
 
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:

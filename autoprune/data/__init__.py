@@ -47,6 +47,7 @@ DATA_SETS = Registry(
 )
 
 _ROLES = ("train", "validation", "test")
+_VALIDATION = ("val", "valid", "dev", "eval")
 
 
 def load_data(name: str, *, path: Path | None = None, arguments: Mapping[str, Any] | None = None) -> DataSplits:
@@ -140,12 +141,14 @@ def _parts(data: object) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise DataError(
             f"data must be DataSplits, a mapping with 'train', 'validation' and optionally 'test', "
-            f"or a tuple of these two or three; got {type(data).__name__}"
+            f"or a tuple of these two or three; got {type(data).__name__}. Keep a part of one data set for validation: "
+            f"data=torch.utils.data.random_split(data, [0.9, 0.1])"
         )
     unknown = [str(key) for key in data if key not in _ROLES]
     missing = [role for role in _ROLES[:2] if data.get(role) is None]
     if unknown or missing:
-        hint = suggest(unknown[0], _ROLES) if unknown else ""
+        hint = next((f" Say 'validation' for {key!r}." for key in unknown if key in _VALIDATION), "")
+        hint = hint or (suggest(unknown[0], _ROLES) if unknown else "")
         raise DataError(
             f"data must have 'train' and 'validation' and may have 'test', got {[str(key) for key in data]}.{hint}"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast, final
@@ -286,6 +286,18 @@ def _pair(batch: object) -> tuple[Tensor, Tensor]:
             f"target {tuple(targets.shape)}; give the loader a batch size"
         )
     raise DataError(
-        f"a batch must be a pair of tensors (input, target), got {type(batch).__name__}; "
-        f"for other tasks pass score_func and train_func"
+        f"a batch must be a pair of tensors (input, target), got {_told(batch)}; let the data set return (input, class "
+        f"number), or for other tasks pass score_func(model) and train_func(model, epochs, seed)"
     )
+
+
+def _told(batch: object) -> str:
+    """What a batch holds, one level deep."""
+    if isinstance(batch, Tensor):
+        return f"inputs of shape {tuple(batch.shape)} without targets"
+    if isinstance(batch, Mapping):
+        return f"{type(batch).__name__} with the keys {', '.join(map(str, [*batch][:8]))}"
+    if isinstance(batch, tuple | list):
+        parts = [str(tuple(p.shape)) if isinstance(p, Tensor) else type(p).__name__ for p in batch[:8]]
+        return f"{type(batch).__name__} of {len(batch)} ({', '.join(parts)})"
+    return type(batch).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from PIL import Image
 
 from autoprune.data.arrays import Examples, Images, image_splits
 from autoprune.data.base import Augmentation, DataSplits
-from autoprune.errors import ConfigError, DataError
+from autoprune.errors import ConfigError, DataError, blame
 
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # whatever the file is called: others have been ways to run programs
+_MOST_PIXELS = 2**27
 _HELD_OUT = 0.1  # of train, where there is no validation folder
 
 
@@ -66,9 +69,17 @@ def _read(folder: Path, classes: list[str], *, size: int) -> Examples:
 
 
 def _decode(file: Path, size: int) -> Images:
-    try:
-        with Image.open(file) as picture:
-            resized = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken pictures
-        raise DataError(f"image_folder: {file} cannot be read as a picture ({error}); repair or remove it") from error
+    if not file.is_file():
+        raise DataError(f"image_folder: {file} is no plain file; remove it")
+    failing = blame(DataError, f"image_folder: {file} cannot be read as a picture", then="Repair or remove it.")
+    with failing, file.open("rb") as content, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is below
+        picture = Image.open(content, formats=_FORMATS)
+        width, height = picture.size
+        if width * height > _MOST_PIXELS:
+            raise DataError(
+                f"image_folder: {file} has {width:,} x {height:,} pixels, at most {_MOST_PIXELS:,} are read; make "
+                f"it smaller or remove it"
+            )
+        resized = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)

@@ -77,9 +77,9 @@ class Labelled(Split):
             return f"{where}, row {place if rows is None else int(rows[place])}"
 
         if targets.ndim != 1 or not inputs.ndim or len(targets) != len(inputs) or not len(targets):
-            remedy = "squeeze the targets; " if targets.ndim > 1 and targets.numel() == len(targets) else ""
+            looks, remedy = _likely(targets)
             raise DataError(
-                f"{where}: targets of shape {tuple(targets.shape)} for inputs of shape {tuple(inputs.shape)}; "
+                f"{where}: targets of shape {tuple(targets.shape)} for inputs of shape {tuple(inputs.shape)}{looks}; "
                 f"classification needs one class number per example, targets of shape (N,). Change the data set: "
                 f"{remedy}{OTHER_TASKS}"
             )
@@ -104,6 +104,20 @@ class Labelled(Split):
                     f"inputs here; correct the data set or leave such examples out"
                 )
         return labels
+
+
+def _likely(targets: Tensor) -> tuple[str, str]:
+    """What targets of a wrong shape look like, and what makes class numbers of them, where something does."""
+    whole = not targets.is_floating_point() and not targets.is_complex()
+    if targets.ndim > 1 and targets.numel() == len(targets):
+        return ("", "squeeze the targets; ") if whole else (", which look like numbers (regression)", "")
+    if targets.ndim == 2 and bool(((targets == 0) | (targets == 1)).all()):
+        if bool((targets.sum(1) == 1).all()):
+            return ", which look like one-hot rows", "give targets.argmax(1); "
+        return ", which look like several labels at once", ""
+    if targets.ndim > 2:
+        return ", which look like a mask or a picture", ""
+    return (", which look like numbers (regression)", "") if targets.ndim == 2 and not whole else ("", "")
 
 
 def no_batch(what: str) -> DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from autoprune.evaluators.base import Evaluator
 from autoprune.space.groups import Widths
 from autoprune.training.watch import Stopped
 from autoprune.trials.assignment import Assignment, Outcome
+from autoprune.trials.run_directory import check_there
 from autoprune.trials.session import SearchSession
 
 P = TypeVar("P")
@@ -40,17 +42,20 @@ class LocalEngine(Engine):
         """See `Engine.search`."""
         self._busy = 1
         setup, evaluator = self._equipped
-        run(session, evaluator, make_stopper(setup.stopping.early_stopping) if evaluator.kind == "training" else None)
+        stopper = make_stopper(setup.stopping.early_stopping) if evaluator.kind == "training" else None
+        run(session, evaluator, stopper, check=functools.partial(check_there, setup.directory))
         self._busy = 0
 
     def score(self, pieces: Sequence[Scoring]) -> Iterator[tuple[int, Outcome]]:
         """See `Engine.score`."""
         for number, piece in enumerate(pieces):
+            check_there(self._equipped[0].directory)
             yield number, evaluate(self._equipped[1], piece.widths, seed=piece.seed, full=True)
 
     def train(self, work: Callable[..., R], pieces: Sequence[P]) -> Iterator[tuple[int, R | Failure]]:
         """See `Engine.train`; what a training raises ends the run here, as it would end any loop."""
         for number, piece in enumerate(pieces):
+            check_there(self._equipped[0].directory)
             yield number, work(self._equipped[0].factory, piece)
 
     @property
@@ -77,19 +82,27 @@ class LocalEngine(Engine):
         return self._setup, self._evaluator
 
 
-def run(session: SearchSession, evaluator: Evaluator, stopper: SuccessiveHalving | None = None) -> None:
+def run(
+    session: SearchSession,
+    evaluator: Evaluator,
+    stopper: SuccessiveHalving | None = None,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Evaluate until the session has nothing left.
 
     Args:
         session: what is evaluated; of a resumed one the stopper learns what happened before.
         evaluator: of kind "training" where there is a stopper.
         stopper: decides who goes on; baselines are never stopped.
+        check: called before each evaluation; raises where it would be in vain.
     """
     if stopper is not None:
         for trial in session.trials:
             last = () if trial.score is None or trial.fidelity == 1 else ((trial.fidelity, trial.score),)
             stopper.learn(trial.seed, trial.partial or last)  # engines that note only the last score
     while (assignment := session.ask()) is not None:
+        check()
         watch = _watch(assignment, stopper)
         session.tell(assignment, evaluate(evaluator, assignment.widths, seed=assignment.seed, watch=watch))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 from autoprune.errors import RunError
 from autoprune.evaluators.base import Evaluator
-from autoprune.files import read_json, write_whole
+from autoprune.files import make_folder, read_json, sync_tree, write_whole
 
 FOLDER, LIST = "evaluator", "evaluator.json"
 
@@ -22,21 +23,39 @@ def prepared(evaluator: Evaluator, run: Path, *, seed: int) -> Path:
         seed: of the preparation.
 
     Raises:
-        RunError: what was prepared before is damaged.
+        RunError: what was prepared before is damaged, and cannot be prepared again as it was.
     """
     folder, complete = run / FOLDER, run / LIST
     if complete.is_file():
-        damaged = _different(read_json(complete), _digests(folder))
-        if damaged is not None:
-            raise RunError(
-                f"{folder / damaged} is not as the evaluator has prepared it; restore it, or delete {folder} and "
-                f"{complete} to prepare it anew: trials before and after may then not be comparable"
-            )
+        recorded = read_json(complete)
+        if (damaged := _different(recorded, _digests(folder))) is not None:
+            _make_again(evaluator, folder, recorded, damaged, seed=seed)
         return folder
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     evaluator.prepare(folder, seed=seed)
+    sync_tree(folder)
     write_whole(complete, json.dumps(_digests(folder), indent=1).encode())
     return folder
+
+
+def _make_again(evaluator: Evaluator, folder: Path, recorded: dict[str, str], damaged: str, *, seed: int) -> None:
+    """Prepare a damaged folder anew, beside it: it takes its place if it is what the trials so far were scored with."""
+    anew = folder.with_name(f".{folder.name}.anew")
+    shutil.rmtree(anew, ignore_errors=True)
+    make_folder(anew)
+    try:
+        evaluator.prepare(anew, seed=seed)
+        if _different(recorded, _digests(anew)) is not None:
+            raise RunError(
+                f"{folder / damaged} is not as the evaluator has prepared it, and preparing it again gave something "
+                f"else; restore it, or delete {folder} and {folder.with_name(LIST)} to prepare it anew: trials before "
+                f"and after may then not be comparable"
+            )
+        sync_tree(anew)
+        shutil.rmtree(folder, ignore_errors=True)
+        anew.replace(folder)
+    finally:
+        shutil.rmtree(anew, ignore_errors=True)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, final
 from torch import nn
 
 from autoprune.config.parts import ChosenPart, NamedPart
-from autoprune.inherit import DEFAULT
+from autoprune.inherit import FINAL_DEFAULT, SEARCH_DEFAULT, WITHOUT_INPUTS
 from autoprune.inherit.base import Chain, Statistics
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import Ranking, Slicer
@@ -29,8 +29,11 @@ class CandidateFactory:
         ranking: per group, the rank of each channel.
         task: trains and scores networks, compared with `model` where its measure compares.
         base_epochs: how long the base network was trained.
-        inherit: what is done to the weights of cut networks, in order.
-        final_inherit: the same for networks that are compared at the end; None: as `inherit`.
+        inherit: what is done to the weights of cut networks, in order; None: `SEARCH_DEFAULT`, or `WITHOUT_INPUTS`
+            where there are no calibration inputs.
+        final_inherit: the same for networks that are compared at the end; None: as `inherit`, or `FINAL_DEFAULT` where
+            that is None, too.
+        batches: on how many batches norms are recalibrated where a list does not say it; None: the method's default.
     """
 
     model: nn.Module
@@ -38,8 +41,9 @@ class CandidateFactory:
     ranking: Ranking
     task: Task
     base_epochs: int
-    inherit: tuple[ChosenPart, ...] = DEFAULT
+    inherit: tuple[ChosenPart, ...] | None = None
     final_inherit: tuple[ChosenPart, ...] | None = None
+    batches: int | None = None
     _slicer: Slicer = field(init=False, repr=False)
     _heirs: dict[str, Heirs] = field(default_factory=dict, init=False, repr=False)
 
@@ -64,29 +68,49 @@ class CandidateFactory:
             use: "search" for candidates; "final" for networks that are compared at the end; "training" for those of
                 them that a training goes on from.
         """
-        chosen = self.inherit if use == "search" or self.final_inherit is None else self.final_inherit
-        if use != "training" and chosen is self.inherit:
+        if use == "final" and self.final_inherit is None and self.inherit is not None:
             use = "search"
         if use not in self._heirs:
-            chain = Chain(chosen)
-            if use == "training" and chosen is self.inherit:  # a training makes running statistics of its own
+            chain = Chain(self._chosen(use))
+            if use == "training" and self.final_inherit is None:  # a training makes running statistics of its own
                 chain = chain.before_training()
             statistics = Statistics(partial(self.task.calibration_inputs, seed=0), self.task.device)
             self._heirs[use] = Heirs(self, chain, statistics)
         return self._heirs[use]
 
+    @property
+    def finals_inherit_otherwise(self) -> bool:
+        """Whether networks that are compared at the end inherit in another way than candidates."""
+        return self._chosen("search") != self._chosen("final")
+
+    def _chosen(self, use: Use) -> tuple[ChosenPart, ...]:
+        """What the lists say, or what is usual."""
+        asked = self.inherit if use == "search" or self.final_inherit is None else self.final_inherit
+        if asked is not None:
+            return asked
+        usual = usual_inheritance(use, has_inputs=bool(self.task.calibration_inputs(1, seed=0)))
+        return usual if self.batches is None else _calibrated(usual, self.batches)
+
     def calibrated(self, batches: int) -> CandidateFactory:
         """The same, recalibrating batch norms on so many batches wherever a list does not say on how many."""
-        inherit = _calibrated(self.inherit, batches)
-        final = None if self.final_inherit is None else _calibrated(self.final_inherit, batches)
-        if (inherit, final) == (self.inherit, self.final_inherit):
+        inherit, final = (
+            None if chosen is None else _calibrated(chosen, batches) for chosen in (self.inherit, self.final_inherit)
+        )
+        batches = batches if self.batches is None else self.batches
+        if (inherit, final, batches) == (self.inherit, self.final_inherit, self.batches):
             return self
-        return replace(self, inherit=inherit, final_inherit=final)
+        return replace(self, inherit=inherit, final_inherit=final, batches=batches)
 
     @property
     def left_alone(self) -> dict[str, str]:
         """Name of a tensor -> which method could do nothing for it, and why, of the networks made here last."""
         return {name: why for heirs in self._heirs.values() for name, why in heirs.left_alone.items()}
+
+
+def usual_inheritance(use: Use, *, has_inputs: bool) -> tuple[NamedPart, ...]:
+    """What is done to weights for this use where no job says it, with calibration inputs and without."""
+    names = WITHOUT_INPUTS if not has_inputs else SEARCH_DEFAULT if use == "search" else FINAL_DEFAULT
+    return tuple(NamedPart(name=name) for name in names)
 
 
 def _calibrated(chosen: Sequence[ChosenPart], batches: int) -> tuple[ChosenPart, ...]:

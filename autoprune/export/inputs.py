@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.errors import ExportError
 from autoprune.export.base import Description
+from autoprune.space.origin import check_size
 from autoprune.space.tracing.program import Example
 
 _PLAIN = (type(None), bool, int, float, str)
@@ -48,6 +49,7 @@ def drawn(description: Description, *, seed: int, batch: int | None = None) -> E
 
     def made(part: Description) -> Any:
         if "tensor" in part:
+            check_size(part["tensor"])
             low, high = part.get("range", (0, 0))
             return tensor(list(part["tensor"]), getattr(torch, part["dtype"]), (int(low), int(high)))
         if "mapping" in part:
@@ -59,7 +61,7 @@ def drawn(description: Description, *, seed: int, batch: int | None = None) -> E
 
     try:
         result: Example = made(description)
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         raise ExportError(f"the stored description of the example input is damaged ({error}); give example=") from error
     return result
 

@@ -15,6 +15,8 @@ from autoprune.files import write_whole
 PYTHON_MODEL = "given in Python"
 """Stands for the factory of a model that was handed over as an object."""
 
+ARCHITECTURE, WEIGHTS = "architecture.yaml", "model.safetensors"
+
 _HEADER = """\
 # A network found by autoprune. Rebuild it, weights included, with
 #
@@ -42,9 +44,9 @@ class Safetensors(Exporter):
         text = yaml.safe_dump(dict(source.architecture), sort_keys=False, allow_unicode=True)
         weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in source.weights.items()}
         written = {
-            "architecture.yaml": (header + text).encode(),
+            ARCHITECTURE: (header + text).encode(),
             "space.json": json.dumps(source.space).encode(),
-            "model.safetensors": bytes(save(weights)),
+            WEIGHTS: bytes(save(weights)),
         }
         for name, content in written.items():
             write_whole(folder / name, content)

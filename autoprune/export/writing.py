@@ -14,6 +14,7 @@ from autoprune.errors import ConfigError, ExportError, RunError
 from autoprune.export import EXPORTERS
 from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.export.checking import largest_difference
+from autoprune.files import sync_folder, sync_tree
 from autoprune.registry import load_object
 
 DEFAULT = ("safetensors",)
@@ -75,9 +76,11 @@ def write_formats(
                 error = largest_difference(name, exporter, source, written, own)
                 note(_told(name, written, error, own))
                 _merge(own, whole, name)
+            sync_tree(whole)
             if folder.exists():
                 folder.rmdir()
             whole.replace(folder)
+            sync_folder(folder.resolve().parent)
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}; give another folder") from error
     return folder

@@ -47,5 +47,11 @@ INHERITANCE = Registry(
     group="autoprune.inherit",
 )
 
-DEFAULT = ("bn_recalibration",)
-"""What is done where nobody asks for anything else."""
+SEARCH_DEFAULT = ("least_squares", "bn_recalibration")
+"""What is done to candidates where nobody asks for anything else: the best whose cost a search can pay for each."""
+
+FINAL_DEFAULT = ("sequential_least_squares", "bn_recalibration")
+"""The same for networks that are compared at the end: the best there is."""
+
+WITHOUT_INPUTS = ("bn_recalibration",)
+"""The same where there are no calibration inputs."""

@@ -6,6 +6,7 @@ Longer than others, as the conditions, the turns and what is summarised make a m
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -105,6 +106,7 @@ def measure_many(
     repeats: int = LEAST_REPEATS,
     warmup: int = 5,
     agree: float | None = None,
+    seconds: float | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Latency]:
     """Measure several networks in turns, so that whatever else the machine does meets all of them alike.
@@ -120,6 +122,7 @@ def measure_many(
         agree: go on, for five times the repeats at most, until what every other turn says and what the others say
             differ by no more than this share in the median network: the longer it takes, the likelier is a quiet
             moment. None never goes on.
+        seconds: no new turn begins after so many, however few the repeats.
         progress: called with (turns done, turns) after each turn.
 
     Raises:
@@ -128,7 +131,9 @@ def measure_many(
     """
     chosen = conditions or Conditions()
     _check(repeats=repeats, warmup=warmup)
-    return _summaries(_turns(networks, example, chosen, -(-repeats // _BURST), warmup, agree, progress), chosen)
+    return _summaries(
+        _turns(networks, example, chosen, -(-repeats // _BURST), warmup, agree, progress, seconds), chosen
+    )
 
 
 def measure_twice(
@@ -166,9 +171,11 @@ def _turns(
     warmup: int,
     agree: float | None,
     progress: Callable[[int, int], None],
+    seconds: float | None = None,
 ) -> FloatArray:
     """(networks, turns, runs) milliseconds: as many turns as asked for, and as many again until they agree."""
     backend, rng = make_backend(conditions), np.random.default_rng(0)
+    started = time.monotonic()
     with running(conditions):
         runs = [ready(backend, network, example, conditions) for network in networks]
         for run in runs:
@@ -182,6 +189,8 @@ def _turns(
                     runs[number]()
                     more[number, turn] = [clock(runs[number], 1, conditions) for _ in range(_BURST)]
                 progress(turn + 1, turns)
+                if seconds is not None and time.monotonic() - started > seconds:
+                    return np.concatenate([ms, more[:, : turn + 1]], axis=1)
             ms = np.concatenate([ms, more], axis=1)
             if agree is None or _difference(ms) <= agree:
                 break

@@ -45,6 +45,7 @@ def build_profile(
     conditions: Conditions | None = None,
     *,
     label: str = "model",
+    made_for: str = "",
     networks: int = NETWORKS,
     repeats: int = LEAST_REPEATS,
     seed: int = 0,
@@ -59,6 +60,7 @@ def build_profile(
         example: what the model was traced with.
         conditions: under which everything is measured; those of `add_to` where it is given.
         label: name of the model in the profile.
+        made_for: what the profile says it was made for; "" for nothing.
         networks: how many whole networks are measured, at least 10, or 0 for kernels alone.
         repeats: timed runs of each network, at least 50; it is measured twice, five times as long on a busy machine.
         seed: of the random widths.
@@ -73,6 +75,8 @@ def build_profile(
     if networks and networks < LEAST_NETWORKS:
         raise ConfigError(f"latency profile: at least {LEAST_NETWORKS} networks are needed for a fit, got {networks}")
     profile = _begun(conditions, add_to, space.traced_batch)
+    if made_for and made_for not in profile.made_for:
+        profile = replace(profile, made_for=(*profile.made_for, made_for))
     profile = profile.with_tables(_new_tables(profile, space, progress))
     if not networks:
         return profile

@@ -6,7 +6,7 @@ The run that it begins with stays as it is. Everything is copied when the new on
 from __future__ import annotations
 
 import glob
-import shutil
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 from autoprune.config.job import Job
 from autoprune.controllers.base import TrialState
 from autoprune.errors import RunError
-from autoprune.files import free_directory, read_json
+from autoprune.files import content_of, free_directory
 from autoprune.pipeline.changes import BRANCHED
-from autoprune.pipeline.family import Family, ScoreCache, opened, parts_of, slug
+from autoprune.pipeline.continuation import format_of
+from autoprune.pipeline.family import BASE, Family, ScoreCache, opened, parts_of, slug
 from autoprune.pipeline.fingerprints import same_job
 from autoprune.pipeline.prepared import Prepared
 from autoprune.space.groups import SearchSpace, Widths
@@ -24,6 +25,7 @@ from autoprune.tasks.score import Score
 from autoprune.trials.assignment import score_of
 from autoprune.trials.ledger import Ledger, Notebook, has_study, open_storage
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_files import check_files, has_begun, read_run
 
 FULL_SCORES = ("re-scoring", "uniform curve", "measured winner", "allocation tables")
 """Notebooks of a run with scores on all validation data."""
@@ -39,19 +41,21 @@ def place_beside(path: Path, job: Job, *, budget: bool) -> Path:
         job: of the new run.
         budget: the budget is another one, which its directory is named after.
     """
-    known = read_json(path / "run.json").get("id")
-    for place in sorted(path.parent.glob(f"{glob.escape(path.name)}-*/run.json")):
-        entries = read_json(place)
-        same = same_job(entries.get("fingerprints", {}).get("job"), job)
+    known = read_run(path).get("id")
+    for place in sorted(path.parent.glob(f"{glob.escape(path.name)}-*")):
+        if not has_begun(place):
+            continue
+        entries = read_run(place)
+        same = same_job(entries.get("fingerprints", {}).get("job"), job, job_format=format_of(place))
         if same and entries.get(BRANCHED, {}).get("id") == known:
-            return place.parent
+            return place
     named = "-".join(dict.fromkeys(map(slug, job.family))) if budget else "anew"
     return free_directory(path.parent, f"{path.name}-{named}"[:200])
 
 
 def begun_from(path: Path) -> dict[str, Any]:
     """For `run.json`: what the new run begins with, given the directory of the old one."""
-    return {"run": path.name, "id": read_json(path / "run.json").get("id"), "path": str(path.absolute())}
+    return {"run": path.name, "id": read_run(path).get("id"), "path": str(path.absolute())}
 
 
 def check_source(prepared: Prepared, path: Path) -> None:
@@ -65,15 +69,16 @@ def check_source(prepared: Prepared, path: Path) -> None:
         RunError: says what differs.
     """
     base = _first(path)
-    recorded: Mapping[str, str] = read_json(base / "run.json").get("fingerprints", {})
+    recorded: Mapping[str, str] = read_run(base).get("fingerprints", {})
     differing = [name for name in prepared.differing(recorded) if name not in _MAY_DIFFER]
     if differing:
         raise RunError(
             f"{path} cannot be resumed: {', '.join(differing)} of the run and of this call differ; restore what the "
             f"run was started with, or start a new run"
         )
-    if not (base / "base.safetensors").is_file():
+    if not all((base / name).is_file() for name in BASE):
         raise RunError(f"{path} has no base network yet that another run could begin with; resume it as it is first")
+    _check_base(base)
 
 
 def take_over(prepared: Prepared, directory: RunDirectory) -> Family | None:
@@ -86,13 +91,13 @@ def take_over(prepared: Prepared, directory: RunDirectory) -> Family | None:
     Raises:
         RunError: the old run is away and has not been copied yet.
     """
-    about = read_json(directory / "run.json").get(BRANCHED)
+    about = read_run(directory.path).get(BRANCHED)
     if about is None:
         return None
     job, source = prepared.run_inputs.job, Path(about["path"])
     cache = ScoreCache.of(directory, job.search.storage)
     if "scores" not in about:
-        if not (source / "run.json").is_file() or read_json(source / "run.json").get("id") != about["id"]:
+        if not has_begun(source) or read_run(source).get("id") != about["id"]:
             raise RunError(
                 f"{directory.path} begins with {source}, which is not there any more: bring it back, or start a new run"
             )
@@ -101,17 +106,21 @@ def take_over(prepared: Prepared, directory: RunDirectory) -> Family | None:
             if cache.scored(widths, full=full) is None:
                 cache.add(widths, score, full=full, taken=True)
             counts["full_scores" if full else "scores"] += 1
-        for name in ("base.json", "base.safetensors"):
-            shutil.copyfile(_first(source) / name, directory / f".{name}.tmp")
-            (directory / f".{name}.tmp").replace(directory / name)
+        _check_base(_first(source))
+        for name in BASE:
+            directory.write_bytes(name, content_of(_first(source) / name))
         directory.update_run(**{BRANCHED: {**about, **counts}})
     return Family(directory.path, cache, _last(source))
 
 
 def learned_by(path: Path) -> Any:
     """What the controller of the old run has learned that serves other budgets; None for nothing."""
-    mark = _last(path) / "run.json"
-    return read_json(mark).get("learned") if mark.is_file() else None
+    return read_run(_last(path)).get("learned") if has_begun(_last(path)) else None
+
+
+def _check_base(place: Path) -> None:
+    again = f"`autoprune resume {shlex.quote(str(place))}` makes it again, then repeat this"
+    check_files(place, BASE, again)
 
 
 def _first(path: Path) -> Path:
@@ -125,7 +134,7 @@ def _last(path: Path) -> Path:
 def _scores(path: Path, space: SearchSpace, url: str | None) -> Iterator[tuple[Widths, Score, bool]]:
     """(widths, score, whether on all validation data) of everything that a run, or a family, has scored."""
     for place in parts_of(path) or (path,):
-        if (place / "run.json").is_file():
+        if has_begun(place):
             with opened(place) as run:
                 yield from _scores_of(run, space, url)
 

@@ -23,6 +23,7 @@ IN_PLACE = (
     "verdict.protocols",
     "verdict.fine_tune_epochs",
     "verdict.flops_search",
+    "verdict.latency",
 )
 """Keys that leave every trial and every score of a run as it is: the run itself goes on."""
 

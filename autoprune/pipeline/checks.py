@@ -52,7 +52,7 @@ def check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `rehearse_parts`)."""
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
     ChosenCriterion.of(job.search.criterion)
-    for chosen in (job.search.inherit, job.verdict.inherit or ()):
+    for chosen in (job.search.inherit or (), job.verdict.inherit or ()):
         Chain(chosen)
     for allocation in job.search.allocations:
         bind(ALLOCATIONS, allocation.name, allocation.settings)

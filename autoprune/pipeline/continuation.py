@@ -14,9 +14,9 @@ from autoprune.config.stopping import MOVED, StoppingOptions
 from autoprune.config.validation import validated
 from autoprune.engines import STOPS, beyond
 from autoprune.errors import RunError
-from autoprune.files import read_json
-from autoprune.pipeline.fingerprints import JOB_FORMAT
+from autoprune.pipeline.fingerprints import JOB_FORMAT, as_begun
 from autoprune.pipeline.prepared import RunInputs
+from autoprune.trials.run_files import read_run
 
 FORMAT = "job_format"
 """Of `run.json`: how the job of the run is written, see `prepare.JOB_FORMAT`. A run without one has format 1."""
@@ -31,7 +31,7 @@ def format_of(path: Path) -> int:
     Raises:
         RunError: this version does not know it.
     """
-    found = read_json(path / "run.json").get(FORMAT, 1)
+    found = read_run(path).get(FORMAT, 1)
     if isinstance(found, int) and 1 <= found <= JOB_FORMAT:
         return found
     raise RunError(
@@ -41,7 +41,7 @@ def format_of(path: Path) -> int:
 
 
 def going_on(run_inputs: RunInputs, path: Path, *, ended: bool = False) -> tuple[RunInputs, tuple[str, ...]]:
-    """The same run_inputs with the stopping on which the run, or the family, in `path` goes on.
+    """The same run_inputs as the run, or the family, in `path` goes on: stopping, and what was usual when it began.
 
     What the call leaves open is as the run began.
 
@@ -56,7 +56,8 @@ def going_on(run_inputs: RunInputs, path: Path, *, ended: bool = False) -> tuple
     Raises:
         RunError: the engine cannot do what the run began with, or the call says something else.
     """
-    job, given = run_inputs.job, run_inputs.job.search
+    job = as_begun(run_inputs.job, format_of(path))
+    given = job.search
     begun, recorded = _begun_with(path)
     differing = [key for key in given.other_than(begun) if key in given.model_fields_set]
     if differing:
@@ -86,7 +87,7 @@ def _begun_with(path: Path) -> tuple[StoppingOptions, bool]:
     """The stopping that a run began with, and whether that is on record."""
     if format_of(path) > 1:
         return _of_job_file(path / "job.yaml", "search", {key: key for key in StoppingOptions.model_fields}), True
-    record = read_json(path / "run.json").get(_RECORD)
+    record = read_run(path).get(_RECORD)
     if record is None:
         return _of_job_file(path / "job.yaml", "engine", MOVED), False
     if not isinstance(record, dict):

@@ -1,13 +1,14 @@
 """The doors to a run, for job files and for Python: the checks in their order, the lock, the threads, the engine.
 
-Each returns a record for every budget of the job; a run alone is a family of one.
+Each returns a record for every budget of the job; a run alone is a family of one. Longer than others, as every way in
+is here: start, go on, begin beside, read, export.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,11 +22,13 @@ from autoprune.config.parts import ChosenPart
 from autoprune.config.stopping import StoppingOptions
 from autoprune.engines import make_engine
 from autoprune.engines.base import Engine
-from autoprune.errors import RunError
+from autoprune.errors import RunError, suggest
 from autoprune.evaluators.making import kind_of
 from autoprune.export.architecture import read_source
 from autoprune.export.inputs import describe
+from autoprune.export.safetensors import ARCHITECTURE, PYTHON_MODEL
 from autoprune.export.writing import DEFAULT, exporters, write_formats
+from autoprune.files import shown_path
 from autoprune.pipeline import run
 from autoprune.pipeline.branching import check_source, place_beside
 from autoprune.pipeline.changes import ANEW, IN_PLACE, told
@@ -33,23 +36,26 @@ from autoprune.pipeline.checks import check_scoring
 from autoprune.pipeline.continuation import format_of, going_on
 from autoprune.pipeline.extending import changes_in, check_whole, settle
 from autoprune.pipeline.family import parts_of
-from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run
+from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run, resuming
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.prepare import prepare
 from autoprune.pipeline.prepared import RunInputs
+from autoprune.pipeline.restoring import is_whole, restored, restored_for_reading
 from autoprune.progress import make_progress
-from autoprune.report.pages import write_reports
+from autoprune.report.pages import pages, write_reports
 from autoprune.space.tracing.program import Example
 from autoprune.trials.run_directory import RunDirectory
-from autoprune.verdict.record import RunRecord, read_record
+from autoprune.trials.run_files import REPAIRED, check_files, has_begun, read_run
+from autoprune.verdict.record import ARMS, WINNER, RunRecord, read_record
 
 RUNS = Path("runs")
 
 
 def start_job(job: Job, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
     """Start what a job file says; raises what `start` raises."""
-    RunDirectory.check_free(path)  # before data are read
-    return start(inputs_of_job(job), path, progress=progress)
+    place = path.absolute()  # data and models may change the current folder
+    RunDirectory.check_free(place)  # before data are read
+    return start(inputs_of_job(job), place, progress=progress, like=path)
 
 
 def resume_job(
@@ -69,6 +75,7 @@ def resume_job(
         stopping: what the call says of early stopping and limits, which must be what the run began with.
         changes: dotted key -> value, in place of what its job says.
     """
+    path = path.absolute()
     job = job_of_run(path, changes)
     said = {} if stopping is None else stopping.model_dump(exclude_unset=True)
     job = job.model_copy(update={"search": job.search.model_copy(update=said)}) if said else job
@@ -76,25 +83,31 @@ def resume_job(
     return resume(given, path, progress=progress, insisted=tuple(changes or ()))
 
 
-def start(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+def start(
+    run_inputs: RunInputs, path: Path, *, progress: str = "auto", like: Path | None = None
+) -> tuple[RunRecord, ...]:
     """Start a run for each budget of a job and see them through; the number of threads is as before afterwards.
 
     Args:
         run_inputs: what they work on.
         path: a new directory.
         progress: how they are shown.
+        like: the directory as it was given, for messages.
 
     Raises:
         AutopruneError: the job cannot be used; then nothing has been written. Or a run failed.
     """
-    RunDirectory.check_free(path)
+    given, path = like or path, path.absolute()
     job = run_inputs.job
+    shown = shown_path(path, like=given)
+    RunDirectory.check_free(path, resume=resuming(job, shown) if job.model.factory == PYTHON_MODEL else None)
     with ready(run_inputs, job.threads, progress) as engine:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
         with RunDirectory.create(path) as directory:
-            command = f"autoprune resume {shlex.quote(str(path))}"
-            where = [f"run directory {path}; if it is stopped, `{command}` goes on"] if len(runs) == 1 else []
+            where = (
+                [f"run directory {shown}; if it is stopped, `{resuming(job, shown)}` goes on"] if len(runs) == 1 else []
+            )
             notes = (*where, *_without_effect(job), *how_to_resume(job))
             return run.start(job, runs, directory, engine, progress=progress, notes=notes)
 
@@ -116,9 +129,11 @@ def resume(
     Raises:
         RunError: there is no such run, another process works on it, or it was started with something else.
     """
+    path = path.absolute()
     with RunDirectory.reopen(path) as directory:
+        restored(directory, lambda line: None, edited=True)
         settle(directory)
-        ended = all((place / "result.json").is_file() for place in parts_of(path) or (path,))
+        ended = all(map(is_whole, parts_of(path) or (path,)))
         kept, notes = going_on(run_inputs, path, ended=ended)
         changed = changes_in(kept.job, directory, job_format=format_of(path), insisted=insisted)
         check_whole(path, changed)
@@ -129,6 +144,7 @@ def resume(
                 kept, notes = going_on(run_inputs, path)
             if changed and set(changed) <= set(IN_PLACE):
                 notes = (*notes, f"goes on with {told(changed)}")
+            notes = (*read_run(path).get(REPAIRED, ()), *notes)
             with ready(kept, threads, progress, read_only=ended and not changed) as engine:
                 return run.resume(
                     kept.job, prepare(kept), directory, engine, progress=progress, notes=notes, insisted=insisted
@@ -140,14 +156,16 @@ def _beside(run_inputs: RunInputs, path: Path, threads: int, progress: str, *, b
     """A new run beside the one in `path`, on its base network and scores; the one that was begun so before goes on."""
     job = run_inputs.job
     place = place_beside(path, job, budget=budget)
-    if (place / "run.json").is_file():
+    if has_begun(place):
         return resume(run_inputs, place, progress=progress)
     with ready(run_inputs, threads, progress) as engine:
         runs = prepare(run_inputs)
         check_source(runs[0], path)
         with RunDirectory.create(place) as directory:
-            command = f"autoprune resume {shlex.quote(str(place))}"
-            note = f"run directory {place}, begun with base network and scores of {path}; `{command}` goes on with it"
+            note = (
+                f"run directory {place}, begun with base network and scores of {path}; `{resuming(job, place)}` goes "
+                f"on with it"
+            )
             return run.start(job, runs, directory, engine, progress=progress, notes=(note,), source=path)
 
 
@@ -197,14 +215,51 @@ def records_of(path: Path) -> tuple[RunRecord, ...]:
     return tuple(map(read_record, parts_of(path) or (path,)))
 
 
-def write_all_reports(path: Path) -> tuple[RunRecord, ...]:
-    """Write the reports of a finished run or family anew; raises what `records_of` raises."""
+def write_all_reports(path: Path, *, note: Callable[[str], None] = lambda line: None) -> tuple[RunRecord, ...]:
+    """Write the reports of a finished run or family anew; raises what `records_of` raises.
+
+    Args:
+        path: of the run, or the family.
+        note: told what was damaged and put back.
+    """
+    for place in (path, *parts_of(path)):
+        restored_for_reading(place, note)
     records = records_of(path)
     for record in records:
         write_reports(record)
+        _listed(record.directory, pages(record))
     if parts_of(path):
-        write_overview(records, path, budgets=len(records))
+        _listed(path, [write_overview(records, path, budgets=len(records))])
     return records
+
+
+def folder_of(arm: str) -> str:
+    """The folder of a run, from its directory, in which a network compared is exported."""
+    return "export" if arm == WINNER else f"{ARMS}/{arm}"
+
+
+def exported_arm(record: RunRecord, arm: str) -> Path:
+    """The folder in which a finished run has exported one of the networks compared.
+
+    Raises:
+        RunError: it has no arm of this name, or did not keep its weights.
+    """
+    names = [one.name for one in record.arms]
+    if arm not in names:
+        raise RunError(f"{record.directory} has no arm {arm!r}; it has {', '.join(names)}.{suggest(arm, names)}")
+    folder = record.directory / folder_of(arm)
+    if not (folder / ARCHITECTURE).is_file():
+        raise RunError(
+            f"{record.directory} did not keep the weights of {arm}: a version of autoprune trained it that kept the "
+            f"winner's only; run the job anew, or export the winner"
+        )
+    return folder
+
+
+def _listed(path: Path, written: Sequence[Path]) -> None:
+    """Take checksums of pages that were written anew; another process that works on the run takes its own."""
+    with suppress(RunError), RunDirectory.reopen(path) as directory:
+        directory.list_files(written)
 
 
 def export_run(
@@ -212,22 +267,28 @@ def export_run(
     folder: Path,
     formats: Sequence[ChosenPart] = DEFAULT,
     *,
+    arm: str = WINNER,
     model: nn.Module | None = None,
     example: Example | None = None,
+    packages: Sequence[str] = (),
+    trust: bool = False,
     note: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Write a finished run's network to a folder, all formats or nothing.
+    """Write a network of a finished run to a folder, all formats or nothing.
 
     Args:
         directory: of the run.
         folder: new or empty.
         formats: names of exporters, or with settings.
+        arm: the winner, or one of those that it was compared with.
         model: the full network, for a run that was given a model object; only read.
         example: what the network is called with; None: what it was traced with.
+        packages: whose functions may build the network, besides those that `autoprune.load` knows.
+        trust: whatever the run names may build it.
         note: told what is in each format.
 
     Raises:
-        RunError: the run has not ended, or the folder holds something else already.
+        RunError: the run has not ended, is damaged or has no such arm, or the folder holds something else already.
         ExportError: a format cannot be written.
     """
     made = exporters(formats)
@@ -235,12 +296,16 @@ def export_run(
     if family:
         names = ", ".join(str(part) for part in family)
         raise RunError(f"{directory} holds a run for each of {len(family)} budgets; export one of them: {names}")
-    read_record(directory)
+    restored_for_reading(directory, note)
+    record = read_record(directory)
+    again = f"`autoprune resume {shlex.quote(str(directory))}` makes it again, or restore it"
+    check_files(directory, (f"{folder_of(arm)}/",), again)
+    exported = exported_arm(record, arm)
 
     def traced_with() -> Example:
         return inputs_of_job(job_of_run(directory)).example
 
-    source = read_source(directory / "export", model=model, example=traced_with)
+    source = read_source(exported, model=model, example=traced_with, packages=packages, trust=trust)
     if example is not None:
         source = replace(source, describe=partial(describe, example))
     return write_formats(source, made, folder, note=note)

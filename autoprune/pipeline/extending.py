@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from autoprune.config.job import Job
 from autoprune.errors import RunError
-from autoprune.files import read_json
 from autoprune.pipeline.changes import CONTINUED, IN_PLACE, PLANNED_TRIALS, changed_keys, job_at, short
 from autoprune.pipeline.continuation import FORMAT, format_of
+from autoprune.pipeline.earlier import EARLIER, RESULT, keep_conclusion, take_back
 from autoprune.pipeline.family import opened, parts_of
-from autoprune.pipeline.fingerprints import JOB_FORMAT, job_fingerprint, same_job
+from autoprune.pipeline.fingerprints import as_begun, job_fingerprint, same_job
 from autoprune.pipeline.phases.ending import ENDED_EARLY
 from autoprune.pipeline.prepared import Prepared
 from autoprune.pipeline.provenance import now
+from autoprune.pipeline.restoring import restored
 from autoprune.trials.finishing import forget_to_finish
 from autoprune.trials.ledger import Ledger, has_study, open_storage
 from autoprune.trials.run_directory import RunDirectory
-
-EARLIER = "earlier"
-"""Folder of a run with what it had concluded before it went on: `earlier/1` is read and exported like a run."""
-
-_CONCLUSION = ("job.yaml", "run.json", "space.json", "latency.json", "result.json", "report.html", "report.md")
-_FOLDERS = ("export", "arms")
+from autoprune.trials.run_files import (
+    differing,
+    has_begun,
+    has_checksums,
+    is_there,
+    read_run,
+)
 
 _OPEN = "continuing"
 """Of `run.json`, from when it is written anew until `job.yaml` is: what it was before."""
 
-_WRITTEN = ("fingerprints", CONTINUED, FORMAT, PLANNED_TRIALS, ENDED_EARLY)
+_CHANGING = ("fingerprints", CONTINUED, FORMAT, PLANNED_TRIALS, ENDED_EARLY)
 
 
 def changes_in(
@@ -46,21 +47,21 @@ def changes_in(
         job_format: of the run.
         insisted: keys that the caller named; one of the search makes a search that ended early go on.
     """
-    entries = read_json(directory.path / "run.json")
+    entries = read_run(directory.path)
     recorded = entries.get("fingerprints", {}).get("job")
     if same_job(recorded, job, job_format=job_format):
         again = [key for key in insisted if key.startswith("search.")] if _ended_early(directory.path) else []
         values = job.search.model_dump(mode="json")
         return {key: (values.get(key[7:]), values.get(key[7:])) for key in again}
-    before = job_at(directory.path)
+    before = as_begun(job_at(directory.path), job_format)
     if not same_job(recorded, before, job_format=job_format):
         return {}  # somebody edited its job.yaml: what it was is not known
     return changed_keys(before, job)
 
 
 def _ended_early(path: Path) -> bool:
-    entries = read_json(path / "run.json")
-    parts = [path / name for name in entries.get("family", []) if (path / name / "run.json").is_file()]
+    entries = read_run(path)
+    parts = [path / name for name in entries.get("family", []) if has_begun(path / name)]
     return ENDED_EARLY in entries or any(map(_ended_early, parts))
 
 
@@ -80,6 +81,24 @@ def check_trials(prepared: Prepared, directory: RunDirectory) -> int:
     return sum(ended for _, ended in made)
 
 
+def check_undamaged(directory: RunDirectory) -> None:
+    """Refuse to let a run go on that has ended and is damaged: what it had concluded would be lost.
+
+    Raises:
+        RunError: names what is damaged.
+    """
+    path = directory.path
+    restored(directory, directory.note, edited=True)
+    if not is_there(path, RESULT):
+        return
+    for name, wrong in differing(path).items():
+        if name != "job.yaml":  # somebody may have changed its engine
+            raise RunError(
+                f"{path / name} {wrong}: `autoprune resume {shlex.quote(str(path))}` without changes makes it again, "
+                f"then repeat this"
+            )
+
+
 def extend(
     directory: RunDirectory, job: Job, changed: Mapping[str, tuple[Any, Any]], *, trials: int | None = None
 ) -> None:
@@ -93,77 +112,52 @@ def extend(
         changed: from `changes_in`; keys of `IN_PLACE` only.
         trials: how many have ended; None for a family.
     """
-    path, entries = directory.path, read_json(directory / "run.json")
+    path, job_format = directory.path, max(2, format_of(directory.path))  # 2 wrote stopping as it is written now
+    if not has_checksums(path):
+        directory.take_in_all()
+    if (path / RESULT).is_file():
+        keep_conclusion(path)
     searches = any(key.startswith("search.") for key in changed)
-    if (path / "result.json").is_file():
-        _keep_conclusion(path)
-        (path / "result.json").unlink()
-    if searches:
-        (path / "latency.json").unlink(missing_ok=True)  # the winner is chosen anew
-    elif (path / "latency.json").is_file() and "verdict.flops_search" in changed:  # others are compared
-        measured = read_json(path / "latency.json")
-        directory.write_json("latency.json", {key: value for key, value in measured.items() if key != "compared"})
+    take_back(directory, changed, searches=searches)
+    entries = read_run(path)
     earlier: dict[str, Any] = entries.get(CONTINUED, {})
     written: dict[str, Any] = {
         **entries,
-        "fingerprints": {**entries["fingerprints"], "job": job_fingerprint(job)},
+        "fingerprints": {**entries["fingerprints"], "job": job_fingerprint(job, job_format=job_format)},
         CONTINUED: {**earlier, str(len(earlier) + 1): _note(changed, trials)},
-        FORMAT: JOB_FORMAT,
-        _OPEN: {"was": _digest(path), "before": {key: entries.get(key) for key in _WRITTEN}},
+        FORMAT: job_format,
+        _OPEN: {"was": _digest(path), "before": {key: entries.get(key) for key in _CHANGING}},
     }
     if "search.trials" in changed:
         written.setdefault(PLANNED_TRIALS, changed["search.trials"][0])
     if searches:
         written.pop(ENDED_EARLY, None)
-    directory.write_json("run.json", written)
+    directory.write_run(written)
     directory.write_text("job.yaml", job.text)
     _close(directory, written)
 
 
 def settle(directory: RunDirectory) -> None:
     """Take back what a kill cut short in `extend`, so that the run is as it was, not ended; or what is left of it."""
-    entries = read_json(directory / "run.json")
+    entries = read_run(directory.path)
     if _OPEN not in entries:
         return
     if entries[_OPEN]["was"] == _digest(directory.path):  # job.yaml was not written any more
         restored = {**entries, **entries[_OPEN]["before"]}
-        directory.write_json("run.json", {k: v for k, v in restored.items() if k != _OPEN and v is not None})
+        directory.write_text("job.yaml", (directory / "job.yaml").read_text())  # its checksum may be of the new one
+        directory.write_run({k: v for k, v in restored.items() if k != _OPEN and (v is not None or k not in _CHANGING)})
         return
     _close(directory, entries)
 
 
 def _close(directory: RunDirectory, entries: Mapping[str, Any]) -> None:
     forget_to_finish(directory.path)
-    directory.write_json("run.json", {key: value for key, value in entries.items() if key != _OPEN})
+    directory.write_run({key: value for key, value in entries.items() if key != _OPEN})
 
 
 def _note(changed: Mapping[str, tuple[Any, Any]], trials: int | None) -> dict[str, Any]:
     values = {key: short(new) if old == new else f"{short(old)} → {short(new)}" for key, (old, new) in changed.items()}
     return {"at": now(), "changed": values, **({} if trials is None else {"trials": trials})}
-
-
-def _keep_conclusion(path: Path) -> None:
-    """Copy what a run has concluded, whole or not at all."""
-    number = 1
-    while (path / EARLIER / str(number)).exists():
-        number += 1
-    place, made = path / EARLIER / str(number), path / EARLIER / f".{number}.tmp"
-    try:
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
-        for name in _CONCLUSION:
-            if (path / name).is_file():
-                shutil.copy2(path / name, made / name)
-        for name in _FOLDERS:
-            if (path / name).is_dir():
-                shutil.copytree(path / name, made / name)
-        made.rename(place)
-    except OSError as error:
-        shutil.rmtree(made, ignore_errors=True)
-        raise RunError(
-            f"{path} cannot go on: what it had concluded cannot be kept in {place}: {error.strerror or error}; make "
-            f"room there, then repeat the command. Nothing was changed"
-        ) from error
 
 
 def _digest(path: Path) -> str:
@@ -186,6 +180,7 @@ def follow(prepared: Prepared, directory: RunDirectory, *, insisted: Collection[
     changed = changes_in(job, directory, job_format=job_format, insisted=insisted)
     others = [name for name in prepared.differing(directory.recorded("fingerprints")) if name != "job"]
     if changed and set(changed) <= set(IN_PLACE) and not others:
+        check_undamaged(directory)
         extend(directory, job, changed, trials=check_trials(prepared, directory))
 
 
@@ -206,8 +201,9 @@ def follow_whole(job: Job, runs: Sequence[Prepared], directory: RunDirectory, *,
     if not changed or not set(changed) <= set(IN_PLACE):
         return
     for prepared, place in zip(runs, parts_of(directory.path), strict=True):
-        if (place / "run.json").is_file():
+        if has_begun(place):
             with opened(place) as part:
+                check_undamaged(part)
                 check_trials(prepared, part)
     extend(directory, job, changed)
 
@@ -220,7 +216,7 @@ def check_whole(path: Path, changed: Mapping[str, Any]) -> None:
     """
     whole = path.absolute().parent
     whole = whole.parent if whole.name == EARLIER else whole
-    if changed and (whole / "run.json").is_file():
+    if changed and has_begun(whole):
         raise RunError(
             f"{path} is a part of {whole} and cannot go on alone with other {', '.join(changed)}; give {whole}, "
             f"whose parts all go on"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, final
 
 from autoprune.config.job import Job
-from autoprune.files import read_json
+from autoprune.files import content_of
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score, as_score
 from autoprune.trials.ledger import Notebook, open_storage
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_files import differing, has_begun, read_run
+
+BASE = ("base.json", "base.safetensors")
+"""The files of the base network; the weights are written last."""
 
 
 @final
@@ -33,9 +36,11 @@ class Family:
 
     def copy_base(self, directory: RunDirectory) -> None:
         """Copy the base network to another run, if it is there; its weights last, as they mark it as trained."""
-        if directory.path != self.base and (self.base / "base.safetensors").is_file():
-            for name in ("base.json", "base.safetensors"):
-                shutil.copyfile(self.base / name, directory / name)
+        if directory.path != self.base and has_begun(self.base) and not differing(self.base, BASE):
+            if not all((self.base / name).is_file() for name in BASE):
+                return
+            for name in BASE:
+                directory.write_bytes(name, content_of(self.base / name))
 
     def after(self, place: Path) -> Family:
         """What the next run is handed, when the one in this directory has ended."""
@@ -44,9 +49,9 @@ class Family:
     @property
     def handed_on(self) -> Any:
         """What the controller of the run before has learned that serves other budgets; None for nothing."""
-        if self.before is None or not (mark := self.before / "run.json").is_file():
+        if self.before is None or not has_begun(self.before):
             return None
-        return read_json(mark).get("learned")
+        return read_run(self.before).get("learned")
 
 
 @final
@@ -65,8 +70,9 @@ class ScoreCache:
     @classmethod
     def of(cls, directory: RunDirectory, storage: str | None) -> Self:
         """The scores that lie in a directory, or in the storage of its ledger."""
-        notebook = Notebook(open_storage(storage, directory / "scores.log"), f"{directory.recorded('id')}/scores")
-        return cls(notebook)
+        note = directory.note
+        opened = open_storage(storage, directory / "scores.log", note=note)
+        return cls(Notebook(opened, f"{directory.recorded('id')}/scores", note=note))
 
     def scored(self, widths: Widths, *, full: bool) -> Score | None:
         """The score of these widths, on all validation data or on the search's part; None where there is none."""
@@ -106,8 +112,7 @@ def parts(job: Job, path: Path) -> tuple[Path, ...]:
 
 def parts_of(path: Path) -> tuple[Path, ...]:
     """The run directories of the family in this directory; none where it is a run, or nothing."""
-    mark = path / "run.json"
-    names = read_json(mark).get("family", []) if mark.is_file() else []
+    names = read_run(path).get("family", []) if has_begun(path) else []
     return tuple(path / name for name in names)
 
 
@@ -117,7 +122,7 @@ def opened(place: Path) -> RunDirectory:
     Raises:
         RunError: another process works on it, it cannot be written, or holds something else.
     """
-    return (RunDirectory.reopen if (place / "run.json").is_file() else RunDirectory.create)(place)
+    return (RunDirectory.reopen if has_begun(place) else RunDirectory.create)(place)
 
 
 def slug(job: Job) -> str:

@@ -11,8 +11,10 @@ from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.changes import job_at
 from autoprune.pipeline.driver import records_of, resume_job
 from autoprune.pipeline.family import parts_of
+from autoprune.pipeline.restoring import is_whole
 from autoprune.trials.finishing import ask_to_finish
 from autoprune.trials.run_directory import RunDirectory, check_search
+from autoprune.trials.run_files import has_begun, is_there
 from autoprune.verdict.record import RunRecord
 
 
@@ -37,14 +39,18 @@ def finish_job(
     Raises:
         RunError: there is no such run, or as for `resume`.
     """
-    if not (path / "run.json").is_file():
+    path = path.absolute()
+    if not has_begun(path):
         RunDirectory.reopen(path)
     check_search(path)
-    if all((place / "result.json").is_file() for place in parts_of(path) or (path,)):
+    places = parts_of(path) or (path,)
+    if all(map(is_whole, places)):
         return records_of(path)
-    ask_to_finish(path)
+    if not all(has_begun(place) and is_there(place, "result.json") for place in places):
+        ask_to_finish(path)
     try:
-        RunDirectory.reopen(path).__exit__()
+        with RunDirectory.reopen(path):
+            pass
     except BusyRunError:
         note(f"{path} is at work: its search ends after the evaluations that run now, and it concludes by itself")
         return ()

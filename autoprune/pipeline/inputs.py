@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +21,10 @@ from autoprune.deprecation import MovedWarning
 from autoprune.errors import ConfigError, RunError, UnsetVariableError
 from autoprune.export.architecture import PYTHON_MODEL
 from autoprune.pipeline.prepared import RunInputs
+from autoprune.pipeline.restoring import job_reads
 from autoprune.tasks.base import Task, TaskInputs, make_task
-from autoprune.trials.run_directory import check_search
+from autoprune.trials.run_directory import RunDirectory, check_search
+from autoprune.trials.run_files import copy_of, has_begun
 from autoprune.zoo import build_model, load_weights
 
 
@@ -79,6 +82,9 @@ def job_of_run(directory: Path, changes: Mapping[str, Any] | None = None) -> Job
         ConfigError: the changes are not those of a job.
         RunError: no run there, a comparison, or one that was started from Python with objects.
     """
+    if has_begun(directory) and not job_reads(directory) and copy_of(directory, "job.yaml") is not None:
+        with RunDirectory.reopen(directory) as opened:
+            opened.restore()
     if not (directory / "job.yaml").is_file():
         raise RunError(f"{directory} is not a run directory: it holds no job.yaml; give the path the search printed")
     check_search(directory)
@@ -92,10 +98,18 @@ def job_of_run(directory: Path, changes: Mapping[str, Any] | None = None) -> Job
         raise RunError(f"{directory} cannot be resumed: {error}; restore its job.yaml, or start a new run") from error
     if job.model.factory == PYTHON_MODEL:
         raise RunError(
-            f"{directory} was started from Python with a model object; go on with it there: "
-            f"autoprune.search(…, run_dir={str(directory)!r}, resume=True)"
+            f"{directory} was started from Python with a model object; go on with it there by the same call: "
+            f"{resuming(job, directory)}"
         )
     return load_job(directory / "job.yaml", changes) if changes else job
+
+
+def resuming(job: Job, path: Path) -> str:
+    """How a person goes on with what was started there: by command, or by the call that has the model object."""
+    if job.model.factory != PYTHON_MODEL:
+        return f"autoprune resume {shlex.quote(str(path))}"
+    call = "search" if len(job.family) == 1 else "sweep"
+    return f"autoprune.{call}(…, run_dir={str(path)!r}, resume=True)"
 
 
 def how_to_resume(job: Job) -> tuple[str, ...]:

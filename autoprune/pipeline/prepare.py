@@ -9,13 +9,17 @@ from typing import Any
 from autoprune.config.job import Job
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.latency.profile_files import profile_fingerprint
+from autoprune.cost.unpriced import MissingKernelsError
 from autoprune.errors import BudgetError
 from autoprune.latency.choice import METRIC as LATENCY
 from autoprune.pipeline.checks import check_data, check_parts, check_trainings, rehearse_parts
 from autoprune.pipeline.fingerprints import job_fingerprint, weights_fingerprint
+from autoprune.pipeline.phases.measured_latency import check_latency
 from autoprune.pipeline.prepared import Prepared, RunInputs
+from autoprune.pipeline.profiling import profile_command
 from autoprune.space.groups import SearchSpace
 from autoprune.space.origin import origin_of
+from autoprune.space.tracing.program import Example
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import verify
 from autoprune.training.integrity import Snapshot, check_finite
@@ -48,7 +52,7 @@ def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
             verified.network,
             verified.space,
             origin,
-            _domain(verified.space, one),
+            _domain(verified.space, one, run_inputs.example),
             {"job": job_fingerprint(one), **fingerprints},
             given,
         )
@@ -57,6 +61,7 @@ def prepare(run_inputs: RunInputs) -> tuple[Prepared, ...]:
     for prepared in family:
         rehearse_parts(prepared)
     check_data(verified.network, task, form=verified.space.form)
+    check_latency(family[0])
     return family
 
 
@@ -66,9 +71,13 @@ def _of_profile(job: Job) -> dict[str, str]:
     return {} if profile is None else {"device profile": profile_fingerprint(profile)}
 
 
-def _domain(space: SearchSpace, job: Job) -> BudgetedSpace:
+def _domain(space: SearchSpace, job: Job, example: Example) -> BudgetedSpace:
     constraints: Mapping[str, Any] = job.constraints
-    domain = BudgetedSpace(space, constraints, metrics=job.metrics)
+    try:
+        domain = BudgetedSpace(space, constraints, metrics=job.metrics)
+    except MissingKernelsError as error:
+        profile = job.metrics.get(LATENCY, {}).get("profile")
+        raise MissingKernelsError(error.what, profile_command(job, example, profile)) from None
     if not domain.budget.binds:
         raise BudgetError(f"budget {domain.budget} cuts nothing: the full network keeps it; give a limit below 100%")
     return domain

@@ -7,7 +7,6 @@ run. They share the trace, the base network, every score, and what a controller 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from autoprune.allocation import UNIFORM
 from autoprune.config.job import Job
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
+from autoprune.evaluators.making import kind_of
 from autoprune.pipeline.beginning import begin, begin_family
 from autoprune.pipeline.branching import take_over
 from autoprune.pipeline.changes import ANEW, IN_PLACE
@@ -23,6 +23,7 @@ from autoprune.pipeline.continuation import format_of
 from autoprune.pipeline.extending import follow, follow_whole
 from autoprune.pipeline.family import Family, ScoreCache, opened, parts_of
 from autoprune.pipeline.fingerprints import same_job
+from autoprune.pipeline.inputs import resuming
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.phases.base_network import base_network
 from autoprune.pipeline.phases.conclusion import Findings, conclude
@@ -30,6 +31,7 @@ from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.finals import final_trainings
 from autoprune.pipeline.phases.flops_search import by_flops, search_by_flops, shared_by_both, with_flops_search
 from autoprune.pipeline.phases.full_scores import score_fully
+from autoprune.pipeline.phases.measured_latency import measure_latency
 from autoprune.pipeline.phases.measured_winner import measure_compared, measured_winner
 from autoprune.pipeline.phases.rescoring import rescore
 from autoprune.pipeline.phases.search import search
@@ -37,6 +39,7 @@ from autoprune.pipeline.phases.timing import Timed
 from autoprune.pipeline.phases.uniform_curve import uniform_curve
 from autoprune.pipeline.prepared import Prepared
 from autoprune.pipeline.provenance import changes
+from autoprune.pipeline.restoring import lost_entries, made_whole
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.pipeline.told import run_ended, run_started
 from autoprune.progress import make_progress
@@ -131,12 +134,12 @@ def _each(
             _tell(shown, notes if number == 1 else ())
             shown.note(
                 f"budget {number} of {len(places)}: {prepared.domain.budget}; if it is stopped, "
-                f"`autoprune resume {shlex.quote(str(directory.path))}` goes on"
+                f"`{resuming(job, directory.path)}` goes on"
             )
             with opened(place) as run:
                 records.append(see_through(prepared, run, shown, engine, family, insisted=insisted))
         family = family.after(place)
-        write_overview(records, directory.path, budgets=len(places))
+        directory.list_files([write_overview(records, directory.path, budgets=len(places))])
     forget_to_finish(directory.path)
     return tuple(records)
 
@@ -165,13 +168,14 @@ def see_through(
     Raises:
         RunError: the run was begun with other model code, weights, space, data or job; says what differs.
     """
+    directory.note = progress.note
     resumed = (directory / "run.json").is_file()
     if resumed:
         follow(prepared, directory, insisted=insisted)
     else:
         begin(prepared, directory, family, source)
     _check_same(prepared, directory)
-    if (directory / "result.json").is_file():
+    if resumed and not made_whole(prepared, directory):
         return read_record(directory.path)
     given = prepared.run_inputs
     narrowed, storage = by_flops(prepared), given.job.search.storage
@@ -179,7 +183,9 @@ def see_through(
     if narrowed is not None and family is None:
         family = shared_by_both(directory, storage)
     at_work = RunEngine(engine, prepared, directory, progress)
-    ledger = open_storage(storage, directory / "journal.log")
+    ledger = open_storage(storage, directory / "journal.log", note=progress.note)
+    for line in lost_entries(directory.path):
+        progress.note(line)
     with CallbackList(given.job.callbacks, given.callbacks, note=progress.note) as told:
         told.run_started(run_started(directory, given.task.scale, resumed=resumed))
         run = RunContext(prepared, directory, progress, at_work, ledger, family, told)
@@ -200,27 +206,33 @@ def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..
 
     searched = timed("search", lambda: search(run, base, scores))
     trials = searched.trials
-    rescored = timed("re-scoring", lambda: rescore(run, trials))
+    trains = kind_of(run.job.search.evaluator.name, run.job.search.evaluator.settings) == "training"
+    apart = factory.finals_inherit_otherwise and not trains
+    rescored = timed("re-scoring", lambda: rescore(run, trials, apart=apart))
     curve = timed("uniform curve", lambda: uniform_curve(run))
     beside = None
     if narrowed is not None:
         beside = timed("search by FLOPs", lambda: search_by_flops(run, narrowed, see_through))
         run.engine.equip(factory)  # that search had the engine
 
-    posterior = smooth(run.domain, trials, rescored)
+    posterior = smooth(run.domain, trials, rescored, apart=apart)
     uniform = {trial.widths for trial in trials if trial.origin in UNIFORM}
     ranked = shortlist({widths: posterior[widths] for widths in rescored}, len(rescored), run.domain, uniform)
     winner = measured_winner(run, ranked, factory)
     if winner not in rescored:  # made to keep the latency limit, once candidates were measured
         rescored |= score_fully(run, [winner], phase="measured winner", seed=3_000_003)
-        posterior = smooth(run.domain, trials, rescored)
+        posterior = smooth(run.domain, trials, rescored, apart=apart)
 
     compared = with_flops_search(arms(run.domain, trials, winner, rescored), beside, run.domain)
     latency = measure_compared(run, {arm.name: arm.widths for arm in compared}, factory)
     finals = timed("final trainings", lambda: final_trainings(run, compared))
+    measured = None
+    if latency is None and run.job.verdict.latency is not None:
+        measured = timed("latency", lambda: measure_latency(run, compared, factory))
     uniforms = {arm.name: arm.widths for arm in compared if arm.name in UNIFORM}
-    chances = probability_better(run.domain, trials, rescored, winner, uniforms)
-    return conclude(run, factory, Findings(searched, posterior, compared, finals, curve, chances, latency, rescored))
+    chances = probability_better(run.domain, trials, rescored, winner, uniforms, apart=apart)
+    found = Findings(searched, posterior, compared, finals, curve, chances, latency, measured, rescored)
+    return conclude(run, factory, found)
 
 
 def _check_same(prepared: Prepared, directory: RunDirectory) -> None:

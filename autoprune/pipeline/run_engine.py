@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any, final
 
 import torch
 
 from autoprune.engines.base import Engine, WorkerSetup
-from autoprune.evaluators.artefact import prepared
+from autoprune.errors import RunError
+from autoprune.evaluators.artefact import LIST, prepared
+from autoprune.evaluators.base import Evaluator
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.making import kind_of, make_evaluator, prepares_something
-from autoprune.files import read_json
 from autoprune.pipeline.prepared import Prepared
 from autoprune.progress.base import Progress
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_files import checksum, read_run
 
 
 @final
@@ -31,7 +34,7 @@ class RunEngine:
     def __init__(self, engine: Engine, prepared: Prepared, directory: RunDirectory, progress: Progress) -> None:
         self.engine = engine
         self._prepared, self._directory, self._progress = prepared, directory, progress
-        self._earlier = _counts(read_json(directory / "run.json").get("engine", {}))
+        self._earlier = _counts(read_run(directory.path).get("engine", {}))
         self._before = _counts(engine.record())
 
     def equip(self, factory: CandidateFactory) -> None:
@@ -46,10 +49,28 @@ class RunEngine:
             kind_of(chosen.name, chosen.settings),
             torch.get_num_threads(),
             run,
-            prepared(make(factory), run, seed=job.seed) if prepares else None,
+            self._artefact(make(factory)) if prepares else None,
             job.search.stopping,
         )
         self.engine.equip(setup, self._progress.note)
+
+    def _artefact(self, evaluator: Evaluator) -> Path:
+        """What the evaluator prepares once.
+
+        Raises:
+            RunError: it was lost, and is not what it was.
+        """
+        directory = self._directory
+        folder = prepared(evaluator, directory.path, seed=self._prepared.run_inputs.job.seed)
+        known, now = directory.checksum_of(LIST), checksum((directory / LIST).read_bytes())
+        if known is None:
+            directory.list_files([directory / LIST])
+        elif known != now:
+            raise RunError(
+                f"{folder} was lost or damaged, and what the evaluator has prepared now is something else, to which "
+                f"the trials of this run do not belong: restore it and {LIST}, or start a new run"
+            )
+        return folder
 
     def record(self) -> dict[str, Any]:
         """The engine, and what happened to its workers during this run, over all resumptions."""

@@ -19,6 +19,7 @@ from autoprune.controllers.base import Trial, TrialState
 from autoprune.redaction import masked
 from autoprune.report.continued import continued_notes
 from autoprune.report.latency import latency_notes, latency_table
+from autoprune.report.measured import headline, measured_notes, measured_table
 from autoprune.report.recalibration import recalibration_notes
 from autoprune.report.rules import rules_notes, rules_table
 from autoprune.report.words import (
@@ -33,7 +34,7 @@ from autoprune.report.words import (
     quantity,
 )
 from autoprune.texts import difference_text, interval_text, last_line, score_text
-from autoprune.verdict.record import Arm, RunRecord
+from autoprune.verdict.record import ARMS, Arm, RunRecord
 
 BASELINES = (*UNIFORM, "random_baseline")
 NAMES = {
@@ -77,6 +78,7 @@ class Facts:
     Attributes:
         title: name of the run.
         sentence: the verdict, or why there is none.
+        headline: what stands beside it: measured latency, and warnings.
         outcome: the verdict's outcome, or "no verdict".
         budget: the limits in words.
         notes: what a reader must know to read the numbers: evaluations, FLOPs, where final scores come from.
@@ -89,6 +91,7 @@ class Facts:
 
     title: str
     sentence: str
+    headline: tuple[str, ...]
     outcome: str
     budget: str
     notes: tuple[str, ...]
@@ -113,14 +116,15 @@ def collect(record: RunRecord) -> Facts:
     return Facts(
         title=record.directory.name,
         sentence=verdict.sentence if verdict else _without_verdict(record),
+        headline=headline(record),
         outcome=verdict.outcome if verdict else "no verdict",
         budget=" and ".join(limit_text(limit) for limit in record.budget),
         notes=tuple(_notes(record)),
         arms=_arms(record),
         legend=tuple(NAMES[arm.name] for arm in record.arms if arm.name != "winner" and arm.name in NAMES),
         comparisons=_comparisons(record),
-        latency=latency_table(record),
-        latency_notes=tuple(latency_notes(record)),
+        latency=measured_table(record) if record.latency is None else latency_table(record),
+        latency_notes=(*latency_notes(record), *measured_notes(record)),
         rules=rules_table(record),
         winners=_winners(record),
         costs=_costs(record),
@@ -142,6 +146,8 @@ def _without_verdict(record: RunRecord) -> str:
         for arm in (record.winner, *uniform)
         if arm.search_score is not None
     ]
+    if scores and record.base.get("validation") is not None:
+        scores.append(f"unpruned {score_text(record.base['validation'], record.scale)}")
     told = f" ({record.scale.told})" if record.scale.name and not record.scale.higher_is_better else ""
     scored = f" Scores of the search, before any training: {', '.join(scores)}{told}." if scores else ""
     why = f", as {record.no_training}" if record.no_training else ""
@@ -158,6 +164,7 @@ def _notes(record: RunRecord) -> Iterable[str]:
     if not any(arm.name == "uniform_inner" for arm in record.arms):
         yield "uniform_inner is missing: the budget cannot be reached while groups that feed a residual sum stay full."
     yield from rules_notes(record)
+    yield from _kept(record)
     yield from recalibration_notes(record)
     examples = record.base.get("test_examples")
     if record.finals and examples and record.unit == "%":
@@ -179,6 +186,20 @@ def _notes(record: RunRecord) -> Iterable[str]:
     yield from _engine(record.provenance.get("engine"))
     if "flops" in record.full_costs:
         yield FLOPS
+
+
+def _kept(record: RunRecord) -> Iterable[str]:
+    """Which weights there are, for runs that kept those of every network."""
+    if not (record.directory / ARMS).is_dir():
+        return
+    trained = "the inherited weights"
+    if record.finals:
+        first = record.finals[0]
+        trained = f"the weights of its training by {first.protocol} with seed {first.seed}"
+    yield (
+        f"Every network of the table but the unpruned one is kept with {trained}: `autoprune export RUN --arm NAME "
+        f"--to FOLDER` writes it."
+    )
 
 
 def _engine(entry: Any) -> Iterable[str]:
@@ -209,7 +230,8 @@ def _arm_row(record: RunRecord, arm: Arm, protocols: Sequence[str]) -> tuple[str
 
 
 def _base_row(record: RunRecord, protocols: int) -> tuple[str, ...]:
-    test, validation = record.base.get("test"), record.base.get("validation")
+    validation = record.base.get("validation")
+    test = record.base.get("test") if record.test_split else validation
     scores = ["–" if value is None else score_text(value, record.scale) for value in (test, validation)]
     costs = [_cost(full, full) for full in record.full_costs.values()]
     return ("unpruned", *scores[:1] * protocols, scores[1], *costs, "–")

@@ -1,4 +1,4 @@
-"""What a report says under a latency budget: measured beside predicted, and beside the search by FLOPs."""
+"""What a report says under a latency limit: measured beside predicted, and beside the search by FLOPs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def latency_notes(record: RunRecord) -> Iterable[str]:
     facts = record.latency
     if facts is None:
         return
-    yield _measured_how(facts)
+    compared = facts.get("compared", {}).get("winner", facts["winner"])["latency"]
+    yield measured_how(compared)
     yield _limit(record, facts)
     if facts.get("profile"):
         yield _predicted_how(facts["profile"])
@@ -49,7 +50,7 @@ def _row(record: RunRecord, name: str, facts: Mapping[str, Any]) -> tuple[str, .
     quiet, (low, high) = final["latency"]["quiet"], final["latency"]["quartiles"]
     return (
         _NAMES.get(name, name),
-        _score(record, name),
+        score_of(record, name),
         quantity(costs["flops"]) if "flops" in costs else "–",
         exact(final["predicted"]),
         exact(quiet),
@@ -58,11 +59,11 @@ def _row(record: RunRecord, name: str, facts: Mapping[str, Any]) -> tuple[str, .
     )
 
 
-def _score(record: RunRecord, name: str) -> str:
-    """After the final training that decides, else in the search."""
+def score_of(record: RunRecord, name: str) -> str:
+    """The score of an arm, or of "unpruned", after the final training that decides, else in the search."""
     first = record.finals[0].protocol if record.finals else None
     finals = [final.score for final in record.finals if (final.arm, final.protocol) == (name, first)]
-    searched = {"unpruned": record.base.get("test" if record.finals else "validation")}
+    searched = {"unpruned": record.base.get("test" if record.finals and record.test_split else "validation")}
     searched |= {arm.name: arm.search_score for arm in record.arms}
     if finals:
         return mean_and_deviation(finals, record.scale)
@@ -70,17 +71,16 @@ def _score(record: RunRecord, name: str) -> str:
     return "–" if known is None else score_text(known, record.scale)
 
 
-def _measured_how(facts: Mapping[str, Any]) -> str:
-    latency = facts["winner"]["latency"]
+def measured_how(latency: Mapping[str, Any]) -> str:
+    """Where, under which conditions and how often networks were measured, as one of them says it."""
     conditions, versions = latency["conditions"], latency["versions"]
-    compared = facts.get("compared", {}).get("winner", facts["winner"])["latency"]
     on = [conditions["backend"], f"{conditions['threads']} thread{'s' * (conditions['threads'] > 1)}"]
     on += [f"batch {conditions['batch'] or 'of the example'}", conditions["dtype"]]
     on += ["channels last"] * conditions["channels_last"] + ["batch norm folded"] * conditions["fold_batch_norm"]
     on += [f"{package} {number}" for package, number in versions.items()]
     return (
         f"Measured on {latency['machine']} ({conditions['device']}; {', '.join(on)}): all networks in turns, "
-        f"{compared['repeats']} repeats each. The measured latency is the 5th percentile, what a run takes where "
+        f"{latency['repeats']} repeats each. The measured latency is the 5th percentile, what a run takes where "
         f"nothing disturbs it; how far the median is above it tells how much other programs and guests of the host did."
     )
 

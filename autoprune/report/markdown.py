@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import html
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from autoprune.files import write_whole
 from autoprune.report.facts import Facts, collect
-from autoprune.report.words import FLOPS, Table
+from autoprune.report.words import FLOPS, Table, markdown_text
+from autoprune.texts import printable
 from autoprune.verdict.record import RunRecord
 
 
 def write_markdown(record: RunRecord, path: Path | str) -> Path:
     """Write the file and return its path."""
     target = Path(path)
-    target.write_text("\n".join(_lines(collect(record))), encoding="utf-8")
+    write_whole(target, "\n".join(_lines(collect(record))).encode())
     return target
 
 
 def _lines(facts: Facts) -> Iterable[str]:
-    yield f"# {_text(facts.sentence)}\n"
-    yield f"**{facts.outcome}** · run {_text(facts.title)} · budget {_text(facts.budget)}\n"
-    yield from (*(f"- {_text(note)}" for note in facts.notes), "")
+    yield f"# {markdown_text(facts.sentence)}\n"
+    yield from (f"{markdown_text(line)}\n" for line in facts.headline)
+    yield f"**{facts.outcome}** · run {markdown_text(facts.title)} · budget {markdown_text(facts.budget)}\n"
+    yield from (*(f"- {markdown_text(note)}" for note in facts.notes), "")
     yield from _section("Networks compared", facts.arms)
-    yield from (*(f"- {_text(line)}" for line in facts.legend), "")
+    yield from (*(f"- {markdown_text(line)}" for line in facts.legend), "")
     yield from _section("Searched minus uniform", facts.comparisons, "No final networks were trained.")
-    if facts.latency.rows:
+    if facts.latency.rows or facts.latency_notes:
         yield from _section("Measured latency", facts.latency)
-        yield from (*(f"- {_text(note)}" for note in facts.latency_notes), "")
+        yield from (*(f"- {markdown_text(note)}" for note in facts.latency_notes), "")
     if facts.rules.rows:
         yield from _section("One-shot rules", facts.rules)
     if facts.winners.rows:
@@ -38,7 +41,8 @@ def _lines(facts: Facts) -> Iterable[str]:
     yield from _section("Frozen parts", facts.frozen, "Nothing is frozen.")
     yield from _section("Failed trials", facts.failed, "No trial failed.")
     yield from _section("Environment", facts.provenance, "Not recorded.")
-    yield from ("## Job\n", "~~~~yaml", facts.job.rstrip(), "~~~~", "")
+    fence = max(("~~~~", *(f"{found}~" for found in re.findall("~+", facts.job))), key=len)  # the job cannot end it
+    yield from ("## Job\n", f"{fence}yaml", printable(facts.job.rstrip()), fence, "")
 
 
 def _widths(facts: Facts) -> Table:
@@ -61,9 +65,4 @@ def _section(title: str, table: Table, otherwise: str = "") -> Iterable[str]:
 
 
 def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(_text(cell) for cell in cells)} |"
-
-
-def _text(text: str) -> str:
-    """Names come from users: no markup, no new rows or columns."""
-    return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
+    return f"| {' | '.join(markdown_text(cell) for cell in cells)} |"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from autoprune.report.html import write_html
 from autoprune.report.markdown import write_markdown
 from autoprune.verdict.record import RunRecord
 
 
+def pages(record: RunRecord) -> tuple[Path, ...]:
+    """The files that `write_reports` writes."""
+    return record.directory / "report.html", record.directory / "report.md"
+
+
 def write_reports(record: RunRecord) -> None:
     """Write report.html and report.md beside the run's data."""
-    write_html(record, record.directory / "report.html")
-    write_markdown(record, record.directory / "report.md")
+    page, text = pages(record)
+    write_html(record, page)
+    write_markdown(record, text)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, final
 
-from autoprune.texts import ScoreScale, score_text
+from autoprune.texts import ScoreScale, printable, score_text
+
+_MARKUP = re.compile(r"[\\`*\[\]|$~]|^#|(?<!\w)_|_(?!\w)")
+_LINKED = re.compile(r"\b(?:https?|ftp)://|\bwww\.|\bmailto:|\bxmpp:", re.IGNORECASE)
+"""What readers of Markdown turn into links by themselves."""
 
 FLOPS = "One multiply-add counts as one FLOP."
 
@@ -19,6 +25,12 @@ class Table:
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+def markdown_text(text: str) -> str:
+    """Text of a user's for a line or a cell of Markdown: no markup, no links, no rows or columns, nothing invisible."""
+    shown = html.escape(_MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split()))), quote=False)
+    return _LINKED.sub(lambda match: match[0].replace(":", "&#58;").replace(".", "&#46;"), shown)
 
 
 def quantity(value: float) -> str:

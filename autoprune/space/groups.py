@@ -179,6 +179,7 @@ class SearchSpace:
     blocks: tuple[Block, ...] = ()  # in graph order, whether they are offered as groups or not
     activations: tuple[Activation, ...] = field(default=(), repr=False)  # values of the graph, in order
     calls: tuple[KernelCall, ...] = field(default=(), repr=False)  # calls of the graph, in order; see `shapes.py`
+    why_graph: str = ""  # for a person, where the space was verified: what the user's class does wrong when cut
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]

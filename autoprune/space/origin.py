@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -24,6 +25,7 @@ Origin: TypeAlias = Mapping[str, Any]
 InForm: TypeAlias = Callable[[nn.Module], nn.Module]
 """The model that was traced, with any weights -> the full network in the form of its space."""
 
+_MOST_ELEMENTS = 2**31
 _PLAIN = (type(None), bool, int, float, str)
 _COLLECTIONS = {"tuple": tuple, "list": list}
 
@@ -62,7 +64,7 @@ def full_network(model: nn.Module, space: SearchSpace, origin: Origin | None) ->
         with seeded(0):
             example: Example = _made((origin or {})["example"], home)
         expected, version = str((origin or {})["fingerprint"]), (origin or {}).get("torch")
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise SpaceError(f"the space does not say what its graph was traced from ({what}); trace it anew") from error
     program = record(model, example)
@@ -73,6 +75,16 @@ def full_network(model: nn.Module, space: SearchSpace, origin: Origin | None) ->
             f"version of torch"
         )
     return graph_network(model, program, space, example)
+
+
+def check_size(shape: Sequence[int]) -> None:
+    """Refuse the shape of an example that nobody has traced with.
+
+    Raises:
+        ValueError: it is no list of whole numbers, or far too large.
+    """
+    if not all(type(length) is int and length >= 0 for length in shape) or math.prod(shape) > _MOST_ELEMENTS:
+        raise ValueError(f"an input of shape {list(shape)[:8]} has no or more than {_MOST_ELEMENTS:,} elements")
 
 
 def in_form(verified: Verified) -> InForm:
@@ -112,6 +124,7 @@ def _described(value: object, place: str) -> dict[str, Any]:
 def _made(description: Mapping[str, Any], device: torch.device) -> Any:
     """A value of this structure: random numbers where it had floating point, zeros where it had integers."""
     if "tensor" in description:
+        check_size(description["tensor"])
         dtype = getattr(torch, description["dtype"])
         if dtype.is_floating_point or dtype.is_complex:
             return torch.randn(description["tensor"], device=device).to(dtype)

@@ -10,7 +10,9 @@ import numpy as np
 
 from autoprune.errors import SpaceError
 from autoprune.space.groups import AxisLayout, Block, FrozenPart, SearchSpace, StepLayout, TensorLayout, WidthGroup
+from autoprune.space.serial_checks import check_json
 from autoprune.space.sizes import Activation, AffineSize, KernelCall, Operation
+from autoprune.texts import printable
 
 FORMAT = 3
 _READABLE = (1, 2, 3)  # 1 knows neither graphs nor tied sets, 2 neither activations nor calls
@@ -63,11 +65,11 @@ def from_json(data: dict[str, Any]) -> SearchSpace:
     Raises:
         SpaceError: the data is of another format or incomplete.
     """
-    if data.get("format") not in _READABLE:
-        raise SpaceError(
-            f"space file of format {data.get('format')!r}; this version reads {' and '.join(map(str, _READABLE))}"
-        )
+    if type(data.get("format")) is not int or data["format"] not in _READABLE:
+        found = printable(repr(data.get("format")), 60)
+        raise SpaceError(f"space file of format {found}; this version reads {' and '.join(map(str, _READABLE))}")
     try:
+        check_json(data)
         axes = [AxisLayout(np.array(a["group"]), np.array(a["channel"])) for a in data["axes"]]
         sizes = [AffineSize(constant, _nested(terms)) for constant, terms in data.get("sizes", ())]
         return SearchSpace(
@@ -85,8 +87,8 @@ def from_json(data: dict[str, Any]) -> SearchSpace:
             tuple(_activation(activation, sizes) for activation in data.get("activations", ())),
             tuple(_call(call, sizes) for call in data.get("calls", ())),
         )
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        what = f"{type(error).__name__}: {error}"
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
+        what = printable(f"{type(error).__name__}: {error}", 400)
         raise SpaceError(f"space file is incomplete or damaged ({what}); trace it anew") from error
 
 

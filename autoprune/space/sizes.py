@@ -20,8 +20,9 @@ class AffineSize:
         return self.constant + sum(multiplicity * widths[group] for group, multiplicity in self.terms)
 
 
-OperationKind: TypeAlias = Literal["conv", "linear", "matmul", "unseen"]
-"""What multiplies; "unseen" ones fvcore does not count (attention, recurrent layers) or rounds (einsum)."""
+OperationKind: TypeAlias = Literal["conv", "linear", "matmul", "unseen", "uncounted"]
+"""What multiplies; "unseen" ones fvcore does not count (attention, recurrent layers) or rounds (einsum), "uncounted"
+ones no counter does (products with a vector, bilinear layers)."""
 
 
 @final

@@ -38,19 +38,21 @@ from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.prepare import prepare
 from autoprune.pipeline.prepared import Prepared, RunInputs
 from autoprune.pipeline.provenance import provenance
+from autoprune.pipeline.restoring import made_whole, restored
 from autoprune.pipeline.rules import rule_inputs
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.progress import make_progress
 from autoprune.progress.callback_list import CallbackList
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.serial import to_json
-from autoprune.studies.compared_parts import ComparedParts, usable
+from autoprune.studies.compared_parts import ComparedParts, own_chain, usable
 from autoprune.studies.comparison import CompareResult, Row
 from autoprune.studies.comparison_pages import write_pages
 from autoprune.studies.options import CompareOptions, chain_label
 from autoprune.texts import first_line, last_line, score_text
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import COMPARISON, RunDirectory
+from autoprune.trials.run_files import has_begun, read_run
 from autoprune.verdict.rules import called
 
 
@@ -66,29 +68,35 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
     Raises:
         AutopruneError: something cannot be used; then nothing has been written. Or `path` holds something else.
     """
-    begun = (path / "run.json").is_file()
+    path = path.absolute()  # what is called may change the current folder
+    begun = has_begun(path)
     if not begun:
         RunDirectory.check_free(path)
     run_inputs = replace(run_inputs, job=options.family(run_inputs.job))
-    parts = ComparedParts.of(options, run_inputs.job.search)
+    parts = ComparedParts.of(options, run_inputs.job.search, run_inputs.task)
     with ready(run_inputs, run_inputs.job.threads, progress) as engine, ExitStack() as stack:
         runs = prepare(run_inputs)
         check_scoring(runs[0])
         parts, notes = usable(parts, runs)
         directory = stack.enter_context(RunDirectory.reopen(path) if begun else RunDirectory.create(path))
-        _begin(directory, runs, parts, begun=begun)
         shown = stack.enter_context(make_progress(progress))
+        directory.note = shown.note
+        if begun:
+            restored(directory, shown.note)
+        _begin(directory, runs, parts, begun=begun)
+        if begun:
+            made_whole(runs[0], directory)
         if not begun:
             shown.note(
                 f"comparison in {path}; if it is stopped, the same command with --to {shlex.quote(str(path))} goes on"
             )
         told = stack.enter_context(CallbackList((), (), note=shown.note))
-        storage = open_storage(None, directory / "journal.log")
+        storage = open_storage(None, directory / "journal.log", note=shown.note)
         context = RunContext(
             runs[0], directory, shown, RunEngine(engine, runs[0], directory, shown), storage, None, told
         )
         found = _Study(context, runs, options, parts, notes).carry_out()
-    write_pages(found)
+        directory.list_files(write_pages(found))
     return found
 
 
@@ -131,7 +139,7 @@ class _Study:
             metric=self._options.metric,
             scale=run.task.scale,
             full=float(read_json(run.directory / "base.json")["validation"]),
-            usual=(job.search.criterion.label, chain_label(job.search.inherit)),
+            usual=(job.search.criterion.label, chain_label(self._own_chain())),
             notes=tuple(dict.fromkeys(self._notes)),
             directory=run.directory.path,
         )
@@ -164,7 +172,7 @@ class _Study:
         self, base: nn.Module, scores: Sequence[FloatArray], criterion: NamedPart, rows: Sequence[Widths]
     ) -> FloatArray:
         """What a rule wants to have scored, with the job's own inheritance; on disk as every score is."""
-        chain = tuple(self._run.job.search.inherit)
+        chain = self._own_chain()
         keys, known = [_key(widths, criterion.label, chain) for widths in rows], self._book.read()
         missing = list(dict.fromkeys(w for w, key in zip(rows, keys, strict=True) if key not in known))
         if missing:
@@ -172,6 +180,10 @@ class _Study:
             self._score(base, scores, criterion.label, chain, missing)
             known = self._book.read()
         return np.array([np.nan if known[key]["failed"] else known[key]["score"] for key in keys])
+
+    def _own_chain(self) -> tuple[NamedPart, ...]:
+        """What a search of this job does to the weights of candidates."""
+        return own_chain(self._run.job.search, self._run.task)
 
     def _missing(
         self, widths: Mapping[str, tuple[list[FloatArray], dict[tuple[float, str], Widths]]]
@@ -261,7 +273,7 @@ def _begin(directory: RunDirectory, runs: Sequence[Prepared], parts: ComparedPar
         directory.write_json("space.json", to_json(runs[0].space, origin=runs[0].origin))
         directory.update_run(id=directory.path.name, kind=COMPARISON, **provenance(), fingerprints=about)
         return
-    known = read_json(directory / "run.json")
+    known = read_run(directory.path)
     if known.get("kind") != COMPARISON:
         raise RunError(f"{directory.path} holds a search, no comparison; give another directory with --to")
     differing = [name for name, value in about.items() if known["fingerprints"].get(name) != value]

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, final
+from typing import TypeVar, final
 
 from autoprune.allocation import ALLOCATIONS
+from autoprune.config.job import SearchOptions
 from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.settings import bind
 from autoprune.errors import AutopruneError, BudgetError, ConfigError
-from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory, usual_inheritance
 from autoprune.importance.members import ranking_of
 from autoprune.importance.scoring import ChosenCriterion
 from autoprune.inherit import INHERITANCE
@@ -21,6 +22,7 @@ from autoprune.pipeline.prepared import Prepared
 from autoprune.pipeline.rules import rule_inputs
 from autoprune.space.groups import FloatArray
 from autoprune.studies.options import CompareOptions, chain_label
+from autoprune.tasks.base import Task
 from autoprune.texts import first_line
 from autoprune.verdict.rules import called
 
@@ -44,22 +46,22 @@ class ComparedParts:
     named: frozenset[str]
 
     @classmethod
-    def of(cls, options: CompareOptions, job_search: Any) -> ComparedParts:
+    def of(cls, options: CompareOptions, search: SearchOptions, task: Task) -> ComparedParts:
         """What the options name; for what they leave open the job's own, and the usual ones beside it.
 
         Raises:
             RegistryError: no such part.
             ConfigError: a setting that it does not have.
         """
-        rules = options.allocations or (*map(_rule, _ALLOCATIONS), *job_search.allocations)
-        criteria = options.criteria or (job_search.criterion, *(NamedPart.of(name, "criteria") for name in _CRITERIA))
+        rules = options.allocations or (*map(_rule, _ALLOCATIONS), *search.allocations)
+        criteria = options.criteria or (search.criterion, *(NamedPart.of(name, "criteria") for name in _CRITERIA))
         chains = options.inherit or (
             *(
                 tuple(NamedPart.of(name, "inherit") for name in chain)
                 for chain in _INHERIT
                 if set(chain) <= set(INHERITANCE.names())
             ),
-            job_search.inherit,
+            own_chain(search, task),
         )
         for rule in rules:
             bind(ALLOCATIONS, rule.name, rule.settings)
@@ -123,6 +125,13 @@ def usable(parts: ComparedParts, runs: Sequence[Prepared]) -> tuple[ComparedPart
     rules = tuple(rule for rule in parts.allocations if fits("allocations", rule, rule.label, called_once))
     chains = tuple(chain for chain in parts.inherit if fits("inherit", chain, chain_label(chain), made))
     return replace(parts, allocations=rules, criteria=criteria, inherit=chains), notes
+
+
+def own_chain(search: SearchOptions, task: Task) -> tuple[NamedPart, ...]:
+    """What a search of these options does to the weights of candidates."""
+    if search.inherit is not None:
+        return search.inherit
+    return usual_inheritance("search", has_inputs=bool(task.calibration_inputs(1, seed=0)))
 
 
 def _rule(name: str) -> AllocationOptions:

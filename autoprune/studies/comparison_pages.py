@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from autoprune.files import write_whole
 from autoprune.report.figures import COLOURS, inline_svg
-from autoprune.report.words import Table
+from autoprune.report.html import environment
+from autoprune.report.words import Table, markdown_text
 from autoprune.studies.comparison import CompareResult, Row
-from autoprune.texts import ScoreScale, score_text
+from autoprune.texts import ScoreScale, printable, score_text
 
 HIGHLIGHTED = 4
 """So many combinations have a name and a colour in the picture."""
@@ -21,14 +21,17 @@ HIGHLIGHTED = 4
 _TONES = ("searched", "better", "failed", "ink")
 
 
-def write_pages(found: CompareResult) -> None:
-    """Write compare.json, compare.md and compare.html into the directory of the comparison."""
+def write_pages(found: CompareResult) -> list[Path]:
+    """Write compare.json, compare.md and compare.html into the directory of the comparison; returns where."""
+    written = []
     for name, text in (
         ("compare.json", json.dumps(found.to_json(), indent=1, allow_nan=False)),
         ("compare.md", markdown(found)),
         ("compare.html", page(found)),
     ):
         write_whole(found.directory / name, text.encode())
+        written.append(found.directory / name)
+    return written
 
 
 def tables(found: CompareResult) -> dict[float, Table]:
@@ -43,8 +46,7 @@ def tables(found: CompareResult) -> dict[float, Table]:
 def markdown(found: CompareResult) -> str:
     """The page as markdown."""
     lines = ["# Compared right after the cut", "", f"The full network: {score_text(found.full, found.scale)}.", ""]
-    lines += [f"- {sentence}" for sentence in found.sentences]
-    lines += [f"- {note}" for note in found.notes]
+    lines += [f"- {markdown_text(told)}" for told in (*found.sentences, *found.notes)]
     for budget, table in tables(found).items():
         lines += ["", f"## {budget:g} % of {found.metric}", "", _row(table.header), "|---|---|---|---:|---:|---:|"]
         lines += [_row(row) for row in table.rows]
@@ -53,19 +55,16 @@ def markdown(found: CompareResult) -> str:
 
 def page(found: CompareResult) -> str:
     """The page as HTML: styles and picture are inside, nothing is fetched."""
-    environment = Environment(
-        loader=PackageLoader("autoprune.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("compare.html.j2").render(
-        title=found.directory.name,
-        full=score_text(found.full, found.scale),
-        found=found,
-        tables=tables(found),
-        picture=Markup(curves(found)),
+    return (
+        environment()
+        .get_template("compare.html.j2")
+        .render(
+            title=found.directory.name,
+            full=score_text(found.full, found.scale),
+            found=found,
+            tables=tables(found),
+            picture=Markup(curves(found)),
+        )
     )
 
 
@@ -86,7 +85,7 @@ def curves(found: CompareResult) -> str:
         for label, rows in lines.items():
             points = sorted((row.used, found.scale.turned(row.score)) for row in rows)
             tone = "uniform" if label == usual else _TONES[best.index(label)] if label in best else "line"
-            named = {"label": label.replace("$", r"\$")} if tone != "line" else {}
+            named = {"label": printable(label).replace("$", r"\$")} if tone != "line" else {}
             top = {"linewidth": 2, "zorder": 3, "markersize": 5} if named else {"linewidth": 1, "markersize": 3}
             axes.plot(*zip(*points, strict=True), marker="o", color=COLOURS[tone], **top, **named)
         axes.axhline(found.scale.turned(found.full), color=COLOURS["muted"], linewidth=1, dashes=(4, 3))
@@ -106,7 +105,7 @@ def _cells(row: Row, scale: ScoreScale) -> tuple[str, ...]:
 
 
 def _row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(map(markdown_text, cells))} |"
 
 
 def path_of(found: CompareResult) -> Path:

@@ -77,6 +77,10 @@ def without_cut_channels(
         for name, tensor in _floating(clone):
             if not name.endswith("running_var"):
                 tensor.masked_fill_(~kept[name], 0.0)
+        for name, tensor in _floating(clone):
+            lengths = f"{name.removesuffix('original1')}original0"
+            if name.endswith(".parametrizations.weight.original1") and len(kept[lengths]) == len(tensor):
+                tensor[~kept[lengths].flatten()] = 1.0  # what has length 0 may have any direction but none
     given = statistics or {}
     for name, module in clone.named_modules():
         known = [(f"{name}.weight", STATISTICS[kind]) for kind in type(module).__mro__ if kind in STATISTICS]

@@ -20,10 +20,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.config.space import SpaceOptions
 from autoprune.cost import METRICS
@@ -31,7 +29,7 @@ from autoprune.space.cutting.slicing import Ranking, random_ranking, slice_model
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.tracing.program import Example, run_model
 from autoprune.space.tracing.trace import trace
-from autoprune.space.verification.flop_check import counted_by_fvcore, multiply_adds
+from autoprune.space.verification.flop_check import counted_by_fvcore, counted_by_torch, multiply_adds
 from autoprune.space.verification.verify import verify
 from autoprune.testing.generators import global_generators
 from autoprune.testing.masking import Statistics, difference, largest_error, outputs, randomised
@@ -112,14 +110,6 @@ def cuts(space: SearchSpace, *, number: int, seed: int = 0) -> Iterator[tuple[Wi
         alone[index] = int(rng.choice(group.choices[:-1] or group.choices))
         yield tuple(alone), random_ranking(space, rng)
     yield space.smallest, random_ranking(space, rng)
-
-
-def counted_by_torch(model: nn.Module, example: Example) -> int:
-    """Multiply-adds that torch's own counter sees, attention and einsum included, recurrent layers not."""
-    counter = FlopCounterMode(display=False)
-    with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        run_model(model, example)
-    return int(counter.get_total_flops()) // 2
 
 
 class RuleContract:

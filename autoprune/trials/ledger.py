@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, final
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
@@ -30,7 +30,9 @@ from autoprune.redaction import masked, secrets_in
 from autoprune.space.groups import SearchSpace, WidthGroup
 from autoprune.tasks.score import Examples, unpacked
 from autoprune.trials.assignment import Assignment, Outcome, finished_trial
-from autoprune.trials.journal import Journal, mend
+from autoprune.trials.database import open_database
+from autoprune.trials.journal import Journal
+from autoprune.trials.mending import mend
 
 _STATES = {
     OptunaState.COMPLETE: TrialState.COMPLETE,
@@ -42,9 +44,6 @@ _STATES = {
 _SELDOM: dict[str, Any] = {"fidelity": 1.0, "standard_error": None, "paired": False, "examples": None, "partial": ()}
 """What an end holds only where it is not this, so that entries are short and those of older runs are read."""
 
-_DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Modules of database drivers whose packages have another name."""
-
 _NAME = "the ledger"
 _PASSING = (OSError, StorageInternalError)
 """What a storage raises that is full, away or locked."""
@@ -54,40 +53,51 @@ Storage: TypeAlias = BaseStorage
 """Where trials and scores lie."""
 
 
-def open_storage(url: str | None, journal: Path) -> BaseStorage:
+def open_storage(url: str | None, journal: Path, *, note: Callable[[str], None] = lambda line: None) -> BaseStorage:
     """Open the storage of a run.
 
     Args:
         url: any Optuna storage URL; None: the journal file.
         journal: path of the journal file; a line cut short by a kill is dropped, a lock left behind is removed
-            (the caller holds the run's own lock).
+            (the caller holds the run's own lock), and a damaged one is mended.
+        note: told what was damaged, when writing waits, and when it goes on.
 
     Raises:
         RunError: the storage cannot be opened.
     """
     try:
         if url is not None:
-            return RDBStorage(url)
-        journal = journal.resolve()
-        mend(journal)
-        return JournalStorage(Journal(str(journal)))
+            return open_database(url)
+        told, opened = patiently(partial(_open_journal, journal.resolve()), _NAME, (OSError,), note=note)
+        if told is not None:
+            note(told)
+        return opened
+    except RunError:
+        raise
     except Exception as error:  # noqa: BLE001 - each database driver raises its own kind
         known = secrets_in({"storage": url})
         reason = masked(f"{type(error).__name__}: {_reason(error)}", known=known)
         hidden = known and masked(str(error), known=known) != str(error)
-        raise RunError(
-            f"ledger {masked(url or str(journal))} cannot be opened: {reason}. Set search.storage to an Optuna "
-            f"storage URL such as sqlite:///trials.db in a folder that can be written, or leave it out for a journal "
-            f"in the run directory"
-        ) from (None if hidden else error)
+        raise RunError(f"ledger {masked(url or str(journal))} cannot be opened: {reason}. {_advice(url)}") from (
+            None if hidden else error
+        )
+
+
+def _advice(url: str | None) -> str:
+    of_server = url is not None and url.startswith(("postgres", "mysql", "mariadb"))
+    first = "Check that the server runs, and its host, port, user, password and database. " if of_server else ""
+    return (
+        f"{first}Set search.storage to an Optuna storage URL such as sqlite:///trials.db in a folder that can be "
+        f"written, or leave it out for a journal in the run directory"
+    )
+
+
+def _open_journal(journal: Path) -> tuple[str | None, BaseStorage]:
+    return mend(journal), JournalStorage(Journal(str(journal)))
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error; of a database driver that is not there, what to install."""
-    missing = getattr(error.__cause__ or error, "name", None) if isinstance(error, ImportError) else None
-    if missing is not None:
-        package = _DRIVERS.get(missing, missing)
-        return f"the driver {missing} of this database is not installed; install it with `pip install {package}`"
+    """The first line of an error."""
     return (str(error).strip().splitlines() or [""])[0]
 
 
@@ -108,7 +118,7 @@ class Ledger:
     def __init__(
         self, storage: BaseStorage, name: str, space: SearchSpace, *, note: Callable[[str], None] = lambda line: None
     ) -> None:
-        self._space, self._at, self._study = space, storage, _study(storage, name)
+        self._space, self._at, self._study = space, storage, _study(storage, name, note)
         entries = self._entries()
         self._finished = sum(entry.state.is_finished() for entry in entries.values())
         self._ids: dict[int, int] = {}  # number of a proposal -> its place in the storage
@@ -192,7 +202,7 @@ class Ledger:
         return attempt
 
     def _patiently(self, write: Callable[[], None]) -> None:
-        patiently(write, _NAME, _PASSING, note=self._note)
+        _written(write, self._note)
 
     def proposals(self) -> list[tuple[Assignment, bool]]:
         """All proposals in order, and whether each one's evaluation has ended."""
@@ -210,7 +220,8 @@ class Ledger:
         return {number: unpacked(text) for number, text in kept.items() if text is not None}
 
     def _entries(self) -> dict[int, FrozenTrial]:
-        found = self._at.get_all_trials(self._study, deepcopy=False)
+        with _readable():
+            found = self._at.get_all_trials(self._study, deepcopy=False)
         return {int(entry.user_attrs["number"]): entry for entry in found}
 
 
@@ -222,10 +233,19 @@ class Notebook:
         storage: of the run.
         name: of the study.
         about: what every record that is written from now on holds beside its own.
+        note: told when writing waits, and when it goes on.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, about: Mapping[str, Any] | None = None) -> None:
-        self._at, self._study, self._about = storage, _study(storage, name), dict(about or {})
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        about: Mapping[str, Any] | None = None,
+        *,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._at, self._study, self._note = storage, _study(storage, name, note), note
+        self._about = dict(about or {})
 
     def write(self, key: str, score: float, record: Mapping[str, Any]) -> None:
         """Add a record with a score; a second one of the same key replaces the first.
@@ -235,23 +255,44 @@ class Notebook:
         """
         attributes = {"key": key, **self._about, **record}
         trial = optuna.trial.create_trial(value=score, user_attrs=attributes, params={}, distributions={})
-        patiently(lambda: self._at.create_new_trial(self._study, trial), _NAME, _PASSING)
+        _written(lambda: self._at.create_new_trial(self._study, trial), self._note)
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Key -> record, with its score under "score"."""
-        trials = self._at.get_all_trials(self._study, deepcopy=False)
+        with _readable():
+            trials = self._at.get_all_trials(self._study, deepcopy=False)
         return {str(t.user_attrs["key"]): {**t.user_attrs, "score": t.value} for t in trials}
 
 
-def _study(storage: BaseStorage, name: str) -> int:
+def _written(write: Callable[[], None] | Callable[[], int], note: Callable[[str], None] = lambda line: None) -> None:
+    """Write as `patiently` does; a run directory that is gone does not come again.
+
+    Raises:
+        RunError: the write has failed, at once or for several minutes.
+    """
+    try:
+        patiently(write, _NAME, _PASSING, note=note)
+    except OSError as error:
+        raise RunError(
+            f"{_NAME} cannot be written any more: {error}. If its directory was moved, give `autoprune resume` the new "
+            f"place; what was written before is kept there"
+        ) from error
+
+
+def _study(storage: BaseStorage, name: str, note: Callable[[str], None]) -> int:
     """Where the storage keeps the study of this name, a new one where there is none; one that is there is only read."""
-    with _quiet(), suppress(KeyError):
-        return storage.get_study_id_from_name(name)
-    with _quiet():
+
+    def made() -> int:
+        with suppress(KeyError):
+            return storage.get_study_id_from_name(name)
         try:
-            return storage.create_new_study([StudyDirection.MAXIMIZE], name)
+            make = partial(storage.create_new_study, [StudyDirection.MAXIMIZE], name)
+            return patiently(make, _NAME, _PASSING, note=note)
         except DuplicatedStudyError:  # another process was faster
             return storage.get_study_id_from_name(name)
+
+    with _quiet():
+        return patiently(made, _NAME, (StorageInternalError,))  # a database that several jobs share may be locked
 
 
 def has_study(storage: BaseStorage, name: str) -> bool:
@@ -281,6 +322,17 @@ def _distribution(group: WidthGroup) -> BaseDistribution:
     if len(steps) == 1:
         return IntDistribution(group.choices[0], group.choices[-1], step=steps.pop())
     return CategoricalDistribution(group.choices)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except _PASSING as error:
+        raise RunError(
+            f"{_NAME} cannot be read: {masked(_reason(error.__cause__ or error))}; repair its storage or restore the "  # type: ignore[arg-type]
+            f"connection, then resume the run"
+        ) from error
 
 
 @contextmanager

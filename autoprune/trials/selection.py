@@ -20,13 +20,26 @@ Posterior = dict[Widths, tuple[float, float]]
 """Widths -> (mean, standard deviation) of the smoothed score."""
 
 
-def smooth(domain: BudgetedSpace, trials: Sequence[Trial], rescored: Mapping[Widths, float] | None = None) -> Posterior:
+def smooth(
+    domain: BudgetedSpace,
+    trials: Sequence[Trial],
+    rescored: Mapping[Widths, float] | None = None,
+    *,
+    apart: bool = False,
+) -> Posterior:
     """Fit the score model to all complete trials and re-scores, and return it at every width vector scored.
+
+    Args:
+        domain: space and budget.
+        trials: of the search.
+        rescored: widths -> score on all validation data.
+        apart: re-scored networks inherited in another way than trials. Then scores of trials are moved by the mean
+            difference between the two over the widths that have both, and its spread adds to their noise.
 
     Raises:
         EvaluationError: no trial has a score.
     """
-    model, distinct = _fitted(domain, trials, rescored or {})
+    model, distinct = _fitted(domain, trials, rescored or {}, apart=apart)
     mean, sd = model.predict(np.array(distinct))
     return {w: (float(m), float(s)) for w, m, s in zip(distinct, mean, sd, strict=True)}
 
@@ -37,19 +50,25 @@ def probability_better(
     rescored: Mapping[Widths, float],
     winner: Widths,
     others: Mapping[str, Widths],
+    *,
+    apart: bool = False,
 ) -> dict[str, float]:
     """Name -> probability, by the smoothed model, that the winner's noise-free score is above that of the other."""
-    model, _ = _fitted(domain, trials, rescored)
+    model, _ = _fitted(domain, trials, rescored, apart=apart)
     return {name: model.probability_better(winner, widths) for name, widths in others.items() if widths != winner}
 
 
 def _fitted(
-    domain: BudgetedSpace, trials: Sequence[Trial], rescored: Mapping[Widths, float]
+    domain: BudgetedSpace, trials: Sequence[Trial], rescored: Mapping[Widths, float], *, apart: bool
 ) -> tuple[ScoreModel, list[Widths]]:
     """The model of all scores, and the width vectors that have one."""
     complete = [(t.widths, t.score, t.noise) for t in trials if t.state is TrialState.COMPLETE and t.score is not None]
     if not complete:
         raise EvaluationError("no candidate has a score; the tracebacks of the failed trials are in the ledger")
+    both = [rescored[widths] - score for widths, score, _ in complete if widths in rescored] if apart else []
+    if both:
+        shift, spread = float(np.mean(both)), float(np.std(both, ddof=1)) if len(both) > 1 else 0.0
+        complete = [(widths, score + shift, float(np.hypot(noise, spread))) for widths, score, noise in complete]
     observed = [*complete, *((widths, score, 0.0) for widths, score in rescored.items())]
     widths, scores, known = zip(*observed, strict=True)
     model = ScoreModel(domain).fit(np.array(widths), np.array(scores), known=np.array(known))

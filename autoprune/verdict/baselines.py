@@ -82,5 +82,6 @@ def arms(
     randoms = [trial for trial in trials if trial.origin == RANDOM]
     median = median_trial(randoms)
     if median is not None:
-        chosen.append(Arm("random_median", median.widths, costs(median.widths), median.score, len(randoms)))
+        score = rescored.get(median.widths, median.score)
+        chosen.append(Arm("random_median", median.widths, costs(median.widths), score, len(randoms)))
     return tuple(chosen)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from autoprune.allocation import UNIFORM
 from autoprune.config.parts import PartOptions
 from autoprune.cost.flops import flops
 from autoprune.engines.base import Engine, Failure
@@ -30,6 +30,7 @@ from autoprune.texts import last_line
 from autoprune.training.protocols import make_protocol, reinitialise
 from autoprune.training.watch import Watch
 from autoprune.trials.ledger import Notebook
+from autoprune.trials.run_files import checksum
 from autoprune.verdict.record import Arm, FinalTraining
 
 _EPOCHS = re.compile(r"@\d+$")
@@ -114,20 +115,24 @@ def train_finals(
     plan: FinalPlan,
     *,
     notebook: Notebook,
-    weights: Path,
+    weights: Callable[[str], Path],
     on_final: Callable[[FinalTraining], None],
+    write: Callable[[Path, bytes], None] = write_whole,
 ) -> list[FinalTraining]:
     """Train what the notebook does not hold yet; arms of equal widths share their trainings.
 
-    The winner's first network by the first protocol is written to `weights`.
+    The first network of every arm by the first protocol is kept with its weights, and trained again where that file is
+    lost. All of them would be too much: a file is as large as the network, and there would be one for each arm,
+    protocol and seed.
 
     Args:
         engine: equipped with the factory; it may train several at once.
         arms: the winner and what it is compared with.
         plan: how.
         notebook: keeps each training the moment it ends.
-        weights: a file.
+        weights: name of an arm -> the file for its weights, below a folder that need not be there.
         on_final: called for every arm, protocol and seed as soon as it is known.
+        write: writes a file.
 
     Raises:
         EvaluationError: a final training failed; the others are kept.
@@ -136,8 +141,10 @@ def train_finals(
     kept_at: dict[str, int] = {}
     known = _known(notebook, {piece.key: piece for _, piece in rows}, plan, kept_at)
     left: dict[str, PlannedFinal] = {}
-    for _, piece in rows:
-        if piece.key not in known or (piece.keeps_weights and not _holds(weights, piece, known[piece.key])):
+    for arm, piece in rows:
+        if piece.key not in known or (
+            piece.keeps_weights and not _holds(weights(arm.name), arm.name, known[piece.key])
+        ):
             left.setdefault(piece.key, piece)
     for arm, piece in rows:
         if piece.key not in left:
@@ -148,11 +155,14 @@ def train_finals(
         if isinstance(trained, Failure):
             failures.append((done, trained.error))
             continue
-        if trained.weights is not None:
-            write_whole(weights, trained.weights)
         served = [arm for arm, piece in rows if piece.key == done.key]
+        if trained.weights is not None:
+            for arm in served:
+                write(weights(arm.name), trained.weights)
         kept = ("epochs", "seconds", "as_trained", "noise")
         record = {name: getattr(trained, name) for name in kept} | {"arm": served[0].name}
+        if trained.weights is not None:
+            record["weights"] = checksum(trained.weights)
         name = done.key if kept_at.get(done.key, trained.epochs) == trained.epochs else f"{done.key}@{trained.epochs}"
         notebook.write(name, trained.score, record | {"protocol": done.protocol.label, "seed": done.seed})
         known[done.key] = record | {"score": trained.score}
@@ -197,7 +207,7 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         compare=True,
         teacher=factory.model,
     )
-    weights = _bytes_of(network, {"training": f"{piece.key}@{epochs}"}) if piece.keeps_weights else None
+    weights = weights_as_bytes(network) if piece.keeps_weights else None
     noise = scores[-1].standard_error
     return Trained(trained.score, trained.as_trained, noise, epochs, time.perf_counter() - started, weights)
 
@@ -220,8 +230,8 @@ def key_without_epochs(name: str) -> str:
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a state dict as safetensors, in one step; tied tensors are written under each of their names."""
-    write_whole(path, _bytes_of(network))
+    """Write `weights_as_bytes` in one step."""
+    write_whole(path, weights_as_bytes(network))
 
 
 def _known(
@@ -240,19 +250,23 @@ def _known(
     return found
 
 
-def _holds(weights: Path, piece: PlannedFinal, record: Mapping[str, Any]) -> bool:
-    """Whether the file has the weights of this training; one of an older version is the winner's of then."""
+def _holds(path: Path, arm: str, record: Mapping[str, Any]) -> bool:
+    """Whether a file has the weights of this training of an arm.
+
+    Records of older versions do not tell. The file is of the arm as it was then: uniform ones never change.
+    """
     try:
-        with safe_open(weights, "pt") as file:
-            training = (file.metadata() or {}).get("training")
-    except (OSError, SafetensorError):
+        found = checksum(path.read_bytes())
+    except OSError:
         return False
-    return bool(record["arm"] == "winner" if training is None else training == f"{piece.key}@{record['epochs']}")
+    known = record.get("weights")
+    return bool(arm in UNIFORM or record["arm"] == arm) if known is None else found == known
 
 
-def _bytes_of(network: nn.Module, about: dict[str, str] | None = None) -> bytes:
+def weights_as_bytes(network: nn.Module) -> bytes:
+    """A state dict as a safetensors file; tied tensors under each of their names."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    return bytes(save(tensors, about))
+    return bytes(save(tensors))
 
 
 def _pairs(plan: FinalPlan) -> list[tuple[PartOptions, int]]:
@@ -260,7 +274,7 @@ def _pairs(plan: FinalPlan) -> list[tuple[PartOptions, int]]:
 
 
 def _piece(arm: Arm, protocol: PartOptions, seed: int, plan: FinalPlan) -> PlannedFinal:
-    kept = arm.name == "winner" and (protocol, seed) == (plan.protocols[0], plan.seed)
+    kept = (protocol, seed) == (plan.protocols[0], plan.seed)
     return PlannedFinal(arm.widths, protocol, seed, plan.fine_tune_epochs, plan.base_lr, kept)
 
 

@@ -1,10 +1,13 @@
-"""Everything a finished run holds, as plain values; reports and exports read this and nothing else."""
+"""Everything a finished run holds, as plain values; reports and exports read this and nothing else.
+
+Longer than others, as the values and their form on disk are read side by side.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -12,11 +15,20 @@ import yaml
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import RunError, SpaceError
-from autoprune.files import read_json
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.serial import from_json
 from autoprune.texts import ScoreScale
 from autoprune.trials.run_directory import check_search
+from autoprune.trials.run_files import is_there, provenance_of, whole, whole_json
+
+LATENCY, MEASURED_LATENCY = "latency.json", "measured_latency.json"
+"""Files of a run: what was measured under a latency limit, and where there is none."""
+
+ARMS = "arms"
+"""The folder of a run in which what the winner was compared with is exported, one folder for each."""
+
+WINNER = "winner"
+"""The arm that the search chose."""
 
 Conclusion = Literal["better", "not distinguishable", "worse"]
 
@@ -132,6 +144,8 @@ class RunRecord:
         no_training: why no network can be trained on these data; "" where they can.
         latency: under a latency budget that was measured: limit, candidates and compared networks, as in
             `latency.json`.
+        measured: latencies of winner, uniform and unpruned network where none is limited, as in
+            `measured_latency.json`; None where the job wants none.
     """
 
     directory: Path
@@ -151,6 +165,7 @@ class RunRecord:
     uniform_curve: tuple[CurvePoint, ...] = ()
     chances: Mapping[str, float] = field(default_factory=dict)
     latency: Mapping[str, Any] | None = None
+    measured: Mapping[str, Any] | None = None
     winners: Mapping[float, Widths] = field(default_factory=dict)
     no_training: str = ""
 
@@ -193,13 +208,16 @@ def read_record(directory: Path) -> RunRecord:
         RunError: the run has not ended, a file of it is missing or damaged, or it is a comparison.
     """
     check_search(directory)
-    result, provenance, space = (read_json(directory / name) for name in ("result.json", "run.json", "space.json"))
+    result, space = whole_json(directory, "result.json"), whole_json(directory, "space.json")
+    provenance = provenance_of(directory)
     try:
-        job = yaml.safe_load((directory / "job.yaml").read_text())
-        measured = directory / "latency.json"
-        latency = read_json(measured) if measured.is_file() else None
-        return _record(directory, result, job=job, provenance=provenance, space=from_json(space), latency=latency)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SpaceError) as error:
+        job = yaml.safe_load(whole(directory, "job.yaml"))
+        latency, measured = (
+            whole_json(directory, name) if is_there(directory, name) else None for name in (LATENCY, MEASURED_LATENCY)
+        )
+        record = _record(directory, result, job=job, provenance=provenance, space=from_json(space), latency=latency)
+        return replace(record, measured=measured)
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SpaceError) as error:
         raise RunError(
             f"{directory} is damaged ({type(error).__name__}: {error}); restore its files, or start a new run"
         ) from error

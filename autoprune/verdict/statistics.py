@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from autoprune.allocation import UNIFORM
 from autoprune.errors import EvaluationError
-from autoprune.texts import ScoreScale, difference_text, interval_text
+from autoprune.texts import ScoreScale, difference_text, interval_text, score_text
 from autoprune.verdict.record import Comparison, Conclusion, FinalTraining, Verdict
 
 _THAN = {"better": "better than", "worse": "worse than", "not distinguishable": "not distinguishable from"}
@@ -72,6 +72,7 @@ def judge(
     scale: ScoreScale,
     identical: Sequence[str] = (),
     unseen_data: bool = True,
+    unpruned: float | None = None,
 ) -> Verdict:
     """Compare the winner with the better uniform network under each protocol; the first one decides.
 
@@ -85,6 +86,7 @@ def judge(
         scale: of every score.
         identical: uniform arms whose widths are the winner's.
         unseen_data: the scores were taken on data that played no part in choosing the winner.
+        unpruned: score of the unpruned network on the same data; None if unknown.
     """
     comparisons = tuple(found for protocol in protocols if (found := _compare(finals, protocol)) is not None)
     missing = [protocol for protocol in protocols if protocol not in {c.protocol for c in comparisons}]
@@ -97,7 +99,9 @@ def judge(
         clauses = [f"the search chose the uniform network itself ({comparisons[0].rival}): there is nothing to compare"]
     if comparisons and not unseen_data:
         clauses.append("the scores are of the data that also chose the winner, which flatters it")
-    sentence = f"At {budget_text} {'; '.join(clauses)}."
+    decides = comparisons[0].protocol if comparisons else next(iter(protocols), "")
+    loss = _against_unpruned(list(_by_seed(finals, decides, "winner").values()), unpruned, scale)
+    sentence = f"At {budget_text} {'; '.join(clauses)}.{loss}"
     return Verdict(sentence, comparisons[0].outcome if comparisons else "not distinguishable", comparisons)
 
 
@@ -116,6 +120,18 @@ def _compare(finals: Sequence[FinalTraining], protocol: str) -> Comparison | Non
 
 def _by_seed(finals: Sequence[FinalTraining], protocol: str, arm: str) -> Mapping[int, float]:
     return {final.seed: final.score for final in finals if final.protocol == protocol and final.arm == arm}
+
+
+def _against_unpruned(ours: Sequence[float], unpruned: float | None, scale: ScoreScale) -> str:
+    """What pruning costs, as a sentence with a space before it; empty where one of the two is not known."""
+    if unpruned is None or not ours:
+        return ""
+    mean = float(np.mean(ours))
+    size = difference_text(abs(mean - unpruned), scale).lstrip("+-")
+    change = "neither loses nor gains" if not float(size) else "loses" if mean < unpruned else "gains"
+    amount = f" {size}{scale.of_difference}" if float(size) else ""
+    scores = f"{score_text(mean, scale)} after {score_text(unpruned, scale)}"
+    return f" Against the unpruned network the searched one {change}{amount} ({scores})."
 
 
 def _clause(comparison: Comparison, first: Comparison, scale: ScoreScale, how: str) -> str:

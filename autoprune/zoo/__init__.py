@@ -13,7 +13,7 @@ from autoprune.registry import Part, Registry, load_object
 if TYPE_CHECKING:  # listing the names must not import torch
     from torch import nn
 
-__all__ = ["ZOO", "build_model", "load_weights"]
+__all__ = ["ZOO", "build_model", "build_with", "load_weights"]
 
 ZOO = Registry(
     "zoo network",
@@ -74,21 +74,40 @@ def build_model(name_or_path: str, arguments: Mapping[str, Any] | None = None) -
         RegistryError: no such name, module or attribute.
         ConfigError: the factory does not take these arguments, fails, or does not return an `nn.Module`.
     """
+    return build_with(
+        load_object(name_or_path) if ":" in name_or_path else ZOO.get(name_or_path), arguments, name=name_or_path
+    )
+
+
+def build_with(factory: object, arguments: Mapping[str, Any] | None, *, name: str) -> nn.Module:
+    """Build a network with a factory that was looked up already.
+
+    Args:
+        factory: a function or class.
+        arguments: its keyword arguments.
+        name: what messages call it.
+
+    A class of transformers is given its `config` as keys and values.
+
+    Raises:
+        ConfigError: as for `build_model`.
+    """
     from torch import nn
 
-    factory = load_object(name_or_path) if ":" in name_or_path else ZOO.get(name_or_path)
     if not callable(factory) or isinstance(factory, nn.Module):
         raise ConfigError(
-            f"model {name_or_path!r} is a {type(factory).__name__}; name a function or class that builds a new network"
+            f"model {name!r} is a {type(factory).__name__}; name a function or class that builds a new network"
         )
     keywords = dict(arguments or {})
-    check_settings(
-        factory, keywords, what=f"model {name_or_path!r}", place="the arguments of the model", noun="argument"
-    )
-    with blame(ConfigError, f"model {name_or_path!r} cannot be built", then="Correct its arguments or its code."):
+    configuration = getattr(factory, "config_class", None)  # classes of transformers take an object
+    if isinstance(keywords.get("config"), Mapping) and callable(configuration):
+        with blame(ConfigError, f"the config of model {name!r} cannot be made", then="Correct its keys and values."):
+            keywords["config"] = configuration(**keywords["config"])
+    check_settings(factory, keywords, what=f"model {name!r}", place="the arguments of the model", noun="argument")
+    with blame(ConfigError, f"model {name!r} cannot be built", then="Correct its arguments or its code."):
         model = factory(**keywords)
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"model {name_or_path!r} returned a {type(model).__name__}; it must return a torch.nn.Module")
+        raise ConfigError(f"model {name!r} returned a {type(model).__name__}; it must return a torch.nn.Module")
     return model
 
 

@@ -101,7 +101,7 @@ def test_an_export_is_a_network(finished: Path, run: Run, tmp_path: Path) -> Non
     code, out, _ = run("export", finished, "--to", tmp_path / "net")
     assert code == 0
     assert "autoprune.load(" in out
-    assert load(tmp_path / "net").head.out_features == 10
+    assert load(tmp_path / "net", packages=["tiny"]).head.out_features == 10
     code, _, err = run("export", finished, "--to", tmp_path / "net")
     assert (code, "is not empty; give a new folder" in err) == (2, True)
     code, _, err = run("export", finished, "--to", tmp_path / "net" / "model.safetensors" / "x")
@@ -283,10 +283,10 @@ def test_unknown_progress_is_refused_before_a_directory_is_made(run: Run, tmp_pa
 
 
 def test_training_that_diverges_is_one_clear_error(run: Run, tmp_path: Path) -> None:
-    job = write_job(tmp_path / "job.yaml", {"training.lr": 1e30})
+    job = write_job(tmp_path / "job.yaml", {"training.lr": 1e6})
     code, _, err = run("search", job, "--run-dir", tmp_path / "run")
     assert code == 2
-    assert re.search(r"error: .*the loss is nan .*lower lr", err)
+    assert re.search(r"error: .*(the loss is nan|infinite|inf; ).*lower lr", err)
     assert "Traceback" not in err
 
 

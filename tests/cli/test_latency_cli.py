@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -61,10 +62,14 @@ def test_a_measurement_states_its_conditions() -> None:
 def test_a_profile_is_extended_in_place(profile: Path) -> None:
     before = read_profile(profile)
     wide = ["tiny:Convolutions", "--arg", "in_channels=1", "--input", "1,1,16,16"]
-    with pytest.raises(AutopruneError, match="lacks 1 kernels"):
+    words = shlex.join([*wide, "--add-to", str(profile)])
+    told = re.escape(f"made for {shlex.join(MODEL)}, lacks 1 kernels")
+    with pytest.raises(AutopruneError, match=rf"{told}.*add them with: autoprune latency profile {re.escape(words)}$"):
         run("predict", *wide, "--profile", str(profile))
-    text = run("profile", *wide, "--add-to", str(profile), "--networks", "0")
-    assert "kernels on" in text.replace("\n", " ")
+    text = " ".join(run("profile", *shlex.split(words), "--networks", "0").split())
+    assert "kernels on" in text
+    assert shlex.join(wide) in text
+    assert read_profile(profile).made_for == (shlex.join(MODEL), shlex.join(wide))
     after = read_profile(profile)
     assert len(after.tables) == len(before.tables) + 1
     assert after.networks == before.networks

@@ -1,4 +1,5 @@
 import gzip
+import os
 import pickle
 import struct
 import sys
@@ -200,6 +201,29 @@ class TestImageFolder:
             load_data("image_folder", path=tmp_path)
         (tmp_path / "train" / "a" / "0.png").write_bytes(b"no picture")
         with pytest.raises(DataError, match=r"0\.png cannot be read as a picture"):
+            load_data("image_folder", path=tmp_path)
+
+    def test_pictures_are_of_known_formats_whatever_they_are_called(self, tmp_path: Path):
+        picture_folder(tmp_path, {"train": {"a": 2, "b": 2}})
+        Image.new("RGB", (9, 7)).save(tmp_path / "train" / "a" / "0.png", format="TIFF")
+        with pytest.raises(DataError, match=r"0\.png cannot be read as a picture"):
+            load_data("image_folder", path=tmp_path)
+
+    def test_pictures_beyond_any_sense_are_refused_before_they_are_decoded(self, tmp_path: Path):
+        picture_folder(tmp_path, {"train": {"a": 2, "b": 2}})
+        for width in (12_000, 30_000):
+            Image.new("1", (width, 12_000)).save(tmp_path / "train" / "a" / "0.png")
+            with pytest.raises(DataError, match=r"0\.png .*pixels"):
+                load_data("image_folder", path=tmp_path)
+
+    def test_pipes_and_devices_are_no_pictures(self, tmp_path: Path):
+        picture_folder(tmp_path, {"train": {"a": 2, "b": 2}})
+        os.mkfifo(tmp_path / "train" / "a" / "pipe.png")
+        with pytest.raises(DataError, match=r"pipe\.png is no plain file"):
+            load_data("image_folder", path=tmp_path)
+        (tmp_path / "train" / "a" / "pipe.png").unlink()
+        (tmp_path / "train" / "b" / "zero.png").symlink_to("/dev/zero")
+        with pytest.raises(DataError, match=r"zero\.png is no plain file"):
             load_data("image_folder", path=tmp_path)
 
     def test_path_is_needed(self):

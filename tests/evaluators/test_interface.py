@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -14,7 +14,7 @@ from autoprune.engines.base import WorkerSetup
 from autoprune.engines.local import LocalEngine, evaluate
 from autoprune.errors import AutopruneError, ConfigError, EvaluationError, RegistryError, RunError
 from autoprune.evaluators import EVALUATORS
-from autoprune.evaluators.artefact import FOLDER, LIST, prepared
+from autoprune.evaluators.artefact import FOLDER, LIST, files_of, prepared
 from autoprune.evaluators.base import Evaluator
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.making import check_evaluator, kind_of, make_evaluator, prepares_something
@@ -128,12 +128,27 @@ def test_a_preparation_that_was_killed_goes_on_from_what_it_left(factory: Candid
     assert (folder / "parts" / "1.txt").exists()
 
 
-def test_what_was_prepared_and_is_damaged_is_refused(factory: CandidateFactory, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda path: path.write_text("7"), lambda path: path.unlink()])
+def test_what_was_prepared_and_is_damaged_is_prepared_again(
+    factory: CandidateFactory, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    evaluator = make_evaluator("offset", factory, {})
+    first = files_of(folder := prepared(evaluator, tmp_path, seed=1))
+    damage(folder / "parts" / "1.txt")
+    assert files_of(prepared(evaluator, tmp_path, seed=1)) == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([FOLDER, LIST])
+
+
+def test_what_was_prepared_and_is_damaged_is_refused_if_it_comes_out_otherwise(
+    factory: CandidateFactory, tmp_path: Path
+) -> None:
     evaluator = make_evaluator("offset", factory, {})
     folder = prepared(evaluator, tmp_path, seed=1)
     (folder / "parts" / "1.txt").write_text("7")
-    with pytest.raises(RunError, match=r"1\.txt is not as the evaluator has prepared it; restore it, or delete"):
-        prepared(evaluator, tmp_path, seed=1)
+    with pytest.raises(RunError, match=r"1\.txt is not as .*again gave something else; restore it, or delete"):
+        prepared(evaluator, tmp_path, seed=2)
+    assert (folder / "parts" / "1.txt").read_text() == "7"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([FOLDER, LIST])
 
 
 def test_the_nested_prepare_in_folders_of_their_own_and_all_load(factory: CandidateFactory, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from tiny import Convolutions, write_job
 from torch import nn
 
@@ -19,6 +21,8 @@ import autoprune
 from autoprune.errors import ConfigError, ExportError, RunError
 from autoprune.export.module import PlainModule
 from autoprune.pipeline.driver import export_run
+from autoprune.pipeline.inputs import inputs_of_job, job_of_run
+from autoprune.verdict.record import read_record
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -66,15 +70,88 @@ def same_outputs(call: Any, network: nn.Module, side: int = 16) -> bool:
 
 
 def test_several_formats_at_once_by_command(finished: Path, tmp_path: Path, helpers: None) -> None:
-    done = command("export", finished, "--to", "net", "--format", "safetensors, module,torch_export", cwd=tmp_path)
+    done = command(
+        "export",
+        finished,
+        "--to",
+        "net",
+        "--format",
+        "safetensors, module,torch_export",
+        "--package",
+        "tiny",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "safetensors: architecture.yaml, space.json, model.safetensors"
     assert re.fullmatch(r"module: module/model\.py, module/model\.safetensors; outputs are PyTorch's to .*", lines[1])
     assert lines[3] == "exported to net; load it with autoprune.load('net')"
-    network = autoprune.load(tmp_path / "net")
+    network = autoprune.load(tmp_path / "net", packages=["tiny"])
     assert same_outputs(PlainModule().read(tmp_path / "net"), network)
     assert same_outputs(torch.export.load(tmp_path / "net" / "model.pt2").module(), network)
+
+
+def test_every_network_compared_is_exported_with_the_weights_that_were_scored(
+    finished: Path, tmp_path: Path, helpers: None
+) -> None:
+    record = read_record(finished)
+    task = inputs_of_job(job_of_run(finished)).task
+    first = (record.finals[0].protocol, record.finals[0].seed)
+    scores = {final.arm: final.score for final in record.finals if (final.protocol, final.seed) == first}
+    assert len(record.arms) >= 3
+    for arm in record.arms:
+        network = autoprune.load(export_run(finished, tmp_path / arm.name, arm=arm.name), packages=["tiny"])
+        assert task.score(network, split="test") == pytest.approx(scores[arm.name], abs=1e-4)
+    done = command(
+        "export",
+        finished,
+        "--arm",
+        "uniform_all",
+        "--to",
+        "net",
+        "--format",
+        "module",
+        "--package",
+        "tiny",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert same_outputs(
+        PlainModule().read(tmp_path / "net"), autoprune.load(tmp_path / "uniform_all", packages=["tiny"])
+    )
+    described = yaml.safe_load((tmp_path / "uniform_all" / "architecture.yaml").read_text())
+    assert described["arm"] == "uniform_all"
+    assert described["costs"]["flops"] == next(a.costs["flops"] for a in record.arms if a.name == "uniform_all")
+
+
+def without_checksums(run: Path) -> None:
+    """As a version wrote it that kept none."""
+    entries = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({k: v for k, v in entries.items() if k not in ("files", "sha256")}))
+
+
+def test_an_arm_that_there_is_not_is_one_clear_error(finished: Path, tmp_path: Path) -> None:
+    done = command("export", finished, "--arm", "unifrom_all", "--to", "net", cwd=tmp_path)
+    assert done.returncode == 2
+    told = " ".join(done.stderr.split())
+    assert "no arm 'unifrom_all'; it has winner, uniform_all, uniform_inner" in told
+    assert "Did you mean 'uniform_all'?" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_kept_the_winner_alone_says_so(finished: Path, tmp_path: Path) -> None:
+    older = shutil.copytree(finished, tmp_path / "older")
+    shutil.rmtree(older / "arms")
+    without_checksums(older)
+    with pytest.raises(RunError, match=r"did not keep the weights of uniform_all: .*run the job anew"):
+        export_run(older, tmp_path / "net", arm="uniform_all")
+    assert (export_run(older, tmp_path / "net") / "architecture.yaml").is_file()
+
+
+def test_code_of_a_run_that_is_not_trusted_is_not_run_by_an_export(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"would run tiny:Convolutions\(.*\)\. It was not run: "):
+        export_run(finished, tmp_path / "net", ["module"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_run_writes_itself_is_the_default_format(finished: Path, tmp_path: Path) -> None:
@@ -115,16 +192,14 @@ def test_wrong_formats_are_one_clear_error_by_command(
 
 
 def test_exports_of_older_runs_take_the_inputs_of_their_job(finished: Path, tmp_path: Path, helpers: None) -> None:
-    path = finished / "export" / "space.json"
-    before = path.read_text()
-    described = json.loads(before)["inputs"]
-    assert described == {"tensor": [1, 1, 16, 16], "dtype": "float32"}
-    try:
-        path.write_text(json.dumps({key: value for key, value in json.loads(before).items() if key != "inputs"}))
-        folder = export_run(finished, tmp_path / "net", ["module"])
-    finally:
-        path.write_text(before)
-    assert same_outputs(PlainModule().read(folder), autoprune.load(finished / "export"))
+    older = shutil.copytree(finished, tmp_path / "older")
+    path = older / "export" / "space.json"
+    before = json.loads(path.read_text())
+    assert before.pop("inputs") == {"tensor": [1, 1, 16, 16], "dtype": "float32"}
+    path.write_text(json.dumps(before))
+    without_checksums(older)
+    folder = export_run(older, tmp_path / "net", ["module"], packages=["tiny"])
+    assert same_outputs(PlainModule().read(folder), autoprune.load(finished / "export", packages=["tiny"]))
 
 
 def test_a_network_searched_from_an_object_is_saved_by_its_result(tmp_path: Path) -> None:

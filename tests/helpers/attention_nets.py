@@ -52,6 +52,65 @@ class FusedProjection(nn.Module):
         return self.proj(y.transpose(1, 2).reshape(b, n, c))  # type: ignore[no-any-return]
 
 
+class OwnNorm(nn.Module):
+    """A norm inside each head, written out."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(width) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+class UnitNorm(nn.Module):
+    """Queries and keys of length one, at a temperature of each head's own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.rand(HEADS, 1, 1) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1) * self.temperature
+
+
+class NormedQueries(FusedProjection):
+    """Norms of queries and keys that are not torch's, and a gate of each head's own."""
+
+    def __init__(self, norm: type[nn.Module] = OwnNorm, *, gated: bool = False) -> None:
+        super().__init__()
+        self.q_norm, self.k_norm = norm(self.head_dim), norm(self.head_dim)
+        self.gate = nn.Linear(DIM, HEADS) if gated else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v).transpose(1, 2)
+        if self.gate is not None:
+            y = y * self.gate(x).sigmoid().unsqueeze(-1)
+        return self.proj(y.reshape(b, n, c))  # type: ignore[no-any-return]
+
+
+class Masked(FusedProjection):
+    """Scores with a mask that forward spreads over heads: padding, or a causal one that the model keeps."""
+
+    def __init__(self, spread: str) -> None:
+        super().__init__(fused=False)
+        self.spread = spread
+        self.register_buffer("causal", torch.zeros(1, 1, 9, 9).masked_fill(torch.ones(9, 9).triu(1).bool(), -1e9))
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        s, padding = super().scores(q, k), q.mean((1, 3))[:, None] > 0  # (b, 1, n)
+        b, h, n, _ = s.shape
+        if self.spread == "kept":
+            return s + self.causal[:, :, :n, :n].expand(b, h, -1, -1)
+        if self.spread == "numbers":
+            return s + (torch.zeros(1, self.num_heads, n, n) - 1e9 * padding[:, None].float())
+        if self.spread == "folded":
+            return s.flatten(0, 1).masked_fill(padding.repeat_interleave(h, 0), -1e9).view(b, h, n, n)
+        return s.masked_fill(padding[:, None].expand(-1, h, n, -1), -1e9)
+
+
 class WindowAttention(FusedProjection):
     """A learned bias for every head and relative position, looked up in a table, as in Swin."""
 

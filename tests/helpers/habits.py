@@ -213,13 +213,13 @@ def norm_without_statistics() -> RuleCase:
 @habit
 def weight_computed_in_forward() -> RuleCase:
     net = between(lambda n, y: F.conv2d(y, n.w * n.w), 6, w=parameter(6, 16, 1, 1))  # type: ignore[operator]
-    return case(net, {"b": 8}, {"a": "computed in forward", "conv2d in the model": "computed in forward"})
+    return case(net, {"a": 16, "w": 6, "b": 8})
 
 
 @habit
 def weight_norm_parametrisation() -> RuleCase:
     net = between(lambda n, y: n.c(y), 6, c=weight_norm(conv(16, 6)))  # type: ignore[operator]
-    return case(net, {"b": 8}, {"a": "computed in forward", "c": "weight_norm"})
+    return case(net, {"a": 16, "c": 6, "b": 8})
 
 
 @habit

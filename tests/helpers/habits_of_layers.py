@@ -42,7 +42,7 @@ def gram_matrix() -> RuleCase:
         return n.fc(torch.bmm(y, y.transpose(1, 2)).sum((1, 2), keepdim=True).flatten(1) + n.b(x).mean((2, 3)))  # type: ignore[no-any-return]
 
     net = Net(forward, a=conv(3, 16), b=conv(3, 8), fc=linear(8))
-    return case(net, {"b": 8}, {"a": "channels along two dimensions"})
+    return case(net, {"a": 16, "b": 8})
 
 
 @habit

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +10,7 @@ import autoprune
 from autoprune.config.job import SearchOptions
 from autoprune.errors import ConfigError, RegistryError
 from autoprune.importance.members import rank_channels
-from autoprune.inherit import DEFAULT, INHERITANCE
+from autoprune.inherit import FINAL_DEFAULT, INHERITANCE
 from autoprune.inherit.base import Chain, Inheritance, Statistics
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
 from autoprune.registry import Part
@@ -75,8 +73,6 @@ def test_python_slices_and_recalibrates_as_the_function_does() -> None:
     traced = autoprune.trace(dense, torch.randn(1, 2, 6, 6))
     widths = space.uniform(0.5)
     network = traced.slice(dense, widths, criterion="apoz", inherit=["bn_recalibration"], calibration=_inputs(3))
-    by_default = traced.slice(dense, widths, criterion="apoz", calibration=_inputs(3))
-    assert all(torch.equal(tensor, by_default.state_dict()[name]) for name, tensor in network.state_dict().items())
     plain = traced.slice(dense, widths, criterion="apoz", inherit=[], calibration=_inputs(3))
     recalibrate_batch_norm(plain, _inputs(3), device=torch.device("cpu"))
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in network.state_dict().items())
@@ -84,13 +80,14 @@ def test_python_slices_and_recalibrates_as_the_function_does() -> None:
         traced.slice(dense, widths, inherit=["bn_recalibration"])
 
 
-def test_slicing_and_searching_have_the_same_default_and_without_data_slicing_is_plain() -> None:
-    defaults = (
-        inspect.signature(call).parameters["inherit"].default for call in (autoprune.Space.slice, autoprune.search)
-    )
-    assert [*defaults] == [DEFAULT] * 2
+def test_slicing_does_by_default_what_a_search_exports_and_without_data_it_is_plain() -> None:
     dense, space = _network(baked=False)
     traced = autoprune.trace(dense, torch.randn(1, 2, 6, 6))
+    asked = [
+        traced.slice(dense, space.uniform(0.5), calibration=_inputs(3), **given)
+        for given in ({}, {"inherit": FINAL_DEFAULT})
+    ]
+    assert all(map(torch.equal, *(network.state_dict().values() for network in asked)))
     plain = traced.slice(dense, space.uniform(0.5))
     cut = Slicer(dense, space, rank_channels(dense, space, "l2"))(space.uniform(0.5))
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in cut.state_dict().items())

@@ -15,16 +15,20 @@ from typer.testing import CliRunner
 import autoprune
 from autoprune.cli.main import app
 from autoprune.config.engine import EngineOptions
+from autoprune.config.job import Job
 from autoprune.config.stopping import NEVER, StoppingOptions
 from autoprune.deprecation import MovedWarning
 from autoprune.engines import make_engine as real_make
 from autoprune.engines.local import LocalEngine
 from autoprune.errors import ConfigError, RunError
 from autoprune.pipeline import driver
+from autoprune.pipeline.fingerprints import JOB_FORMAT, job_fingerprint
 
 ASHA = {"early_stopping": "asha"}
 BOTH = {"early_stopping": "hyperband", "time_limit": 60, "memory_limit": "4GB"}
 RAY: dict[str, Any] = {"engine": "ray"}
+THEN = {"inherit": ["bn_recalibration"], "allocations": ["global_threshold"]}
+"""What was usual before format 3."""
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +63,7 @@ def begun(run: Path, model: Perceptron, **changes: Any) -> Path:
 
 def edit(path: Path, change: Any) -> None:
     data = json.loads(path.read_text())
+    data.pop("sha256", None)  # of run.json itself, which a change by hand would not fit
     change(data)
     path.write_text(json.dumps(data))
 
@@ -80,7 +85,10 @@ def of_format_1(monkeypatch: pytest.MonkeyPatch) -> Any:
             if recorded:
                 edit(mark, lambda entries: entries.update(trial_options=was))
             job = yaml.safe_load((mark.parent / "job.yaml").read_text())
+            job["search"].pop("inherit", None)  # it was not written where it was usual
             (mark.parent / "job.yaml").write_text(yaml.safe_dump({**job, "engine": engine}))
+            began = job_fingerprint(Job.model_validate(job))
+            edit(mark, lambda entries, began=began: entries["fingerprints"].update(job=began))
 
     return rewrite
 
@@ -179,7 +187,7 @@ def test_a_run_of_format_1_goes_on_with_what_its_engine_had(
     tmp_path: Path, model: Perceptron, asked: list[Any], of_format_1: Any, recorded: bool,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    run = begun(tmp_path / "run", model)  # the fingerprint of then: without stopping
+    run = begun(tmp_path / "run", model, **THEN)  # the fingerprint of then: without stopping
     of_format_1(run, {"name": "ray", "scheduler": "asha", "time_limit": 60}, recorded=recorded)
     with pytest.raises(RunError, match="begun with time_limit: 60, which that engine cannot keep to"):
         search(run, model, resume=True)
@@ -195,7 +203,7 @@ def test_a_run_of_format_1_goes_on_with_what_its_engine_had(
 def test_a_run_of_format_1_on_asha_alone_goes_on_here(
     tmp_path: Path, model: Perceptron, asked: list[Any], of_format_1: Any
 ) -> None:
-    run = begun(tmp_path / "run", model)
+    run = begun(tmp_path / "run", model, **THEN)
     of_format_1(run, {"name": "ray", "scheduler": "asha"})
     search(run, model, resume=True)
     assert asked[-1] == (EngineOptions(), StoppingOptions(early_stopping="asha"))
@@ -210,11 +218,11 @@ def test_a_run_of_format_2_is_not_taken_for_one_of_format_1(tmp_path: Path, mode
         search(run, model, resume=True)
 
 
-@pytest.mark.parametrize("mark", [3, 0, "two"])
+@pytest.mark.parametrize("mark", [JOB_FORMAT + 1, 0, "two"])
 def test_a_run_of_a_later_format_is_refused(tmp_path: Path, model: Perceptron, mark: Any) -> None:
     run = begun(tmp_path / "run", model)
     edit(run / "run.json", lambda entries: entries.update(job_format=mark))
-    with pytest.raises(RunError, match=rf"its job_format is {mark!r}, and this version knows up to 2"):
+    with pytest.raises(RunError, match=rf"its job_format is {mark!r}, and this version knows up to {JOB_FORMAT}"):
         search(run, model, resume=True)
 
 
@@ -271,7 +279,8 @@ def test_the_job_file_of_a_run_of_format_1_warns_nobody(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1]), *sys.path])
     run, call = tmp_path / "run", CliRunner().invoke
-    job = write_job(tmp_path / "job.yaml", {"verdict.seeds": 0, "search.trials": 2})
+    then = {f"search.{key}": value for key, value in THEN.items()}
+    job = write_job(tmp_path / "job.yaml", {"verdict.seeds": 0, "search.trials": 2, **then})
     assert call(app, ["search", str(job), "--run-dir", str(run)]).exit_code == 0
     (run / "result.json").unlink()
     of_format_1(run, {"name": "ray", "scheduler": "asha"})

@@ -189,7 +189,7 @@ def test_a_network_with_a_factory_is_loaded_from_its_folder_alone(
     text = (folder / "architecture.yaml").read_text()
     (folder / "architecture.yaml").write_text(text.replace(PYTHON_MODEL, "graph_nets:VisionTransformer"))
     before = torch.get_rng_state()
-    assert torch.equal(autoprune.load(folder)(IMAGES), result.model(IMAGES))
+    assert torch.equal(autoprune.load(folder, packages=["graph_nets"])(IMAGES), result.model(IMAGES))
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
+import yaml
 from right_answers import share_right
 from tiny import Convolutions, pictures
 from torch import nn
 
 import autoprune
-from autoprune.config.job import VerdictOptions
+from autoprune.config.job import Job, VerdictOptions
 from autoprune.data import splits_from
 from autoprune.errors import ConfigError
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.importance.members import rank_channels
 from autoprune.inherit import INHERITANCE
 from autoprune.inherit.base import Inheritance, Statistics
+from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.registry import Part
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.groups import Widths
@@ -122,7 +126,7 @@ def factory(**lists: Any) -> CandidateFactory:
 
 
 def test_a_training_goes_on_from_sliced_weights_where_the_list_only_recalibrates() -> None:
-    made = factory()
+    made = factory(inherit=("bn_recalibration",))
     widths = made.space.uniform(0.5)
     plain, start = made.candidate(widths).state_dict(), made.heirs("training")(widths).state_dict()
     assert all(torch.equal(tensor, start[name]) for name, tensor in plain.items())
@@ -138,6 +142,44 @@ def test_calibration_batches_of_the_evaluator_hold_wherever_a_list_does_not_say(
     assert [getattr(part, "settings", None) for part in made.inherit] == [None, {"batches": 7}]
     assert made.final_inherit == tuple(settings)
     assert made.calibrated(9) is made
+
+
+def test_without_a_list_candidates_are_refitted_at_once_and_finals_layer_by_layer() -> None:
+    made = factory()
+    widths = made.space.uniform(0.5)
+    lists = {
+        "search": ["least_squares", "bn_recalibration"],
+        "final": ["sequential_least_squares", "bn_recalibration"],
+        "training": ["sequential_least_squares"],
+    }
+    for use, names in lists.items():
+        asked = replace(made, inherit=tuple(names)).heirs("search")(widths).state_dict()
+        assert all(map(torch.equal, made.heirs(use)(widths).state_dict().values(), asked.values()))
+    blind = replace(made, task=CallableTask(lambda network: 0.0, None, device=CPU))
+    plain = made.candidate(widths).state_dict()
+    assert all(map(torch.equal, blind.heirs("final")(widths).state_dict().values(), plain.values()))
+
+
+def test_a_run_that_began_when_recalibration_was_usual_goes_on_with_it(tmp_path: Path) -> None:
+    given = {"trials": 3, "seed": 1, "verdict": {"seeds": 0}}
+    earlier = {"inherit": ["bn_recalibration"], "allocations": ["global_threshold"]}
+    whole = searched(tmp_path / "whole", **given, **earlier)
+    run = tmp_path / "run"
+    searched(run, **given, **earlier)
+    (run / "result.json").unlink()
+    record = json.loads((run / "run.json").read_text())
+    began = job_fingerprint(Job.model_validate(_without_inheritance(yaml.safe_load((run / "job.yaml").read_text()))))
+    record["fingerprints"]["job"], record["job_format"] = began, 2
+    (run / "run.json").write_text(json.dumps(record))
+    lines = (run / "journal.log").read_text().splitlines(keepends=True)
+    (run / "journal.log").write_text("".join(lines[: len(lines) // 2]))
+    resumed = searched(run, **given, resume=True)
+    assert [t.score for t in resumed.record.trials] == [t.score for t in whole.record.trials]
+
+
+def _without_inheritance(job: dict[str, Any]) -> dict[str, Any]:
+    del job["search"]["inherit"]  # it was left out where nobody set it
+    return job
 
 
 def test_a_method_that_needs_data_says_so_before_a_run_begins(tmp_path: Path) -> None:

@@ -106,9 +106,6 @@ def test_the_winners_score_is_the_divergence_of_the_exported_network(
         p, q = (network(IMAGES[order]).double().log_softmax(1) for network in (model, result.model))
     expected = float((p.exp() * (p - q)).sum(1).mean())
     assert -result.record.winner.search_score == pytest.approx(expected, rel=1e-4)  # type: ignore[operator]
-    assert result.record.winner.search_score == max(
-        trial.score for trial in result.trials if trial.widths == result.widths and trial.score is not None
-    )
 
 
 def test_people_read_the_measures_own_sign_name_and_unit(
@@ -197,8 +194,9 @@ def test_what_does_not_fit_is_one_clear_error(
 
 def test_labelled_data_are_searched_by_loss_and_the_verdict_reads_it_downwards(tmp_path: Path) -> None:
     data = (pictures(80, 0), pictures(60, 1), pictures(40, 2))
+    short = {"epochs": 1, "batch_size": 16}
     verdict = {"seeds": 2, "fine_tune_epochs": 1, "random_candidates": 1, "protocols": ["fine_tune"]}
-    result = searched(trained(), tmp_path / "run", data=data, measure="loss", verdict=verdict, training={"epochs": 1})
+    result = searched(trained(), tmp_path / "run", data=data, measure="loss", verdict=verdict, training=short)
     assert result.verdict is not None
     (comparison,) = result.verdict.comparisons
     shown = f"{0.0 - comparison.difference:+.3g} nats of loss (lower is better)"

@@ -41,7 +41,7 @@ def _criteria_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_plain_names_are_written_as_before_so_that_runs_can_be_resumed() -> None:
     job = Job(**REQUIRED).model_dump(mode="json")
     assert job["search"]["criterion"] == "l2"
-    assert job["search"]["allocations"] == ["global_threshold"]
+    assert job["search"]["allocations"] == ["global_threshold", "stagewise", "isomorphic", "log_width", "erk"]
     assert job["verdict"]["protocols"] == ["fine_tune", "scratch_e"]
 
 

@@ -19,6 +19,7 @@ from autoprune.evaluators.inherited import Inherited
 from autoprune.files import read_json
 from autoprune.space.groups import Widths
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_files import COPIES, FILES, REPLACED, SEAL
 from autoprune.verdict.finals import save_weights
 
 
@@ -72,6 +73,15 @@ def test_what_is_left_is_done_and_nothing_twice(
     assert (unfinished / "report.html").is_file()
 
 
+def as_of_an_older_version(run: Path) -> None:
+    """A run that began before there were checksums and copies."""
+    entries = read_json(run / "run.json")
+    for key in (FILES, SEAL, REPLACED):
+        entries.pop(key, None)
+    (run / "run.json").write_text(json.dumps(entries))
+    shutil.rmtree(run / COPIES)
+
+
 def _tanh() -> Perceptron:
     return perceptron(activation=nn.Tanh)
 
@@ -123,13 +133,15 @@ def test_a_second_driver_is_refused(unfinished: Path, model: Perceptron) -> None
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"fingerprints": {}}'])
-def test_a_damaged_run_json_is_one_clear_error(unfinished: Path, model: Perceptron, damage: str) -> None:
+def test_a_damaged_run_json_without_a_copy_is_one_clear_error(unfinished: Path, model: Perceptron, damage: str) -> None:
     (unfinished / "run.json").write_text(damage)
+    shutil.rmtree(unfinished / COPIES)
     with pytest.raises(RunError, match=r"run\.json is damaged|cannot be resumed"):
         regression(unfinished, model, resume=True)
 
 
 def test_another_base_network_is_refused(unfinished: Path, model: Perceptron) -> None:
+    as_of_an_older_version(unfinished)
     save_weights(_nudged(), unfinished / "base.safetensors")
     with pytest.raises(RunError, match="is not the base network that the run trained"):
         regression(unfinished, model, resume=True)

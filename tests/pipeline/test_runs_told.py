@@ -21,7 +21,7 @@ from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.progress.base import SilentProgress
 from autoprune.progress.callbacks import Callback, PhaseEnded, RunEnded, RunStarted, TrialEnded
 
-PHASES = ["base network", "search", "re-scoring", "uniform curve", "final trainings"]
+PHASES = ["base network", "search", "re-scoring", "uniform curve", "final trainings", "latency"]
 HEARD: list[Any] = []
 """What those that a job names hear."""
 
@@ -101,7 +101,7 @@ def test_a_callback_hears_the_run_in_order_and_in_plain_values(tmp_path: Path) -
         "RunStarted",
         "PhaseEnded",
         *["TrialEnded"] * len(result.trials),
-        *["PhaseEnded"] * 4,
+        *["PhaseEnded"] * 5,
         "RunEnded",
         "closed",
     ]

@@ -135,7 +135,7 @@ def test_values_of_the_environment_stay_there_and_serve_resume_report_and_export
     assert holding(tmp_path) == []
     assert yaml.safe_load((run / "job.yaml").read_text())["search"]["storage"] == "${DB_URL}"
     assert "storage: ${DB_URL}" in (run / "report.md").read_text()
-    assert type(autoprune.load(run / "export")).__name__ == "Convolutions"
+    assert type(autoprune.load(run / "export", packages=["tiny"])).__name__ == "Convolutions"
     unfinish(run)
     monkeypatch.setenv("DB_URL", url_of(tmp_path, "changed"))
     assert "report:" in shell("resume", run)
@@ -146,7 +146,7 @@ def test_values_of_the_environment_stay_there_and_serve_resume_report_and_export
     assert "its job.yaml takes values from the environment: FACTORY, DB_URL" in shown
     monkeypatch.delenv("FACTORY")
     with pytest.raises(UnsetVariableError, match="FACTORY"):
-        autoprune.load(run / "export")
+        autoprune.load(run / "export", packages=["tiny"])
 
 
 def test_a_run_that_was_begun_with_its_secret_in_clear_text_goes_on_and_shows_it_no_more(
@@ -200,7 +200,7 @@ def test_what_a_driver_says_is_masked_too(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(url: str) -> None:
         raise OSError(f"login as user with {SECRET} was refused")
 
-    monkeypatch.setattr("autoprune.trials.ledger.RDBStorage", fail)
+    monkeypatch.setattr("autoprune.trials.ledger.open_database", fail)
     with pytest.raises(RunError, match=r"login as user with \*\*\* was refused") as caught:
         open_storage(f"postgresql://user:{SECRET}@h/name", tmp_path / "journal.log")
     assert caught.value.__cause__ is None

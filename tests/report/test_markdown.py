@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from example_runs import example_run
+from markdown_it import MarkdownIt
 
 from autoprune.report.facts import collect
 from autoprune.report.markdown import write_markdown
@@ -86,3 +87,14 @@ def test_costs_read_at_a_glance(value: float, text: str) -> None:
 
 def test_a_share_of_nothing_is_a_dash() -> None:
     assert (percent(1, 2), percent(0, 0)) == ("50.0 %", "–")
+
+
+def test_nothing_of_a_users_becomes_a_link_markup_or_a_control_character(tmp_path: Path) -> None:
+    evil = "[a](javascript:alert(1)) ![i](http://x.y/z) <b> `c` *d* www.x.yz https://x.y \x1b[31m\u202e $x_1$ ~~s~~"
+    record = example_run(names={0: evil}, frozen=(FrozenPart("f", 1, evil),), provenance={"k": evil, "_k_": evil})
+    job = {**record.job, "name": "x\n~~~~\n[a](http://x.y)\u202e"}
+    text = render(replace(record, job=job), tmp_path)
+    assert not set(text) & {"\x1b", "\u202e"}
+    page = MarkdownIt("gfm-like", {"linkify": False}).render(text)
+    assert not re.findall(r"<(?:a|img|script|b|em|code(?! class)|s)[ >]", page.replace("<strong>", ""))
+    assert not re.search(r"(?:https?|ftp)://|www\.", text.partition("## Job")[0])  # others make links of them

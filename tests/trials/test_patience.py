@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,14 +141,14 @@ def test_a_notebook_waits_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_run_directory_waits_but_not_for_a_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunDirectory.create(tmp_path / "run") as directory:
-        write, answers = Path.write_bytes, iter([FULL, FULL, None, OSError(errno.EACCES, "Permission denied")])
+        sync, answers = os.fsync, iter([FULL, FULL, None, None, OSError(errno.EACCES, "Permission denied")])
 
-        def sometimes(path: Path, content: bytes) -> int:
+        def sometimes(descriptor: int) -> None:  # of the file, twice in vain, and of its folder
             if error := next(answers):
                 raise error
-            return write(path, content)
+            sync(descriptor)
 
-        monkeypatch.setattr(Path, "write_bytes", sometimes)
+        monkeypatch.setattr(os, "fsync", sometimes)
         directory.write_json("notes.json", {"a": 1})
         with pytest.raises(RunError, match="cannot be written: Permission denied; check the permissions"):
             directory.write_json("notes.json", {"a": 2})

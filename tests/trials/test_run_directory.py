@@ -27,7 +27,7 @@ def test_two_drivers_cannot_work_on_one_run(tmp_path: Path) -> None:
         for enter in (RunDirectory.reopen, RunDirectory.create):
             with pytest.raises(RunError, match=r"another process|in use already"):
                 enter(tmp_path)
-    RunDirectory.reopen(tmp_path).__exit__()
+    RunDirectory.reopen(tmp_path).__exit__(None, None, None)
 
 
 def test_a_second_start_at_the_same_moment_is_refused(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_start_killed_before_the_run_began_can_be_repeated(tmp_path: Path, lef
         (tmp_path / name).write_text("{")
     with pytest.raises(RunError, match="start the run with `autoprune search`"):
         RunDirectory.reopen(tmp_path)
-    RunDirectory.create(tmp_path).__exit__()
+    RunDirectory.create(tmp_path).__exit__(None, None, None)
 
 
 def test_what_cannot_be_written_is_found_without_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

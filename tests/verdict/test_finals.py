@@ -47,7 +47,10 @@ class Trainings:
 def train_all(trainings: Trainings, folder: Path) -> list[FinalTraining]:
     shown: list[FinalTraining] = []
     notebook = Notebook(open_storage(None, folder / "journal.log"), "finals")
-    weights = folder / "winner.safetensors"
+
+    def weights(arm: str) -> Path:
+        return folder / f"{arm}.safetensors"
+
     engine = LocalEngine()
     engine.equip(WorkerSetup(trainings.factory, Inherited, "short", 1, folder))
     finals = train_finals(engine, ARMS, PLAN, notebook=notebook, weights=weights, on_final=shown.append)
@@ -116,13 +119,15 @@ def test_finals_of_a_version_that_did_not_recalibrate_are_trained_anew(tmp_path:
     assert again.seen == []
 
 
-def test_the_winners_first_network_is_kept_with_its_weights(tmp_path: Path) -> None:
+def test_the_first_network_of_every_arm_is_kept_with_its_weights(tmp_path: Path) -> None:
     trainings = Trainings()
-    first = train_all(trainings, tmp_path)[0]
-    network = trainings.factory.candidate((8, 6))
-    load_weights(network, tmp_path / "winner.safetensors")
-    assert first.arm == "winner"
-    assert closeness(network) == pytest.approx(first.score, abs=1e-7)
+    finals = train_all(trainings, tmp_path)
+    first = {final.arm: final for final in reversed(finals) if (final.protocol, final.seed) == ("fine_tune", 5)}
+    assert [path.stem for path in sorted(tmp_path.glob("*.safetensors"))] == sorted(arm.name for arm in ARMS)
+    for arm in ARMS:
+        network = trainings.factory.candidate(arm.widths)
+        load_weights(network, tmp_path / f"{arm.name}.safetensors")
+        assert closeness(network) == pytest.approx(first[arm.name].score, abs=1e-7)
 
 
 def test_the_base_network_is_only_read(tmp_path: Path) -> None:

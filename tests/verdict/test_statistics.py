@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from itertools import chain
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -163,3 +164,26 @@ def test_scores_of_data_that_chose_the_winner_are_owned_up_to() -> None:
     )
     assert "flatters" in seen
     assert "flatters" not in unseen
+
+
+@pytest.mark.parametrize(
+    ("unpruned", "told"),
+    [
+        (92.27, "Against the unpruned network the searched one loses 1.20 points (91.07 % after 92.27 %)."),
+        (90.0, "Against the unpruned network the searched one gains 1.07 points (91.07 % after 90.00 %)."),
+        (91.068, "Against the unpruned network the searched one neither loses nor gains (91.07 % after 91.07 %)."),
+    ],
+)
+def test_the_sentence_says_what_pruning_costs(unpruned: float, told: str) -> None:
+    trained = [*finals("winner", {0: 91.0, 1: 91.3, 2: 90.9}), *finals("uniform_all", {0: 90.0, 1: 90.1, 2: 90.1})]
+    options: dict[str, Any] = {"protocols": {"fine_tune": "fine-tuned"}, "budget_text": "half", "scale": PERCENT}
+    with_it, without = judge(trained, unpruned=unpruned, **options), judge(trained, **options)
+    assert with_it.sentence == f"{without.sentence} {told}"
+    assert with_it.comparisons == without.comparisons
+
+
+def test_of_measures_that_count_down_more_is_a_loss() -> None:
+    trained = [*finals("winner", {0: -0.5, 1: -0.7}), *finals("uniform_all", {0: -0.9, 1: -0.8})]
+    scale = ScoreScale("loss", "nats", higher_is_better=False)
+    found = judge(trained, protocols={"fine_tune": "fine-tuned"}, budget_text="half", scale=scale, unpruned=-0.4)
+    assert found.sentence.endswith("the searched one loses 0.2 nats (0.6 nats after 0.4 nats).")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, final
 
 from autoprune.config.limits import RangeError, ends_of
-from autoprune.errors import BudgetError
+from autoprune.errors import BudgetError, shortened
 
 Bound: TypeAlias = str | float | Mapping[str, str | float]
 """`"50%"` of the full model, a number in the metric's unit, `"40M"` (k, M, G), or a range `{"min": …, "max": …}`."""
@@ -93,27 +93,54 @@ def read_limit(metric: str, given: Bound, *, full: float, smallest: float) -> Li
     return limit
 
 
+def check_limit(metric: str, given: Bound) -> None:
+    """Check what can be known of a limit before there is a model: that it can be read, and is above 0.
+
+    Raises:
+        BudgetError: it cannot, or its ends contradict each other.
+    """
+    ends = ends_of(given)
+    read = {end: _value(ends[end], 1.0, zero=end == "min") for end in ends}
+    for end, value in ends.items():
+        if read[end] is None:
+            raise BudgetError(f"budget {metric}: {_told(value)}")
+    shares = [str(value).strip().endswith("%") for value in ends.values()]
+    least, most = read.get("min") or 0.0, read["max"] or 0.0
+    if len(set(shares)) == 1 and least > most:
+        raise BudgetError(f"budget {metric}: the range {given!r} contradicts itself, min is above max; swap them")
+
+
 def number(value: float) -> str:
     """A cost as a person reads it: whole from 1,000 on, four digits below."""
     return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:.4g}"
 
 
-def _parse(within: Limit, given: object, *, zero: bool = False) -> float:
+def _told(given: object) -> str:
+    return (
+        f"{shortened(repr(given), 80)} is not a limit; allowed: a percentage of the full model such as "
+        f'"50%", or an absolute number such as 40000000 or "40M"'
+    )
+
+
+def _value(given: object, full: float, *, zero: bool) -> float | None:
+    """In the unit of the metric, which costs `full` without pruning; None where it is not a limit."""
     match = None if isinstance(given, bool) else re.fullmatch(_NUMBER + r"\s*(%|[kKmMgG]?)", str(given).strip())
     try:
         value = float(match[1].replace(",", "").replace("_", "")) if match else math.nan
     except ValueError:
         value = math.nan
     if match is None or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise BudgetError(
-            f"budget {within.metric}: {given!r} is not a limit; allowed: a percentage of the full model such as "
-            f'"50%", or an absolute number such as 40000000 or "40M"; {within.reachable}'
-        )
-    if match[2] == "%":
-        return within.full * value / 100
-    if 0 < value < 1 <= within.smallest and not match[2]:
+        return None
+    return full * value / 100 if match[2] == "%" else value * _SUFFIXES[match[2].lower()]
+
+
+def _parse(within: Limit, given: object, *, zero: bool = False) -> float:
+    value = _value(given, within.full, zero=zero)
+    if value is None:
+        raise BudgetError(f"budget {within.metric}: {_told(given)}; {within.reachable}")
+    if 0 < value < 1 <= within.smallest and str(given).strip()[-1] not in "%kKmMgG":
         raise BudgetError(
             f"budget {within.metric}: {given!r} is less than 1; for a share of the full model write "
             f'"{100 * value:g}%"; {within.reachable}'
         )
-    return value * _SUFFIXES[match[2].lower()]
+    return value

@@ -13,7 +13,7 @@ from typing import Any, final
 
 import numpy as np
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, shortened, suggest
 from autoprune.space.groups import FloatArray
 
 FORMAT = 1
@@ -47,15 +47,26 @@ class Conditions:
     fold_batch_norm: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("threads", 1), ("batch", 0)):
+        for name, least, most in (("threads", 1, 1024), ("batch", 0, 1_000_000)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"latency: {name} must be a whole number of at least {least}, got {value!r}")
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or not least <= value <= most:
+                bound = f"at most {most:,}" if whole and value > most else f"at least {least}"
+                raise ConfigError(
+                    f"latency: {name} must be a whole number of {bound}, got {shortened(repr(value), 60)}"
+                )
+        for name in ("channels_last", "fold_batch_norm"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"latency: {name} must be true or false, got {shortened(repr(value), 60)}")
+        if not isinstance(self.backend, str) or len(self.backend) > 100:
+            raise ConfigError(f"latency: backend must be a name, got {shortened(repr(self.backend), 60)}")
         if self.dtype not in DTYPES:
             hint = suggest(str(self.dtype), DTYPES)
-            raise ConfigError(f"latency: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.{hint}")
+            raise ConfigError(
+                f"latency: dtype must be one of {', '.join(DTYPES)}, got {shortened(repr(self.dtype), 60)}.{hint}"
+            )
         if not re.fullmatch(r"cpu|cuda(:\d+)?", str(self.device)):
-            raise ConfigError(f"latency: device must be cpu, cuda or cuda:N, got {self.device!r}")
+            raise ConfigError(f"latency: device must be cpu, cuda or cuda:N, got {shortened(repr(self.device), 60)}")
 
     def __str__(self) -> str:
         parts = [self.backend, f"{self.device}", f"{self.threads} thread{'s' * (self.threads > 1)}"]
@@ -171,6 +182,8 @@ class DeviceProfile:
         networks: measured networks: model, widths, values of the features, undisturbed milliseconds of each of two
             measurements, and their mean.
         error: on networks held out; None before there are any.
+        made_for: the models whose kernels it holds, as the arguments of `autoprune latency profile`; profiles of older
+            versions name none.
     """
 
     conditions: Conditions
@@ -182,10 +195,13 @@ class DeviceProfile:
     coefficients: tuple[float, ...] = ()
     networks: tuple[Mapping[str, Any], ...] = ()
     error: HeldOut | None = None
+    made_for: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        if not self.made_for:  # fingerprints of profiles stay
+            del plain["made_for"]
         plain |= {"conditions": asdict(self.conditions), "error": None if self.error is None else asdict(self.error)}
         plain["tables"] = {
             name: table

@@ -20,8 +20,8 @@ from autoprune.cost.latency.kernels import FUSED, DeviceKernel, TimedCall, disti
 from autoprune.cost.latency.profile_files import read_profile
 from autoprune.cost.latency.wider_kernels import covered_calls, full_sizes, reaches
 from autoprune.cost.polynomial import CostFunction, Polynomial, WidthMatrix
-from autoprune.cost.unpriced import UnpricedError
-from autoprune.errors import BudgetError, ConfigError
+from autoprune.cost.unpriced import MissingKernelsError, UnpricedError
+from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray, SearchSpace
 from autoprune.space.sizes import AffineSize
 
@@ -228,15 +228,15 @@ def check_covers(profile: DeviceProfile, space: SearchSpace, calls: tuple[TimedC
     """Check that every kernel is in the profile, at every size that it can have.
 
     Raises:
-        BudgetError: some are not; names the first ones.
+        MissingKernelsError: some are not; names the first ones.
     """
     missing = list(missing_kernels(profile.tables, space, calls))
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise BudgetError(
-            f"the device profile of {profile.machine} ({profile.conditions}) lacks {len(missing)} kernels of this "
-            f"network, or holds them for fewer channels only: {', '.join(missing[:3])}{more}; add them with: autoprune "
-            f"latency profile MODEL --add-to FILE"
+        made_for = f", made for {' and '.join(profile.made_for)}," if profile.made_for else ""
+        raise MissingKernelsError(
+            f"the device profile of {profile.machine} ({profile.conditions}){made_for} lacks {len(missing)} kernels of "
+            f"this network, or holds them for fewer channels only: {', '.join(missing[:3])}{more}"
         )
 
 

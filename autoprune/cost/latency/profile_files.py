@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.config.bounded_files import shown_path
+from autoprune.config.json_reader import read_plain_json
 from autoprune.cost.latency.device_profile import FORMAT, Conditions, DeviceProfile, Grid, HeldOut, KernelTable
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, shortened
 from autoprune.files import replace_file
 
 
@@ -25,21 +26,21 @@ def read_profile(source: Path | str | Mapping[str, Any] | DeviceProfile) -> Devi
     """
     if isinstance(source, DeviceProfile):
         return source
-    name = "the device profile" if isinstance(source, Mapping) else str(source)
+    name = "the device profile" if isinstance(source, Mapping) else shown_path(Path(source))
     make = "make one with: autoprune latency profile MODEL --out FILE"
     try:
-        data = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
-    except OSError as error:
-        raise ConfigError(f"device profile {name} cannot be read ({error.strerror}); put it there or {make}") from error
-    except ValueError as error:
-        raise ConfigError(f"device profile {name} is no JSON file ({error}); {make}") from error
+        data = source if isinstance(source, Mapping) else read_plain_json(Path(source), then=f"put it there or {make}")
+    except ConfigError as error:
+        raise ConfigError(f"device profile {name} cannot be read: {error}") from None
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         given = data.get("format") if isinstance(data, Mapping) else type(data).__name__
-        raise ConfigError(f"{name} is no device profile of format {FORMAT} (found {given!r}); {make}")
+        raise ConfigError(
+            f"{name} is no device profile of format {FORMAT} (found {shortened(repr(given), 80)}); {make}"
+        )
     try:
         return _from_json(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{type(error).__name__}: {error}"
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        what = shortened(f"{type(error).__name__}: {error}", 300)
         raise ConfigError(f"device profile {name} is incomplete or damaged ({what}); {make}") from error
 
 
@@ -64,35 +65,71 @@ def write_profile(profile: DeviceProfile, path: Path) -> None:
 
 
 def _from_json(data: Mapping[str, Any]) -> DeviceProfile:
-    def table(plain: Mapping[str, Any] | None) -> KernelTable | None:
-        if plain is None:
-            return None
-        return KernelTable(int(plain["alignment"]), tuple(_grid(grid["axes"], grid["ms"]) for grid in plain["grids"]))
-
-    known = {f.name: data[f.name] for f in fields(DeviceProfile)}
+    known = {f.name: data[f.name] for f in fields(DeviceProfile) if f.name != "made_for"}
+    known["made_for"] = tuple(data.get("made_for", ()))
+    _check_texts(known)
     known |= {
         "conditions": Conditions(**data["conditions"]),
-        "tables": {n: table(t) for n, t in data["tables"].items()},
+        "tables": {name: _table(table) for name, table in data["tables"].items()},
     }
-    known |= {"features": tuple(data["features"]), "coefficients": tuple(map(float, data["coefficients"]))}
+    known |= {"features": tuple(data["features"]), "coefficients": tuple(data["coefficients"])}
     _check_numbers("coefficients", known["coefficients"], len(known["features"]))
     if known["coefficients"] and not any(known["coefficients"]):
         raise ValueError("all coefficients are 0")
+    known["coefficients"] = tuple(map(float, known["coefficients"]))
     for network in data["networks"]:
         _check_numbers("features of a network", network["features"], len(known["features"]))
         _check_numbers("times of a network", [network["ms"], *network["rounds"]], 3)
     error = data["error"]
+    if error is not None and not all(isinstance(one, int | float) for one in error.values()):  # a rank may be NaN
+        raise ValueError("the error on networks held out is not given in numbers")
     return DeviceProfile(
         **{**known, "networks": tuple(data["networks"]), "error": None if error is None else HeldOut(**error)}
     )
+
+
+def _check_texts(known: Mapping[str, Any]) -> None:
+    """What is shown to people is texts; `tables` and `networks` hold what they are to hold."""
+    texts = [
+        known["machine"],
+        known["date"],
+        *known["features"],
+        *known["made_for"],
+        *known["versions"],
+        *known["versions"].values(),
+    ]
+    wrong = [text for text in texts if not isinstance(text, str) or len(text) > _LONGEST]
+    if wrong:
+        raise ValueError(f"a text of at most {_LONGEST} characters is expected, found {shortened(repr(wrong[0]), 80)}")
+    if not isinstance(known["networks"], list | tuple):
+        raise ValueError(f"a list of networks is expected, found {type(known['networks']).__name__}")
+    for name in ("conditions", "versions", "tables"):
+        if not isinstance(known[name], Mapping):
+            raise ValueError(f"{name} must hold keys and values, found {type(known[name]).__name__}")
+
+
+def _table(plain: Mapping[str, Any] | None) -> KernelTable | None:
+    """Times of one kernel, in as many grids as there are combinations of axes that are multiples."""
+    if plain is None:
+        return None
+    alignment, grids = plain["alignment"], tuple(_grid(grid["axes"], grid["ms"]) for grid in plain["grids"])
+    if isinstance(alignment, bool) or not isinstance(alignment, int) or not 1 <= alignment <= 1024:
+        raise ValueError(f"an alignment must be a whole number from 1 to 1024, found {alignment!r}")
+    if not grids or len(grids) not in (1, 2 ** len(grids[0].axes)):
+        raise ValueError(f"a kernel of {len(grids[0].axes) if grids else 0} sizes has {len(grids)} grids")
+    if len({len(grid.axes) for grid in grids}) > 1:
+        raise ValueError("the grids of a kernel have different numbers of sizes")
+    return KernelTable(alignment, grids)
 
 
 def _grid(axes: Sequence[Sequence[float]], ms: Any) -> Grid:
     grid = Grid(tuple(np.array(axis, dtype=float) for axis in axes), np.array(ms, dtype=float))
     if grid.ms.shape != tuple(map(len, axes)):
         raise ValueError(f"a grid of {' x '.join(str(len(axis)) for axis in axes)} sizes has {grid.ms.size} times")
-    if any((np.diff(axis) <= 0).any() for axis in grid.axes):
+    if any(not len(axis) or (np.diff(axis) <= 0).any() for axis in grid.axes):
         raise ValueError("the sizes of a grid do not ascend")
+    for axis in grid.axes:
+        _check_numbers("sizes of a grid", axis.ravel().tolist(), axis.size)
     _check_numbers("times of a grid", grid.ms.ravel().tolist(), grid.ms.size)
     return grid
 
@@ -100,5 +137,9 @@ def _grid(axes: Sequence[Sequence[float]], ms: Any) -> Grid:
 def _check_numbers(what: str, numbers: Sequence[float], n: int) -> None:
     if len(numbers) != n:
         raise ValueError(f"{n} {what} are expected, {len(numbers)} found")
-    if not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise ValueError(f"{what} must be 0 or more, found {list(numbers)[:8]}")
+    sound = (isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one <= _LARGEST for one in numbers)
+    if not all(sound):
+        raise ValueError(f"{what} must be 0 or more and at most {_LARGEST:g}, found {list(numbers)[:8]}")
+
+
+_LARGEST, _LONGEST = 1e15, 1000

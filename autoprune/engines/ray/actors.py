@@ -8,9 +8,12 @@ Longer than others, as one lane keeps count of all that its actors do.
 
 from __future__ import annotations
 
+import itertools
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -21,7 +24,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from autoprune.engines.base import Scoring
 from autoprune.engines.local import evaluate
-from autoprune.engines.ray.cluster import Cluster, own_memory, short_reason
+from autoprune.engines.ray.cluster import Cluster, own_memory, run_name, short_reason
 from autoprune.engines.ray.packing import Buffer, unpack_setup
 from autoprune.errors import EvaluationError, RunError
 from autoprune.space.groups import Widths
@@ -45,7 +48,7 @@ _GLANCE = 0.05
 """Seconds between two looks at a worker's memory."""
 
 
-class _Worker:
+class EvaluationWorker:
     """The actor. It builds its evaluator once and keeps it."""
 
     def start(self, packed: Buffer, device: str) -> None:
@@ -104,13 +107,15 @@ class ActorLane:
     Args:
         cluster: where they live.
         packed: reference to the packed setup in the object store.
-        directory: of the run; nothing is written there.
+        directory: of the run, which names the workers; nothing is written there.
         patience: seconds without any worker after which the run is given up.
     """
 
     def __init__(self, cluster: Cluster, packed: Any, directory: Path, *, patience: float = PATIENCE) -> None:
         self._cluster, self._packed = cluster, packed
-        self._actor = ray.remote(concurrency_groups={"watch": 1}, max_restarts=0, max_task_retries=0)(_Worker)
+        self._actor = ray.remote(concurrency_groups={"watch": 1}, max_restarts=0, max_task_retries=0)(EvaluationWorker)
+        lane = uuid.uuid4().hex[:6]  # the caller's namespace may hold workers of a run of the same name
+        self._names = (f"autoprune {run_name(directory)} evaluation {i} ({lane})" for i in itertools.count())
         self._patience, self._alone_since = patience, time.monotonic()
         self._told_of_waiting = False
         self._stillborn = 0
@@ -145,7 +150,8 @@ class ActorLane:
     def close(self) -> None:
         """Dismiss all workers."""
         for member in self._members:
-            ray.kill(member.actor)
+            with suppress(RayError):  # the instance has ended, and they with it
+                ray.kill(member.actor)
         self._members = []
 
     def _carry_out(self, feed: Callable[[], _Piece | None]) -> Iterator[tuple[int, Outcome]]:
@@ -187,6 +193,7 @@ class ActorLane:
         growing = {m.growth: m for m in self._members if m.growth is not None}
         references = [*doing, *growing]
         happened, _ = ray.wait(references, num_returns=1, timeout=patience)
+        self._cluster.check_node()
         if happened:  # of several events all are told before the next proposal is made
             happened, _ = ray.wait(references, num_returns=len(references), timeout=0)
         for reference in happened:
@@ -207,6 +214,7 @@ class ActorLane:
                 raise EvaluationError(f"workers cannot build the evaluator:\n{reason}") from error
             outcome = Outcome(None, reason, member.seconds)
         except RayError as error:
+            self._cluster.check_node(at_once=True)  # it may have died with its node, which is ours
             self._cluster.lost(short_reason(error))
             yield from self._after_loss(member, str(error))
             return
@@ -238,6 +246,7 @@ class ActorLane:
         try:
             held = int(ray.get(member.growth))
         except RayError:
+            self._cluster.check_node(at_once=True)
             member.growth = None  # it died; that is told by what it was doing
             if member.ready and member.piece is None:
                 yield from self._after_loss(member, "it died while it was idle")
@@ -263,7 +272,7 @@ class ActorLane:
             yield piece.number, Outcome(None, reason, member.seconds)
 
     def _hire(self) -> _Member:
-        actor = self._actor.options(**self._cluster.per_worker).remote()
+        actor = self._actor.options(name=next(self._names), **self._cluster.per_worker).remote()
         limit = self._cluster.stopping.memory_limit
         growth = None if limit is None else actor.outgrown.remote(limit)
         return _Member(actor, actor.start.remote(self._packed, self._cluster.device), time.monotonic(), growth)

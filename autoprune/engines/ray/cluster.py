@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,10 +14,10 @@ import ray
 
 from autoprune.config.engine import EngineOptions
 from autoprune.config.stopping import NEVER, StoppingOptions
+from autoprune.engines.ray.connection import check_resources, reach, start, told_as_notes
+from autoprune.engines.ray.node_watch import NodeWatch
 from autoprune.errors import ConfigError
-
-_PATIENCE = 5.0
-"""Seconds that an address has to answer; ray itself would wait for minutes."""
+from autoprune.trials.run_directory import check_there
 
 
 @final
@@ -34,6 +33,7 @@ class Cluster:
         stopping: when evaluations are ended before their time, of the run that it works for.
         happened: "lost_workers", "timed_out", "out_of_memory" and "retried", each a count.
         note: told in a line what happens to workers.
+        directory: of the run that it works for.
     """
 
     def __init__(self, options: EngineOptions, *, device: str = "cpu") -> None:
@@ -41,10 +41,13 @@ class Cluster:
         self.stopping: StoppingOptions = NEVER
         self.happened: Counter[str] = Counter()
         self.note: Callable[[str], None] = lambda line: None
+        self.directory: Path | None = None
         self._gpus = options.gpus_per_worker if options.gpus_per_worker is not None else float(device != "cpu")
         if device == "cpu" and self._gpus:
             raise ConfigError(f"engine: gpus_per_worker is {self._gpus:g} but the device is cpu; set device: cuda")
-        self._ours = False  # whether closing ends the connection
+        check_resources(options.resources)
+        self._undo = contextlib.ExitStack()  # leaves the instance where this has come to it
+        self._watch: NodeWatch | None = None
         self.workers = 0
 
     def open(self) -> None:
@@ -53,23 +56,33 @@ class Cluster:
         Raises:
             ConfigError: nothing answers there, or no worker finds room.
         """
-        if not ray.is_initialized():
-            address = self.options.address
-            _check_answers(address)
-            with contextlib.ExitStack() as undo:
+        address, theirs = self.options.address, ray.is_initialized()  # the caller's own, or that of the test
+        alone = address in (None, "local") and not theirs
+        with contextlib.ExitStack() as undo:
+            if not theirs:
                 undo.callback(ray.shutdown)
-                self._start() if address is None else self._reach(address)
-                self.workers = self._room()
-                undo.pop_all()
-            self._ours = True
-        else:  # the caller's own, or that of the test
+                start(self.options) if address is None or alone else reach(address)  # "local" is no address
             self.workers = self._room()
+            self._watch = NodeWatch(owns_head=alone)
+            undo.enter_context(told_as_notes(lambda line: self.note(line)))
+            self._undo = undo.pop_all()
 
     def close(self) -> None:
         """Leave the instance; one of our own ends."""
-        if self._ours:
-            ray.shutdown()
-            self._ours = False
+        self._watch = None
+        self._undo.close()
+
+    def check_node(self, *, at_once: bool = False) -> None:
+        """Find out that Ray has ended before it takes this process along, or that the run has no directory any more.
+
+        Args:
+            at_once: look although somebody has looked a moment ago.
+
+        Raises:
+            RunError: one of them is gone.
+        """
+        if self._watch is not None and self._watch.check(at_once=at_once) and self.directory is not None:
+            check_there(self.directory)
 
     @property
     def per_worker(self) -> dict[str, Any]:
@@ -85,29 +98,6 @@ class Cluster:
         """Count a worker that died, and tell."""
         self.happened["lost_workers"] += 1
         self.note(f"a worker was lost: {why}")
-
-    def _start(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about this machine leaves it
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else each start warns
-        cores, wanted = os.cpu_count() or 1, self.options.workers or 1
-        ray.init(
-            address="local",
-            num_cpus=max(cores, math.ceil(wanted * self.options.cpus_per_worker)),
-            resources={name: share * wanted for name, share in self.options.resources.items()} or None,
-            dashboard_host=self.options.dashboard,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-
-    def _reach(self, address: str) -> None:
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (Exception, SystemExit) as error:  # ray ends the process where the other side is no ray
-            reason = str(error).strip().partition("\n")[0]
-            raise ConfigError(
-                f"engine: no Ray instance can be used at {address!r} ({type(error).__name__}: {reason}). Start one "
-                f"with `ray start --head`, of the same versions of ray and Python, or leave address out for an own one"
-            ) from error
 
     def _room(self) -> int:
         needed = {"CPU": self.options.cpus_per_worker, "GPU": self._gpus, **self.options.resources}
@@ -128,30 +118,15 @@ class Cluster:
         return room
 
 
+def run_name(directory: Path) -> str:
+    """What workers of a run are called by: its directory, in a family with that of the family."""
+    directory = directory.absolute()
+    family = (directory.parent / "run.json").is_file()
+    return f"{directory.parent.name}/{directory.name}" if family else directory.name
+
+
 def _holds(node: Mapping[str, float], needed: Mapping[str, float]) -> int:
     return min(math.floor(node.get(name, 0.0) / share + 1e-9) for name, share in needed.items())
-
-
-def _check_answers(address: str | None) -> None:
-    """Raise where the address is malformed or nothing listens there."""
-    if address in (None, "auto", "local"):
-        return
-    assert address is not None
-    if address.startswith("ray://"):
-        raise ConfigError(
-            f"engine: Ray Tune cannot be driven from outside a cluster, as {address!r} would; start the run on the "
-            f"cluster (`ray job submit`, or on a node with --address auto)"
-        )
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(f"engine: address {address!r} cannot be read; allowed: auto, HOST:PORT")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"engine: nothing answers at {address!r} ({error}). Start Ray there with `ray start --head`, correct the "
-            f"address, or leave it out for an instance of its own"
-        ) from error
 
 
 def short_reason(error: BaseException) -> str:

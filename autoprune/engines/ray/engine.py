@@ -47,9 +47,10 @@ class RayEngine(Engine):
 
     def equip(self, setup: WorkerSetup, note: Callable[[str], None] = lambda line: None) -> None:
         """See `Engine.equip`."""
+        self._cluster.check_node(at_once=True)  # the driver may have trained for hours without a word to Ray
         self._leave_lane()
         self._cluster.note, self._cluster.stopping = note, setup.stopping
-        self._setup = setup
+        self._setup, self._cluster.directory = setup, setup.directory
         packed = np.frombuffer(pack_setup(setup), np.uint8)  # workers read arrays where they lie, bytes as copies
         self._packed = ray.put(packed)
 
@@ -97,6 +98,7 @@ class RayEngine(Engine):
 
     def _on(self, lane: type[L]) -> L:
         """The lane of this kind; the other one gives its workers back first."""
+        self._cluster.check_node(at_once=True)
         if not isinstance(self._lane, lane):
             self._leave_lane()
             self._lane = lane(self._cluster, self._packed, self._equipped.directory)

@@ -133,7 +133,7 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # ray has no ty
             return _program, (_flat(thing.graph), {f.name: getattr(thing, f.name) for f in fields(thing)[1:]})
         if isinstance(thing, CandidateFactory):
             model, space, ranking, task = thing.model, thing.space, thing.ranking, thing.task
-            lists = thing.inherit, thing.final_inherit
+            lists = thing.inherit, thing.final_inherit, thing.batches
             return CandidateFactory, (model, space, ranking, task, thing.base_epochs, *lists)
         return super().reducer_override(thing)
 

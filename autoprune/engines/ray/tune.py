@@ -28,16 +28,16 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from autoprune.engines.base import Failure, Scoring, WorkerSetup
-from autoprune.engines.ray.cluster import Cluster
+from autoprune.engines.ray.cluster import Cluster, run_name
 from autoprune.engines.ray.packing import pack
 from autoprune.engines.ray.tune_feed import Dispatcher, Source, TuneSearcher, WorkerMonitor
 from autoprune.engines.ray.tune_states import States
 from autoprune.engines.ray.tune_worker import Ending, Evaluations, Training, Trainings, Work, WorkItem
 from autoprune.engines.stopping import BRACKETS, GRACE, REDUCTION
 from autoprune.errors import ConfigError
-from autoprune.files import read_json
 from autoprune.randomness import untouched
 from autoprune.trials.assignment import Assignment, Outcome
+from autoprune.trials.run_files import has_begun, read_run
 from autoprune.trials.session import SearchSession
 
 P = TypeVar("P")
@@ -170,6 +170,7 @@ class TuneLane:
             states=self._folder,
             memory_limit=self._cluster.stopping.memory_limit,
         )
+        training.__name__ = f"autoprune {run_name(self._directory)} training"  # what Ray shows of its workers
         resources = {"cpu": per_worker["num_cpus"], "gpu": per_worker["num_gpus"], **per_worker["resources"]}
         return tune.Tuner(
             tune.with_resources(training, {name: share for name, share in resources.items() if share}),
@@ -277,7 +278,7 @@ def states_folder(storage_path: str | None, directory: Path) -> str:
     """Where the states of a run's trainings lie: in it, or below the storage path in a folder named by the run's id."""
     if storage_path is None:
         return str(directory.absolute() / "states")
-    known = read_json(directory / "run.json") if (directory / "run.json").is_file() else {}
+    known = read_run(directory) if has_begun(directory) else {}
     return f"{storage_path.rstrip('/')}/{known.get('id', directory.name)}"
 
 

@@ -6,15 +6,15 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import ray
-from ray import cloudpickle, tune
+from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.search import Searcher
 
 from autoprune.engines.ray.cluster import Cluster, short_reason
+from autoprune.engines.ray.tune_errors import error_of
 from autoprune.engines.ray.tune_worker import Ending, Outgrown, WorkItem
 from autoprune.errors import EvaluationError, RunError
 
@@ -107,6 +107,7 @@ class Dispatcher:
     def broke(self, trial: str, error: BaseException) -> None:
         """A worker has died or could not be made; its piece comes again until its retries are used up."""
         attempt, happened = self._live.pop(trial), self._cluster.happened
+        self._check_node(at_once=True)  # the worker may have died with its node, which is ours
         if self.over:  # the worker was ended with the work; what it did is done again after a restart
             return
         key, reason = attempt.piece.key, short_reason(error)
@@ -136,9 +137,16 @@ class Dispatcher:
         self._cluster.happened[event] += 1
         self._cluster.note(f"a worker was {reason}; another one takes its place")
 
+    def _check_node(self, *, at_once: bool = False) -> None:
+        try:
+            self._cluster.check_node(at_once=at_once)
+        except RunError as error:
+            self.failure = self.failure or error
+
     def look_after(self) -> None:
         """End the workers that are past the time limit, all where the work is to end; give up where none ever comes."""
         now, limit = time.monotonic(), self._time_limit
+        self._check_node()
         if self.busy or not self._live:
             self._worked = now
         elif now - self._worked > _PATIENCE:
@@ -218,7 +226,7 @@ class WorkerMonitor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # ray h
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker has died, or could not be made."""
         try:
-            self._dispatcher.broke(trial.trial_id, _error_of(trial))
+            self._dispatcher.broke(trial.trial_id, error_of(trial))
         except BaseException as failure:  # noqa: BLE001 - raised again by the lane, not through Tune
             self._dispatcher.failure = failure
 
@@ -233,15 +241,3 @@ class WorkerMonitor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # ray h
     def stop_all(self) -> bool:
         """Whether Tune is to end."""
         return self._dispatcher.over
-
-
-def _error_of(trial: Any) -> BaseException:
-    """What Tune wrote down of a trial's last error."""
-    try:
-        with Path(trial.pickled_error_file).open("rb") as file:
-            error = cloudpickle.load(file)
-        if isinstance(error, RayTaskError) and isinstance(error.cause, Outgrown):
-            error = error.cause
-    except Exception:  # noqa: BLE001 - the worker's exception is of a class that is not known here
-        error = RuntimeError(Path(trial.error_file).read_text() if trial.error_file else "the worker failed")
-    return error if isinstance(error, BaseException) else RuntimeError(str(error))

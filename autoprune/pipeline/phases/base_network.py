@@ -10,11 +10,15 @@ from torch import nn
 from autoprune.errors import RunError
 from autoprune.evaluators.trained import TrainedScore, train_and_score
 from autoprune.files import read_json
+from autoprune.pipeline.family import BASE
 from autoprune.pipeline.fingerprints import weights_fingerprint
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.tasks.score import Score
-from autoprune.verdict.finals import save_weights
+from autoprune.trials.run_files import checksum
+from autoprune.verdict.finals import weights_as_bytes
 from autoprune.zoo import load_weights
+
+ABOUT, WEIGHTS = BASE
 
 
 def base_network(run: RunContext) -> nn.Module:
@@ -23,20 +27,24 @@ def base_network(run: RunContext) -> nn.Module:
     Raises:
         RunError: the weights on disk are not those that the run trained.
     """
-    path = run.directory / "base.safetensors"
-    if not path.is_file() and run.family is not None:
+    path = run.directory / WEIGHTS
+    if not _there(run) and run.family is not None:
         run.family.copy_base(run.directory)
-    if not path.is_file():
+    if not _there(run):
         _train(run)
     base = copy.deepcopy(run.prepared.network)
     load_weights(base, path)
-    if weights_fingerprint(base) != read_json(run.directory / "base.json")["weights"]:
+    if weights_fingerprint(base) != read_json(run.directory / ABOUT)["weights"]:
         raise RunError(f"{path} is not the base network that the run trained; start a new run")
     return base.to(run.task.device).eval()
 
 
+def _there(run: RunContext) -> bool:
+    return all((run.directory / name).is_file() for name in BASE)
+
+
 def _train(run: RunContext) -> None:
-    """Train as the job says, unless the weights were given, and write `base.json`, then `base.safetensors`."""
+    """Train as the job says, unless the weights were given, and write what is not there of the two files."""
     run.prepared.check_given()
     base, task = copy.deepcopy(run.prepared.network), run.task
     scores: list[Score] = []
@@ -69,5 +77,27 @@ def _train(run: RunContext) -> None:
         "seconds": time.perf_counter() - started,
         "weights": weights_fingerprint(base),
     }
-    run.directory.write_json("base.json", about)
-    save_weights(base, run.directory / "base.safetensors")
+    weights = weights_as_bytes(base)
+    _check_same(run, checksum(weights), str(about["weights"]))
+    if not (run.directory / ABOUT).is_file():
+        run.directory.write_json(ABOUT, about)
+    run.directory.write_bytes(WEIGHTS, weights)
+
+
+def _check_same(run: RunContext, now: str, fingerprint: str) -> None:
+    """Trials are cut from the base network: one that was lost and trained again must be the one that they know.
+
+    Raises:
+        RunError: it is another one, and there are trials.
+    """
+    about = run.directory / ABOUT
+    known = {run.directory.checksum_of(WEIGHTS) or now}
+    same = known == {now} and (not about.is_file() or read_json(about)["weights"] == fingerprint)
+    if same:
+        return
+    if run.has_scores:
+        raise RunError(
+            f"{run.directory / WEIGHTS} was lost or damaged, and training it again gave another network, to which the "
+            f"trials of this run do not belong: restore the file, or start a new run"
+        )
+    about.unlink(missing_ok=True)

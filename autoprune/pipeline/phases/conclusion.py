@@ -18,11 +18,12 @@ from autoprune.pipeline.phases.finals import final_weights
 from autoprune.pipeline.phases.reuse import note_reuse
 from autoprune.pipeline.phases.search import Searched
 from autoprune.pipeline.provenance import now
-from autoprune.report.pages import write_reports
+from autoprune.report.pages import pages, write_reports
 from autoprune.space.groups import Widths
 from autoprune.training.protocols import make_protocol
+from autoprune.trials.run_files import provenance_of
 from autoprune.trials.selection import Posterior
-from autoprune.verdict.record import Arm, CurvePoint, FinalTraining, RunRecord, Verdict, write_record
+from autoprune.verdict.record import ARMS, Arm, CurvePoint, FinalTraining, RunRecord, Verdict, write_record
 from autoprune.verdict.statistics import judge
 
 
@@ -38,7 +39,8 @@ class Findings:
         finals: their final trainings.
         curve: uniform pruning at other costs.
         chances: uniform baseline -> how likely the winner is better.
-        latency: what was measured; None for nothing.
+        latency: what was measured under a latency limit; None for nothing.
+        measured: latencies where none is limited; None for nothing.
         rescored: what was scored on all validation data.
     """
 
@@ -49,6 +51,7 @@ class Findings:
     curve: tuple[CurvePoint, ...]
     chances: Mapping[str, float]
     latency: Mapping[str, Any] | None
+    measured: Mapping[str, Any] | None
     rescored: Mapping[Widths, float] = field(default_factory=dict)
 
 
@@ -65,9 +68,25 @@ def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> Run
     export, origin = run.directory / "export", run.prepared.origin
     example = run.prepared.run_inputs.example
     write_architecture(record, network, export, ranking=factory.ranking, origin=origin, example=example)
+    _export_others(run, factory, record)
     write_reports(record)
+    folders = (export, run.directory / ARMS)
+    exported = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    run.directory.list_files([*pages(record), *exported])
     run.directory.write_json("result.json", write_record(record))
     return record
+
+
+def _export_others(run: RunContext, factory: CandidateFactory, record: RunRecord) -> None:
+    """What the winner was compared with, each as it was scored last: the first seed of the first protocol."""
+    origin, example = run.prepared.origin, run.prepared.run_inputs.example
+    for arm in record.arms[1:]:
+        weights = final_weights(run, arm.name) if record.finals else None
+        if weights is not None and not weights.is_file():  # trained by a version that kept the winner's only
+            run.progress.note(f"the weights of {arm.name} were not kept, as an older version trained it")
+            continue
+        network, folder = exported_network(factory, arm.widths, weights), run.directory / ARMS / arm.name
+        write_architecture(record, network, folder, ranking=factory.ranking, arm=arm, origin=origin, example=example)
 
 
 def _record(run: RunContext, found: Findings, test: float | None) -> RunRecord:
@@ -76,7 +95,7 @@ def _record(run: RunContext, found: Findings, test: float | None) -> RunRecord:
     return RunRecord(
         directory=run.directory.path,
         job=yaml.safe_load((run.directory / "job.yaml").read_text()),
-        provenance=read_json(run.directory / "run.json"),
+        provenance=provenance_of(run.directory.path),
         space=run.prepared.space,
         budget=tuple({**asdict(limit), "percent": limit.percent} for limit in budget.limits),
         full_costs=budget.costs_of(run.prepared.space.full),
@@ -88,15 +107,16 @@ def _record(run: RunContext, found: Findings, test: float | None) -> RunRecord:
         posterior={trial.number: posterior[trial.widths] for trial in trials if trial.widths in posterior},
         arms=found.compared,
         finals=tuple(found.finals),
-        verdict=_verdict(run, found) if found.finals else None,
+        verdict=_verdict(run, found, base["validation"] if test is None else test) if found.finals else None,
         uniform_curve=found.curve,
         chances=found.chances,
         latency=found.latency,
+        measured=found.measured,
         winners=found.searched.winners,
     )
 
 
-def _verdict(run: RunContext, found: Findings) -> Verdict:
+def _verdict(run: RunContext, found: Findings, unpruned: float) -> Verdict:
     told = [(limit, METRICS.card(limit.metric).told or limit.metric) for limit in run.domain.budget.limits]
     winner, *others = found.compared
     return judge(
@@ -106,4 +126,5 @@ def _verdict(run: RunContext, found: Findings) -> Verdict:
         scale=run.task.scale,
         identical=[arm.name for arm in others if arm.widths == winner.widths],
         unseen_data=run.task.has_test,
+        unpruned=unpruned,
     )

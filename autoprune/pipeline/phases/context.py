@@ -7,7 +7,6 @@ from typing import final
 
 from autoprune.config.job import Job
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.files import read_json
 from autoprune.pipeline.changes import CONTINUED
 from autoprune.pipeline.family import Family, ScoreCache
 from autoprune.pipeline.prepared import Prepared
@@ -15,8 +14,9 @@ from autoprune.pipeline.run_engine import RunEngine
 from autoprune.progress.base import Progress
 from autoprune.progress.callback_list import CallbackList
 from autoprune.tasks.base import Task
-from autoprune.trials.ledger import Notebook, Storage
+from autoprune.trials.ledger import Ledger, Notebook, Storage
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_files import read_run
 
 
 @final
@@ -62,15 +62,24 @@ class RunContext:
         """The scores of all runs of the family; None where there is none."""
         return None if self.family is None else self.family.scores
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether anything was scored already."""
+        books = ("allocation tables", "comparison")
+        return bool(Ledger(self.storage, self.study("search"), self.prepared.space).proposals()) or any(
+            self.notebook(part).read() for part in books
+        )
+
     def study(self, part: str) -> str:
         """The name of a study: an external storage may hold those of many runs."""
         return f"{self.directory.recorded('id')}/{part}"
 
     def notebook(self, part: str) -> Notebook:
         """Results beside the search, each on disk the moment it is known, with the continuation that it is of."""
-        return Notebook(self.storage, self.study(part), {CONTINUED: self.continuation} if self.continuation else {})
+        about = {CONTINUED: self.continuation} if self.continuation else {}
+        return Notebook(self.storage, self.study(part), about, note=self.progress.note)
 
     @property
     def continuation(self) -> int:
         """How often the run has gone on with another job than it began with."""
-        return len(read_json(self.directory / "run.json").get(CONTINUED, {}))
+        return len(read_run(self.directory.path).get(CONTINUED, {}))

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
-from autoprune.files import read_json
 from autoprune.trials.finishing import is_asked_to_finish
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_files import read_run
 
 ENDED_EARLY = "ended_early"
 """Of `run.json`: why a search ended early, and with how many proposals; a resumed run does not search on."""
@@ -34,7 +34,7 @@ class SearchEnd:
         self, directory: RunDirectory, budget: float | None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._directory, self._budget, self._clock = directory, budget, clock
-        entries = read_json(directory / "run.json")
+        entries = read_run(directory.path)
         earlier = entries.get("seconds", {}).get("search", 0.0)
         self._before = max(float(earlier), float(entries.get(SEARCHED, 0.0)))
         self._began = self._noted = clock()

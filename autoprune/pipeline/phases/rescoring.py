@@ -10,20 +10,28 @@ from autoprune.errors import EvaluationError
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.full_scores import score_fully
 from autoprune.space.groups import Widths
-from autoprune.trials.selection import shortlist, smooth
+from autoprune.trials.selection import median_trial, shortlist, smooth
+from autoprune.verdict.baselines import RANDOM
 
 _SEED = 1_000_003
 
 
-def rescore(run: RunContext, trials: Sequence[Trial]) -> dict[Widths, float]:
+def rescore(run: RunContext, trials: Sequence[Trial], *, apart: bool) -> dict[Widths, float]:
     """Widths -> score, of the shortlist and the uniforms.
+
+    Args:
+        run: on an equipped engine.
+        trials: of the search.
+        apart: these networks inherit in another way than trials; then the median random one is among them, too.
 
     Raises:
         EvaluationError: none of them can be scored.
     """
     uniforms = [trial.widths for trial in trials if trial.origin in UNIFORM and trial.score is not None]
     chosen = shortlist(smooth(run.domain, trials), run.job.search.rescore, run.domain, uniforms)
-    rescored = score_fully(run, [*chosen, *uniforms], phase="re-scoring", seed=_SEED)
+    median = median_trial([trial for trial in trials if trial.origin == RANDOM]) if apart else None
+    baselines = uniforms if median is None else [*uniforms, median.widths]
+    rescored = score_fully(run, [*chosen, *baselines], phase="re-scoring", seed=_SEED)
     if not rescored:
         raise EvaluationError(
             f"none of the best {len(chosen)} candidates could be scored on all validation data, though the search "

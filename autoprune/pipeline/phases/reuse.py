@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autoprune.controllers.base import Trial
-from autoprune.files import read_json
 from autoprune.pipeline.changes import BRANCHED, CONTINUED
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.space.groups import Widths
+from autoprune.trials.run_files import read_run
 from autoprune.verdict.finals import key_without_epochs
 from autoprune.verdict.record import Arm, FinalTraining
 
@@ -29,7 +29,7 @@ def note_reuse(
         compared: what the verdict compares.
         finals: the final trainings that it does so by.
     """
-    entries = read_json(run.directory / "run.json")
+    entries = read_run(run.directory.path)
     if run.continuation:
         continued = dict(entries[CONTINUED])
         last = continued[str(run.continuation)]

@@ -9,7 +9,6 @@ from typing import final
 from torch import nn
 
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.files import read_json
 from autoprune.pipeline.changes import PLANNED_TRIALS
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.ending import ENDED_EARLY, SearchEnd
@@ -18,6 +17,7 @@ from autoprune.pipeline.told import trial_ended
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.trials.assignment import score_of
 from autoprune.trials.ledger import Ledger
+from autoprune.trials.run_files import read_run
 from autoprune.trials.session import SearchSession
 
 
@@ -47,7 +47,7 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
         run.progress.trial(trial, session.best, session.uniform, done, session.total, busy)
         run.told.trial_ended(trial_ended(trial, session, busy, run.task.scale))
 
-    begun = read_json(run.directory / "run.json")
+    begun = read_run(run.directory.path)
     controller = run.prepared.controller(scores, learned=begun.get("begun_with"), trials=begun.get(PLANNED_TRIALS))
     over = SearchEnd(run.directory, run.job.search.time_budget)
     session = SearchSession(

@@ -11,6 +11,7 @@ from torch import nn
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.progress.callbacks import PhaseEnded
 from autoprune.training.integrity import Snapshot
+from autoprune.trials.run_files import JOURNAL, journal_lines
 
 T = TypeVar("T")
 
@@ -39,8 +40,9 @@ class Timed:
             self.check(phase)
         finally:
             seconds: Mapping[str, float] = directory.recorded("seconds")
+            lines = {JOURNAL: journal_lines(directory.path)}
             spent = round(seconds.get(phase, 0.0) + time.perf_counter() - started, 3)
-            directory.update_run(seconds={**seconds, phase: spent}, engine=self._run.engine.record())
+            directory.update_run(seconds={**seconds, phase: spent}, engine=self._run.engine.record(), **lines)
         self._run.told.phase_ended(PhaseEnded(phase, spent))
         return found
 

@@ -49,6 +49,11 @@ def _adapt_linear(linear: Any) -> None:
     _set(linear, "in_features", columns)
 
 
+def _adapt_bilinear(bilinear: Any) -> None:
+    for name, size in zip(("out_features", "in1_features", "in2_features"), bilinear.weight.shape, strict=True):
+        _set(bilinear, name, size)
+
+
 def _adapt_norm(norm: Any) -> None:
     known = norm.weight if norm.weight is not None else norm.running_mean
     if known is not None:
@@ -91,6 +96,7 @@ def _adapt_cell(cell: Any) -> None:
 _ADAPTERS: tuple[tuple[Any, Adapter], ...] = (
     (_ConvNd, _adapt_convolution),
     (nn.Linear, _adapt_linear),
+    (nn.Bilinear, _adapt_bilinear),
     (_NormBase, _adapt_norm),
     ((nn.LayerNorm, nn.RMSNorm), _adapt_layer_norm),
     (nn.GroupNorm, _adapt_group_norm),

@@ -169,9 +169,11 @@ class GraphNetwork(nn.Module):
                 expected = (n, *old.shape[1:]) if 0 in plan.growing.get(name, ()) else tuple(old.shape)
                 if tuple(new.shape) != expected:
                     batch = "any batch size" if plan.batch else "no other batch size"
+                    one = not plan.batch and tuple(old.shape) == (1, *new.shape[1:])
+                    then = "a batch of 2: a graph of a batch of 1 may hold on to it" if one else "inputs of that shape"
                     raise SpaceError(
                         f"this network is the traced graph of {self._traced_class} and takes {tuple(old.shape)} for "
-                        f"{name} ({batch}), got {tuple(new.shape)}; trace the model with inputs of that shape"
+                        f"{name} ({batch}), got {tuple(new.shape)}; trace the model with {then}"
                     )
         return n, plan.batch or 1
 

@@ -16,6 +16,7 @@ from autoprune.errors import SpaceError
 from autoprune.space.cutting.attributes import adapt_heads, adapters
 from autoprune.space.cutting.cut import Cut, KeptIndices
 from autoprune.space.cutting.parts import Parts
+from autoprune.space.cutting.remembered import follow, remembered
 from autoprune.space.cutting.scissors import Scissors
 from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
 from autoprune.space.tracing.blocks import Skip
@@ -70,6 +71,7 @@ class Slicer:
         check_model(model, space)
         self._model, self._space = model, space
         self._parts, self._scissors, self._adapters = Parts(model), Scissors(), adapters(model)
+        self._remembered = remembered(model)
         self._axes: list[tuple[int, IntArray, IntArray]] = []
         """Of each distinct axis: its group, or -1 where it has several; group and rank of every index."""
         self._orders: dict[int, Tensor | None] = {}
@@ -119,6 +121,7 @@ class Slicer:
             sliced.follow_widths(widths)  # type: ignore[operator]
         else:
             adapt_heads(self._model, sliced, self._space, widths)
+            follow(self._remembered, made)
         return Cut(sliced, self._space, widths, KeptIndices(self._places, kept, frozenset(gone)), self.order)
 
     def order(self, name: str, dim: int) -> Tensor | None:

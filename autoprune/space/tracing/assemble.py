@@ -23,10 +23,12 @@ from autoprune.space.sizes import AffineSize, Operation
 from autoprune.space.tracing.calls import LabelGraph, Parameter
 from autoprune.space.tracing.labels import Classes
 from autoprune.space.tracing.straighten import axes_of, straighten
+from autoprune.space.tracing.unread import tie_unread
 
 
 def assemble(graph: LabelGraph, model: nn.Module) -> SearchSpace:
     """Solve the unions and lay out groups (of any width), tensors, matrix products and the values in between."""
+    tie_unread(graph)
     _freeze_non_rectangular(graph, straighten(graph))
     return _Assembly(graph, model, straighten(graph)).space()
 
@@ -34,12 +36,12 @@ def assemble(graph: LabelGraph, model: nn.Module) -> SearchSpace:
 def _freeze_non_rectangular(graph: LabelGraph, classes: Classes) -> None:
     """A parameter whose channels vary along two axes at once, or that is used in two ways, must stay whole."""
     for parameter, labels in graph.element_labels.items():
-        root = classes.root[labels.numpy()]
+        free = classes.of(labels)
         if parameter in graph.axis_labels:
             graph.unions.freeze(labels, f"{parameter.name} is used both as a weight and as a tensor")
             for axis in graph.axis_labels[parameter]:
                 graph.unions.freeze(axis, f"{parameter.name} is used both as a weight and as a tensor")
-        elif sum(_varies(root, axis) for axis in range(root.ndim)) > 1:
+        elif sum(_varies(free, axis) for axis in range(free.ndim)) > 1:
             graph.unions.freeze(labels, f"{parameter.name} has channels along two axes at once")
 
 

@@ -1,16 +1,20 @@
-"""What a rule sees: one call of the graph with labels for tensors, and the book the rules write into."""
+"""What a rule sees: one call of the graph with labels for tensors, and the book the rules write into.
+
+Longer than others, as the book is one class, whose tables belong together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from autoprune.space.sizes import OperationKind
-from autoprune.space.tracing.labels import FIXED, Labels, spread, tighten, varies
+from autoprune.space.tracing.labels import FIXED, Labels, lie_alike, spread, tighten, varies
 
 Channels: TypeAlias = Tensor
 """(C,) one label per channel."""
@@ -36,14 +40,18 @@ class Parameter:
 class WeightLabels:
     """Labels of a weight that `forward` computes (standardised, transposed, merged): channels along several axes.
 
+    Products of channels with channels (Gram matrices, channel attention) have such labels, too.
+
     Attributes:
         factors: one label tensor per axis of the parameter it comes from, each constant along the other axes; an
             element stays where all its labels stay.
         source: the parameter it comes from, where its axes are still in place.
+        of_activations: it comes from activations; no weight is among what it is made of.
     """
 
     factors: tuple[Tensor, ...]
     source: Parameter | None = None
+    of_activations: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,6 +71,8 @@ class Call:
         value: what the call returned while tracing (a tensor without values, or a sequence with some).
         layer: path of the module that owns the weight, else of the module that made the call.
         place: where it is, for messages: "torch operator and module path".
+        traced: argument name -> what it was while tracing: types and strides of tensors, which labels do not tell.
+        read: numbers of the outputs that something reads, of a call that makes several.
     """
 
     target: Any
@@ -71,6 +81,8 @@ class Call:
     value: Any
     layer: str
     place: str
+    traced: Mapping[str, Any] = field(default_factory=dict)
+    read: frozenset[int] = frozenset()
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
@@ -152,6 +164,9 @@ class LabelGraph:
         heads: labels whose unit is a whole attention head.
         pieces: labels of what slices take, and of what lies before them.
         node: name of the graph node whose rule writes now.
+        takes_any: values that may know no channels of their own (name of the node) -> the labels that they got later.
+        fills: names of graph nodes that make tensors of one value.
+        spread: names of tensors of the model that forward spreads over channels: they are read as constants.
         graph_only: the model's own forward would compute something else when cut, though it would run.
     """
 
@@ -161,6 +176,9 @@ class LabelGraph:
     heads: list[Channels] = field(default_factory=list)
     pieces: list[Tensor] = field(default_factory=list)
     node: str = ""
+    takes_any: dict[str, Tensor | None] = field(default_factory=dict)
+    fills: list[str] = field(default_factory=list)
+    spread: set[str] = field(default_factory=set)
     graph_only: bool = False
     axis_labels: dict[Parameter, list[Channels]] = field(default_factory=dict)
     element_labels: dict[Parameter, Tensor] = field(default_factory=dict)
@@ -183,16 +201,30 @@ class LabelGraph:
             self.axis_labels[parameter] = [self.unions.fresh(n) for n in parameter.shape]
         return self.axis_labels[parameter]
 
-    def axes_of(self, weight: Parameter | WeightLabels) -> list[Channels]:
-        """One label vector per axis of a weight, also of a computed one."""
+    def axes_of(self, weight: Parameter | WeightLabels, beside: Mapping[int, Channels] | None = None) -> list[Channels]:
+        """One label vector per axis of a weight, also of a computed one.
+
+        Args:
+            weight: the weight.
+            beside: axis -> the channels that it meets there: where two axes of the parameter were flattened into one,
+                the one whose channels lie as these do is theirs, and the other stays whole.
+        """
         if isinstance(weight, Parameter):
             return self.axes(weight)
-        fixed = [torch.tensor(FIXED).expand(n) for n in weight.shape]
+        reason = "a weight's channels lie along one axis"
+        found: dict[int, list[Channels]] = {}
         for factor in weight.factors:
             for dim in range(factor.ndim):
                 if varies(factor, dim):
-                    fixed[dim] = self.unions.per_channel(factor, dim, "a weight's channels lie along one axis")
-        return fixed
+                    found.setdefault(dim, []).append(self.unions.per_channel(factor, dim, reason))
+        axes = [torch.tensor(FIXED).expand(n) for n in weight.shape]
+        for dim, vectors in found.items():
+            met = (beside or {}).get(dim)
+            axes[dim] = next((v for v in vectors if met is not None and lie_alike(v, met)), vectors[0])
+            for vector in vectors:
+                if vector is not axes[dim]:
+                    self.unions.freeze(vector, reason)
+        return axes
 
     def weight(self, value: Parameter | WeightLabels) -> WeightLabels:
         """A weight's labels, one tensor for each of its axes with more than one index."""
@@ -213,9 +245,32 @@ class LabelGraph:
             return value
         if len(value.shape) == 1:
             return self.axes(value)[0]
+        if value.name in self.spread:
+            return torch.tensor(FIXED).expand(value.shape)
         if value not in self.element_labels:
             self.element_labels[value] = self.unions.fresh(*value.shape, loose=True)
         return self.element_labels[value]
+
+    def follow(self, value: Any, met: Tensor) -> None:
+        """Note that a tensor of one value is as large as the channels that it meets: its size is an argument."""
+        name = next((n for n in self.fills if self.values.get(n, (None,))[0] is value), None)
+        if name is None or value.ndim != met.ndim:
+            return
+        for dim, length in enumerate(value.shape):
+            met = met.narrow(dim, 0, length)
+        self.values[name] = (met,)
+
+    def spread_out(self, labels: Tensor, dims: Collection[int]) -> None:
+        """Note which tensor of the model meets channels only along dimensions over which forward spreads it.
+
+        Its elements have labels, so the copies have none of their own; `trace` follows the channels once more.
+        """
+        if any(varies(labels, dim) for dim in dims):
+            return
+        first = int(labels.max())
+        for parameter, own in self.element_labels.items():
+            if own.numel() and int(own.flatten()[0]) <= first <= int(own.flatten()[-1]):
+                self.spread.add(parameter.name)
 
     def reads(self, weight: Parameter | WeightLabels, axis: int) -> None:
         """Note that this axis of a weight multiplies incoming channels."""
@@ -233,6 +288,25 @@ class LabelGraph:
                 if layer == value.name:
                     layer = value.name.rpartition(".")[0] or value.name
                 self.stuck.setdefault(layer, (value.shape[0], reason))
+
+    def adopt(self, value: Tensor, labels: Tensor) -> bool:
+        """Let a value that knew no channels have these; False where it is no value of its own but a part of one.
+
+        Args:
+            value: what the rule was given: a tensor of one value, or one that was spread over all channels.
+            labels: those of the channels that it is used with, to be expanded to it.
+        """
+        names = [name for name, made in self.values.items() if any(known is value for known in made)]
+        for name in names:
+            if name not in self.takes_any:
+                return False
+            known = self.takes_any[name]
+            if known is not None:
+                shape = np.broadcast_shapes(known.shape, labels.shape)
+                self.unions.unite(known.expand(shape), labels.expand(shape), "they are written into one tensor")
+            self.takes_any[name] = labels
+            self.values[name] = (labels.expand(value.shape),)
+        return bool(names)
 
     def note_before(self, labels: Tensor) -> Tensor:
         """Note what lies before the result of the node that writes now: it is counted when sizes follow the widths."""

@@ -67,16 +67,24 @@ class Labels:
         self._count = 0
         self._starts: list[int] = []
         self._loose: list[bool] = []
+        self._spread: list[bool] = []
         self._pairs: list[IntArray] = []
         self._frozen: list[tuple[IntArray, str]] = []
         self._residual: list[IntArray] = []
 
-    def fresh(self, *shape: int, loose: bool = False) -> Tensor:
-        """New labels, one per element; loose ones are no channels of one producer (elements of a positional table)."""
+    def fresh(self, *shape: int, loose: bool = False, spread: bool = False) -> Tensor:
+        """New labels, one per element.
+
+        Args:
+            shape: of the tensor.
+            loose: they are no channels of one producer (elements of a positional table).
+            spread: they are copies of one value, which forward spreads over whatever it meets; loose, too.
+        """
         number = int(np.prod(shape))
         first = self._count + 1
         self._starts.append(first)
-        self._loose.append(loose)
+        self._loose.append(loose or spread)
+        self._spread.append(spread)
         self._count += number
         return torch.arange(first, first + number).reshape(shape)
 
@@ -120,6 +128,23 @@ class Labels:
         if rows.shape[1] > 1 and bool((rows != rows[:, :1]).any()):
             self.unite(rows, head[:, None].expand(rows.shape), reason)
         return head
+
+    def is_spread(self, labels: Tensor) -> bool:
+        """True where all labels are copies of one value, spread in forward: they stand for channels, and are none."""
+        if not any(self._spread):
+            return False
+        values = np.unique(compact(labels).numpy())
+        return bool(np.array([False, *self._spread])[np.searchsorted(self._starts, values, side="right")].all())
+
+    def freeze_spread(self) -> None:
+        """Copies of a value that met no channel stay as many as they are."""
+        if not any(self._spread):
+            return
+        root = self.solve().root[1:]
+        copies = np.repeat(self._spread, np.diff([*self._starts, self._count + 1]))
+        meets = np.zeros(len(root) + 1, dtype=np.bool_)
+        meets[root[~copies]] = True
+        self._frozen.append((1 + np.flatnonzero(copies & ~meets[root]), "it meets no channel"))
 
     def splits(self, labels: Tensor) -> list[int]:
         """Dimensions along which channels of one producer lie (heads and their dimensions, groups of a shuffle).
@@ -180,6 +205,18 @@ def spread(channel: Tensor, dim: int, shape: Sequence[int]) -> Tensor:
     view = [1] * len(shape)
     view[dim] = -1
     return channel.reshape(view).expand(tuple(shape))
+
+
+def lie_alike(one: Tensor, other: Tensor) -> bool:
+    """True where the same indices have the same label in both."""
+    return len(one) == len(other) and torch.equal(_first_alike(one), _first_alike(other))
+
+
+def _first_alike(vector: Tensor) -> Tensor:
+    """(n,) The first index with the same label."""
+    _, inverse = torch.unique(vector, return_inverse=True)
+    places = torch.arange(len(vector))
+    return torch.full_like(places, len(vector)).scatter_reduce(0, inverse, places, "amin")[inverse]
 
 
 def compact(labels: Tensor) -> Tensor:

@@ -25,9 +25,17 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import TraceError
 from autoprune.randomness import python_draws, untouched
+from autoprune.space.tracing.decisions import decides
 from autoprune.space.tracing.flatten import flatten, note_shapes
 from autoprune.space.tracing.functions import watched
-from autoprune.space.tracing.refusal import explain
+from autoprune.space.tracing.module_paths import name_modules
+from autoprune.space.tracing.refusal import (
+    ForeignParameterError,
+    ForeignParameters,
+    explain,
+    explain_copy,
+    refuse_wrapped,
+)
 
 Example: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What a model is called with: one tensor, positional inputs, or keyword inputs."""
@@ -106,6 +114,12 @@ class Program:
         """What the output node returns, flat: nodes and constants."""
         return pytree.tree_leaves(self.nodes[-1].args[0])
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TraceError(
+            "a network that runs its traced graph cannot be pickled (torch.save of a whole network, workers of other "
+            "frameworks): save its state_dict(), or write it by result.save(folder) or autoprune export"
+        )
+
     def run(
         self, example: Example, place: Callable[[fx.Node, Any], Any], call: Callable[[fx.Node, Any, Any], Any]
     ) -> Any:
@@ -148,24 +162,28 @@ def record(model: nn.Module, example: Example, *, prepare: Prepare = nn.Module.e
         TraceError: both refuse; names the line of `forward` and what to change.
     """
     started = time.process_time()
+    wrapped = refuse_wrapped(model)
+    if wrapped is not None:
+        raise TraceError(wrapped)
     refusals: list[Exception] = []
     tracers: tuple[Callable[[nn.Module, Example], Program], ...] = (_export, _make_fx)
     try:
         clone = copy.deepcopy(model).requires_grad_(False)
         prepare(clone)
     except Exception as error:
-        raise TraceError(
-            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0][:160]}): it holds a tensor that is "
-            f"computed from others; call remove_weight_norm or prune.remove on its modules, or use parametrizations"
-        ) from error
+        raise TraceError(explain_copy(model, error)) from error
     for tracer in tracers:
         try:
-            with untouched(), _quiet(), torch.enable_grad(), plain_attention(), watched():
+            with untouched(), _quiet(), torch.enable_grad(), plain_attention(), watched(), ForeignParameters() as seen:
                 draws = python_draws()
                 program = tracer(clone, example)
+                seen.check()
                 lost = flatten(program.graph, program.constants)
+                name_modules(program.graph, clone)
                 note_shapes(program.graph)
                 program = replace(program, lost=lost, draws=draws())
+        except ForeignParameterError as error:
+            raise TraceError(str(error)) from None
         except Exception as error:  # noqa: BLE001 - any error of user code or a tracer becomes one clear message
             refusals.append(error)
         else:
@@ -216,8 +234,9 @@ def _make_fx(model: nn.Module, example: Example) -> Program:
     tracer = make_fx(flat, pre_dispatch=True, tracing_mode="real", _error_on_data_dependent_ops=False)
     module = tracer(list(named.values()), leaves)  # `if` on values and .item() take this example's way
     graph = module.graph
-    decides = any(torch.Tag.data_dependent_output in getattr(node.target, "tags", ()) for node in graph.nodes)
     names = [node.name for node in graph.nodes if node.op == "placeholder"]
+    tables = {placeholder: buffers[name] for placeholder, name in zip(names, named, strict=False) if name in buffers}
+    decided = decides(graph, tables)
     tensors = {
         placeholder: (name, "parameter" if name in parameters else "buffer")
         for placeholder, name in zip(names, named, strict=False)
@@ -234,7 +253,7 @@ def _make_fx(model: nn.Module, example: Example) -> Program:
         node.replace_all_uses_with(placeholder)
         graph.erase_node(node)
     inputs = tuple(names[len(named) :])
-    return Program(graph, tensors, constants, inputs, out_spec[-1], "make_fx", 0.0, decides)  # type: ignore[arg-type]
+    return Program(graph, tensors, constants, inputs, out_spec[-1], "make_fx", 0.0, decided)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -238,7 +238,7 @@ def _splits(node: fx.Node, operands: Sequence[fx.Node]) -> Iterator[tuple[int, i
         return
     leading = made.ndim - (1 if name == "linear" else 2)
     values = [operand.meta["val"] for operand in operands]
-    if any(value.ndim < 2 for value in values) or max((v.ndim for v in values), default=0) < made.ndim:
+    if any(value.ndim < 2 for value in values) or max((v.ndim for v in values), default=0) != made.ndim:
         return  # a product with a vector
     for at, value in enumerate(values):
         stride = value.expand(*made.shape[:-2], *value.shape[-2:]).stride()

@@ -19,6 +19,7 @@ def straighten(graph: LabelGraph) -> Classes:
 
     The dimension with the most distinct channels stays free (the position inside a shuffle's groups, not the group).
     """
+    graph.unions.freeze_spread()
     classes = graph.unions.solve()
     every = [compact(labels) for factors in graph.values.values() for labels in factors]
     pieces = [compact(labels) for labels in graph.pieces]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import operator
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.conv import _ConvNd
 
 from autoprune.config.space import SpaceOptions
 from autoprune.space.groups import SearchSpace
@@ -20,7 +20,10 @@ from autoprune.space.tracing.calls import Call, LabelGraph, Parameter, WeightLab
 from autoprune.space.tracing.functions import FunctionCall
 from autoprune.space.tracing.labels import FIXED, tighten
 from autoprune.space.tracing.program import Example, Program, record
-from autoprune.space.tracing.rules import computed_weight, rule_of
+from autoprune.space.tracing.rules import OperatorRule, computed_weight, rule_of
+from autoprune.space.tracing.rules.base import unknown
+from autoprune.space.tracing.weights import weights_of
+from autoprune.texts import first_line
 
 
 @final
@@ -67,16 +70,27 @@ def trace(model: nn.Module, example: Example, *, options: SpaceOptions | None = 
     chosen = options or SpaceOptions()
     program = record(model, example)
     started = time.process_time()
-    graph = LabelGraph(attention=chosen.attention)
-    _Labelling(program, graph, _weights_of(model)).run(example)
-    space = assemble(graph, model)
+    space, products = _groups(program, model, example, chosen)
     tied = "these channels can only go all together"
     space = freeze_groups(space, {i: tied for i, group in enumerate(space.groups) if group.width == 1})
-    blocks = find_blocks(program, space, [operation.node for operation in graph.operations])
+    blocks = find_blocks(program, space, products)
     space = apply_options(replace(space, blocks=blocks), chosen)
     if chosen.blocks:
         space = offer_blocks(with_calls(space, model, example), chosen.exclude)
     return Traced(space, program, example, time.process_time() - started)
+
+
+def _groups(
+    program: Program, model: nn.Module, example: Example, options: SpaceOptions
+) -> tuple[SearchSpace, list[str]]:
+    """The groups, of any width, and the nodes of the matrix products."""
+    weights, spread = weights_of(model, program), set[str]()
+    while True:
+        graph = LabelGraph(attention=options.attention, spread=set(spread))
+        _Labelling(program, graph, weights).run(example)
+        if graph.spread == spread:
+            return assemble(graph, model), [operation.node for operation in graph.operations]
+        spread = graph.spread
 
 
 @final
@@ -109,14 +123,24 @@ class _Labelling:
         call = _describe(node, args, kwargs)
         self._graph.node = node.name
         rule = rule_of(node.target)
-        if call.weights and not rule.reads:
-            made = computed_weight(self._graph, call, rule)
-        else:
-            made = rule.labels(self._graph, call)
+        made = self._labels(call, rule)
+        if rule.adopts:
+            self._graph.takes_any[node.name] = None
         made = self._noted(node.name, made)
         if rule.note is not None and not call.weights:
             rule.note(self._graph, call, made)
         return made
+
+    def _labels(self, call: Call, rule: OperatorRule) -> Any:
+        try:
+            if rule.reads and isinstance(call.arguments.get("input"), WeightLabels) and call.name != "linear":
+                return unknown(self._graph, call, f"{call.name} of what has channels along two dimensions")
+            if call.weights and not rule.reads:
+                return computed_weight(self._graph, call, rule)
+            return rule.labels(self._graph, call)
+        except Exception as error:  # noqa: BLE001 - a form of the operator that its rule has not met; whole is never wrong
+            what = f"its rule does not know this form of it ({type(error).__name__}: {first_line(error)})"
+            return unknown(self._graph, call, what)
 
     def _noted(self, name: str, made: Any) -> Any:
         """Remember the labels of every value, stored as compactly as they can be."""
@@ -124,22 +148,11 @@ class _Labelling:
             made = tighten(made)
             self._graph.values[name] = (made,)
         elif isinstance(made, WeightLabels):
-            made = WeightLabels(tuple(map(tighten, made.factors)), made.source)
+            made = replace(made, factors=tuple(map(tighten, made.factors)))
             self._graph.values[name] = made.factors
         elif isinstance(made, list | tuple):
             return [self._noted(f"{name}.{index}", value) for index, value in enumerate(made)]
         return made
-
-
-def _weights_of(model: nn.Module) -> frozenset[str]:
-    """Names of the weights of convolutions, linear layers and attention."""
-    names = []
-    for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, _ConvNd | nn.Linear):
-            names.append(f"{path}.weight")
-        elif isinstance(module, nn.MultiheadAttention):
-            names += [f"{path}.{kind}_proj_weight" for kind in ("in", "q", "k", "v")]
-    return frozenset(name.lstrip(".") for name in names)
 
 
 def _describe(node: fx.Node, args: Any, kwargs: Any) -> Call:
@@ -151,5 +164,17 @@ def _describe(node: fx.Node, args: Any, kwargs: Any) -> Call:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     module = stack[-1][0] if stack else ""
     weight = arguments.get("weight")
-    layer = weight.name.rpartition(".")[0] or weight.name if isinstance(weight, Parameter) else module
-    return Call(target, name, arguments, node.meta.get("val"), layer, f"{name} in {module or 'the model'}")
+    layer = module.partition(".parametrizations.")[0]
+    if isinstance(weight, Parameter):
+        layer = weight.name.rpartition(".")[0] or weight.name
+    elif not layer and isinstance(weight, WeightLabels) and weight.source is not None:
+        layer = weight.source.name.rpartition(".")[0] or weight.source.name
+    place = f"{name} in {module or 'the model'}"
+    read = frozenset(user.args[1] for user in node.users if user.target is operator.getitem)
+    return Call(target, name, arguments, node.meta.get("val"), layer, place, _traced(node, names), read)  # type: ignore[arg-type]
+
+
+def _traced(node: fx.Node, names: Sequence[str]) -> dict[str, Any]:
+    """Argument name -> its value while tracing."""
+    args, kwargs = fx.node.map_arg((tuple(node.args), dict(node.kwargs)), lambda given: given.meta.get("val"))
+    return dict(zip(names, args, strict=False)) | dict(kwargs)

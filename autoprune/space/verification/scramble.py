@@ -32,7 +32,7 @@ def scrambled(model: nn.Module, *, seed: int, loud: bool = True, single: bool = 
                 _break_repeats(tensor, generator)
         tables = {id(module.weight) for module in clone.modules() if isinstance(module, nn.Embedding)}
         for weight in clone.parameters() if loud else ():
-            if weight.is_floating_point() and weight.ndim > 1:
+            if weight.is_floating_point() and weight.ndim > 1 and weight.numel() > 1:
                 spread, heard = float(weight.float().std()), 1.0 if id(weight) in tables else weight[0].numel() ** -0.5
                 if 0 < spread < heard:
                     weight.mul_(heard / spread)

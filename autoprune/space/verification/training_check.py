@@ -120,8 +120,8 @@ def _compared(
         raise _CannotRunError(f"{type(error).__name__}: {first_line(error)}") from error
     try:
         found = _step(graph, example, prepare, seed)
-    except Exception:  # noqa: BLE001 - what the model runs and the graph does not
-        return ["its outputs"]
+    except Exception as error:  # noqa: BLE001 - what the model runs and the graph does not
+        return [f"its outputs (the graph does not run, {type(error).__name__}: {first_line(error)})"]
     tolerance = TOLERANCE.get(_dtype(model), 1e-4)
     if found.keys() != expected.keys():
         return ["the number of outputs"]

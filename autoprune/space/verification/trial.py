@@ -6,10 +6,10 @@ Longer than others, as it is one class: a cut and what it is compared with.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import final
+from typing import TypeAlias, final
 
 import numpy as np
 import torch
@@ -22,12 +22,17 @@ from autoprune.space.cutting.graph_form import graph_network
 from autoprune.space.cutting.slicing import Ranking, random_ranking, slice_model
 from autoprune.space.groups import SearchSpace, Widths, with_all_blocks
 from autoprune.space.options.choices import freeze_groups
-from autoprune.space.tracing.program import Example, Program, run_model, tensors
+from autoprune.space.tracing.program import Example, Program, plain_attention, run_model, tensors
 from autoprune.space.tracing.trace import Traced, trace
 from autoprune.space.verification.blueprint import Blueprint
 from autoprune.space.verification.comparison import TOLERANCE, in_double, relative, varied
 from autoprune.space.verification.cuts import common_widths, halves
-from autoprune.space.verification.flop_check import counted_by_fvcore, multiply_adds
+from autoprune.space.verification.flop_check import (
+    counted_by_fvcore,
+    counted_by_torch,
+    multiply_adds,
+    multiply_adds_for_torch,
+)
 from autoprune.space.verification.longer import carried_over, lengthened
 from autoprune.space.verification.masked import run_masked
 from autoprune.space.verification.scramble import runs_in_training, silences
@@ -35,6 +40,12 @@ from autoprune.space.verification.telling import telling
 from autoprune.texts import first_line
 
 _RANDOM_CUTS = 3
+
+_Count: TypeAlias = Callable[[SearchSpace, Widths, Ranking], tuple[int, int]]
+
+
+class _NotCountedError(Exception):
+    """fvcore cannot trace a network."""
 
 
 @final
@@ -47,6 +58,7 @@ class CutTrial:
         self._rng = np.random.default_rng(seed)
         self._graphs: dict[int, nn.Module] = {}
         self._traced = traced
+        self._own_problem, self._graph_problem = "", ""  # what is wrong with each form
         self._double: CutTrial | None = None  # made where rounding errors must be told from wrong cuts
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self._tolerance = TOLERANCE.get(self._dtype, 1e-4)
@@ -60,21 +72,52 @@ class CutTrial:
         for number, (widths, ranking) in enumerate(self._cuts(space)):
             inside = number == 0 or widths == telling
             error, problem = self._compare(space, widths, ranking, inside=inside)
-            if problem and space.form == "module" and self._graph_works(space):
+            if problem and self._turns_to_graph(space, problem):
                 return replace(space, form="graph"), None
             if problem:
-                return freeze_groups(space, self._culprits(space, widths, ranking, inside=inside)), None
+                found = self._culprits(space, widths, ranking, inside=inside)
+                return freeze_groups(space, self._in_both_forms(space, found)), None
             worst = max(worst, error)
         self._check_sight(space)
         if space.form == "module":
-            if not self._trains(space) and self._graph_works(space):
+            if not self._trains(space) and self._turns_to_graph(space, "a cut network does not run in training mode"):
                 return replace(space, form="graph"), None
             wrong = self._wrong_when_longer(space)
-            if wrong and self._graph_works(space):
+            if wrong and self._turns_to_graph(space, next(iter(wrong.values()))):
                 return replace(space, form="graph"), None
             if wrong:
-                return freeze_groups(space, wrong), None
+                return freeze_groups(space, self._in_both_forms(space, wrong)), None
         return space, worst
+
+    def _turns_to_graph(self, space: SearchSpace, problem: str) -> bool:
+        """True where the graph takes over from the model's own class, which has this problem; remembers both."""
+        if space.form == "graph":
+            return False
+        self._own_problem, self._graph_problem = problem, self._why_no_graph(space)
+        return not self._graph_problem
+
+    @property
+    def own_problem(self) -> str:
+        """What is wrong with cuts in the model's own class; empty where they are right."""
+        return self._own_problem
+
+    def own_class_passes(self, space: SearchSpace) -> bool:
+        """True where cuts of the model's own class are right in this space, of module form; a few are tried."""
+        for widths in (self._cut(space, set(range(len(space.groups)))), with_all_blocks(space, space.smallest)):
+            if self._compare(space, widths, random_ranking(space, self._rng), inside=True)[1] is not None:
+                return False
+        return self._trains(space) and not self._wrong_when_longer(space)
+
+    def _in_both_forms(self, space: SearchSpace, reasons: dict[int, str]) -> dict[int, str]:
+        """The reasons, each with what is wrong in the other form."""
+        if space.form == "module":
+            return {
+                index: f"{reason} (nor as its traced graph: {self._graph_problem})" for index, reason in reasons.items()
+            }
+        if not self._own_problem:
+            return reasons
+        own = f"in its own class, {self._own_problem}"
+        return {index: f"as its traced graph, {reason}; {own}" for index, reason in reasons.items()}
 
     def _wrong_when_longer(self, space: SearchSpace) -> dict[int, str]:
         """The groups whose cut is right for this example and wrong for one with longer axes, each with a reason."""
@@ -152,27 +195,45 @@ class CutTrial:
     def check_flops(self, space: SearchSpace) -> None:
         """Hold what cutting saves in closed form against fvcore's counts on networks really built.
 
-        Products that fvcore cannot see (fused attention, recurrent layers) are left out on both sides.
+        Products that fvcore cannot see (fused attention, recurrent layers) are left out on both sides. Where fvcore
+        cannot trace a network, torch's counter counts it, at widths of which none is one: it sees no such products.
         """
+        smallest = with_all_blocks(space, space.smallest)
+        try:
+            self._hold_flops(space, (smallest, space.smallest), self._by_fvcore, "fvcore")
+        except _NotCountedError:
+            wide = space.nearest([max(2.0, g.width / 2) for g in space.groups])
+            self._hold_flops(space, (with_all_blocks(space, wide),), self._by_torch, "torch")
+
+    def _hold_flops(self, space: SearchSpace, tried: Sequence[Widths], count: _Count, counter: str) -> None:
         ranking = random_ranking(space, self._rng)
-        full, ours_full = self._counts(space, space.full, ranking)
-        for widths in dict.fromkeys((with_all_blocks(space, space.smallest), space.smallest)):
-            cut, ours_cut = self._counts(space, widths, ranking)
+        full, ours_full = count(space, space.full, ranking)
+        for widths in dict.fromkeys(tried):
+            cut, ours_cut = count(space, widths, ranking)
             if ours_full - ours_cut != full - cut or ours_full < full:
                 raise SpaceError(
-                    f"closed-form FLOPs {ours_full:,} and, at the smallest widths, {ours_cut:,} differ from fvcore's "
-                    f"{full:,} and {cut:,}; a budget cannot be kept on a wrong count. Please report this model"
+                    f"closed-form FLOPs {ours_full:,} and, at the widths that were tried, {ours_cut:,} differ from "
+                    f"{counter}'s {full:,} and {cut:,}; a budget cannot be kept on a wrong count. "
+                    f"Please report this model"
                 )
 
-    def _counts(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[int, int]:
+    def _by_fvcore(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[int, int]:
         """Multiply-adds by fvcore and in closed form."""
         network = self._sliced(space, widths, ranking)
         try:
             return counted_by_fvcore(network, self.example), multiply_adds(space, widths)
         except Exception as error:
+            raise _NotCountedError from error
+
+    def _by_torch(self, space: SearchSpace, widths: Widths, ranking: Ranking) -> tuple[int, int]:
+        """Multiply-adds by torch's counter and in closed form."""
+        network = self._sliced(space, widths, ranking)
+        try:
+            return counted_by_torch(network, self.example), multiply_adds_for_torch(space, widths, self.model)
+        except Exception as error:
             raise SpaceError(
-                f"fvcore cannot count the FLOPs of this model ({type(error).__name__}: {first_line(error)}), so the "
-                f"closed form cannot be held against it. Please report this model"
+                f"neither fvcore nor torch can count the FLOPs of this model ({type(error).__name__}: "
+                f"{first_line(error)}), so the closed form cannot be held against them. Please report this model"
             ) from error
 
     def _cuts(self, space: SearchSpace) -> Iterator[tuple[Widths, Ranking]]:
@@ -267,24 +328,34 @@ class CutTrial:
             self._graphs = {id(space): graph_network(self.model, self._program, space, self.example, trained=False)}
         return slice_model(self._graphs[id(space)], space, widths, ranking)
 
-    def _graph_works(self, space: SearchSpace) -> bool:
-        """True where the graph gives what the model gives, whatever forward decides by values."""
-        if self._program.decides or silences(self._program):
-            return False
+    def _why_no_graph(self, space: SearchSpace) -> str:
+        """Why the graph does not give what the model gives, whatever forward decides by values; empty where it does."""
+        if self._program.decides:
+            return "its forward decides by values, and the graph holds what it decided for this example"
+        if silences(self._program):
+            return "a constant of zero multiplies a part of it, which the graph would never open"
         examples = [self.example]
         if self._program.tracer == "make_fx":
             examples += [tree_map(partial(varied, factor=factor), self.example) for factor in (-1.0, 3.0)]
         try:
             graph = graph_network(self.model, self._program, space, self.example, trained=False)
-            pairs = [
-                pair
-                for example in examples
-                for pair in zip(self._outputs(graph, example), self._outputs(self.model, example), strict=True)
-            ]
-            return all(a.shape == b.shape and relative(a, b) <= self._tolerance for a, b in pairs)
-        except Exception:  # noqa: BLE001 - a graph that does not run is no form of the model
-            return False
+            with plain_attention():  # torch's fused one leaves no numbers where a mask leaves nothing
+                pairs = [
+                    pair
+                    for example in examples
+                    for pair in zip(self._outputs(graph, example), self._outputs(self.model, example), strict=True)
+                ]
+        except Exception as error:  # noqa: BLE001 - a graph that does not run is no form of the model
+            return f"it does not run, {type(error).__name__}: {first_line(error)}"
+        return "" if all(_same(a, b, self._tolerance) for a, b in pairs) else "it gives other outputs than the model"
 
     def _outputs(self, model: nn.Module, example: Example | None = None) -> list[Tensor]:
         with torch.no_grad():
             return tensors(run_model(model, self.example if example is None else example))
+
+
+def _same(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """True for equal outputs, what is no number (a row that a mask leaves nothing of) in the same places."""
+    if one.shape != other.shape or not torch.equal(one.isnan(), other.isnan()):
+        return False
+    return relative(one.nan_to_num(0), other.nan_to_num(0)) <= tolerance

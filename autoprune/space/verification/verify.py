@@ -8,15 +8,19 @@ own module does not run or differs, the graph form takes over; a group that fail
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import SpaceError
 from autoprune.randomness import untouched
 from autoprune.space.cutting.graph_form import GraphNetwork, graph_network
 from autoprune.space.groups import SearchSpace
+from autoprune.space.kinds import KINDS
+from autoprune.space.options.ties import tie
 from autoprune.space.tracing.shapes import with_shapes
 from autoprune.space.tracing.trace import Traced
 from autoprune.space.verification.scramble import scrambled, silences
@@ -51,6 +55,7 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
     Raises:
         SpaceError: fvcore counts other FLOPs than the closed form, no group is left, or the model is random.
     """
+    _check_values(model, traced)
     with untouched():
         trial = _trial(model, traced, seed)
         trial.check_repeatable()
@@ -62,6 +67,8 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
             _check_groups(space)
             space, worst = trial.run(space)
         trial.check_flops(space)
+        if space.form == "graph":
+            space = replace(space, why_graph=_why_graph(space, trial))
     verified = _with_network(model, traced, space, worst)
     if not isinstance(verified.network, GraphNetwork):
         return verified
@@ -88,6 +95,39 @@ def unverified(model: nn.Module, traced: Traced) -> Verified:
 def _with_network(model: nn.Module, traced: Traced, space: SearchSpace, error: float) -> Verified:
     network = graph_network(model, traced.program, space, traced.example) if space.form == "graph" else model
     return Verified(with_shapes(space, traced.program, model), network, error)
+
+
+def _why_graph(space: SearchSpace, trial: CutTrial) -> str:
+    """What the model's own class does wrong when cut, and which ties would let it serve."""
+    problem = trial.own_problem or "forward has a size in it that follows from the channels"
+    owners = [group.name.partition("#")[0] for group in space.groups if not KINDS[group.kind].switches]
+    pieces = list(dict.fromkeys(name for name in owners if owners.count(name) > 1))
+    tied = _tied(space, pieces) if pieces else None
+    if tied is None or not trial.own_class_passes(replace(tied, form="module")):
+        return problem
+    option = f"tie: [{', '.join(pieces)}]" if len(pieces) == 1 else f"tie: [{', '.join(f'[{p}]' for p in pieces)}]"
+    return f"{problem}; the space option {option} keeps its own class, as pieces of a layer are then cut alike"
+
+
+def _tied(space: SearchSpace, pieces: Sequence[str]) -> SearchSpace | None:
+    """The space in which the groups of each of these layers are one; None where they have no ratio in common."""
+    names = [group.name.partition("#")[0] for group in space.groups]
+    try:
+        return tie(space, [[i for i, name in enumerate(names) if name == piece] for piece in pieces])
+    except SpaceError:
+        return None
+
+
+def _check_values(model: nn.Module, traced: Traced) -> None:
+    given = [("its " + name, t) for name, t in (*model.named_parameters(), *model.named_buffers())]
+    given += [("the example input", leaf) for leaf in tree_leaves(traced.example) if isinstance(leaf, Tensor)]
+    without = next((name for name, tensor in given if tensor.is_meta), None)
+    if without is not None:
+        raise SpaceError(
+            f"{without} is on the meta device and has no values, so no cut of {type(model).__name__} can be compared "
+            f"with the full network: give real weights and inputs (model.to_empty(device='cpu'), initialised), or "
+            f"verify=False to price widths alone"
+        )
 
 
 def _check_groups(space: SearchSpace) -> None:

@@ -170,7 +170,7 @@ def _changed(plain: dict[str, Any], path: Sequence[Any], value: Any) -> dict[str
         (["tables", "first", "grids", 0, "ms", 0], float("inf"), "times of a grid must be 0 or more"),
         (["tables", "first", "grids", 0, "axes", 0, 0], 1e9, "do not ascend"),
         (["networks", 0, "rounds"], [1.0], "3 times of a network are expected, 2 found"),
-        (["networks", 0, "ms"], "fast", "TypeError"),
+        (["networks", 0, "ms"], "fast", "times of a network must be"),
         (["networks", 0], {"model": "resnet20"}, "KeyError: 'features'"),
         (["conditions", "device"], "cuda:x", "device must be cpu, cuda or cuda:N, got 'cuda:x'"),
         (["conditions", "device"], "cpu:7", "device must be cpu, cuda or cuda:N"),

@@ -108,6 +108,16 @@ def test_there_are_as_many_workers_as_the_nodes_hold(nodes: Any) -> None:
         workers(cpus_per_worker=0)
 
 
+def test_workers_have_names_that_say_run_and_role(nodes: Any, tmp_path: Path) -> None:
+    lane = Lane(tmp_path / "my run", plain, workers=2)
+    names = sorted(ray.util.list_named_actors())
+    assert [name.rpartition(" (")[0] for name in names] == [
+        "autoprune my run evaluation 0",
+        "autoprune my run evaluation 1",
+    ]
+    lane.actors.close()
+
+
 def test_one_worker_makes_the_trials_of_the_local_engine_even_if_it_is_killed(nodes: Any, tmp_path: Path) -> None:
     here, there = locally(tmp_path / "here", 8), session(tmp_path / "there", trials=8)
     happened = Lane(tmp_path, dies_once).search(there)

@@ -11,6 +11,7 @@ from attention_nets import DIM, Multihead, Tokens, tokens
 from nets import Net, classify, conv, image
 from torch import Tensor, nn
 
+import autoprune
 from autoprune.space.cutting.slicing import random_ranking, slice_model
 from autoprune.space.groups import Widths
 from autoprune.space.tracing.trace import trace
@@ -129,3 +130,53 @@ def test_the_full_network_keeps_its_attributes(name: str) -> None:
     halved(model, image())
     after = {attribute: getattr(layer, attribute) for attribute in before}
     assert after == before
+
+
+class Fused(nn.Module):
+    """A block that remembers its sizes to build one convolution of its branches."""
+
+    def __init__(self, before: int, after: int, depthwise: bool) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.groups = before, after, before if depthwise else 1
+        self.branch = conv(before, after, groups=self.groups)
+        self.norm, self.shortcut = nn.BatchNorm2d(after), nn.BatchNorm2d(before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.branch(x)) + self.shortcut(x)  # type: ignore[no-any-return]
+
+    def fused(self) -> nn.Conv2d:
+        layer = conv(self.in_channels, self.out_channels, groups=self.groups)
+        identity = torch.zeros_like(layer.weight)
+        for i in range(self.out_channels):
+            identity[i, i % (self.in_channels // self.groups), 1, 1] = 1.0
+        kernels = [(self.branch.weight, self.branch.bias, self.norm), (identity, torch.tensor(0.0), self.shortcut)]
+        scales = [n.weight / (n.running_var + n.eps).sqrt() for *_, n in kernels]
+        with torch.no_grad():
+            layer.weight.copy_(sum(s[:, None, None, None] * k for s, (k, *_) in zip(scales, kernels, strict=True)))
+            parts = (s * (b - n.running_mean) + n.bias for s, (_, b, n) in zip(scales, kernels, strict=True))
+            layer.bias.copy_(sum(parts))
+        return layer
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_a_block_that_can_be_fused_can_be_so_when_cut(depthwise: bool) -> None:
+    cut: Any
+    cut, _ = halved(maps(Fused(16, 16, depthwise)), image())
+    block, x = cut.layers[0], torch.randn(2, 8, 6, 6)
+    assert (block.in_channels, block.out_channels, block.groups) == (8, 8, 8 if depthwise else 1)
+    torch.testing.assert_close(block.fused()(x), block(x))
+
+
+def test_an_attribute_that_several_sizes_could_explain_stays() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dim, self.first, self.second = 16, conv(16, 16), conv(16, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x).relu())  # type: ignore[no-any-return]
+
+    model = maps(Block())
+    space = autoprune.trace(model, image())
+    cut: Any = space.slice(model, tuple(n // (2 + i) for i, n in enumerate(space.full)))
+    assert cut.layers[0].dim == 16

@@ -12,8 +12,11 @@ from attention_nets import (
     Einsum,
     FusedProjection,
     GroupedQueries,
+    Masked,
     Multihead,
+    NormedQueries,
     Tokens,
+    UnitNorm,
     Vision,
     WindowAttention,
     tokens,
@@ -39,6 +42,13 @@ CASES: dict[str, Build] = {
     "fused projection": lambda: around(FusedProjection()),
     "fused projection, products written out": lambda: around(FusedProjection(fused=False)),
     "norms inside heads": lambda: around(FusedProjection(norm=True)),
+    "norms inside heads, written out": lambda: around(NormedQueries()),
+    "unit queries, a temperature per head": lambda: around(NormedQueries(UnitNorm)),
+    "a gate per head": lambda: around(NormedQueries(gated=True)),
+    "a padding mask, spread over heads": lambda: around(Masked("padding")),
+    "a mask for heads folded into the batch": lambda: around(Masked("folded")),
+    "a mask added to zeros for every head": lambda: around(Masked("numbers")),
+    "a causal mask of the model, spread over heads": lambda: around(Masked("kept")),
     "relative position bias": lambda: around(WindowAttention(5)),
     "heads folded into the batch": lambda: around(BatchedProducts(bias=False)),
     "scores with a bias": lambda: around(BatchedProducts(bias=True)),
@@ -78,6 +88,15 @@ APART = {"fused projection": "qkv", "heads folded into the batch": "q", "torch, 
 def test_by_default_whole_heads_go(name: str, layer: str) -> None:
     (group,) = (g for g in tried(CASES[name]).space.groups if g.name == f"part.{layer}")
     assert (group.kind, group.width) == ("heads", 4)
+
+
+WRITTEN_OUT = [name for name in CASES if "per head" in name or "mask" in name or "written out" in name]
+
+
+@pytest.mark.parametrize("name", [name for name in WRITTEN_OUT if "inside heads:" not in name])
+def test_what_has_one_value_for_each_head_goes_with_it(name: str) -> None:
+    groups = {g.name: (g.kind, g.width) for g in tried(CASES[name]).space.groups}
+    assert groups == {"embed": ("channels", DIM), "part.qkv": ("heads", 4), "part.proj": ("channels", DIM)}
 
 
 @pytest.mark.parametrize("name", ["inside heads: fused projection", "inside heads: torch"])

@@ -12,6 +12,7 @@ from attention_nets import tokens
 from nets import Net
 from torch import Tensor, nn
 
+import autoprune
 from autoprune.cost import METRICS
 from autoprune.testing.rules import Build, RuleCase, RuleContract, tried
 
@@ -107,7 +108,7 @@ def projected() -> RuleCase:
         b=nn.Linear(4, 7),
         fc=nn.Linear(7, 5),
     )
-    frozen = {"a": "projections and packed sequences", "r": "projections and packed sequences"}
+    frozen = {"a": "projections of the hidden state", "r": "projections of the hidden state"}
     return RuleCase(net, tokens(), {"b": 7}, frozen, counted=False)
 
 
@@ -153,3 +154,21 @@ def test_multiply_adds_of_a_recurrent_layer_by_hand(name: str, cell: int) -> Non
     steps, after = 2 * 5, 12 if "both" in name else HIDDEN
     around_it = steps * (12 * 8 + after * 7) + 2 * 7 * 5
     assert METRICS.get("flops")(space)(np.array([space.full]))[0] == steps * cell + around_it
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_packed_sequences_are_cut_as_padded_ones(kind: type[nn.RNNBase]) -> None:
+    def forward(n: Any, tokens: Tensor, lengths: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(n.a(tokens), lengths, batch_first=True, enforce_sorted=False)
+        steps, state = n.r(packed)
+        padded, ends = nn.utils.rnn.pad_packed_sequence(steps, batch_first=True)
+        last = padded[torch.arange(len(padded)), ends - 1]
+        return n.fc(last + torch.cat([*(state[0] if isinstance(state, tuple) else state)], -1))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    recurrent = kind(8, 6, batch_first=True, bidirectional=True)
+    net = Net(forward, a=nn.Linear(3, 8), r=recurrent, fc=nn.Linear(12, 5))
+    space = autoprune.trace(net, (torch.randn(3, 5, 3), torch.tensor([5, 2, 4])))
+    assert {group.name: group.width for group in space.groups} == {"a": 8, "r": 6}
+    cut = space.slice(net, space.uniform(0.5))
+    assert cut(torch.randn(2, 7, 3), torch.tensor([7, 3])).shape == (2, 5)

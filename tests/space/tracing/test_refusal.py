@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from nets import Net, classify, conv, image
 from torch import Tensor, nn
 
-from autoprune.errors import TraceError
+import autoprune
+from autoprune.errors import SpaceError, TraceError
 from autoprune.space.tracing.program import Example
 from autoprune.space.tracing.trace import trace
 
@@ -108,3 +110,62 @@ def test_a_refused_model_stays_as_it_was() -> None:
         trace(model, image())
     assert model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def kept_by_a_hook() -> nn.Module:
+    model = net(lambda n, x: classify(n, n.a(x)))
+    model.features = {}
+    model.a.register_forward_hook(lambda module, inputs, output: model.features.update(a=output))
+    model(image())
+    return model
+
+
+def gated_by_a_closure() -> nn.Module:
+    model, gate = net(lambda n, x: classify(n, n.a(x))), nn.Parameter(torch.rand(16))
+    model.a.register_forward_hook(lambda module, inputs, output: output * gate.view(-1, 1, 1))
+    return model
+
+
+def with_a_plain_list() -> nn.Module:
+    model = net(lambda n, x: classify(n, n.a(x) * n.gates[0]))
+    model.gates = [nn.Parameter(torch.rand(16, 1, 1))]
+    return model
+
+
+def normed_by_a_hook() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.Sequential(nn.utils.weight_norm(conv(3, 16)), nn.Conv2d(16, 5, 1))
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (kept_by_a_hook, r"cannot be copied: features\['a'\] holds .* hook or forward keeps; clear it before"),
+        (
+            normed_by_a_hook,
+            r"copied: 0\.weight holds .* call .*remove_weight_norm, .* on 0, or use .*parametrizations",
+        ),
+        (
+            gated_by_a_closure,
+            r"of shape \(16,\) \(test_refusal.py:\d+, in <lambda>: .* none of the model's own",
+        ),
+        (with_a_plain_list, r"parameter of shape \(16, 1, 1\) .* nn.ParameterList"),
+        (lambda: torch.compile(kept_by_a_hook(), backend="eager"), "result of torch.compile.*give model._orig_mod"),
+        (lambda: nn.DataParallel(nn.Conv2d(3, 8, 1)), "wrapped for several GPUs.*give model.module"),
+        (lambda: torch.jit.trace(nn.Conv2d(3, 8, 1), image()), "is a TorchScript module"),
+    ],
+)
+def test_what_is_in_the_way_is_named_with_the_way_out(build: Callable[[], nn.Module], told: str) -> None:
+    with pytest.raises(TraceError, match=told):
+        trace(build(), image())
+
+
+@pytest.mark.parametrize("what", ["its 0.weight", "the example input"])
+def test_what_has_no_values_is_priced_but_not_verified(what: str) -> None:
+    model = nn.Sequential(conv(3, 16), nn.ReLU(), conv(16, 5))
+    model, example = (model.to("meta") if "weight" in what else model), image().to("meta")
+    if "weight" in what:
+        assert autoprune.trace(model, example, verify=False).groups
+    with pytest.raises(SpaceError, match=f"{what} is on the meta device .* or verify=False"):
+        autoprune.trace(model, example)

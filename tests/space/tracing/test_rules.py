@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import habits_of_data  # noqa: F401 - adds its habits to the table
 import habits_of_layers  # noqa: F401
+import habits_of_positions  # noqa: F401
 import numpy as np
 import pytest
 import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -77,5 +78,29 @@ def test_a_graph_that_computes_with_the_batch_size_takes_no_other() -> None:
     space = autoprune.trace(model, torch.randn(1, 3, 8, 8))
     cut = space.slice(model, space.uniform(0.5))
     assert cut(torch.randn(1, 3, 8, 8)).shape == (1, 5)
-    with pytest.raises(SpaceError, match="no other batch size"):
+    with pytest.raises(SpaceError, match=r"no other batch size.*trace the model with a batch of 2"):
         cut(torch.randn(4, 3, 8, 8))
+
+
+class TakesHalves(nn.Module):
+    """A stage of YOLO: one half goes on, both are joined; where one is cut more, equal pieces are not the halves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 16, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(24, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = self.a(x).relu().chunk(2, 1)
+        return self.c(torch.cat([first, second, self.b(second).relu()], 1)).mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_a_space_says_what_made_a_graph_of_it_and_which_ties_would_not() -> None:
+    model, example = TakesHalves(), torch.randn(1, 3, 8, 8)
+    space = autoprune.trace(model, example)
+    assert space.search_space.form == "graph"
+    assert "does not run" in space.search_space.why_graph
+    assert "tie: [a] keeps its own class" in space.search_space.why_graph
+    tied = autoprune.trace(model, example, options={"tie": ["a"]})
+    assert (tied.search_space.form, tied.search_space.why_graph) == ("module", "")
+    with pytest.raises(autoprune.AutopruneError, match="save its state_dict"):
+        pickle.dumps(space.slice(model, space.uniform(0.5)))

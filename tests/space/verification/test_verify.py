@@ -160,6 +160,17 @@ def test_a_group_that_no_form_can_cut_is_frozen_with_the_reason(
     assert told in reason(result, "a")
 
 
+def test_a_frozen_part_says_what_is_wrong_in_either_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "at_least_three", OperatorRule(lambda graph, call: graph.labels(call.tensors[0])))
+    net = chain(step=lambda y: at_least_three(y) if y.sum() < 1e9 else y)
+    told = reason(verified(net, traced(net, ratios=(2 / 16,), min_ratio=0.01)).space, "a")
+    assert "does not run: RuntimeError: too narrow (nor as its traced graph: its forward decides by values" in told
+    net = chain(step=at_least_three)
+    told = reason(verified(net, traced(net, ratios=(2 / 16,), min_ratio=0.01)).space, "a")
+    assert told.startswith("as its traced graph, ")
+    assert "; in its own class, " in told
+
+
 def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """`flip` in the graph, but the rule says that nothing moves."""
     monkeypatch.setitem(RULES, "flip", OperatorRule(lambda graph, call: graph.labels(call.tensors[0])))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph
 from autoprune.space.tracing.labels import varies
-from autoprune.space.tracing.resize import Arguments, Sized, first_index
+from autoprune.space.tracing.resize import Arguments, Sized, first_index, operator_name
 
 aten = torch.ops.aten
 
@@ -71,8 +71,31 @@ def resize_pad(call: Sized) -> Arguments:
 
 
 def resize_repeats(call: Sized) -> Arguments:
-    """The length of the result follows from what is repeated."""
-    return call.arguments | {"output_size": None}
+    """The length of the result follows from what is repeated, and one index is repeated as often as is left."""
+    x, dim = call.arguments["self"], call.arguments.get("dim")
+    repeats = call.arguments["repeats"]
+    if dim is not None and isinstance(repeats, int) and x.shape[dim]:
+        repeats = call.out[dim] // x.shape[dim]
+    return call.arguments | {"repeats": repeats, "output_size": None}
+
+
+def resize_repeat(call: Sized) -> Arguments:
+    """As often as it takes to reach the new shape."""
+    key = next(k for k in ("repeats", "dims") if k in call.arguments)
+    shape = (1,) * (len(call.out) - call.arguments["self"].ndim) + tuple(call.arguments["self"].shape)
+    given = [1] * (len(call.out) - len(call.arguments[key])) + list(call.arguments[key])
+    times = [n // old if old else times for n, old, times in zip(call.out, shape, given, strict=True)]
+    return call.arguments | {key: times}
+
+
+def run_joined(call: Sized) -> Any:
+    """As many copies of one value as are left."""
+    values = call.arguments["tensors"]
+    dim = call.arguments.get("dim", 0)
+    if len(values) > 1 and all(value is values[0] for value in values):
+        size = 1 if operator_name(call.node) == "stack" else values[0].shape[dim]
+        values = values[:1] * (call.out[dim] // size) if size else values
+    return call.node.target(**(call.arguments | {"tensors": values}))  # type: ignore[operator]
 
 
 def run_split(call: Sized) -> Any:
@@ -85,8 +108,10 @@ def run_split(call: Sized) -> Any:
 
 
 def note_slice(graph: LabelGraph, call: Call, made: Any) -> None:
-    """What lies before a slice, and the slice."""
-    graph.pieces += [_before(graph, call, call.get("start")), made]
+    """What lies before a slice, and the slice; one that takes every n-th index begins where it did."""
+    if int(call.get("step") or 1) == 1:
+        graph.pieces.append(_before(graph, call, call.get("start")))
+    graph.pieces.append(made)
 
 
 def note_select(graph: LabelGraph, call: Call, made: Any) -> None:

@@ -1,4 +1,4 @@
-"""Data movement: torch itself moves the labels; lookups and folds need a little more."""
+"""Data movement: torch itself moves the labels; folds and padding need a little more."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter
-from autoprune.space.tracing.labels import FIXED, VOID, spread, tighten, varies
-from autoprune.space.tracing.rules.base import tie_within, unknown, varying
+from autoprune.space.tracing.labels import spread, tighten, varies
+from autoprune.space.tracing.resize import first_index
+from autoprune.space.tracing.rules.base import is_one, stretched, tie_within, unknown, varying
 
 
 def movement(graph: LabelGraph, call: Call) -> Any:
@@ -49,13 +50,46 @@ def _beside(graph: LabelGraph, x: Tensor, dim: int, length: int) -> Tensor:
     return spread(graph.unions.fresh(length), dim, [length if d == dim else n for d, n in enumerate(x.shape)])
 
 
+def expand(graph: LabelGraph, call: Call) -> Any:
+    """`expand`, `repeat` and the like: one value in several copies says nothing about what it meets."""
+    x = graph.labels(call.tensors[0])
+    if len(call.tensors) > 1 or not is_one(x) or len(call.shape) < x.ndim:
+        return movement(graph, call)
+    return stretched(graph, call, x, call.shape, inner=call.name == "repeat_interleave")
+
+
 def expand_as(graph: LabelGraph, call: Call) -> Tensor:
     """A value spread over channels that it says nothing about takes their labels."""
     x, other = (graph.labels(value) for value in call.tensors)
     aligned = x.reshape([1] * (other.ndim - x.ndim) + list(x.shape))
-    if bool((x == FIXED).all()) and all(aligned.shape[d] == 1 for d in varying(other)):
+    dims = varying(other)
+    if dims and is_one(x) and all(aligned.shape[d] == 1 for d in dims):
+        graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
         return other
-    return aligned.expand(other.shape)
+    return stretched(graph, call, x, other.shape)
+
+
+def as_other(graph: LabelGraph, call: Call) -> Tensor:
+    """`view_as`: what takes its shape from another value has as many channels as that."""
+    made: Tensor = movement(graph, call)
+    return graph.unions.unite(made, graph.labels(call.tensors[1]), f"{call.place} takes a fixed shape")
+
+
+def broadcast(graph: LabelGraph, call: Call) -> list[Tensor]:
+    """`broadcast_tensors`: each as by `expand`."""
+    return [stretched(graph, call, graph.labels(value), call.shape) for value in call.tensors]
+
+
+def joined(graph: LabelGraph, call: Call) -> Any:
+    """Values side by side; one value of one index beside itself is spread, as by `expand`."""
+    first, *others = call.tensors
+    dim = int(call.get("dim") or 0)
+    if others and all(value is first for value in others):
+        x = graph.labels(first)
+        x = x.unsqueeze(dim) if call.name == "stack" else x
+        if x.shape[dim] == 1 and is_one(x):
+            return stretched(graph, call, x, call.shape)
+    return movement(graph, call)
 
 
 def select(graph: LabelGraph, call: Call) -> Any:
@@ -70,41 +104,36 @@ def select(graph: LabelGraph, call: Call) -> Any:
 
 
 def strided_slice(graph: LabelGraph, call: Call) -> Any:
-    """A slice of consecutive channels moves; every n-th channel would be another one after a cut."""
+    """A slice of consecutive channels moves; where every n-th channel is taken, n neighbours go together."""
     x = graph.labels(call.tensors[0])
     dim = int(call.get("dim") or 0) % x.ndim
     if int(call.get("step") or 1) == 1 or not varies(x, dim):
         return movement(graph, call)
     heads = [d for d in graph.unions.splits(x) if d != dim]
+    if not heads and _takes_all(call, x.shape[dim]):
+        _tie_neighbours(graph, x, dim, call)
+        return movement(graph, call)
     if not heads or graph.attention != "heads":
         return unknown(graph, call, "takes every n-th channel")
     whole = tie_within(graph, x, heads, f"{call.place} takes every n-th of them")
     return tighten(call.target(**{**call.with_labels(graph.labels), call.target._schema.arguments[0].name: whole}))
 
 
-def lookup(graph: LabelGraph, call: Call) -> Any:
-    """`x[indices]`: the indexed dimensions are positions, the others move."""
-    source, indices = call.tensors[0], call["indices"]
-    x = graph.labels(source)
-    if any(i is not None and getattr(i, "dtype", None) == torch.bool for i in indices):
-        return unknown(graph, call, "indexing with a mask")
-    dims = [d for d, index in enumerate(indices) if index is not None]
-    keep = [d for d in range(x.ndim) if d not in dims]
-    if isinstance(source, Parameter) and x.ndim > 1:
-        x = tie_within(graph, x, keep, f"{call.place} looks up rows")
-    if any(varies(x, d) for d in dims):
-        return unknown(graph, call, "indexing of channels")
-    for dim in reversed(dims):
-        x = x.select(dim, 0) if x.shape[dim] else x.new_full(x.shape[:dim] + x.shape[dim + 1 :], VOID)
-    n_new = len(call.shape) - x.ndim
-    adjacent = dims == list(range(dims[0], dims[-1] + 1))
-    at = dims[0] if adjacent else 0
-    view = [*x.shape[:at], *[1] * n_new, *x.shape[at:]]
-    return x.reshape(view).expand(call.shape)
+def _takes_all(call: Call, length: int) -> bool:
+    """True where a slice takes one of every n neighbours, from the first to the last of them."""
+    step, start, end = int(call["step"]), call.get("start"), call.get("end")
+    taken = range(length)[start:end:step]
+    return first_index(start, length) < step and len(taken) > 0 and taken[-1] + step >= length
+
+
+def _tie_neighbours(graph: LabelGraph, x: Tensor, dim: int, call: Call) -> None:
+    step = int(call["step"])
+    firsts = torch.arange(x.shape[dim]) // step * step
+    graph.unions.unite(x, x.index_select(dim, firsts), f"{call.place} takes every {step}th channel")
 
 
 def index_select(graph: LabelGraph, call: Call) -> Any:
-    """`index_select` and `gather` along positions."""
+    """`index_select` along positions."""
     x = graph.labels(call.tensors[0])
     dim = int(call["dim"])
     if isinstance(call.tensors[0], Parameter) and x.ndim > 1:

@@ -73,7 +73,7 @@ def reduction(graph: LabelGraph, call: Call) -> Any:
     dims = [d % x.ndim for d in dims]
     over = [d for d in varying(x) if d in dims]
     if over:
-        if call.name in {"max", "min"} and not isinstance(call.value, Tensor):
+        if call.name in {"max", "min"} and 1 in call.read:
             return unknown(graph, call, "the index of a channel")
         beside = [d for d in varying(x) if d not in dims]
         if beside:

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, LabelGraph
-from autoprune.space.tracing.labels import spread
-from autoprune.space.tracing.rules.base import unknown
+from autoprune.space.tracing.labels import spread, varies
+from autoprune.space.tracing.rules.base import tie_within, unknown
 
 
 def pooling(graph: LabelGraph, call: Call) -> Any:
@@ -25,6 +25,14 @@ def pooling(graph: LabelGraph, call: Call) -> Any:
 def resampling(graph: LabelGraph, call: Call) -> Tensor:
     """Interpolation over the trailing dimensions of (N, C, …)."""
     x = graph.labels(call.tensors[0])
+    if call.name.startswith("grid_sampler") and graph.attention == "heads" and 0 in graph.unions.splits(x):
+        grid = graph.labels(call["grid"])
+        if varies(grid, 0):  # heads folded into the batch, each with positions of its own (deformable attention)
+            head = tie_within(graph, x, [0], f"{call.place} samples whole heads").amax(tuple(range(1, x.ndim)))
+            reason = f"{call.place} samples whole heads"
+            graph.unions.unite(head, graph.unions.per_channel(grid, 0, reason), reason)
+            graph.heads.append(head)
+            return spread(head, 0, call.shape)
     channel = graph.unions.per_channel(x, 1, f"{call.place} mixes several channels")
     return spread(channel, 1, call.shape)
 

@@ -3,13 +3,15 @@
 Every dimension of an operand has a letter. Dimensions with the same letter are tied; letters of weights and of channels
 pass to the output. In a batched product (attention) channels lie along a batch letter (the head) and another one (the
 dimension inside the head) at once; a width can be only one of them, by default whole heads.
+
+Longer than others, as each product is a few lines around the one rule.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_letters
 from typing import Any, final
 
@@ -57,6 +59,8 @@ def plus_product(graph: LabelGraph, call: Call) -> Any:
     """`addmm`, `baddbmm`: a product and something added to it."""
     bias, left, right = call.tensors
     made = _matmul(graph, call, left, right, call.shape, kind="matmul" if call.name == "addmm" else "unseen")
+    if isinstance(made, WeightLabels) or isinstance(bias, WeightLabels):
+        return unknown(graph, replace(call, arguments={"made": made, "bias": bias}), "a sum with products of channels")
     speaking = unite_broadcast(graph, call, [made, graph.labels(bias)], call.shape)
     for operand in speaking[1:]:
         graph.unions.unite(speaking[0], operand, f"{call.place} combines them with a tensor whose size is fixed")
@@ -73,6 +77,19 @@ def einsum(graph: LabelGraph, call: Call) -> Any:
     return multiply(graph, call, call.tensors, letters, output, kind="unseen")  # fvcore rounds what it counts
 
 
+def bilinear(graph: LabelGraph, call: Call) -> Any:
+    """Products of all pairs of two inputs' channels, each weighted."""
+    if not graph.is_weight(call["weight"]):
+        return unknown(graph, call, "a bilinear layer whose weight is computed in forward")
+    batch = ascii_letters[: len(call.shape) - 1]
+    terms = [batch + "x", "zxy", batch + "y"]
+    operands = [call["input1"], call["weight"], call["input2"]]
+    made = multiply(graph, call, operands, terms, batch + "z", kind="uncounted")
+    if call.get("bias") is not None:
+        tie_parameter(graph, call["bias"], graph.axes_of(call["weight"])[0], call)
+    return made
+
+
 def attention(graph: LabelGraph, call: Call) -> Any:
     """Fused attention: scores of queries and keys, then a mean of values."""
     query, key, value = (graph.labels(call[name]) for name in ("query", "key", "value"))
@@ -85,6 +102,8 @@ def attention(graph: LabelGraph, call: Call) -> Any:
         graph.graph_only |= graph.attention == "head_dim" or len(varying(query)) == 1  # forward would scale anew
     scores = _matmul(graph, call, query, key.transpose(-1, -2), shape, kind="unseen")
     mask = call.get("attn_mask")
+    if mask is not None and isinstance(scores, WeightLabels):
+        return unknown(graph, replace(call, arguments={"scores": scores, "value": value}), "a mask over channels")
     if mask is not None:
         speaking = unite_broadcast(graph, call, [scores, graph.labels(mask)], shape)
         for operand in speaking[1:]:
@@ -96,13 +115,21 @@ def _matmul(
     graph: LabelGraph, call: Call, left: Any, right: Any, shape: Sequence[int], kind: OperationKind = "matmul"
 ) -> Any:
     if len(left.shape) < 2 or len(right.shape) < 2:
-        graph.operation(call.layer, "matmul", math.prod(left.shape) * math.prod(right.shape[:-2] or (1,)), [])
-        return unknown(graph, call, "a product with a vector")
+        return _by_vector(graph, call, left, right)
     n_batch = len(shape) - 2
     batch = ascii_letters[:n_batch]
     left_letters = batch[n_batch - (len(left.shape) - 2) :] + "xy"
     right_letters = batch[n_batch - (len(right.shape) - 2) :] + "yz"
     return multiply(graph, call, [left, right], [left_letters, right_letters], batch + "xz", shape=shape, kind=kind)
+
+
+def _by_vector(graph: LabelGraph, call: Call, left: Any, right: Any) -> Any:
+    """A product with a vector on one side or both, which neither fvcore nor torch counts."""
+    if len(right.shape) == 1:
+        batch = ascii_letters[: len(left.shape) - 1]
+        return multiply(graph, call, [left, right], [batch + "x", "x"], batch, kind="uncounted")
+    batch = ascii_letters[: len(right.shape) - 2]
+    return multiply(graph, call, [left, right], ["x", batch + "xy"], batch + "y", kind="uncounted")
 
 
 def multiply(
@@ -132,9 +159,9 @@ def multiply(
         for letter in dict.fromkeys("".join(letters))
     }
     shared = [letter for letter in output if all(letter in term for term in letters)]
-    sides = [_side(graph, call, o, term, sizes, (shared, output)) for o, term in zip(operands, letters, strict=True)]
+    sides = _sides(graph, call, list(zip(operands, letters, strict=True)), sizes, (shared, output))
     names = [side.parameter.name for side in sides if isinstance(side.parameter, Parameter)]
-    layer = next((name.rpartition(".")[0] or name for name in names), call.layer)
+    layer = next((name.rpartition(".")[0] or name for name in names), call.layer).partition(".parametrizations.")[0]
     channels: dict[str, Channels] = {}
     owners = [letter for letter in sizes if any(letter in side.owners for side in sides)]
     for side in sides:
@@ -149,17 +176,40 @@ def multiply(
     return _result(graph, call, sides, channels, owners, output, shape, layer)
 
 
+def _sides(
+    graph: LabelGraph, call: Call, given: Sequence[tuple[Any, str]], sizes: dict[str, int], out: tuple[list[str], str]
+) -> list[_Operand]:
+    """What the operands say about their letters; computed weights last, as what they meet tells their axes apart."""
+    met: dict[str, Channels] = {}
+    sides: dict[int, _Operand] = {}
+    for number in sorted(range(len(given)), key=lambda i: isinstance(given[i][0], WeightLabels)):
+        sides[number] = _side(graph, call, *given[number], sizes, out, met)
+        met |= sides[number].channels
+    return [sides[number] for number in range(len(given))]
+
+
 def _side(
-    graph: LabelGraph, call: Call, value: Any, term: str, sizes: dict[str, int], out: tuple[list[str], str]
+    graph: LabelGraph,
+    call: Call,
+    value: Any,
+    term: str,
+    sizes: dict[str, int],
+    out: tuple[list[str], str],
+    met: dict[str, Channels],
 ) -> _Operand:
-    """What one operand says about its letters; `out` is those that all sides share, and those of the result."""
+    """What one operand says; `out` is the letters that all sides share, and those of the result."""
     if isinstance(value, Parameter | WeightLabels):
-        vectors = dict(zip(term, graph.axes_of(value), strict=True))
+        beside = {dim: met[letter] for dim, letter in enumerate(term) if letter in met}
+        vectors = dict(zip(term, graph.axes_of(value, beside), strict=True))
+        if isinstance(value, WeightLabels) and value.of_activations:
+            return _Operand(term, vectors, frozenset(t for t, v in vectors.items() if int(v.max()) > FIXED), None)
         return _Operand(term, vectors, frozenset(vectors), value)
     labels: Tensor = value
     if bool((labels == VOID).all()):
         return _Operand(term, {}, frozenset(), None)
     dims = varying(labels)
+    if graph.unions.is_spread(labels):
+        return _copies(graph, call, labels, term, sizes)
     if len(dims) > 1:
         keep = _kept_dim(graph, labels, term, *out)
         labels = tie_within(graph, labels, [keep], f"{call.place} multiplies them together")
@@ -177,6 +227,20 @@ def _side(
     if not dims:
         graph.unions.freeze(labels, f"{call.place} has a single channel")
     return _Operand(term, vectors, frozenset(term[d] for d in dims), None)
+
+
+def _copies(graph: LabelGraph, call: Call, labels: Tensor, term: str, sizes: dict[str, int]) -> _Operand:
+    """Copies of one value: along one dimension they are as many as the other side has channels there."""
+    dims = varying(labels)
+    if len(dims) > 1:
+        graph.unions.freeze(labels, f"{call.place} multiplies them together")
+    vectors = {}
+    for dim, letter in enumerate(term):
+        if labels.shape[dim] == sizes[letter]:
+            vectors[letter] = torch.tensor(FIXED).expand(sizes[letter])
+            if dims == [dim]:
+                vectors[letter] = graph.unions.per_channel(labels, dim, f"{call.place} reads positions as one channel")
+    return _Operand(term, vectors, frozenset(), None)
 
 
 def _kept_dim(graph: LabelGraph, labels: Tensor, term: str, shared: Sequence[str], output: str) -> int:
@@ -203,13 +267,16 @@ def _result(
     output: str,
     shape: Sequence[int],
     layer: str,
-) -> Tensor:
-    """Labels of the product: the channels of at most one of its letters; those of others must stay."""
-    passed = [letter for letter in output if letter in owners]
+) -> Any:
+    """Labels of the product: the channels of one of its letters, of two where both are those of activations."""
+    stuck = {letter for side in sides for letter, vector in side.channels.items() if not bool((vector > 0).any())}
+    passed = [letter for letter in output if letter in owners and letter not in stuck]
     activations = frozenset().union(*(side.owners for side in sides if side.parameter is None))
     if graph.attention == "head_dim":
         passed.reverse()
     passed.sort(key=lambda letter: letter not in activations)  # channels of activations before those of weights
+    if len(passed) == 2 and activations.issuperset(passed):
+        return pairs_of_channels([channels[p] for p in passed], [output.index(p) for p in passed], shape)
     for letter in passed[1:]:
         graph.unions.freeze(channels[letter], f"{call.place}: its result has channels along two dimensions")
     produced = [side for side in sides if side.parameter and passed and passed[0] in side.letters]
@@ -222,6 +289,12 @@ def _result(
         positions = math.prod(n for n, letter in zip(shape, output, strict=True) if letter != passed[0])
         graph.write(layer, vector, producer=True, positions=positions)
     return spread(vector, output.index(passed[0]), tuple(shape))
+
+
+def pairs_of_channels(vectors: Sequence[Channels], dims: Sequence[int], shape: Sequence[int]) -> WeightLabels:
+    """Labels of products or distances of channels with channels: an element stays where both of its channels do."""
+    factors = tuple(spread(vector, dim, tuple(shape)) for vector, dim in zip(vectors, dims, strict=True))
+    return WeightLabels(factors, of_activations=True)
 
 
 def resize_attention(call: Sized) -> Arguments:

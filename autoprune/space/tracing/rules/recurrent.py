@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from autoprune.space.tracing.calls import Call, Channels, LabelGraph
-from autoprune.space.tracing.labels import spread
+from autoprune.space.tracing.labels import FIXED, spread
 from autoprune.space.tracing.resize import Arguments, Sized
 from autoprune.space.tracing.rules.base import fed, tie_parameter, unknown
 
@@ -18,24 +19,22 @@ _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 def recurrent(graph: LabelGraph, call: Call) -> Any:
     """Gates of one unit go together; torch's modules have one hidden size, so all layers and directions are tied.
 
-    A projection of the hidden state (`proj_size`) and packed sequences have no rule.
+    A packed sequence has its steps of all samples along one dimension; a projection of the hidden state (`proj_size`)
+    has no rule.
     """
     gates, params = _GATES[call.name], call.get("params")
+    given = call.arguments.get("input", call.get("data"))
     directions = 2 if call.get("bidirectional") else 1
     per_cell = (4 if call["has_biases"] else 2) if params else 0
-    steps = math.prod(call["input"].shape[:-1]) if params else 0
+    steps = math.prod(given.shape[:-1]) if params else 0
     simple = params and all(graph.is_parameter(p) for p in params)
-    if (
-        not simple
-        or len(params) != per_cell * directions * int(call["num_layers"])
-        or call.get("batch_sizes") is not None
-    ):
+    if not simple or len(params) != per_cell * directions * int(call["num_layers"]):
         matrices = sum(math.prod(p.shape) for p in params or () if len(p.shape) == 2)
         graph.operation(call.layer, "unseen", steps * matrices, [])
-        return unknown(graph, call, "projections and packed sequences")
+        return unknown(graph, call, "projections of the hidden state")
     layer = params[0].name.rpartition(".")[0]
     hidden = graph.axes(params[1])[1]
-    x = graph.labels(call["input"])
+    x = graph.labels(given)
     incoming = graph.unions.per_channel(x, x.ndim - 1, f"{call.place} reads positions as one channel")
     for start in range(0, len(params), per_cell * directions):
         for cell in range(start, start + per_cell * directions, per_cell):
@@ -52,6 +51,14 @@ def recurrent(graph: LabelGraph, call: Call) -> Any:
     values: tuple[Tensor, ...] = tuple(call.value)
     outputs = spread(incoming, values[0].ndim - 1, values[0].shape)
     return [outputs, *(spread(hidden, v.ndim - 1, v.shape) for v in values[1:])]
+
+
+def packing(graph: LabelGraph, call: Call) -> Any:
+    """Sequences packed one after the other, or padded again: channels stay in the last dimension."""
+    x = graph.labels(call.tensors[0])
+    channel = graph.unions.per_channel(x, x.ndim - 1, f"{call.place} reads positions as one channel")
+    values, sizes = call.value
+    return [spread(channel, values.ndim - 1, values.shape), torch.tensor(FIXED).expand(sizes.shape)]
 
 
 def recurrent_cell(graph: LabelGraph, call: Call) -> Any:

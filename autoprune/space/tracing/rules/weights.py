@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter, WeightLabels
 from autoprune.space.tracing.labels import VOID, varies
-from autoprune.space.tracing.rules.base import OperatorRule, Rule, unknown
+from autoprune.space.tracing.rules.base import OperatorRule, Rule, tie_parameter, unknown
 from autoprune.space.tracing.rules.elementwise import pointwise
 from autoprune.space.tracing.rules.norms import batch_norm
 
@@ -24,13 +27,21 @@ def computed_weight(graph: LabelGraph, call: Call, rule: OperatorRule) -> Any:
         rule: of the operator.
     """
     weights = [graph.weight(value) for value in call.weights]
+    made = _computed(graph, call, rule, weights)
+    if not all(weight.of_activations for weight in weights):
+        return made
+    return tree_map(lambda m: replace(m, of_activations=True) if isinstance(m, WeightLabels) else m, made)
+
+
+def _computed(graph: LabelGraph, call: Call, rule: OperatorRule, weights: list[WeightLabels]) -> Any:
     if rule.of_weight is not None:
         return rule.of_weight(graph, call, weights[0])
     if rule.moves and len(weights) == len(call.tensors) and len({len(w.factors) for w in weights}) == 1:
         return _moved(graph, call, weights, rule.labels)
     if rule.labels is pointwise:
         return _combined(graph, call, weights)
-    return unknown(graph, call, f"{call.name} of a weight has no rule")
+    what = "products of channels" if all(w.of_activations for w in weights) else "a weight"
+    return unknown(graph, call, f"{call.name} of {what} has no rule")
 
 
 def _moved(graph: LabelGraph, call: Call, weights: list[WeightLabels], moves: Rule) -> Any:
@@ -46,23 +57,92 @@ def _moved(graph: LabelGraph, call: Call, weights: list[WeightLabels], moves: Ru
 
 
 def _combined(graph: LabelGraph, call: Call, weights: list[WeightLabels]) -> Any:
-    first = weights[0]
-    if any(len(w.factors) != len(first.factors) or w.shape != call.shape for w in weights):
-        return unknown(graph, call, "weights of different shapes")
+    """Weights of one shape or one that spreads over the other (a scale per output) are tied axis by axis."""
     reason = f"{call.place} combines a weight with a tensor whose size is fixed"
-    for other in weights[1:]:
-        for mine, theirs in zip(first.factors, other.factors, strict=True):
-            graph.unions.unite(mine, theirs, reason)
+    axes: dict[int, Tensor] = {}
+    for weight in weights:
+        found = _by_axis(weight, len(call.shape))
+        if found is None:
+            return unknown(graph, call, "weights of different shapes")
+        for dim, factor in found.items():
+            if dim in axes:
+                shape = np.broadcast_shapes(axes[dim].shape, factor.shape)
+                graph.unions.unite(axes[dim].expand(shape), factor.expand(shape), reason)
+            axes.setdefault(dim, factor)
+    first = next((w for w in weights if w.shape == call.shape), None)
+    factors = tuple(factor.expand(call.shape) for factor in axes.values())
+    made = WeightLabels(factors, first.source if first else None) if factors else weights[0]
     for value in call.tensors:
         if isinstance(value, WeightLabels) or (isinstance(value, Parameter) and value.is_weight):
             continue
         labels = graph.labels(value)
         labels = labels.reshape([1] * (len(call.shape) - labels.ndim) + list(labels.shape))
-        for factor in first.factors:
+        for factor in made.factors:
             for dim in range(factor.ndim):
                 if labels.shape[dim] > 1 and varies(factor, dim) and not bool((labels == VOID).all()):
                     graph.unions.unite(factor, labels.expand(factor.shape), reason)
-    return first
+    return made
+
+
+def _by_axis(weight: WeightLabels, n_dims: int) -> dict[int, Tensor] | None:
+    """Dimension -> the labels along it; None where those of two axes lie along one."""
+    found: dict[int, Tensor] = {}
+    for factor in weight.factors:
+        factor = factor.reshape([1] * (n_dims - factor.ndim) + list(factor.shape))
+        dims = [d for d in range(n_dims) if varies(factor, d)]
+        if len(dims) != 1 or dims[0] in found:
+            return None
+        found[dims[0]] = factor
+    return found
+
+
+def weight_norm(graph: LabelGraph, call: Call) -> Any:
+    """`_weight_norm`: directions of length one, over what is left of them, times a length for each index of `dim`."""
+    direction, length = call["v"], call["g"]
+    if not graph.is_weight(direction):
+        return unknown(graph, call, "weight norm of a computed tensor")
+    weight = graph.weight(direction)
+    lengths = graph.axes_of(length) if graph.is_weight(length) else None
+    dim = int(call.arguments.get("dim", 0))
+    if lengths and dim >= 0 and len(lengths[dim]) > 1:
+        vector = graph.axes_of(weight)[dim]
+        graph.unions.unite(vector, lengths[dim], f"{call.place} has a fixed number of channels")
+    return weight
+
+
+def quantised(graph: LabelGraph, call: Call) -> Any:
+    """Fake quantisation of weights or activations, with one scale for all or one for each channel of an axis."""
+    value, given = call.tensors[0], call.get("axis")
+    per_row = call.name == "fake_quantize_per_channel_affine" or bool(call.get("per_row_fake_quant"))
+    axis = int(call["ch_axis"] if given is None else given) if per_row else 0
+    weight = graph.is_weight(value) and (isinstance(value, WeightLabels) or value.is_weight)
+    if per_row:
+        labels = (
+            graph.axes_of(value)[axis] if weight else graph.unions.per_channel(graph.labels(value), axis, call.place)
+        )
+        for parameter in call.tensors[1:]:
+            if math.prod(parameter.shape) == len(labels) > 1:
+                tie_parameter(graph, parameter, labels, call)
+    return graph.weight(value) if weight else graph.labels(value)
+
+
+def same_weight(graph: LabelGraph, call: Call, weight: WeightLabels) -> Any:
+    """A softmax and its kin leave all axes where they are."""
+    return weight
+
+
+def spread_over_weight(graph: LabelGraph, call: Call, weight: WeightLabels) -> Any:
+    """`expand_as`: what is spread over a weight lies along its axes."""
+    first, other = call.tensors
+    if isinstance(first, WeightLabels) or not isinstance(other, WeightLabels):
+        return unknown(graph, call, "a weight that is spread")
+    labels = graph.labels(first)
+    labels = labels.reshape([1] * (len(other.shape) - labels.ndim) + list(labels.shape))
+    for factor in other.factors:
+        for dim in range(factor.ndim):
+            if labels.shape[dim] > 1 and varies(factor, dim):
+                graph.unions.unite(factor, labels.expand(factor.shape), f"{call.place} spreads them over others")
+    return other
 
 
 def normalised_weight(graph: LabelGraph, call: Call, weight: WeightLabels) -> Any:

@@ -1,0 +1,163 @@
+"""YAML within bounds: texts, numbers, true, false, null, lists and mappings; what else YAML can say is an error.
+
+The parser alone would take the last of two equal keys, turn dates into objects, and let aliases and nesting grow until
+the memory or the stack is full.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn, final
+
+import yaml
+
+from autoprune.config.bounded_files import MOST_BYTES, read_text, shown_path
+from autoprune.errors import ConfigError, shortened
+
+DEEPEST = 32
+"""Lists and mappings inside each other."""
+
+MOST_VALUES = 20_000
+"""Keys, values and lists in one file, aliases counted as often as they are used."""
+
+MOST_LETTERS = 500_000
+"""Of all values together, counted likewise."""
+
+LONGEST_TEXT, LONGEST_NUMBER = 10_000, 40
+
+_YAML = "tag:yaml.org,2002:"
+_KINDS = "texts, numbers, true, false, null, lists and mappings"
+_NUMBERS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+_KNOWN = (*_NUMBERS, "null", "str", "seq", "map", "merge")
+
+
+def read_yaml(path: Path, *, most: int = MOST_BYTES) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or goes beyond the bounds; names the line.
+    """
+    return parse_yaml(read_text(path, most=most), shown_path(path))
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """What a YAML text holds.
+
+    Args:
+        text: of one document.
+        what: names it in messages.
+
+    Raises:
+        ConfigError: it is not YAML, or goes beyond the bounds; names the line and quotes none, as it may hold a secret.
+    """
+    try:
+        return _Loader(text).get_single_data()
+    except _BeyondError as error:
+        raise ConfigError(f"{what}, {error}") from None
+    except yaml.reader.ReaderError as error:
+        line, code = text.count("\n", 0, error.position) + 1, ord(text[error.position])
+        raise ConfigError(f"{what} is not valid YAML: line {line}: character #x{code:04x} is not allowed") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        told = " ".join(", ".join(part for part in (error.context, error.problem) if part).split())
+        raise ConfigError(f"{what} is not valid YAML: {where}{shortened(told, 300)}") from None
+
+
+class _BeyondError(Exception):
+    """What YAML allows and these files do not."""
+
+
+@final
+class _Loader(yaml.SafeLoader):
+    """Composes and constructs as the safe loader does, within the bounds."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - a text that looks like a date is a text
+        first: [(tag, pattern) for tag, pattern in rows if tag.removeprefix(_YAML) in _KNOWN]
+        for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._sizes: dict[yaml.Node, tuple[int, int, int] | None] = {}
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The tree, counted before anything is made from it."""
+        node = super().get_single_node()
+        if node is not None:
+            self._size(node)
+        return node
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """One node and those below it."""
+        self._depth += 1
+        if self._depth > DEEPEST:
+            _beyond(self.peek_event(), _TOO_DEEP)  # type: ignore[no-untyped-call]
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node."""
+        kind = node.tag.removeprefix(_YAML)
+        if kind not in _KNOWN:
+            tag = node.tag.replace(_YAML, "!!")
+            _beyond(node, f"the tag {shortened(tag, 80)} cannot be used; a file holds {_KINDS}")
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError):  # "0b_", or a text after !!int
+            _beyond(node, f"this is not {_NUMBERS.get(kind, 'a value')}; put a text into quotes")
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in value):
+            _beyond(node, "this text holds characters that no file or message can hold (null, or half of a pair)")
+        return value
+
+    def _size(self, node: yaml.Node) -> tuple[int, int, int]:
+        """Values, letters and depth of a node, with all that its aliases stand for."""
+        if node in self._sizes:
+            known = self._sizes[node]
+            if known is None:
+                _beyond(node, "an alias stands inside of what it stands for, without end")
+            return known
+        self._sizes[node] = None
+        values, letters, depth = 1, 0, 0
+        if isinstance(node, yaml.ScalarNode):
+            letters = len(node.value)
+            number = node.tag in (f"{_YAML}int", f"{_YAML}float")
+            most, kind = (LONGEST_NUMBER, "number") if number else (LONGEST_TEXT, "text")
+            if letters > most:
+                _beyond(node, f"a {kind} of {letters:,} characters; the longest one that is read has {most:,}")
+        else:
+            pairs = isinstance(node, yaml.MappingNode)
+            if pairs:
+                _check_keys([key for key, _ in node.value])
+            below = [self._size(one) for entry in node.value for one in (entry if pairs else (entry,))]
+            values, letters = 1 + sum(one[0] for one in below), sum(one[1] for one in below)
+            depth = 1 + max((one[2] for one in below), default=0)
+        if depth > DEEPEST:
+            _beyond(node, _TOO_DEEP)
+        if values > MOST_VALUES or letters > MOST_LETTERS:
+            _beyond(node, f"more than {MOST_VALUES:,} values or {MOST_LETTERS:,} characters, aliases written out")
+        self._sizes[node] = values, letters, depth
+        return values, letters, depth
+
+
+def _check_keys(keys: list[yaml.Node]) -> None:
+    """Every key of a mapping is a plain value and stands once."""
+    first: dict[tuple[str, str], int] = {}
+    for key in keys:
+        if not isinstance(key, yaml.ScalarNode):
+            _beyond(key, "a list or mapping cannot be a key")
+        line = key.start_mark.line + 1
+        if (key.tag, key.value) in first:
+            told, before = shortened(repr(key.value), 80), first[key.tag, key.value]
+            _beyond(key, f"the key {told} stands twice, first in line {before}; leave one of them out")
+        first[key.tag, key.value] = line
+
+
+_TOO_DEEP = f"lists or mappings are more than {DEEPEST} deep inside each other"
+
+
+def _beyond(node: Any, told: str) -> NoReturn:
+    """Refuse a node, or what the parser met."""
+    raise _BeyondError(f"line {node.start_mark.line + 1}: {told}")

@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/faults.py`: one file for each way to do harm."""

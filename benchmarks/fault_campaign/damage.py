@@ -1,0 +1,122 @@
+"""Files of a run, finished or stopped before its end, that are lost or damaged; and journals."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fault_campaign.cases import Case, Ended, command, judged
+
+LATE = ("result.json", "report.html", "report.md")
+"""Written last: a run without them was stopped just before its end."""
+
+Change = Callable[[bytes, random.Random], bytes | None]
+
+
+def _flipped(content: bytes, rng: random.Random) -> bytes:
+    if not content:
+        return b"\0"
+    found = bytearray(content)
+    found[rng.randrange(len(found))] ^= 1 << rng.randrange(8)
+    return bytes(found)
+
+
+CHANGES: Mapping[str, Change] = {
+    "missing": lambda content, rng: None,
+    "empty": lambda content, rng: b"",
+    "truncated": lambda content, rng: content[: rng.randrange(max(1, len(content)))],
+    "second half zero": lambda content, rng: content[: len(content) // 2] + bytes(len(content) - len(content) // 2),
+    "one bit": _flipped,
+    "null": lambda content, rng: b"null\n",
+    "appended": lambda content, rng: content + b"garbage \xff\n",
+    "random bytes": lambda content, rng: rng.randbytes(len(content)),
+}
+
+Lines = Callable[[list[bytes], random.Random], list[bytes]]
+
+
+def _swapped(lines: list[bytes], rng: random.Random) -> list[bytes]:
+    place = rng.randrange(len(lines) - 1)
+    return [*lines[:place], lines[place + 1], lines[place], *lines[place + 2 :]]
+
+
+def _without(lines: list[bytes], rng: random.Random) -> list[bytes]:
+    place = rng.randrange(len(lines))
+    return lines[:place] + lines[place + 1 :]
+
+
+def _doubled(lines: list[bytes], rng: random.Random) -> list[bytes]:
+    place = rng.randrange(len(lines))
+    return [*lines[: place + 1], *lines[place:]]
+
+
+def _bytewise(change: Change) -> Lines:
+    return lambda lines, rng: (change(b"".join(lines), rng) or b"").splitlines(keepends=True)
+
+
+JOURNALS: Mapping[str, Lines] = {
+    "a line missing": _without,
+    "a line doubled": _doubled,
+    "two lines swapped": _swapped,
+    "lines in any order": lambda lines, rng: rng.sample(lines, len(lines)),
+    **{name: _bytewise(CHANGES[name]) for name in ("truncated", "second half zero", "one bit", "appended", "missing")},
+}
+
+
+def files(finished: Path, reference: Mapping[str, Any], folder: Path, rng: random.Random, n: int) -> Iterator[Case]:
+    """Damage of one file, of any; then resume, report and export.
+
+    Args:
+        finished: a run.
+        reference: its results.
+        folder: to work in.
+        rng: chooses.
+        n: how many.
+    """
+    names = sorted(path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file())
+    names = [name for name in names if name not in (".lock", "journal.log")]
+    for number in range(n):
+        name, (change, damage), late = names[number % len(names)], rng.choice([*CHANGES.items()]), rng.random() < 0.5
+        run = _copied(finished, folder / "run", late=late)
+        path = run / name
+        content = damage(path.read_bytes(), rng) if path.is_file() else None
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(content)
+        yield judged("damaged file", f"{name}: {change}{', unfinished' * late}", run, reference, _all(run, folder, rng))
+
+
+def journals(finished: Path, reference: Mapping[str, Any], folder: Path, rng: random.Random, n: int) -> Iterator[Case]:
+    """Damage of the journal of a run that was stopped anywhere before its end; arguments as for `files`."""
+    for number in range(n):
+        change, damage = [*JOURNALS.items()][number % len(JOURNALS)]
+        run = _copied(finished, folder / "run", late=True)
+        journal = run / "journal.log"
+        lines = journal.read_bytes().splitlines(keepends=True)
+        lines = lines[: rng.randint(2, len(lines))]
+        journal.write_bytes(b"".join(damage(lines, rng)))
+        ended = [command("resume", str(run), "--progress", "silent")]
+        yield judged("damaged journal", f"{change} of {len(lines)} lines", run, reference, ended)
+
+
+def _copied(finished: Path, run: Path, *, late: bool) -> Path:
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(finished, run)
+    for name in LATE if late else ():
+        (run / name).unlink()
+    return run
+
+
+def _all(run: Path, folder: Path, rng: random.Random) -> list[Ended]:
+    """Resume first; report and export before it half of the time, when they may refuse."""
+    shutil.rmtree(folder / "exported", ignore_errors=True)
+    read = [["report", str(run)], ["export", str(run), "--to", str(folder / "exported")]]
+    before = [command(*arguments) for arguments in read] if rng.random() < 0.5 else []
+    resumed = command("resume", str(run), "--progress", "silent")
+    if before:
+        return [resumed, *before]
+    return [resumed, *(command(*arguments) for arguments in read)]

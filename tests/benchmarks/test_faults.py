@@ -1,0 +1,54 @@
+"""A short form of the campaign: damage of files and journals, in this process; kills are in `test_kill_resume.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import faults
+import pytest
+from fault_campaign.cases import Case, Ended, command, judged
+from fault_campaign.network import write_job
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("campaign")
+    job = write_job(folder / "job.yaml", search={"trials": 3, "controller": "random", "rescore": 1})
+    ended = command("search", str(job), "--run-dir", str(folder / "run"), "--progress", "silent")
+    assert ended.code == 0, ended.printed
+    return folder / "run"
+
+
+@pytest.fixture
+def found(request: pytest.FixtureRequest, finished: Path, tmp_path: Path) -> list[Case]:
+    kind, n = request.param
+    cases: Iterator[Case] = faults.campaign(kind, finished, tmp_path, seed=1, n=n, seconds=1.0)
+    return list(cases)
+
+
+@pytest.mark.parametrize("found", [("files", 6), ("journals", 6)], indirect=True)
+def test_after_damage_nothing_is_lost_wrong_or_a_traceback(found: list[Case]) -> None:
+    bad = [case for case in found if case.outcome in faults.BAD]
+    assert bad == []
+    assert len(found) == 6
+    assert sum(case.outcome == "survived" for case in found) >= len(found) / 2
+
+
+def test_the_campaign_sees_what_is_wrong(finished: Path) -> None:
+    reference = faults.results(finished)
+    other = {**reference, "unit": "nats"}
+    trace = Ended(-1, "Traceback …")
+    cases = [
+        judged("k", "n", finished, reference, [Ended(0, "")]),
+        judged("k", "n", finished, other, [Ended(0, "")]),
+        judged("k", "n", finished, reference, [Ended(2, "error: it is damaged")]),
+        judged("k", "n", finished, reference, [Ended(0, ""), Ended(2, "error: restore it")]),
+        judged("k", "n", finished, reference, [Ended(0, ""), trace]),
+        judged("k", "n", finished, reference, [Ended(2, "error: " + "long " * 500)]),
+    ]
+    outcomes = [case.outcome for case in cases]
+    assert outcomes == ["survived", "wrong", "lost", "clear error", "traceback", "traceback"]
+    text = faults.page(cases, seed=3)
+    assert "| k | 6 | 1 | 1 | 1 | 1 | 2 | 0 |" in text
+    assert "k, n: wrong: differs: unit" in text
