@@ -28,5 +28,7 @@ def _switched(value: object) -> object:
     return LatencyOptions() if value is True else None if value is False else value
 
 
-Latencies: TypeAlias = Annotated[LatencyOptions | None, BeforeValidator(_switched)]
+Latencies: TypeAlias = Annotated[
+    LatencyOptions | None, BeforeValidator(_switched, json_schema_input_type=LatencyOptions | bool | None)
+]
 """The options; `true` stands for the default ones, `false` for none."""
