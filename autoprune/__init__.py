@@ -20,7 +20,7 @@ from autoprune.errors import AutopruneError
 if TYPE_CHECKING:
     from autoprune.api.compare import compare
     from autoprune.api.result import SearchResult
-    from autoprune.api.search import Space, resume, search, sweep, trace
+    from autoprune.api.search import Space, finish, resume, search, sweep, trace
     from autoprune.config.space import SpaceOptions
     from autoprune.controllers.base import Controller, Trial
     from autoprune.cost.budget.repair import BudgetedSpace
@@ -31,6 +31,7 @@ _HOMES = {
     "search": "autoprune.api.search",
     "sweep": "autoprune.api.search",
     "resume": "autoprune.api.search",
+    "finish": "autoprune.api.search",
     "compare": "autoprune.api.compare",
     "trace": "autoprune.api.space",
     "load": "autoprune.export.architecture",
@@ -54,6 +55,7 @@ __all__ = [
     "Trial",
     "__version__",
     "compare",
+    "finish",
     "load",
     "resume",
     "search",

@@ -67,6 +67,10 @@ class RunError(AutopruneError):
     """A run directory or ledger cannot be used: taken, read-only, incomplete, or of another job."""
 
 
+class BusyRunError(RunError):
+    """Another process works on the run."""
+
+
 class EngineLostError(RunError):
     """What evaluates is gone for good; every ended trial is on disk, and the run can be resumed."""
 

@@ -73,6 +73,8 @@ class SearchArguments:
         inherit: what is done to the weights of cut networks before they are scored, in order: names, or mappings.
         allocations: one-shot rules that are scored first, each a name or {"name": …, "settings": {…}, "criterion": …}.
         trials: proposals of the controller.
+        time_budget: of the whole search, over all resumptions, in seconds or as "90s", "10min", "2h"; past it nothing
+            new is proposed, and everything that follows is of the trials so far.
         early_stopping: "asha" or "hyperband" stops proposals that lag behind, of evaluators that train; "none" stops
             nothing. None: as the run began, for a new one "none".
         time_limit: of one evaluation, in seconds or as "90s", "10min", "2h"; past it the trial has failed. On ray.
@@ -83,7 +85,9 @@ class SearchArguments:
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads while the search runs; None leaves what is set.
         run_dir: where everything is written; a free directory below `runs/` by default.
-        resume: go on with what is in `run_dir` (the other arguments must be its own).
+        resume: go on with what is in `run_dir`. The other arguments must be its own, but for trials, time_budget and
+            the seeds, protocols and fine_tune_epochs of the verdict, with which a run that has ended goes on, too; with
+            other constraints or another controller a run beside it begins, on its base network and scores.
         storage: Optuna storage URL of the ledger; a journal file in the run directory by default.
         engine: "local", "ray", or {"name": "ray", "address": …, "workers": …, …}; a run may be resumed on another one.
         callbacks: told what happens: names, {"name": …, "settings": {…}}, or objects of your own subclass of
@@ -110,6 +114,7 @@ class SearchArguments:
     inherit: Sequence[str | Mapping[str, Any]] | None = None
     allocations: Sequence[str | Mapping[str, Any]] | None = None
     trials: int = 100
+    time_budget: float | str | None = None
     early_stopping: EarlyStopping | None = None
     time_limit: float | str | None = None
     memory_limit: int | str | None = None
@@ -158,6 +163,7 @@ class SearchArguments:
                 "inherit": None if self.inherit is None else list(self.inherit),
                 **({} if self.allocations is None else {"allocations": list(self.allocations)}),
                 "storage": self.storage,
+                "time_budget": self.time_budget,
                 **{key: given for key in StoppingOptions.model_fields if (given := getattr(self, key)) is not None},
             },
             "verdict": _dump(self.verdict),

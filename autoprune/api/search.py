@@ -16,12 +16,13 @@ from autoprune.deprecation import warn_moved
 from autoprune.errors import ConfigError
 from autoprune.files import free_directory
 from autoprune.pipeline import driver
+from autoprune.pipeline.finishing import finish_job
 from autoprune.pipeline.inputs import job_of_run
 from autoprune.progress.base import Mode
 from autoprune.randomness import untouched
 from autoprune.signals import ended_by_signals
 
-__all__ = ["SearchArguments", "SearchResult", "Space", "resume", "search", "sweep", "trace"]
+__all__ = ["SearchArguments", "SearchResult", "Space", "finish", "resume", "search", "sweep", "trace"]
 
 
 @called_with(SearchArguments)
@@ -72,7 +73,11 @@ def _carry_out(arguments: SearchArguments) -> tuple[SearchResult, ...]:
 @ended_by_signals
 @untouched()
 def resume(
-    run_dir: Path | str, *, progress: Mode = "auto", engine: str | Mapping[str, Any] | None = None
+    run_dir: Path | str,
+    *,
+    progress: Mode = "auto",
+    engine: str | Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> SearchResult:
     """Go on with a run that was started from a job file; for a run started by `search`, call it with `resume=True`.
 
@@ -80,6 +85,9 @@ def resume(
         run_dir: of the run.
         progress: "auto", "rich", "plain" or "silent".
         engine: another one than it began on, as for `search`.
+        changes: keys of its job by their path, such as `{"search.trials": 200}`: with more trials, verdict seeds or
+            epochs the run itself goes on, also one that has ended; with other constraints a run beside it begins, on
+            its base network and scores.
 
     Raises:
         RunError: there is no such run, or what it was started with has changed.
@@ -87,10 +95,32 @@ def resume(
     where, stopping = moved_to_search(engine, None)
     options = None if engine is None else validated(EngineOptions, where, "engine")
     asked = validated(StoppingOptions, stopping or {}, "engine")
-    budgets = len(job_of_run(Path(run_dir)).family)
+    budgets = len(job_of_run(Path(run_dir), changes).family)
     if budgets > 1:
         raise ConfigError(
             f"constraints with lists of limits make a family of {budgets} searches, not one run: `autoprune resume` "
             f"goes on with it, or autoprune.sweep(…, resume=True) if it was started from Python"
         )
-    return SearchResult(driver.resume_job(Path(run_dir), progress=progress, engine=options, stopping=asked)[0], None)
+    records = driver.resume_job(Path(run_dir), progress=progress, engine=options, stopping=asked, changes=changes)
+    return SearchResult(records[0], None)
+
+
+@ended_by_signals
+@untouched()
+def finish(run_dir: Path | str, *, progress: Mode = "auto") -> tuple[SearchResult, ...]:
+    """End the search of a run with the trials so far; verdict, report and export are of what there is.
+
+    A run that is at work, in another process or thread, concludes by itself once the evaluations that run now have
+    ended; so does one that was started by `search` at the next call with `resume=True`. Then nothing is returned.
+
+    Args:
+        run_dir: of a run, or of a family of budgets.
+        progress: "auto", "rich", "plain" or "silent".
+
+    Returns:
+        What the search found, for each budget.
+
+    Raises:
+        RunError: there is no such run, or what it was started with has changed.
+    """
+    return tuple(SearchResult(record, None) for record in finish_job(Path(run_dir), progress=progress))

@@ -18,6 +18,7 @@ import typer
 from autoprune._version import __version__
 from autoprune.cli import latency as latency_cli
 from autoprune.cli.compare import compare
+from autoprune.cli.interrupt import asking
 from autoprune.cli.options import (
     AddressOption,
     ArgOption,
@@ -25,8 +26,12 @@ from autoprune.cli.options import (
     InputOption,
     JsonOption,
     ModelArgument,
+    SeedOption,
+    SetOption,
     SpaceOption,
+    TrialsOption,
     WorkersOption,
+    changes_of,
     chosen_engine,
     model_and_example,
     show,
@@ -76,12 +81,17 @@ def search(
     engine: EngineOption = None,
     address: AddressOption = None,
     workers: WorkersOption = None,
+    settings: SetOption = None,
+    trials: TrialsOption = None,
+    seed: SeedOption = None,
 ) -> None:
     """Search the widths of a network under a budget and compare the winner with uniform pruning."""
+    changes = changes_of(settings, trials, seed)
+
     from autoprune.config.job import load_job
     from autoprune.pipeline.names import check_names
 
-    job = load_job(job_file)
+    job = load_job(job_file, changes)
     check_names(job)  # before torch is imported
     job = job.model_copy(update={"engine": chosen_engine(job.engine, engine, address, workers)})
 
@@ -100,14 +110,39 @@ def resume(
     engine: EngineOption = None,
     address: AddressOption = None,
     workers: WorkersOption = None,
+    settings: SetOption = None,
+    trials: TrialsOption = None,
 ) -> None:
-    """Go on with a run that was killed, as if it had not been; on another engine or with other workers if you like."""
+    """Go on with a run: one that was stopped as if it had not been, one that has ended with more trials, seeds, ….
+
+    With other constraints a run beside it begins, on its base network and scores.
+    """
+    changes = changes_of(settings, trials)
+
     from autoprune.pipeline.driver import resume_job
     from autoprune.pipeline.inputs import job_of_run
 
-    chosen = chosen_engine(job_of_run(run_dir).engine, engine, address, workers)
+    chosen = chosen_engine(job_of_run(run_dir, changes).engine, engine, address, workers)
     with _stoppable(run_dir):
-        _conclude(resume_job(run_dir, progress=progress, engine=chosen), run_dir)
+        _conclude(resume_job(run_dir, progress=progress, engine=chosen, changes=changes), run_dir)
+
+
+@app.command()
+def finish(
+    run_dir: RunArgument,
+    progress: ProgressOption = "auto",
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """End a search with the trials so far, stopped or at work: verdict, report and export of what there is."""
+    from autoprune.pipeline.changes import job_at
+    from autoprune.pipeline.finishing import finish_job
+
+    given = any(option is not None for option in (engine, address, workers))
+    chosen = chosen_engine(job_at(run_dir).engine, engine, address, workers) if given else None
+    with _stoppable(run_dir):
+        _conclude(finish_job(run_dir, progress=progress, engine=chosen, note=typer.echo), run_dir)
 
 
 @app.command()
@@ -228,7 +263,7 @@ def _stoppable(run_dir: Path) -> Iterator[None]:
     place = run_dir.absolute()  # what is called may change the current folder
     command = f"autoprune resume {shlex.quote(str(run_dir))}"
     try:
-        with terminable():
+        with terminable(), asking(place):
             yield
     except EngineLostError as error:
         raise EngineLostError(f"{error}: `{command}` goes on") from error

@@ -24,6 +24,12 @@ SpaceOption = Annotated[Path | None, typer.Option("--space", help="a file of sea
 EngineOption = Annotated[str | None, typer.Option("--engine", help="local or ray, in place of the job's own")]
 AddressOption = Annotated[str | None, typer.Option("--address", help="of a Ray cluster: auto or HOST:PORT")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="on Ray; as many as it holds by default")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="a key of the job by its path, in YAML: search.trials=200"),
+]
+TrialsOption = Annotated[int | None, typer.Option("--trials", help="short for --set search.trials=…")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="short for --set seed=…")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 
 
@@ -61,6 +67,22 @@ def read_arguments(pairs: list[str]) -> dict[str, Any]:
                 f"--arg {pair!r}: the value is not valid YAML; quote it, or close its brackets ({error})"
             ) from error
     return arguments
+
+
+def changes_of(pairs: list[str] | None, trials: int | None = None, seed: int | None = None) -> dict[str, Any]:
+    """What --set and its short forms say of a job: dotted key -> value.
+
+    Raises:
+        ConfigError: a pair cannot be read, or both forms say something of one key.
+    """
+    from autoprune.config.overrides import read_pairs
+
+    given = read_pairs(pairs or [])
+    short = {"--trials": ("search.trials", trials), "--seed": ("seed", seed)}
+    for option, (key, value) in short.items():
+        if value is not None and given.setdefault(key, value) != value:
+            raise ConfigError(f"{option} {value} and --set {key}={given[key]} contradict each other; give one of them")
+    return given
 
 
 def chosen_engine(own: EngineOptions, name: str | None, address: str | None, workers: int | None) -> EngineOptions:

@@ -105,6 +105,15 @@ def is_withheld(variable: str) -> bool:
     return _WITHHELD.fullmatch(variable) is not None
 
 
+def without_withheld(data: Any) -> Any:
+    """Data of a file in which secrets that `written` left out need not be set: what they are does not matter."""
+
+    def read(text: str, path: Place) -> str:
+        return _REFERENCE.sub(lambda match: "withheld" if is_withheld(match["name"] or "") else match[0], text)
+
+    return _texts(data, read)
+
+
 def _unread(text: str, path: Place, references: Mapping[Place, Reference]) -> str:
     """The text that was read as this one: a reference where there was one, maybe behind the folder it was found in."""
     found = references.get(path) or (references.get(path[:-1]) if path[-1:] == ("name",) else None)

@@ -30,9 +30,10 @@ from autoprune.config.engine import EngineOptions
 from autoprune.config.environment import Reference, expanded, written
 from autoprune.config.latency import LatencyOptions
 from autoprune.config.limits import RangeError, ends_of, limit_number, limit_text
+from autoprune.config.overrides import overridden
 from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
-from autoprune.config.stopping import MOVED, StoppingOptions, moved_to_search
+from autoprune.config.stopping import MOVED, Seconds, StoppingOptions, moved_to_search
 from autoprune.config.training import Recipe
 from autoprune.config.validation import Strict, read_mapping, validated
 from autoprune.deprecation import moved_names
@@ -124,6 +125,11 @@ class SearchOptions(StoppingOptions):
     )
     rescore: int = Field(5, ge=1, le=TRIALS, description="how many of the best are re-scored on all validation data")
     storage: Text | None = Field(None, description="Optuna storage URL; None: a journal file in the run directory")
+    time_budget: Seconds | None = Field(
+        None,
+        description="of the whole search, over all resumptions: seconds, or 90s, 10min, 2h; past it nothing new is "
+        "proposed, and verdict, export and report are of the trials so far",
+    )
 
     @field_validator("allocations")
     @classmethod
@@ -141,7 +147,7 @@ class SearchOptions(StoppingOptions):
         written = handler(self)
         if self.inherit is None:
             written.pop("inherit", None)
-        for key in StoppingOptions.model_fields:
+        for key in (*StoppingOptions.model_fields, "time_budget"):
             if getattr(self, key) == type(self).model_fields[key].default:
                 written.pop(key, None)
         return written
@@ -340,15 +346,20 @@ class Job(Strict):
         }
 
 
-def load_job(path: Path) -> Job:
+def load_job(path: Path, changes: Mapping[str, Any] | None = None) -> Job:
     """Read a job file; `${NAME}` in any of its values is that of the environment.
+
+    Args:
+        path: of the file.
+        changes: dotted key -> value, in place of what the file says.
 
     Raises:
         UnsetVariableError: it refers to what is not set in the environment.
         ConfigError: the file is missing, not YAML, or has an unknown key or a value out of range; all are named.
     """
-    data, references = expanded(read_mapping(path), str(path))
-    job = validated(Job, data, str(path), folders=(path.parent, path.parent.parent))
+    source = f"{path} with {', '.join(changes)} as set" if changes else str(path)
+    data, references = expanded(overridden(read_mapping(path), changes or {}), source)
+    job = validated(Job, data, source, folders=(path.parent, path.parent.parent))
     if isinstance(data.get("space"), str):
         job._space_read_from = found_path(Path(data["space"]), [Path(), path.parent, path.parent.parent])
     job._references = {_place_now(place): reference for place, reference in references.items()}

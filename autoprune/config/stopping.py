@@ -44,6 +44,10 @@ def _seconds(value: object) -> object:
     return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), BeforeValidator(_seconds)]
+"""A time above 0: a number of seconds, or a text with its unit."""
+
+
 class StoppingOptions(Strict):
     """When an evaluation is ended before its time."""
 
@@ -52,10 +56,10 @@ class StoppingOptions(Strict):
         description="none, asha or hyperband: trainings that lag behind are stopped at a ninth or a third of their "
         "epochs; only the controller's proposals, only evaluators that train",
     )
-    time_limit: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), BeforeValidator(_seconds)] | None = Field(
+    time_limit: Seconds | None = Field(
         None,
-        description="of one evaluation or final training, not of the whole search: seconds, or 90s, 10min, 2h; past it "
-        "the trial has failed",
+        description="of one evaluation, not of the whole search (that is time_budget): seconds, or 90s, 10min, 2h; "
+        "past it the trial has failed",
     )
     memory_limit: Annotated[int, Field(gt=0, le=10**15), BeforeValidator(_bytes)] | None = Field(
         None, description="of each worker, such as 4GB, on Linux; past it the trial has failed"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from autoprune.config.bounded_files import shown_path
 from autoprune.config.yaml_reader import read_yaml
@@ -26,7 +27,7 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and bool not in _types(cls.model_fields[str(info.field_name)].annotation):
+        if isinstance(value, bool) and bool not in _taken(cls.model_fields[str(info.field_name)]):
             raise ValueError("true and false are not allowed here")
         return value
 
@@ -104,6 +105,12 @@ def _shown(key: str, value: object) -> str:
 def _types(annotation: Any) -> set[Any]:
     """All types that an annotation is made of."""
     return {annotation}.union(*map(_types, get_args(annotation)))
+
+
+def _taken(field: FieldInfo) -> set[Any]:
+    """All types of what a field is given, also where something else is made of it."""
+    made_of = (_types(own.json_schema_input_type) for own in field.metadata if isinstance(own, BeforeValidator))
+    return _types(field.annotation).union(*made_of)
 
 
 def _entry(given: object) -> str:

@@ -39,9 +39,10 @@ def make_engine(options: EngineOptions, *, stopping: StoppingOptions = NEVER, de
     """
     if unable := beyond(options.name, stopping):
         others = ", ".join(name for name in STOPS if not beyond(name, stopping))
+        whole = " (time_limit is of one evaluation; of the whole search it is time_budget)" * ("time_limit" in unable)
         raise ConfigError(
             f"search has {stopping.told(unable)}, which the {options.name} engine cannot keep to, as it evaluates in "
-            f"this process: set engine: {others} (--engine {others}), or leave {', '.join(unable)} out"
+            f"this process: set engine: {others} (--engine {others}), or leave {', '.join(unable)} out{whole}"
         )
     if options.name == "local":
         from autoprune.engines.local import LocalEngine

@@ -1,16 +1,18 @@
 """The doors to a run, for job files and for Python: the checks in their order, the lock, the threads, the engine.
 
-Each returns a record for every budget of the job; a run alone is a family of one.
+Each returns a record for every budget of the job; a run alone is a family of one. Longer than others, as every way in
+is here: start, go on, begin beside, read, export.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -28,8 +30,11 @@ from autoprune.export.safetensors import ARCHITECTURE, PYTHON_MODEL
 from autoprune.export.writing import DEFAULT, exporters, write_formats
 from autoprune.files import shown_path
 from autoprune.pipeline import run
+from autoprune.pipeline.branching import check_source, place_beside
+from autoprune.pipeline.changes import ANEW, IN_PLACE, told
 from autoprune.pipeline.checks import check_scoring
-from autoprune.pipeline.continuation import going_on
+from autoprune.pipeline.continuation import format_of, going_on
+from autoprune.pipeline.extending import changes_in, check_whole, settle
 from autoprune.pipeline.family import parts_of
 from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run, resuming
 from autoprune.pipeline.overview import write_overview
@@ -40,7 +45,7 @@ from autoprune.progress import make_progress
 from autoprune.report.pages import pages, write_reports
 from autoprune.space.tracing.program import Example
 from autoprune.trials.run_directory import RunDirectory
-from autoprune.trials.run_files import REPAIRED, check_files, read_run
+from autoprune.trials.run_files import REPAIRED, check_files, has_begun, read_run
 from autoprune.verdict.record import ARMS, WINNER, RunRecord, read_record
 
 RUNS = Path("runs")
@@ -54,21 +59,28 @@ def start_job(job: Job, path: Path, *, progress: str = "auto") -> tuple[RunRecor
 
 
 def resume_job(
-    path: Path, *, progress: str = "auto", engine: EngineOptions | None = None, stopping: StoppingOptions | None = None
+    path: Path,
+    *,
+    progress: str = "auto",
+    engine: EngineOptions | None = None,
+    stopping: StoppingOptions | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> tuple[RunRecord, ...]:
-    """Go on with what was started from a job file, maybe on another engine; raises what `resume` raises.
+    """Go on with what was started from a job file, maybe on another engine or with more; raises what `resume` raises.
 
     Args:
         path: of the run, or the family.
         progress: how it is shown.
         engine: in place of the job's.
         stopping: what the call says of early stopping and limits, which must be what the run began with.
+        changes: dotted key -> value, in place of what its job says.
     """
     path = path.absolute()
-    job = job_of_run(path)
+    job = job_of_run(path, changes)
     said = {} if stopping is None else stopping.model_dump(exclude_unset=True)
     job = job.model_copy(update={"search": job.search.model_copy(update=said)}) if said else job
-    return resume(inputs_of_job(job if engine is None else _on(job, engine)), path, progress=progress)
+    given = inputs_of_job(job if engine is None else _on(job, engine))
+    return resume(given, path, progress=progress, insisted=tuple(changes or ()))
 
 
 def start(
@@ -100,8 +112,19 @@ def start(
             return run.start(job, runs, directory, engine, progress=progress, notes=notes)
 
 
-def resume(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tuple[RunRecord, ...]:
+def resume(
+    run_inputs: RunInputs, path: Path, *, progress: str = "auto", insisted: Collection[str] = ()
+) -> tuple[RunRecord, ...]:
     """Go on with the runs of a job, on as many threads as they began with: sums in another order round differently.
+
+    Where the job has more than they were begun with (see `changes.IN_PLACE`), also runs that have ended go on. Where it
+    has another budget (see `changes.ANEW`), a new run is begun beside them, with their base network and scores.
+
+    Args:
+        run_inputs: what they work on.
+        path: of the run, or the family.
+        progress: how it is shown.
+        insisted: keys that the caller named; one of the search makes a search that ended early go on.
 
     Raises:
         RunError: there is no such run, another process works on it, or it was started with something else.
@@ -109,11 +132,41 @@ def resume(run_inputs: RunInputs, path: Path, *, progress: str = "auto") -> tupl
     path = path.absolute()
     with RunDirectory.reopen(path) as directory:
         restored(directory, lambda line: None, edited=True)
+        settle(directory)
         ended = all(map(is_whole, parts_of(path) or (path,)))
-        run_inputs, notes = going_on(run_inputs, path, ended=ended)
-        notes = (*read_run(path).get(REPAIRED, ()), *notes)
-        with ready(run_inputs, directory.recorded("threads"), progress, read_only=ended) as engine:
-            return run.resume(run_inputs.job, prepare(run_inputs), directory, engine, progress=progress, notes=notes)
+        kept, notes = going_on(run_inputs, path, ended=ended)
+        changed = changes_in(kept.job, directory, job_format=format_of(path), insisted=insisted)
+        check_whole(path, changed)
+        apart = not set(changed) <= set(IN_PLACE) and set(changed) <= {*IN_PLACE, *ANEW}
+        threads = directory.recorded("threads")
+        if not apart:
+            if ended and changed:
+                kept, notes = going_on(run_inputs, path)
+            if changed and set(changed) <= set(IN_PLACE):
+                notes = (*notes, f"goes on with {told(changed)}")
+            notes = (*read_run(path).get(REPAIRED, ()), *notes)
+            with ready(kept, threads, progress, read_only=ended and not changed) as engine:
+                return run.resume(
+                    kept.job, prepare(kept), directory, engine, progress=progress, notes=notes, insisted=insisted
+                )
+    return _beside(kept, path, threads, progress, budget="constraints" in changed)
+
+
+def _beside(run_inputs: RunInputs, path: Path, threads: int, progress: str, *, budget: bool) -> tuple[RunRecord, ...]:
+    """A new run beside the one in `path`, on its base network and scores; the one that was begun so before goes on."""
+    job = run_inputs.job
+    place = place_beside(path, job, budget=budget)
+    if has_begun(place):
+        return resume(run_inputs, place, progress=progress)
+    with ready(run_inputs, threads, progress) as engine:
+        runs = prepare(run_inputs)
+        check_source(runs[0], path)
+        with RunDirectory.create(place) as directory:
+            note = (
+                f"run directory {place}, begun with base network and scores of {path}; `{resuming(job, place)}` goes "
+                f"on with it"
+            )
+            return run.start(job, runs, directory, engine, progress=progress, notes=(note,), source=path)
 
 
 def engine_of(run_inputs: RunInputs) -> Engine:

@@ -60,10 +60,12 @@ class ScoreCache:
 
     def __init__(self, notebook: Notebook) -> None:
         self._notebook = notebook
+        records = notebook.read()
         self._known = {
             key: Score(float(record["score"]), record.get("standard_error"), record.get("paired", False))
-            for key, record in notebook.read().items()
+            for key, record in records.items()
         }
+        self._taken = {key for key, record in records.items() if record.get("taken")}
 
     @classmethod
     def of(cls, directory: RunDirectory, storage: str | None) -> Self:
@@ -81,14 +83,21 @@ class ScoreCache:
         known = self.scored(widths, full=full)
         return None if known is None else float(known)
 
-    def add(self, widths: Widths, score: float | Score, *, full: bool) -> None:
-        """Remember a score; a second one of the same widths is dropped."""
+    def is_taken(self, widths: Widths, *, full: bool) -> bool:
+        """Whether the score of these widths is that of a run that this one was begun from."""
+        return _key(widths, full) in self._taken
+
+    def add(self, widths: Widths, score: float | Score, *, full: bool, taken: bool = False) -> None:
+        """Remember a score, which may be taken from another run; a second one of the same widths is dropped."""
         if self.scored(widths, full=full) is not None:
             return
         given = as_score(score)
         self._known[_key(widths, full)] = given
         noise = {"standard_error": given.standard_error, "paired": given.paired}
-        known = {} if given.standard_error is None else noise
+        known: dict[str, Any] = {} if given.standard_error is None else noise
+        if taken:
+            self._taken.add(_key(widths, full))
+            known = {**known, "taken": True}
         self._notebook.write(_key(widths, full), float(given), known)
 
 
@@ -98,7 +107,7 @@ def _key(widths: Widths, full: bool) -> str:
 
 def parts(job: Job, path: Path) -> tuple[Path, ...]:
     """The run directories of a family, in the order of its budgets."""
-    return tuple(path / f"{number}-{_slug(one)}" for number, one in enumerate(job.family, start=1))
+    return tuple(path / f"{number}-{slug(one)}" for number, one in enumerate(job.family, start=1))
 
 
 def parts_of(path: Path) -> tuple[Path, ...]:
@@ -116,8 +125,8 @@ def opened(place: Path) -> RunDirectory:
     return (RunDirectory.reopen if has_begun(place) else RunDirectory.create)(place)
 
 
-def _slug(job: Job) -> str:
-    """A budget as a folder name: flops-50, params-1.2M, flops-45-50."""
+def slug(job: Job) -> str:
+    """The budget of a job as a folder name: flops-50, params-1.2M, flops-45-50."""
     words = []
     for metric, given in job.constraints.items():
         ends = [given[end] for end in ("min", "max") if end in given] if isinstance(given, dict) else [given]

@@ -35,18 +35,25 @@ def as_begun(job: Job, job_format: int) -> Job:
     return job.model_copy(update={"search": search.model_copy(update=usual)}) if usual else job
 
 
-def job_fingerprint(job: Job) -> str:
-    """A hash of every option of a job but its secrets, which may change."""
-    return _digest(json.dumps(masked(job.model_dump(mode="json"), references=False), sort_keys=True))
+def job_fingerprint(job: Job, *, job_format: int = JOB_FORMAT) -> str:
+    """A hash of every option of a job but its secrets, which may change; as runs of this format have it."""
+    dumped = _as_written(job, job_format).model_dump(mode="json")
+    return _digest(json.dumps(masked(dumped, references=False), sort_keys=True))
 
 
 def same_job(recorded: object, job: Job, *, job_format: int = JOB_FORMAT) -> bool:
     """Whether a fingerprint is that of a job, also one made when secrets were part of it, or stopping was not."""
-    if job_format < 3 and job.search.inherit == EARLIER_INHERITANCE:  # it was not written then
+    dumped = _as_written(job, job_format).model_dump(mode="json")
+    return recorded in (job_fingerprint(job, job_format=job_format), _digest(json.dumps(dumped, sort_keys=True)))
+
+
+def _as_written(job: Job, job_format: int) -> Job:
+    """A job, what was not written in this format being left open."""
+    if job_format < 3 and job.search.inherit == EARLIER_INHERITANCE:
         job = job.model_copy(update={"search": job.search.model_copy(update={"inherit": None})})
     if job_format == 1:
         job = job.model_copy(update={"search": job.search.model_copy(update=NEVER.model_dump())})
-    return recorded in (job_fingerprint(job), _digest(json.dumps(job.model_dump(mode="json"), sort_keys=True)))
+    return job
 
 
 def weights_fingerprint(model: nn.Module) -> str:

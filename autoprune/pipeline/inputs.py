@@ -71,10 +71,15 @@ def task_of(
     return make_task(job.task.name, job.task.settings, given, measure=job.task.measure)
 
 
-def job_of_run(directory: Path) -> Job:
+def job_of_run(directory: Path, changes: Mapping[str, Any] | None = None) -> Job:
     """The job that a run was started with.
 
+    Args:
+        directory: of the run, or the family.
+        changes: dotted key -> value, in place of what it was started with.
+
     Raises:
+        ConfigError: the changes are not those of a job.
         RunError: no run there, a comparison, or one that was started from Python with objects.
     """
     if has_begun(directory) and not job_reads(directory) and copy_of(directory, "job.yaml") is not None:
@@ -96,7 +101,7 @@ def job_of_run(directory: Path) -> Job:
             f"{directory} was started from Python with a model object; go on with it there by the same call: "
             f"{resuming(job, directory)}"
         )
-    return job
+    return load_job(directory / "job.yaml", changes) if changes else job
 
 
 def resuming(job: Job, path: Path) -> str:

@@ -94,12 +94,13 @@ class Prepared:
         same["job"] = same_job(recorded.get("job"), self.run_inputs.job, job_format=job_format)
         return [name for name in same if not same[name]]
 
-    def controller(self, scores: Sequence[FloatArray], *, learned: Any = None) -> Controller:
+    def controller(self, scores: Sequence[FloatArray], *, learned: Any = None, trials: int | None = None) -> Controller:
         """A new controller of the job, given the importance of the base network's channels.
 
         Args:
             scores: the importances.
             learned: what the controller of another budget has learned.
+            trials: how many were planned when the run began, where those of the job are others by now.
         """
         chosen, job = self.run_inputs.job.search.controller, self.run_inputs.job
         return make_controller(
@@ -107,7 +108,7 @@ class Prepared:
             self.domain,
             seed=job.seed,
             settings=chosen.settings,
-            trials=job.search.trials,
+            trials=trials or job.search.trials,
             importance=unit_scores(self.space, scores),
             learned=learned,
         )

@@ -7,17 +7,22 @@ run. They share the trace, the base network, every score, and what a controller 
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
 
 from autoprune.allocation import UNIFORM
 from autoprune.config.job import Job
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
 from autoprune.evaluators.making import kind_of
-from autoprune.pipeline.continuation import FORMAT, format_of
-from autoprune.pipeline.family import Family, ScoreCache, opened, parts, parts_of
-from autoprune.pipeline.fingerprints import JOB_FORMAT, job_fingerprint, same_job
+from autoprune.pipeline.beginning import begin, begin_family
+from autoprune.pipeline.branching import take_over
+from autoprune.pipeline.changes import ANEW, IN_PLACE
+from autoprune.pipeline.continuation import format_of
+from autoprune.pipeline.extending import follow, follow_whole
+from autoprune.pipeline.family import Family, ScoreCache, opened, parts_of
+from autoprune.pipeline.fingerprints import same_job
 from autoprune.pipeline.inputs import resuming
 from autoprune.pipeline.overview import write_overview
 from autoprune.pipeline.phases.base_network import base_network
@@ -33,19 +38,21 @@ from autoprune.pipeline.phases.search import search
 from autoprune.pipeline.phases.timing import Timed
 from autoprune.pipeline.phases.uniform_curve import uniform_curve
 from autoprune.pipeline.prepared import Prepared
-from autoprune.pipeline.provenance import changes, provenance
+from autoprune.pipeline.provenance import changes
 from autoprune.pipeline.restoring import lost_entries, made_whole
 from autoprune.pipeline.run_engine import RunEngine
 from autoprune.pipeline.told import run_ended, run_started
 from autoprune.progress import make_progress
 from autoprune.progress.base import Progress
 from autoprune.progress.callback_list import CallbackList
-from autoprune.space.serial import to_json
+from autoprune.trials.finishing import forget_to_finish
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.trials.selection import probability_better, shortlist, smooth
 from autoprune.verdict.baselines import arms
 from autoprune.verdict.record import RunRecord, read_record
+
+_MAY = f"What may differ: {', '.join(IN_PLACE)}; and for a run beside it {', '.join(ANEW)}"
 
 
 def start(
@@ -56,6 +63,7 @@ def start(
     *,
     progress: str = "auto",
     notes: Sequence[str] = (),
+    source: Path | None = None,
 ) -> tuple[RunRecord, ...]:
     """Begin all runs of a job in a new directory and see them through.
 
@@ -66,10 +74,11 @@ def start(
         engine: open.
         progress: how they are shown.
         notes: shown first.
+        source: of the run on whose base network and scores they begin; None: on nothing.
     """
     if len(runs) > 1:
-        _begin_family(job, directory)
-    return _each(job, runs, directory, engine, progress, notes)
+        begin_family(job, directory, source)
+    return _each(job, runs, directory, engine, progress, notes, source=source)
 
 
 def resume(
@@ -80,33 +89,46 @@ def resume(
     *,
     progress: str = "auto",
     notes: Sequence[str] = (),
+    insisted: Collection[str] = (),
 ) -> tuple[RunRecord, ...]:
     """Go on with all runs of a job as if they had not been stopped; those that have ended are only read.
 
+    Where the job has more than a run was begun with, such as more trials, also one that has ended goes on.
+
     Args: as for `start`, with the directory of the run, or of the family.
+        insisted: keys that the caller named; one of the search makes a search that ended early go on.
 
     Raises:
         RunError: a run was started with something else; says what differs.
     """
+    if len(runs) > 1:
+        follow_whole(job, runs, directory, insisted=insisted)
     recorded, job_format = directory.recorded("fingerprints"), format_of(directory.path)
     if len(runs) > 1 and not same_job(recorded.get("job"), job, job_format=job_format):
         raise RunError(
-            f"{directory.path} cannot be resumed: its job.yaml is not that of the start; restore it, or start a new "
-            f"family"
+            f"{directory.path} cannot be resumed: its job.yaml is not that of the start{changes(directory, job)}; "
+            f"restore it, or start a new family. {_MAY}"
         )
-    return _each(job, runs, directory, engine, progress, notes)
+    return _each(job, runs, directory, engine, progress, notes, insisted)
 
 
 def _each(
-    job: Job, runs: Sequence[Prepared], directory: RunDirectory, engine: Engine, progress: str, notes: Sequence[str]
+    job: Job,
+    runs: Sequence[Prepared],
+    directory: RunDirectory,
+    engine: Engine,
+    progress: str,
+    notes: Sequence[str],
+    insisted: Collection[str] = (),
+    source: Path | None = None,
 ) -> tuple[RunRecord, ...]:
     """One run after the other, each on what those before it have left."""
     if len(runs) == 1:
         with make_progress(progress) as shown:
             _tell(shown, notes)
-            return (see_through(runs[0], directory, shown, engine),)
-    places = parts_of(directory.path)
-    family, records = Family(places[0], ScoreCache.of(directory, job.search.storage)), list[RunRecord]()
+            return (see_through(runs[0], directory, shown, engine, insisted=insisted, source=source),)
+    places, records = parts_of(directory.path), list[RunRecord]()
+    family = take_over(runs[0], directory) or Family(places[0], ScoreCache.of(directory, job.search.storage))
     for number, (prepared, place) in enumerate(zip(runs, places, strict=True), start=1):
         with make_progress(progress) as shown:
             _tell(shown, notes if number == 1 else ())
@@ -115,14 +137,22 @@ def _each(
                 f"`{resuming(job, directory.path)}` goes on"
             )
             with opened(place) as run:
-                records.append(see_through(prepared, run, shown, engine, family))
+                records.append(see_through(prepared, run, shown, engine, family, insisted=insisted))
         family = family.after(place)
         directory.list_files([write_overview(records, directory.path, budgets=len(places))])
+    forget_to_finish(directory.path)
     return tuple(records)
 
 
 def see_through(
-    prepared: Prepared, directory: RunDirectory, progress: Progress, engine: Engine, family: Family | None = None
+    prepared: Prepared,
+    directory: RunDirectory,
+    progress: Progress,
+    engine: Engine,
+    family: Family | None = None,
+    *,
+    insisted: Collection[str] = (),
+    source: Path | None = None,
 ) -> RunRecord:
     """One run from wherever it stands to its end, maybe on another engine than before; one that has ended is only read.
 
@@ -132,19 +162,24 @@ def see_through(
         progress: shows it.
         engine: open.
         family: what is shared with runs before and after.
+        insisted: see `resume`.
+        source: see `start`.
 
     Raises:
         RunError: the run was begun with other model code, weights, space, data or job; says what differs.
     """
     directory.note = progress.note
     resumed = (directory / "run.json").is_file()
-    if not resumed:
-        _begin(prepared, directory, family)
+    if resumed:
+        follow(prepared, directory, insisted=insisted)
+    else:
+        begin(prepared, directory, family, source)
     _check_same(prepared, directory)
     if resumed and not made_whole(prepared, directory):
         return read_record(directory.path)
     given = prepared.run_inputs
     narrowed, storage = by_flops(prepared), given.job.search.storage
+    family = family or take_over(prepared, directory)
     if narrowed is not None and family is None:
         family = shared_by_both(directory, storage)
     at_work = RunEngine(engine, prepared, directory, progress)
@@ -153,12 +188,14 @@ def see_through(
         progress.note(line)
     with CallbackList(given.job.callbacks, given.callbacks, note=progress.note) as told:
         told.run_started(run_started(directory, given.task.scale, resumed=resumed))
-        record = _phases(RunContext(prepared, directory, progress, at_work, ledger, family, told), narrowed)
+        run = RunContext(prepared, directory, progress, at_work, ledger, family, told)
+        record = _phases(run, narrowed, partial(see_through, insisted=insisted))
+        forget_to_finish(directory.path)
         told.run_ended(run_ended(record))
     return record
 
 
-def _phases(run: RunContext, narrowed: Prepared | None) -> RunRecord:
+def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..., RunRecord]) -> RunRecord:
     """All phases in their order; where latency is limited, `narrowed` is the same search under FLOPs."""
     timed = Timed(run)
     base = timed.guard(timed("base network", lambda: base_network(run)))
@@ -194,44 +231,17 @@ def _phases(run: RunContext, narrowed: Prepared | None) -> RunRecord:
         measured = timed("latency", lambda: measure_latency(run, compared, factory))
     uniforms = {arm.name: arm.widths for arm in compared if arm.name in UNIFORM}
     chances = probability_better(run.domain, trials, rescored, winner, uniforms, apart=apart)
-    return conclude(run, factory, Findings(searched, posterior, compared, finals, curve, chances, latency, measured))
-
-
-def _begin(prepared: Prepared, directory: RunDirectory, family: Family | None) -> None:
-    """Write what a run is, run.json last: it marks a run as begun."""
-    job = prepared.run_inputs.job
-    directory.write_text("job.yaml", job.text)
-    directory.write_json("space.json", to_json(prepared.space, origin=prepared.origin))
-    directory.update_run(
-        id=f"{directory.path.name}-{secrets.token_hex(4)}",
-        **provenance(),
-        seed=job.seed,
-        device=str(prepared.run_inputs.task.device),
-        fingerprints=dict(prepared.fingerprints),
-        begun_with=None if family is None else family.handed_on,
-        seconds={},
-        **{FORMAT: JOB_FORMAT},
-    )
-
-
-def _begin_family(job: Job, directory: RunDirectory) -> None:
-    directory.write_text("job.yaml", job.text)
-    directory.update_run(
-        id=f"{directory.path.name}-{secrets.token_hex(4)}",
-        **provenance(),
-        fingerprints={"job": job_fingerprint(job)},
-        family=[part.name for part in parts(job, directory.path)],
-        **{FORMAT: JOB_FORMAT},
-    )
+    found = Findings(searched, posterior, compared, finals, curve, chances, latency, measured, rescored)
+    return conclude(run, factory, found)
 
 
 def _check_same(prepared: Prepared, directory: RunDirectory) -> None:
     differing = prepared.differing(directory.recorded("fingerprints"), job_format=format_of(directory.path))
     if differing:
+        what = changes(directory, prepared.run_inputs.job) if "job" in differing else ""
         raise RunError(
-            f"{directory.path} cannot be resumed: {', '.join(differing)} of the run and of this call differ"
-            f"{changes(directory, prepared.run_inputs.job) if 'job' in differing else ''}; "
-            f"restore what the run was started with, or start a new run"
+            f"{directory.path} cannot be resumed: {', '.join(differing)} of the run and of this call differ{what}; "
+            f"restore what the run was started with, or start a new run{f'. {_MAY}' if what else ''}"
         )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TextIO, final
+from weakref import WeakSet
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -26,6 +28,23 @@ class _Bars(Bars):
         yield self.make_tasks_table(self.tasks)
         if self.table is not None:
             yield self.table
+
+
+_SHOWN: WeakSet[_Bars] = WeakSet()
+"""What is drawn now."""
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Inside, nothing is drawn, so that somebody can be asked something."""
+    drawn = list(_SHOWN)
+    for bars in drawn:
+        bars.stop()
+    try:
+        yield
+    finally:
+        for bars in drawn:
+            bars.start()
 
 
 @final
@@ -51,6 +70,7 @@ class RichProgress(Progress):
         self._scale, self._standing, self._workers = ScoreScale(), "", 1
         self._clock, self._pace = clock, Pace(clock)
         self._bars.start()
+        _SHOWN.add(self._bars)
 
     def note(self, text: str) -> None:
         """Print the line above the bars."""
@@ -99,6 +119,7 @@ class RichProgress(Progress):
         """Leave the bars as they stand."""
         self._end_task()
         self._bars.stop()
+        _SHOWN.discard(self._bars)
 
     def _open(self, name: str, total: int | None) -> None:
         self._end_task()

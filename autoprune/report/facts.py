@@ -17,6 +17,7 @@ import yaml
 from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.redaction import masked
+from autoprune.report.continued import continued_notes
 from autoprune.report.latency import latency_notes, latency_table
 from autoprune.report.measured import headline, measured_notes, measured_table
 from autoprune.report.recalibration import recalibration_notes
@@ -184,6 +185,7 @@ def _notes(record: RunRecord) -> Iterable[str]:
         chances = " and ".join(f"{100 * chance:.0f} % for {name}" for name, chance in record.chances.items())
         yield f"By that model, the winner scores {better} before any final training with a probability of {chances}."
     yield from (f"{note[:1].upper()}{note[1:]}." for note in record.space.notes)
+    yield from continued_notes(record)
     yield from _engine(record.provenance.get("engine"))
     if "flops" in record.full_costs:
         yield FLOPS

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -227,10 +227,25 @@ class Ledger:
 
 @final
 class Notebook:
-    """Small JSON records under string keys, in a study of their own; each is on disk the moment it is written."""
+    """Small JSON records under string keys, in a study of their own; each is on disk the moment it is written.
 
-    def __init__(self, storage: BaseStorage, name: str, *, note: Callable[[str], None] = lambda line: None) -> None:
+    Args:
+        storage: of the run.
+        name: of the study.
+        about: what every record that is written from now on holds beside its own.
+        note: told when writing waits, and when it goes on.
+    """
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        about: Mapping[str, Any] | None = None,
+        *,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._at, self._study, self._note = storage, _study(storage, name, note), note
+        self._about = dict(about or {})
 
     def write(self, key: str, score: float, record: Mapping[str, Any]) -> None:
         """Add a record with a score; a second one of the same key replaces the first.
@@ -238,7 +253,7 @@ class Notebook:
         Raises:
             RunError: the write has failed for several minutes.
         """
-        attributes = {"key": key, **record}
+        attributes = {"key": key, **self._about, **record}
         trial = optuna.trial.create_trial(value=score, user_attrs=attributes, params={}, distributions={})
         _written(lambda: self._at.create_new_trial(self._study, trial), self._note)
 
@@ -265,17 +280,25 @@ def _written(write: Callable[[], None] | Callable[[], int], note: Callable[[str]
 
 
 def _study(storage: BaseStorage, name: str, note: Callable[[str], None]) -> int:
-    """Where the storage keeps the study of this name, a new one where there is none."""
+    """Where the storage keeps the study of this name, a new one where there is none; one that is there is only read."""
 
     def made() -> int:
+        with suppress(KeyError):
+            return storage.get_study_id_from_name(name)
         try:
             make = partial(storage.create_new_study, [StudyDirection.MAXIMIZE], name)
             return patiently(make, _NAME, _PASSING, note=note)
-        except DuplicatedStudyError:
+        except DuplicatedStudyError:  # another process was faster
             return storage.get_study_id_from_name(name)
 
     with _quiet():
         return patiently(made, _NAME, (StorageInternalError,))  # a database that several jobs share may be locked
+
+
+def has_study(storage: BaseStorage, name: str) -> bool:
+    """Whether the storage keeps a study of this name; nothing is written."""
+    with _quiet():
+        return any(study.study_name == name for study in storage.get_all_studies())
 
 
 def _assignment(entry: FrozenTrial) -> Assignment:

@@ -16,10 +16,11 @@ from typing import Any, Self, final
 
 from filelock import FileLock, Timeout
 
-from autoprune.errors import RunError
+from autoprune.errors import BusyRunError, RunError
 from autoprune.files import _unwritable, read_json, write_whole
 from autoprune.redaction import masked
 from autoprune.signals import stopped_in
+from autoprune.trials.finishing import REQUEST
 from autoprune.trials.run_files import (
     COPIES,
     FILES,
@@ -42,6 +43,8 @@ _LOCK = ".lock"
 _START = {_LOCK, COPIES, "job.yaml", ".job.yaml.tmp", "space.json", ".space.json.tmp", f".{MARK}.tmp"}
 """What a start may leave behind that was killed before it wrote run.json."""
 
+
+_CHECKSUMS = (FILES, REPLACED)
 
 COMPARISON = "comparison"
 """The `kind` in the record of a directory that `autoprune compare` wrote; a search has none."""
@@ -186,6 +189,29 @@ class RunDirectory:
         self._write_run({**known, **entries, FILES: files})
         self._unlisted.clear()
 
+    def write_run(self, entries: Mapping[str, Any]) -> None:
+        """Write run.json anew; checksums of files are those that it has."""
+        known = read_run(self.path)
+        kept = {key: known[key] for key in _CHECKSUMS if key in known}
+        self._write_run({**{key: value for key, value in entries.items() if key not in _CHECKSUMS}, **kept})
+
+    def forget_files(self, names: Iterable[str], *, remove: bool = False) -> None:
+        """Drop the checksums of files that are no longer true, or remove the files, too; they may be missing.
+
+        Raises:
+            RunError: one cannot be removed.
+        """
+        gone, known = set(names), read_run(self.path)
+        kept = {key: {name: own for name, own in known.get(key, {}).items() if name not in gone} for key in _CHECKSUMS}
+        if any(len(kept[key]) < len(known.get(key, {})) for key in _CHECKSUMS):
+            self._write_run({**known, **kept})
+        try:
+            for name in gone if remove else ():
+                (self.path / name).unlink(missing_ok=True)
+                copy_path(self.path, name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
     def recorded(self, key: str) -> Any:
         """An entry of run.json.
 
@@ -203,7 +229,7 @@ class RunDirectory:
 
     def take_in_all(self) -> None:
         """Take checksums of what a run of an older version has written so far, which is taken as it is."""
-        journals = {"journal.log", "scores.log", _LOCK, MARK}
+        journals = {"journal.log", "scores.log", _LOCK, MARK, REQUEST}
         top = [path for path in self.path.iterdir() if path.is_file() and path.name not in journals]
         folders = [self.path / "export", self.path / "arms"]
         self.update_run()
@@ -283,7 +309,9 @@ def _locked(path: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout as error:
-        raise RunError(f"run directory {path} is being worked on by another process; wait for it or stop it") from error
+        raise BusyRunError(
+            f"run directory {path} is being worked on by another process; wait for it or stop it"
+        ) from error
     except OSError as error:
         raise _unwritable(path, error) from error
     return lock

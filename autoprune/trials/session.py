@@ -39,6 +39,8 @@ class SearchSession:
         seed: evaluators' seeds derive from it.
         on_trial: called after each trial that ends, not for those replayed.
         remembered: widths -> a score from elsewhere, None where there is none; such widths are not handed out.
+        over: asked before each proposal whether the search is to end with the trials so far. Then only what a verdict
+            needs is still handed out: the uniform baselines, and something to compare them with.
 
     Raises:
         RunError: the replay proposes other widths than the ledger holds.
@@ -55,6 +57,7 @@ class SearchSession:
         seed: int,
         on_trial: Callable[[Trial], None] | None = None,
         remembered: Callable[[Widths], float | Score | None] = lambda widths: None,
+        over: Callable[[], bool] = lambda: False,
     ) -> None:
         self._domain = domain
         self._controller = controller
@@ -63,11 +66,13 @@ class SearchSession:
         self._seed = seed
         self._on_trial = on_trial
         self._remembered = remembered
+        self._over = over
         self.total = len(self._plan) + trials
         self.trials: list[Trial] = []  # ended, in the order in which they were told
         self._asked = 0
         self._waiting: deque[Assignment] = deque()  # started before a kill, not ended
         self._scores: dict[Widths, Score] = {}
+        self._rivals_out: set[int] = set()  # handed out and not told, of what is no uniform baseline
         self._highest: dict[bool, float] = {}  # raw scores inside the budget, of uniform baselines (True) and others
         self._replay()
 
@@ -90,6 +95,7 @@ class SearchSession:
             EvaluationError: every one of the first trials failed.
         """
         trial = self._ledger.finish(assignment, outcome)
+        self._rivals_out.discard(assignment.number)
         self._learn(trial)
         if self._on_trial is not None:
             self._on_trial(trial)
@@ -111,21 +117,39 @@ class SearchSession:
         """Highest raw score so far of the uniform baselines."""
         return self._highest.get(True)
 
+    @property
+    def proposed(self) -> int:
+        """How many proposals were made so far."""
+        return self._asked
+
     def _next(self) -> Assignment | None:
-        if self._waiting:
-            return self._waiting.popleft()
-        if self._asked == self.total:
+        over = self._over()
+        waiting = next((one for one in self._waiting if not over or self._needed(one.origin)), None)
+        if waiting is not None:
+            self._waiting.remove(waiting)
+            return self._out(waiting)
+        if self._asked >= self.total or (over and not self._needed(self._origin(self._asked))):
             return None
         assignment = self._propose()
         self._ledger.start(assignment)
+        return self._out(assignment)
+
+    def _needed(self, origin: str) -> bool:
+        """Whether a verdict needs the next proposal of this origin."""
+        return origin in UNIFORM or (self.best is None and not self._rivals_out)
+
+    def _out(self, assignment: Assignment) -> Assignment:
+        if assignment.origin not in UNIFORM:
+            self._rivals_out.add(assignment.number)
         return assignment
+
+    def _origin(self, number: int) -> str:
+        return self._plan[number][0] if number < len(self._plan) else "controller"
 
     def _propose(self) -> Assignment:
         number = self._asked
-        if number < len(self._plan):
-            origin, widths = self._plan[number]
-        else:
-            origin, widths = "controller", self._controller.ask(1)[0]
+        origin = self._origin(number)
+        widths = self._plan[number][1] if number < len(self._plan) else self._controller.ask(1)[0]
         self._asked += 1
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         return Assignment(number, widths, origin, seed, len(self.trials), self._domain.budget.costs_of(widths))

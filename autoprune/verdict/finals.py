@@ -1,7 +1,11 @@
-"""Final trainings: every arm by every protocol with the same seeds; the only place that touches test data."""
+"""Final trainings: every arm by every protocol with the same seeds; the only place that touches test data.
+
+Longer than others, as how a training is planned, done and found again must fit each other.
+"""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +16,7 @@ import numpy as np
 from safetensors.torch import save
 from torch import nn
 
+from autoprune.allocation import UNIFORM
 from autoprune.config.parts import PartOptions
 from autoprune.cost.flops import flops
 from autoprune.engines.base import Engine, Failure
@@ -19,13 +24,17 @@ from autoprune.errors import EvaluationError
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
 from autoprune.files import write_whole
-from autoprune.space.groups import Widths
+from autoprune.space.groups import SearchSpace, Widths
 from autoprune.tasks.score import Score
 from autoprune.texts import last_line
 from autoprune.training.protocols import make_protocol, reinitialise
 from autoprune.training.watch import Watch
 from autoprune.trials.ledger import Notebook
+from autoprune.trials.run_files import checksum
 from autoprune.verdict.record import Arm, FinalTraining
+
+_EPOCHS = re.compile(r"@\d+$")
+"""Ends the name of a training under which another length of it is known already."""
 
 
 @final
@@ -39,6 +48,8 @@ class FinalPlan:
         fine_tune_epochs: for protocols that start from inherited weights.
         base_lr: learning rate of the base network.
         seed: first seed; the same seeds serve every arm, so that differences are paired.
+        epochs: of a training, where trainings of another length may be known, as of a run that goes on with longer
+            ones; None: whatever is known by the same name counts.
     """
 
     protocols: tuple[PartOptions, ...]
@@ -46,6 +57,7 @@ class FinalPlan:
     fine_tune_epochs: int
     base_lr: float
     seed: int
+    epochs: Callable[[PlannedFinal], int] | None = None
 
 
 @final
@@ -126,16 +138,17 @@ def train_finals(
         EvaluationError: a final training failed; the others are kept.
     """
     rows = [(arm, _piece(arm, protocol, seed, plan)) for protocol, seed in _pairs(plan) for arm in arms]
-    known = {key: record for key, record in notebook.read().items() if "as_trained" in record}  # older: other scores
-    lost = {piece.key for arm, piece in rows if piece.keeps_weights and not weights(arm.name).is_file()}
-    known = {key: record for key, record in known.items() if key not in lost}
-    for arm, piece in rows:
-        if piece.key in known:
-            on_final(_final(arm, piece, known[piece.key]))
+    kept_at: dict[str, int] = {}
+    known = _known(notebook, {piece.key: piece for _, piece in rows}, plan, kept_at)
     left: dict[str, PlannedFinal] = {}
-    for _, piece in rows:
-        if piece.key not in known:
+    for arm, piece in rows:
+        if piece.key not in known or (
+            piece.keeps_weights and not _holds(weights(arm.name), arm.name, known[piece.key])
+        ):
             left.setdefault(piece.key, piece)
+    for arm, piece in rows:
+        if piece.key not in left:
+            on_final(_final(arm, piece, known[piece.key]))
     missing, failures = list(left.values()), []
     for position, trained in engine.train(train_final, missing):
         done = missing[position]
@@ -148,7 +161,10 @@ def train_finals(
                 write(weights(arm.name), trained.weights)
         kept = ("epochs", "seconds", "as_trained", "noise")
         record = {name: getattr(trained, name) for name in kept} | {"arm": served[0].name}
-        notebook.write(done.key, trained.score, record | {"protocol": done.protocol.label, "seed": done.seed})
+        if trained.weights is not None:
+            record["weights"] = checksum(trained.weights)
+        name = done.key if kept_at.get(done.key, trained.epochs) == trained.epochs else f"{done.key}@{trained.epochs}"
+        notebook.write(name, trained.score, record | {"protocol": done.protocol.label, "seed": done.seed})
         known[done.key] = record | {"score": trained.score}
         for arm in served:
             on_final(_final(arm, done, known[done.key]))
@@ -173,9 +189,7 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
     else:
         network = factory.candidate(piece.widths)
         reinitialise(network, seed=piece.seed)
-    full, cut = flops(factory.space)(np.array([factory.space.full, piece.widths]))
-    ratio = float(full / max(1.0, cut))
-    epochs = protocol.epochs(factory.base_epochs, piece.fine_tune_epochs, ratio)
+    epochs = epochs_of(piece, factory.space, factory.base_epochs)
     scores: list[Score] = []
 
     def score(network: nn.Module) -> float:
@@ -198,9 +212,55 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
     return Trained(trained.score, trained.as_trained, noise, epochs, time.perf_counter() - started, weights)
 
 
+def epochs_of(piece: PlannedFinal, space: SearchSpace, base_epochs: int) -> int:
+    """How long a final training takes.
+
+    Args:
+        piece: the training.
+        space: its widths are a member of.
+        base_epochs: of the base network's training.
+    """
+    full, cut = flops(space)(np.array([space.full, piece.widths]))
+    return make_protocol(piece.protocol).epochs(base_epochs, piece.fine_tune_epochs, float(full / max(1.0, cut)))
+
+
+def key_without_epochs(name: str) -> str:
+    """The key of a planned training, given the name under which a notebook has one."""
+    return _EPOCHS.sub("", name)
+
+
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write `weights_as_bytes` in one step."""
     write_whole(path, weights_as_bytes(network))
+
+
+def _known(
+    notebook: Notebook, planned: Mapping[str, PlannedFinal], plan: FinalPlan, kept_at: dict[str, int]
+) -> dict[str, Mapping[str, Any]]:
+    """Key of a planned training -> its record; `kept_at` gets the epochs of what lies under the key itself."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, record in notebook.read().items():
+        key = key_without_epochs(name)
+        if "as_trained" not in record or key not in planned:  # older: other scores
+            continue
+        if name == key:
+            kept_at[key] = record["epochs"]
+        if plan.epochs is None or record["epochs"] == plan.epochs(planned[key]):
+            found[key] = record
+    return found
+
+
+def _holds(path: Path, arm: str, record: Mapping[str, Any]) -> bool:
+    """Whether a file has the weights of this training of an arm.
+
+    Records of older versions do not tell. The file is of the arm as it was then: uniform ones never change.
+    """
+    try:
+        found = checksum(path.read_bytes())
+    except OSError:
+        return False
+    known = record.get("weights")
+    return bool(arm in UNIFORM or record["arm"] == arm) if known is None else found == known
 
 
 def weights_as_bytes(network: nn.Module) -> bytes:

@@ -104,9 +104,10 @@ def another_score(network: nn.Module) -> float:
         ("weights", _nudged, {}),
         ("space", perceptron, {"space": {"min_channels": 3}}),
         ("data", perceptron, {"score_func": another_score}),
-        ("job", perceptron, {"trials": 5}),
-        ("job", perceptron, {"constraints": {"flops": "51%"}}),
         ("job", perceptron, {"seed": 1}),
+        ("job", perceptron, {"training": {"epochs": 3}}),
+        ("job", perceptron, {"trials": 5, "inherit": []}),
+        ("weights", _nudged, {"trials": 5}),
     ],
 )
 def test_resuming_with_something_else_is_refused_and_named(

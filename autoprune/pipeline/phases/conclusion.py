@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
 import yaml
@@ -15,9 +15,11 @@ from autoprune.files import read_json
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.exported import exported_network
 from autoprune.pipeline.phases.finals import final_weights
+from autoprune.pipeline.phases.reuse import note_reuse
 from autoprune.pipeline.phases.search import Searched
 from autoprune.pipeline.provenance import now
 from autoprune.report.pages import pages, write_reports
+from autoprune.space.groups import Widths
 from autoprune.training.protocols import make_protocol
 from autoprune.trials.run_files import provenance_of
 from autoprune.trials.selection import Posterior
@@ -39,6 +41,7 @@ class Findings:
         chances: uniform baseline -> how likely the winner is better.
         latency: what was measured under a latency limit; None for nothing.
         measured: latencies where none is limited; None for nothing.
+        rescored: what was scored on all validation data.
     """
 
     searched: Searched
@@ -49,6 +52,7 @@ class Findings:
     chances: Mapping[str, float]
     latency: Mapping[str, Any] | None
     measured: Mapping[str, Any] | None
+    rescored: Mapping[Widths, float] = field(default_factory=dict)
 
 
 def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> RunRecord:
@@ -58,6 +62,7 @@ def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> Run
     for name, why in factory.left_alone.items():
         run.progress.note(f"inherit leaves {name} as it was sliced: {why}")
     test = factory.task.score(factory.model, split="test") if run.task.has_test else None
+    note_reuse(run, found.searched.trials, found.rescored, found.compared, found.finals)
     run.directory.update_run(finished=now())
     record = _record(run, found, test)
     export, origin = run.directory / "export", run.prepared.origin

@@ -7,6 +7,7 @@ from typing import final
 
 from autoprune.config.job import Job
 from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.pipeline.changes import CONTINUED
 from autoprune.pipeline.family import Family, ScoreCache
 from autoprune.pipeline.prepared import Prepared
 from autoprune.pipeline.run_engine import RunEngine
@@ -15,6 +16,7 @@ from autoprune.progress.callback_list import CallbackList
 from autoprune.tasks.base import Task
 from autoprune.trials.ledger import Ledger, Notebook, Storage
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_files import read_run
 
 
 @final
@@ -73,5 +75,11 @@ class RunContext:
         return f"{self.directory.recorded('id')}/{part}"
 
     def notebook(self, part: str) -> Notebook:
-        """Results beside the search, each on disk the moment it is known."""
-        return Notebook(self.storage, self.study(part), note=self.progress.note)
+        """Results beside the search, each on disk the moment it is known, with the continuation that it is of."""
+        about = {CONTINUED: self.continuation} if self.continuation else {}
+        return Notebook(self.storage, self.study(part), about, note=self.progress.note)
+
+    @property
+    def continuation(self) -> int:
+        """How often the run has gone on with another job than it began with."""
+        return len(read_run(self.directory.path).get(CONTINUED, {}))

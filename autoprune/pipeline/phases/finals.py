@@ -10,7 +10,7 @@ from autoprune.export.safetensors import WEIGHTS
 from autoprune.files import patiently
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.texts import score_text
-from autoprune.verdict.finals import FinalPlan, train_finals
+from autoprune.verdict.finals import FinalPlan, epochs_of, train_finals
 from autoprune.verdict.record import ARMS, WINNER, Arm, FinalTraining
 
 
@@ -31,7 +31,14 @@ def final_trainings(run: RunContext, compared: Sequence[Arm]) -> list[FinalTrain
     return train_finals(
         run.engine.engine,
         compared,
-        FinalPlan(options.protocols, options.seeds, options.fine_tune_epochs, run.job.training.lr, run.job.seed),
+        FinalPlan(
+            options.protocols,
+            options.seeds,
+            options.fine_tune_epochs,
+            run.job.training.lr,
+            run.job.seed,
+            partial(epochs_of, space=run.prepared.space, base_epochs=run.job.training.epochs),
+        ),
         notebook=run.notebook("final trainings"),
         weights=partial(final_weights, run),
         write=partial(_keep, run),

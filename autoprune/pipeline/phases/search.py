@@ -9,7 +9,9 @@ from typing import final
 from torch import nn
 
 from autoprune.controllers.base import Trial, TrialState
+from autoprune.pipeline.changes import PLANNED_TRIALS
 from autoprune.pipeline.phases.context import RunContext
+from autoprune.pipeline.phases.ending import ENDED_EARLY, SearchEnd
 from autoprune.pipeline.phases.planning import planned
 from autoprune.pipeline.told import trial_ended
 from autoprune.space.groups import FloatArray, Widths
@@ -45,8 +47,9 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
         run.progress.trial(trial, session.best, session.uniform, done, session.total, busy)
         run.told.trial_ended(trial_ended(trial, session, busy, run.task.scale))
 
-    begun_with = read_run(run.directory.path).get("begun_with")
-    controller = run.prepared.controller(scores, learned=begun_with)
+    begun = read_run(run.directory.path)
+    controller = run.prepared.controller(scores, learned=begun.get("begun_with"), trials=begun.get(PLANNED_TRIALS))
+    over = SearchEnd(run.directory, run.job.search.time_budget)
     session = SearchSession(
         run.domain,
         controller,
@@ -56,9 +59,13 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
         seed=run.job.seed,
         on_trial=show,
         remembered=lambda widths: cache.scored(widths, full=False) if cache is not None else None,
+        over=over,
     )
     run.progress.start(session.total, run.task.scale, engine.workers)
     engine.search(session)
+    if over.why and len(session.trials) < session.total:
+        run.directory.update_run(**{ENDED_EARLY: over.record(session.proposed, session.total)})
+        run.progress.note(f"the search ends with {len(session.trials)} of {session.total} trials ({over.why})")
     run.directory.update_run(learned=controller.learned())
     winners = controller.winners()
     _write_winners(run, winners)

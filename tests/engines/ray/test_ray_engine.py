@@ -147,3 +147,13 @@ def test_early_stopping_goes_on_on_the_other_engine(
     assert {round(9 * trial.fidelity) for trial in stopped} <= {1, 3}
     assert told(tmp_path / "run")["name"] == (then if then == "local" else "ray")
     assert load_job(tmp_path / "run" / "job.yaml").search.early_stopping == "asha"
+
+
+def test_a_search_whose_time_is_over_concludes_on_ray_and_goes_on_here(instance: None, tmp_path: Path) -> None:
+    short = regression(tmp_path / "run", engine={"name": "ray", "workers": 2}, time_budget=1e-9)
+    origins = [trial.origin for trial in short.trials]
+    assert set(origins) - {"random_baseline"} == {"uniform_all", "uniform_inner", "global_threshold"}
+    assert short.verdict is not None
+    planned = regression(tmp_path / "planned")
+    longer = regression(tmp_path / "run", resume=True)
+    assert [trial.widths for trial in longer.trials] == [trial.widths for trial in planned.trials]
