@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -76,17 +77,12 @@ def reach(address: str) -> None:
         ConfigError: it cannot be used.
     """
     check_answers(address)
-    quiet = "RAY_BACKEND_LOG_LEVEL"
-    before = os.environ.get(quiet)
-    os.environ.setdefault(quiet, "error")  # else every attempt is told in the terminal; of this process only
+    said: list[str] = []
     try:
-        with _signals_kept():
+        with _signals_kept(), _overheard(said):
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (Exception, SystemExit) as error:  # ray ends the process where the other side is no ray
-        raise ConfigError(_unreached(address, error)) from error
-    finally:
-        if before is None:
-            os.environ.pop(quiet, None)
+        raise ConfigError(_unreached(address, error, " ".join(said))) from error
 
 
 def check_answers(address: str) -> None:
@@ -127,14 +123,9 @@ def _speaks_grpc(host: str, port: int) -> bool:
     return len(answer) >= 4 and answer[3] == _SETTINGS
 
 
-def _unreached(address: str, error: BaseException) -> str:
-    """What to do about an instance that cannot be used."""
-    chain, link = [], error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__  # type: ignore[assignment]
-    told = " ".join(map(str, chain))
-    if any(type(one).__name__ == "AuthenticationError" for one in chain) or "Unauthenticated" in told:
+def _unreached(address: str, error: BaseException, said: str) -> str:
+    """What to do about an instance that cannot be used, by the error and what Ray said to the terminal."""
+    if type(error).__name__ == "AuthenticationError" or "Unauthenticated" in said:
         return (
             f"engine: the Ray instance at {address!r} asks for a token, and {_token()}. Set RAY_AUTH_MODE=token, and "
             f"the cluster's token as RAY_AUTH_TOKEN, in a file named by RAY_AUTH_TOKEN_PATH, or in ~/.ray/auth_token "
@@ -170,6 +161,28 @@ def _reason(error: BaseException) -> str:
 
 def _logs() -> str:
     return f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray/session_latest/logs"
+
+
+@contextmanager
+def _overheard(said: list[str]) -> Iterator[None]:
+    """Inside, what this process writes to its standard error is put into a list: Ray's errors hold no reason.
+
+    Its own code writes past Python's `sys.stderr`.
+    """
+    try:
+        before = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with tempfile.TemporaryFile() as heard:
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            heard.seek(0)
+            said.append(heard.read().decode(errors="replace"))
 
 
 @contextmanager

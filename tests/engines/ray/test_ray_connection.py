@@ -181,7 +181,11 @@ def test_an_address_in_the_environment_is_looked_at_like_any_other(monkeypatch: 
     ],
 )
 def test_an_instance_that_asks_for_a_token_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], told: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    environment: dict[str, str],
+    told: str,
 ) -> None:
     (tmp_path / "file").write_text("hunter2")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -191,15 +195,69 @@ def test_an_instance_that_asks_for_a_token_is_explained(
         monkeypatch.setenv(name, value.format(here=tmp_path))
 
     def refuse(**_: object) -> None:
-        reason = "Failed to get cluster ID from GCS server: Unauthenticated: RPC error: InvalidAuthToken"
-        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379") from RuntimeError(reason)
+        os.write(2, b"Failed to get cluster ID from GCS server: Unauthenticated: RPC error: InvalidAuthToken")
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
 
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(connection, "check_answers", lambda address: None)
     with pytest.raises(ConfigError, match=f"asks for a token, and {told.format(here=tmp_path)}") as caught:
         reach("10.0.0.1:6379")
     assert "hunter2" not in str(caught.value)
-    assert "RAY_BACKEND_LOG_LEVEL" not in os.environ
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_a_cluster_with_a_token_is_used_with_it_and_explained_without(tmp_path: Path) -> None:
+    token, start = tmp_path / "token", [sys.executable, "-m", "ray.scripts.scripts"]
+    token.write_text("x" * 40)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    clean |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}
+    keyed = clean | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    head = subprocess.Popen(
+        [*start, "start", "--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"],
+        env=keyed,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    code = (
+        "import sys; from autoprune.config.engine import EngineOptions; from autoprune.engines import make_engine\n"
+        "from autoprune.errors import AutopruneError\n"
+        "try:\n  with make_engine(EngineOptions(name='ray', address=sys.argv[1])) as engine: print(engine.workers)\n"
+        "except AutopruneError as error: print(error)"
+    )
+    try:
+        address = f"{_own_address()}:{port}"
+        while not _answers(address):
+            assert head.poll() is None
+            time.sleep(0.1)
+        for given, expected in (
+            (keyed, "1\n"),
+            (clean, "asks for a token, and this process sends none, as RAY_AUTH_MODE is not set."),
+            (clean | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "y" * 40}, "it refuses the one in RAY_AUTH_TOKEN."),
+        ):
+            run = [sys.executable, "-c", code, address]
+            ended = subprocess.run(run, env=given, capture_output=True, text=True, timeout=120)
+            assert expected in ended.stdout
+            assert "Unauthenticated" not in ended.stderr
+    finally:
+        head.terminate()
+        head.wait(timeout=60)
+
+
+def _own_address() -> str:
+    """The address that Ray finds for this machine."""
+    return str(ray.util.get_node_ip_address())
+
+
+def _answers(address: str) -> bool:
+    try:
+        check_answers(address)
+    except ConfigError:
+        return False
+    return True
 
 
 def test_a_fault_of_rays_start_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
