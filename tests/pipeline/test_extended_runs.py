@@ -15,7 +15,7 @@ from autoprune.engines import local
 from autoprune.engines.local import LocalEngine
 from autoprune.errors import RunError
 from autoprune.files import read_json
-from autoprune.pipeline import extending
+from autoprune.pipeline import earlier
 from autoprune.pipeline.driver import records_of, write_all_reports
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.trials.session import SearchSession
@@ -29,7 +29,7 @@ def model() -> Perceptron:
 
 
 def search(run: Path, model: Perceptron, **changes: Any) -> Any:
-    return regression(run, model, **{"verdict": VERDICT} | changes)
+    return regression(run, model, **{"verdict": VERDICT, "allocations": ["global_threshold"]} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -179,17 +179,18 @@ def test_a_run_that_goes_on_and_is_killed_goes_on_as_if_it_had_not_been(
 def test_a_kill_while_it_is_rewritten_leaves_a_run_that_ends_as_before(
     run: Path, model: Perceptron, monkeypatch: pytest.MonkeyPatch, at: str, finished: Path
 ) -> None:
-    original = RunDirectory.write_text
+    name = {"run.json": "write_run", "job.yaml": "write_text"}[at]
+    original = getattr(RunDirectory, name)
 
-    def killed(self: RunDirectory, name: str, text: str) -> None:
-        if name == at and self.path == run:
+    def killed(self: RunDirectory, *given: Any) -> None:
+        if self.path == run and (at == "run.json" or given[0] == at):
             raise KeyboardInterrupt
-        original(self, name, text)
+        original(self, *given)
 
-    monkeypatch.setattr(RunDirectory, "write_text", killed)
+    monkeypatch.setattr(RunDirectory, name, killed)
     with pytest.raises(KeyboardInterrupt):
         search(run, model, trials=8, resume=True)
-    monkeypatch.setattr(RunDirectory, "write_text", original)
+    monkeypatch.setattr(RunDirectory, name, original)
     assert not (run / "result.json").exists()
     again = search(run, model, resume=True)
     assert outcome(again) == json.loads(json.dumps(outcome(again)))
@@ -208,7 +209,7 @@ def test_where_the_old_conclusion_cannot_be_kept_nothing_changes(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(extending.shutil, "copytree", full)
+    monkeypatch.setattr(earlier.shutil, "copytree", full)
     with pytest.raises(RunError, match=r"cannot be kept in .*earlier/1: No space left .* Nothing was changed"):
         search(run, model, trials=8, resume=True)
     assert {name: data for name, data in content(run).items() if name != ".lock"} == {

@@ -30,7 +30,7 @@ def model() -> Perceptron:
 
 
 def search(run: Path, model: Perceptron, **changes: Any) -> Any:
-    return regression(run, model, **{"verdict": VERDICT, "trials": 6} | changes)
+    return regression(run, model, **{"verdict": VERDICT, "trials": 6, "allocations": ["global_threshold"]} | changes)
 
 
 class At(Callback):
