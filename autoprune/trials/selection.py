@@ -16,6 +16,9 @@ from autoprune.errors import EvaluationError
 from autoprune.score_model.posterior import ScoreModel
 from autoprune.space.groups import Widths
 
+_Scored = tuple[Widths, float, float]
+"""Widths, score, and the standard error of it that is known."""
+
 Posterior = dict[Widths, tuple[float, float]]
 """Widths -> (mean, standard deviation) of the smoothed score."""
 
@@ -33,8 +36,8 @@ def smooth(
         domain: space and budget.
         trials: of the search.
         rescored: widths -> score on all validation data.
-        apart: re-scored networks inherited in another way than trials. Then scores of trials are moved by the mean
-            difference between the two over the widths that have both, and its spread adds to their noise.
+        apart: re-scored networks inherited in another way than trials. Then scores of trials are moved to the scale of
+            re-scores, and how far that is off adds to their noise; see `_moved`.
 
     Raises:
         EvaluationError: no trial has a score.
@@ -65,14 +68,35 @@ def _fitted(
     complete = [(t.widths, t.score, t.noise) for t in trials if t.state is TrialState.COMPLETE and t.score is not None]
     if not complete:
         raise EvaluationError("no candidate has a score; the tracebacks of the failed trials are in the ledger")
-    both = [rescored[widths] - score for widths, score, _ in complete if widths in rescored] if apart else []
-    if both:
-        shift, spread = float(np.mean(both)), float(np.std(both, ddof=1)) if len(both) > 1 else 0.0
-        complete = [(widths, score + shift, float(np.hypot(noise, spread))) for widths, score, noise in complete]
+    if apart:
+        complete = _moved(complete, rescored)
     observed = [*complete, *((widths, score, 0.0) for widths, score in rescored.items())]
     widths, scores, known = zip(*observed, strict=True)
     model = ScoreModel(domain).fit(np.array(widths), np.array(scores), known=np.array(known))
     return model, list(dict.fromkeys(widths))
+
+
+def _moved(complete: list[_Scored], rescored: Mapping[Widths, float]) -> list[_Scored]:
+    """Scores of trials on the scale of re-scores, by the line through the widths that have both.
+
+    Reconstruction brings back more where more was lost, so the two do not differ by a constant. A line needs four
+    points and has to ascend; else it is the mean difference. The standard deviation of what is left adds to the noise.
+    """
+    both = [(score, rescored[widths]) for widths, score, _ in complete if widths in rescored]
+    if not both:
+        return complete
+    x, y = np.array(both).T
+    slope = 1.0
+    if len(both) >= 4 and np.ptp(x) > 0:
+        steepness = float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
+        slope = steepness if steepness > 0 else 1.0
+    moved = slope * (x - x.mean()) + y.mean()
+    left = len(both) - (2 if slope != 1.0 else 1)
+    spread = float(np.sqrt(((y - moved) ** 2).sum() / left)) if left > 0 else 0.0
+    return [
+        (widths, float(slope * (score - x.mean()) + y.mean()), float(np.hypot(slope * noise, spread)))
+        for widths, score, noise in complete
+    ]
 
 
 def shortlist(posterior: Posterior, k: int, domain: BudgetedSpace, baselines: Collection[Widths] = ()) -> list[Widths]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -9,7 +10,7 @@ from fake_search import ROOMY
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.errors import EvaluationError
 from autoprune.space.groups import Widths
-from autoprune.trials.selection import median_trial, probability_better, shortlist, smooth
+from autoprune.trials.selection import _moved, median_trial, probability_better, shortlist, smooth
 
 MEMBERS: list[Widths] = [tuple(map(int, row)) for row in ROOMY.sample(30, np.random.default_rng(0))]
 
@@ -49,6 +50,31 @@ def test_failed_trials_teach_nothing_and_none_at_all_is_an_error() -> None:
     assert smooth(ROOMY, [*scored, failed]) == smooth(ROOMY, scored)
     with pytest.raises(EvaluationError, match="no candidate has a score"):
         smooth(ROOMY, [failed])
+
+
+@pytest.mark.parametrize(("scale", "number"), [(0.4, 8), (1.0, 8), (1.0, 2)])
+def test_trials_that_inherited_otherwise_count_on_the_scale_of_the_re_scores(scale: float, number: int) -> None:
+    searched = trials(0.1)
+    chosen = sorted(searched, key=lambda trial: -(trial.score or 0))[:number]
+    rescored = {trial.widths: 5.0 + scale * (trial.score or 0) for trial in chosen}
+    moved = [replace(trial, score=5.0 + scale * (trial.score or 0)) for trial in searched]
+    found, expected = smooth(ROOMY, searched, rescored, apart=True), smooth(ROOMY, moved, rescored)
+    assert max(abs(found[w][0] - expected[w][0]) for w in MEMBERS) < 0.25  # rounding makes two of equal scores
+    assert max(abs(smooth(ROOMY, searched, rescored)[w][0] - expected[w][0]) for w in MEMBERS) > 1
+    assert smooth(ROOMY, searched, {}, apart=True) == smooth(ROOMY, searched)
+
+
+def test_scores_are_moved_along_a_line_that_ascends_and_what_is_left_is_noise() -> None:
+    widths = MEMBERS[:6]
+    given = [(w, float(i), 0.3) for i, w in enumerate(widths)]
+    found = _moved(given, {w: 7.0 + 0.5 * i + (0.1 if i % 2 else -0.1) for i, w in enumerate(widths)})
+    slope, offset = np.polyfit(range(6), [7.0 + 0.5 * i + (0.1 if i % 2 else -0.1) for i in range(6)], 1)
+    assert [score for _, score, _ in found] == pytest.approx([offset + slope * i for i in range(6)])
+    rest = np.array([(0.1 if i % 2 else -0.1) + 7.0 + 0.5 * i - offset - slope * i for i in range(6)])
+    assert found[0][2] == pytest.approx(np.hypot(0.3 * slope, np.sqrt((rest**2).sum() / 4)))
+    downwards = _moved(given, {w: 7.0 - i for i, w in enumerate(widths)})
+    assert [score for _, score, _ in downwards] == pytest.approx([2.0 + i for i in range(6)])
+    assert [score for _, score, _ in _moved(given, {widths[0]: 3.0})] == pytest.approx([3.0 + i for i in range(6)])
 
 
 def test_a_remembered_score_is_no_second_measurement() -> None:
