@@ -19,9 +19,9 @@ def test_the_first_signal_is_raised_and_a_second_one_does_not_break_the_closing(
 
     def work() -> None:
         try:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             closed.append(True)
 
     with pytest.raises(Terminated) as caught, terminable():
@@ -37,8 +37,8 @@ def test_a_signal_that_the_caller_ignores_or_handles_stays_his() -> None:
     hup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with terminable():
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGHUP, hup)
@@ -48,7 +48,7 @@ def test_a_signal_that_the_caller_ignores_or_handles_stays_his() -> None:
 def test_a_library_that_makes_a_plain_interrupt_of_it_does_not_hide_the_signal(tmp_path: Path) -> None:
     def library() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         except KeyboardInterrupt:
             new = KeyboardInterrupt()
         stopped_in(tmp_path, new)
@@ -77,7 +77,7 @@ from autoprune.trials.run_directory import RunDirectory
 def work():
     with RunDirectory.create(pathlib.Path("my run")) as directory:
         directory.update_run(id="x")
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
 
 work()
 """

@@ -20,7 +20,7 @@ from autoprune.config.job import Job, load_job
 from autoprune.errors import BudgetError, ConfigError, RunError
 from autoprune.evaluators.inherited import Inherited
 from autoprune.files import read_json
-from autoprune.pipeline import driver, prepare, run
+from autoprune.pipeline import beginning, driver, prepare
 from autoprune.pipeline.phases import base_network
 from autoprune.space.groups import Widths
 from autoprune.verdict.record import RunRecord
@@ -114,7 +114,7 @@ def test_a_family_that_was_killed_while_a_run_began_goes_on(
     """The first time that versions are looked up is for the family, then for each run."""
     changes = {"search.controller": {"name": "legr"}, "constraints": {"flops": ["70%", "50%"]}}
     whole = driver.start_job(job_of(tmp_path, **changes), tmp_path / "whole", progress="silent")
-    real, calls = run.provenance, list[int]()
+    real, calls = beginning.provenance, list[int]()
 
     def provenance() -> dict[str, Any]:
         calls.append(len(calls))
@@ -122,7 +122,7 @@ def test_a_family_that_was_killed_while_a_run_began_goes_on(
             raise KeyboardInterrupt
         return real()
 
-    monkeypatch.setattr(run, "provenance", provenance)
+    monkeypatch.setattr(beginning, "provenance", provenance)
     with pytest.raises(KeyboardInterrupt):
         driver.start_job(job_of(tmp_path, **changes), tmp_path / "part", progress="silent")
     again = driver.resume_job if after > 1 else partial(driver.start_job, job_of(tmp_path, **changes))
