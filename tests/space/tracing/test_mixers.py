@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from attention_nets import DIM, HEADS, Tokens, tokens
@@ -65,6 +67,49 @@ class Experts(nn.Module):
         return (torch.bmm(inside, self.down) * shares.t()[..., None]).sum(0).view_as(x)
 
 
+@torch.library.custom_op("autoprune_tests::grouped_mm_fallback", mutates_args=())
+def grouped_mm(input: Tensor, weight: Tensor, offs: Tensor) -> Tensor:  # noqa: A002 - its names are looked up
+    """As the operator of transformers: rows up to each offset are multiplied by the weight of one expert."""
+    made, start = input.new_zeros(len(input), weight.shape[2]), 0
+    for expert, end in enumerate(offs.tolist()):
+        made[start:end] = input[start:end] @ weight[expert]
+        start = end
+    return made
+
+
+@grouped_mm.register_fake
+def _(input: Tensor, weight: Tensor, offs: Tensor) -> Tensor:  # noqa: A002
+    return input.new_empty(len(input), weight.shape[2])
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    given, weight, offs = ctx.saved_tensors
+    number = torch.searchsorted(offs, torch.arange(len(given)), right=True)
+    back = torch.einsum("nf,ndf->nd", grad, weight[number])
+    each = torch.einsum("nd,nf->ndf", given, grad)
+    return back, torch.zeros_like(weight).index_add(0, number, each), None
+
+
+grouped_mm.register_autograd(_backward, setup_context=_keep)
+
+
+class SortedExperts(nn.Module):
+    """Every token by the expert of its place, rows sorted by expert, as transformers does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = (nn.Parameter(torch.randn(shape) * 0.3) for shape in ((3, 16, DIM), (3, DIM, 8)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat, offs = x.flatten(0, 1), torch.tensor([3, 4, 10])
+        value, gate = grouped_mm(flat, self.up.transpose(1, 2), offs).chunk(2, -1)
+        return grouped_mm(value * gate.sigmoid(), self.down.transpose(1, 2), offs).view(x.shape)
+
+
 class TestMixers(RuleContract):
     random_cuts = 2
     cases: dict[str, Build] = {  # noqa: RUF012 - a class variable of the contract
@@ -83,5 +128,8 @@ class TestMixers(RuleContract):
             {"embed": DIM, "part": 8},
             {"part.router": "spreads one channel over all others"},
             counted=False,
+        ),
+        "sorted experts": lambda: RuleCase(
+            Tokens(SortedExperts()), tokens(), {"embed": DIM, "part": 8, "part#2": DIM}, counted=False
         ),
     }

@@ -45,6 +45,7 @@ from autoprune.space.tracing.rules.elementwise import (
     prelu,
     same,
 )
+from autoprune.space.tracing.rules.experts import grouped_product
 from autoprune.space.tracing.rules.indexing import index_put, lookup
 from autoprune.space.tracing.rules.moved_sizes import (
     note_pad,
@@ -179,6 +180,7 @@ RULES: dict[str, OperatorRule] = {
     **_rows("_weight_norm", weight_norm, reads=True),
     **_rows("fake_quantize_per_channel_affine fused_moving_avg_obs_fake_quant", quantised, reads=True),
     **_rows("linear", linear, reads=True),
+    **_rows("grouped_mm_fallback", grouped_product, reads=True),  # of transformers
     **_rows("matmul mm bmm mv dot vdot", matmul, reads=True),
     **_rows("addmm baddbmm", plus_product, reads=True),
     **_rows("einsum", einsum, reads=True),
