@@ -161,9 +161,11 @@ class RunDirectory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._lock.release()
-        stopped_in(self.path, error)
+        for part in raised:
+            if isinstance(part, BaseException):
+                stopped_in(self.path, part)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
