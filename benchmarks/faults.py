@@ -57,6 +57,7 @@ def main() -> int:
     found = _kept(path, [KINDS[kind][0] for kind in chosen])
     with tempfile.TemporaryDirectory() as name, path.open("w", encoding="utf-8") as lines:
         lines.writelines(case.line() + "\n" for case in found)
+        lines.flush()
         finished = prepared(Path(name))
         for kind in chosen:
             n = max(1, round(KINDS[kind][1] * options.scale))

@@ -48,8 +48,7 @@ def _make_again(evaluator: Evaluator, folder: Path, recorded: dict[str, str], da
         if _different(recorded, _digests(anew)) is not None:
             raise RunError(
                 f"{folder / damaged} is not as the evaluator has prepared it, and preparing it again gave something "
-                f"else; restore it, or delete {folder} and {folder.with_name(LIST)} to prepare it anew: trials before "
-                f"and after may then not be comparable"
+                f"else, to which the trials of this run do not belong; restore it, or start a new run"
             )
         sync_tree(anew)
         shutil.rmtree(folder, ignore_errors=True)

@@ -145,7 +145,7 @@ def test_what_was_prepared_and_is_damaged_is_refused_if_it_comes_out_otherwise(
     evaluator = make_evaluator("offset", factory, {})
     folder = prepared(evaluator, tmp_path, seed=1)
     (folder / "parts" / "1.txt").write_text("7")
-    with pytest.raises(RunError, match=r"1\.txt is not as .*again gave something else; restore it, or delete"):
+    with pytest.raises(RunError, match=r"1\.txt is not as .*again gave something else, .*; restore it, or start"):
         prepared(evaluator, tmp_path, seed=2)
     assert (folder / "parts" / "1.txt").read_text() == "7"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([FOLDER, LIST])

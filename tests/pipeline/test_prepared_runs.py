@@ -8,7 +8,7 @@ from typing import final
 import pytest
 from tiny import regression
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, RunError
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import Evaluator
 from autoprune.evaluators.candidates import CandidateFactory
@@ -75,16 +75,25 @@ def test_it_is_prepared_once_in_a_run_that_was_killed(tmp_path: Path, evaluator:
         assert trial.standard_error == (0.5 if evaluator == "table" else None)
 
 
-def test_what_was_prepared_and_is_damaged_is_prepared_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", ["evaluator/factor.txt", "evaluator.json"])
+@pytest.mark.parametrize("same", [True, False])
+def test_what_was_prepared_and_is_damaged_is_prepared_again_if_it_comes_out_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str, same: bool
+) -> None:
     DIES.append(True)
     with pytest.raises(KeyboardInterrupt):
         regression(tmp_path / "run", evaluator="table")
     DIES.clear()
-    prepared = tmp_path / "run" / "evaluator" / "factor.txt"
-    before = prepared.read_text()
-    prepared.write_text("3")
-    regression(tmp_path / "run", evaluator="table", resume=True)
-    assert prepared.read_text() == before
+    path = tmp_path / "run" / lost
+    before = path.read_bytes()
+    path.write_text("3")
+    if same:
+        regression(tmp_path / "run", evaluator="table", resume=True)
+        assert path.read_bytes() == before
+        return
+    monkeypatch.setattr(Table, "prepare", lambda self, folder, *, seed: (folder / "factor.txt").write_text("3"))
+    with pytest.raises(RunError, match=r"(again gave|prepared now is) something else.*start a new run"):
+        regression(tmp_path / "run", evaluator="table", resume=True)
 
 
 def test_a_fault_inside_is_found_before_anything_is_written(tmp_path: Path) -> None:
