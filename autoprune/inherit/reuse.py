@@ -94,14 +94,15 @@ def _fold(consumer: ChannelCall, moments: _Moments, cut: Cut, dense: nn.Module) 
     target.copy_(consumer.weights(consumer.channels.together(folded, 1, inputs), target))
 
 
-def solve(square: Tensor, sides: Tensor) -> Tensor:
-    """(square + ridge)⁻¹ sides, the ridge relative to the mean of the diagonal.
+def solve(square: Tensor, sides: Tensor, *, ridge: float = RIDGE) -> Tensor:
+    """(square + ridge)⁻¹ sides.
 
     Args:
         square: (…, n, n) positive semi-definite.
         sides: (…, n, m).
+        ridge: relative to the mean of the diagonal.
     """
     scale = square.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
-    ridge = torch.where(scale > 0, RIDGE * scale, torch.ones_like(scale))
-    regular = square + ridge[..., None, None] * torch.eye(square.shape[-1], dtype=square.dtype, device=square.device)
+    added = torch.where(scale > 0, ridge * scale, torch.ones_like(scale))
+    regular = square + added[..., None, None] * torch.eye(square.shape[-1], dtype=square.dtype, device=square.device)
     return torch.cholesky_solve(sides, torch.linalg.cholesky(regular))

@@ -12,7 +12,7 @@ from autoprune.inherit.base import Changes, Inheritance, Statistics
 from autoprune.inherit.bn_recalibration import check_batches
 from autoprune.inherit.channel_calls import ChannelCall
 from autoprune.inherit.gathering import Gathered, gather
-from autoprune.inherit.reuse import solve
+from autoprune.inherit.reuse import RIDGE, solve
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import tensor_of
 
@@ -27,8 +27,8 @@ class ThiNetScale(Inheritance):
     Luo et al. ICCV 2017, ThiNet, section 3.2.3. A sample is one output channel at one position of one image; y is its
     value in the dense network without the bias, x_c the part of it that comes from input channel c. Only outputs that
     are kept count. ThiNet draws 10 samples from each image, 10 images of each class; here images are training batches.
-    Where there are few samples the scales stay near 1 (ridge of `reuse.RIDGE` towards 1), so that the error on the
-    samples is never above that of plain slicing.
+    A ridge towards 1, as if there were as many more samples as scales in which a scale of 1 is right (see
+    `fitting.ridge`), keeps few samples from being fitted exactly; the error on them is never above that of slicing.
 
     Data: inputs. Cost: one pass, and `samples` backward passes of each consumer alone; a candidate costs a
     factorisation of kept × kept for each. Memory: samples × channels. Left alone are weights that are used elsewhere,
@@ -123,7 +123,8 @@ def _scale(consumer: ChannelCall, samples: _Samples, cut: Cut) -> None:
     kept = channels.kept(inputs)[0].to(parts.device)
     own = parts[:, :, kept].flatten(1)
     missing = parts.flatten(1).sum(dim=1) - own.sum(dim=1)
-    change = solve(own.mT @ own, (own.mT @ missing)[:, None])[:, 0]
+    ridge = max(RIDGE, own.shape[1] / max(len(own), 1))
+    change = solve(own.mT @ own, (own.mT @ missing)[:, None], ridge=ridge)[:, 0]
     scales = (1 + change).reshape(consumer.blocks, 1, len(kept)).expand(-1, channels.places, -1)
     scales = channels.together(scales, 1, inputs)
     target.copy_(consumer.weights(consumer.matrix(target).to(scales) * scales[..., None], target))

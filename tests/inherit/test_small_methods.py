@@ -276,9 +276,27 @@ def test_the_scales_of_thinet_are_the_least_squares_of_numpy_on_its_own_samples(
     kept = consumer.kept(cut)
     assert kept is not None
     own = parts[:, :, consumer.channels.kept(kept)[0]].flatten(1).numpy()
-    expected, *_ = np.linalg.lstsq(own, parts.flatten(1).sum(dim=1).numpy(), rcond=None)
+    power = np.sqrt(own.shape[1] / len(own) * (own**2).sum(axis=0).mean())  # as many more samples with scales of 1
+    expected, *_ = np.linalg.lstsq(
+        np.concatenate([own, power * np.eye(own.shape[1])]),
+        np.concatenate([parts.flatten(1).sum(dim=1).numpy(), power * np.ones(own.shape[1])]),
+        rcond=None,
+    )
     repeated = np.repeat(expected, consumer.channels.places)
-    assert np.allclose(scales, repeated.reshape(consumer.blocks, -1, 1), atol=1e-4)
+    assert np.allclose(scales, repeated.reshape(consumer.blocks, -1, 1), atol=1e-9)
+
+
+def test_the_scales_of_thinet_are_no_worse_on_unseen_inputs_where_samples_are_few() -> None:
+    torch.manual_seed(0)
+    model = Pair(nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU()), nn.Conv2d(32, 4, 3, padding=1)).eval()
+    few, unseen = torch.randn(2, 3, 8, 8), torch.randn(64, 3, 8, 8)
+    dense, space = traced(model, few)
+    cut = Slicer(dense, space, (np.arange(32),)).cut(space.uniform(0.5))
+    with torch.no_grad():
+        target = model(unseen)
+        sliced = (cut.network.eval()(unseen) - target).square().mean()
+        scaled = (inherited(["thinet_scale"], dense, cut, [few])(unseen) - target).square().mean()
+    assert scaled < sliced
 
 
 def test_merging_equal_channels_changes_nothing() -> None:
