@@ -38,12 +38,14 @@ class Terminated(KeyboardInterrupt):
 def terminable() -> Iterator[None]:
     """Inside, the first such signal raises `Terminated` in the main thread, and others are let pass.
 
-    A signal that the caller handles or ignores (`nohup`) stays as it is.
+    A signal that the caller handles or ignores (`nohup`) stays as it is. The handler of SIGTERM that Ray leaves in a
+    process that has called `ray.init` is not the caller's: it ends the process with code 1 and no word of the run.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    taken = [number for number in _ENDING if signal.getsignal(number) == signal.SIG_DFL]
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    taken = {number: handler for number, handler in before.items() if handler == signal.SIG_DFL or _of_ray(handler)}
     came: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -63,8 +65,12 @@ def terminable() -> Iterator[None]:
         told.directory = getattr(stopped, "directory", None)
         raise told from error
     finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+
+
+def _of_ray(handler: object) -> bool:
+    return str(getattr(handler, "__module__", None)).partition(".")[0] == "ray"
 
 
 def interruption(error: BaseException | None) -> KeyboardInterrupt | None:

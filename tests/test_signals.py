@@ -6,11 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from autoprune.signals import Terminated, ended_by_signals, exit_code, interruption, stopped_in, terminable
+
+
+@pytest.fixture(autouse=True)
+def defaults() -> Iterator[None]:
+    """Tests that call `ray.init` leave a handler of Ray in this process."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -43,6 +54,20 @@ def test_a_signal_that_the_caller_ignores_or_handles_stays_his() -> None:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGHUP, hup)
     assert came == [signal.SIGTERM]
+
+
+def test_the_handler_that_ray_leaves_behind_is_not_the_callers() -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(1)
+
+    handler.__module__ = "ray._private.worker"
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(Terminated), terminable():
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_library_that_makes_a_plain_interrupt_of_it_does_not_hide_the_signal(tmp_path: Path) -> None:
