@@ -53,20 +53,9 @@ def read_arguments(pairs: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: something else.
     """
-    from autoprune.config.yaml_reader import parse_yaml
+    from autoprune.config.overrides import read_pairs
 
-    arguments = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--arg {pair!r}: give key=value, for example classes=100")
-        try:
-            arguments[key] = parse_yaml(value, "the value")
-        except ConfigError as error:
-            raise ConfigError(
-                f"--arg {pair!r}: the value is not valid YAML; quote it, or close its brackets ({error})"
-            ) from error
-    return arguments
+    return read_pairs(pairs, "--arg", example="classes=100")
 
 
 def changes_of(pairs: list[str] | None, trials: int | None = None, seed: int | None = None) -> dict[str, Any]:

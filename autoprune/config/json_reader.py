@@ -25,7 +25,7 @@ def read_plain_json(path: Path, *, then: str = "give the path of a JSON file") -
     """
     text = read_text(path, most=MOST_BYTES, then=then)
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=no_key_twice)
     except RecursionError:
         problem = "lists or objects stand too deep inside each other"
     except ValueError as error:
@@ -33,7 +33,8 @@ def read_plain_json(path: Path, *, then: str = "give the path of a JSON file") -
     raise ConfigError(f"{shown_path(path)} is no JSON file ({problem}); {then}")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The `object_pairs_hook` of `json.loads`; raises ValueError where a key stands twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

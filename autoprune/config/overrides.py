@@ -12,7 +12,7 @@ _NAMED = ("engine", "controller", "evaluator", "criterion", "task", "measure")
 """Parts that a job may give by their name alone."""
 
 
-def read_pairs(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
+def read_pairs(pairs: Sequence[str], option: str = "--set", *, example: str = "search.trials=200") -> dict[str, Any]:
     """`key=value` pairs as dotted key -> value, values in YAML; of two of one key the last holds.
 
     Raises:
@@ -23,7 +23,7 @@ def read_pairs(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
         key, separator, value = pair.partition("=")
         key = key.strip()
         if not separator or not key or not all(key.split(".")):
-            raise ConfigError(f"{option} {pair!r}: give KEY=VALUE, for example search.trials=200")
+            raise ConfigError(f"{option} {pair!r}: give KEY=VALUE, for example {example}")
         try:
             found[key] = parse_yaml(value, "the value")
         except ConfigError as error:

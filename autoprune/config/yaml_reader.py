@@ -40,18 +40,19 @@ def read_yaml(path: Path, *, most: int = MOST_BYTES) -> Any:
     return parse_yaml(read_text(path, most=most), shown_path(path))
 
 
-def parse_yaml(text: str, what: str) -> Any:
+def parse_yaml(text: str, what: str, *, most_values: int = MOST_VALUES) -> Any:
     """What a YAML text holds.
 
     Args:
         text: of one document.
         what: names it in messages.
+        most_values: keys, values and lists in all.
 
     Raises:
         ConfigError: it is not YAML, or goes beyond the bounds; names the line and quotes none, as it may hold a secret.
     """
     try:
-        return _Loader(text).get_single_data()
+        return _Loader(text, most_values).get_single_data()
     except _BeyondError as error:
         raise ConfigError(f"{what}, {error}") from None
     except yaml.reader.ReaderError as error:
@@ -77,8 +78,9 @@ class _Loader(yaml.SafeLoader):
         for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, most_values: int) -> None:
         super().__init__(text)
+        self._most_values, self._most_letters = most_values, MOST_LETTERS * most_values // MOST_VALUES
         self._depth = 0
         self._sizes: dict[yaml.Node, tuple[int, int, int] | None] = {}
 
@@ -136,8 +138,9 @@ class _Loader(yaml.SafeLoader):
             depth = 1 + max((one[2] for one in below), default=0)
         if depth > DEEPEST:
             _beyond(node, _TOO_DEEP)
-        if values > MOST_VALUES or letters > MOST_LETTERS:
-            _beyond(node, f"more than {MOST_VALUES:,} values or {MOST_LETTERS:,} characters, aliases written out")
+        if values > self._most_values or letters > self._most_letters:
+            told = f"{self._most_values:,} values or {self._most_letters:,} characters"
+            _beyond(node, f"more than {told}, aliases written out")
         self._sizes[node] = values, letters, depth
         return values, letters, depth
 

@@ -460,7 +460,7 @@ def test_the_space_as_json_and_as_tables(run: Run, monkeypatch: pytest.MonkeyPat
     [
         (("cost", "resnet57"), "Did you mean 'resnet56'"),
         (("cost", "resnet20", "--input", "1,3,x"), "--input '1,3,x': give positive sizes"),
-        (("cost", "resnet20", "--arg", "classes"), "--arg 'classes': give key=value"),
+        (("cost", "resnet20", "--arg", "classes"), "--arg 'classes': give KEY=VALUE"),
         (("cost", "resnet20", "--arg", "classes=[1"), r"--arg 'classes=\[1': the value is not valid YAML"),
         (("cost", "resnet20", "--widths", "half"), "--widths 'half': give 'full'"),
         (("cost", "resnet20", "--widths", "uniform:2"), "uniform ratio must be above 0"),
