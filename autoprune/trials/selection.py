@@ -88,7 +88,7 @@ def _moved(complete: list[_Scored], rescored: Mapping[Widths, float]) -> list[_S
     x, y = np.array(both).T
     slope = 1.0
     if len(both) >= 4 and np.ptp(x) > 0:
-        steepness = float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
+        steepness = float(np.polyfit(x, y, 1)[0])
         slope = steepness if steepness > 0 else 1.0
     moved = slope * (x - x.mean()) + y.mean()
     left = len(both) - (2 if slope != 1.0 else 1)

@@ -122,8 +122,7 @@ def train_finals(
     """Train what the notebook does not hold yet; arms of equal widths share their trainings.
 
     The first network of every arm by the first protocol is kept with its weights, and trained again where that file is
-    lost. All of them would be too much: a file is as large as the network, and there would be one for each arm,
-    protocol and seed.
+    lost. The others' weights are not kept: they would be a file of the network's size for each protocol and seed.
 
     Args:
         engine: equipped with the factory; it may train several at once.
@@ -142,9 +141,8 @@ def train_finals(
     known = _known(notebook, {piece.key: piece for _, piece in rows}, plan, kept_at)
     left: dict[str, PlannedFinal] = {}
     for arm, piece in rows:
-        if piece.key not in known or (
-            piece.keeps_weights and not _holds(weights(arm.name), arm.name, known[piece.key])
-        ):
+        before = known.get(piece.key)
+        if before is None or (piece.keeps_weights and not _holds(weights(arm.name), arm.name, before)):
             left.setdefault(piece.key, piece)
     for arm, piece in rows:
         if piece.key not in left:
@@ -159,10 +157,7 @@ def train_finals(
         if trained.weights is not None:
             for arm in served:
                 write(weights(arm.name), trained.weights)
-        kept = ("epochs", "seconds", "as_trained", "noise")
-        record = {name: getattr(trained, name) for name in kept} | {"arm": served[0].name}
-        if trained.weights is not None:
-            record["weights"] = checksum(trained.weights)
+        record = _record(trained, served[0])
         name = done.key if kept_at.get(done.key, trained.epochs) == trained.epochs else f"{done.key}@{trained.epochs}"
         notebook.write(name, trained.score, record | {"protocol": done.protocol.label, "seed": done.seed})
         known[done.key] = record | {"score": trained.score}
@@ -248,6 +243,13 @@ def _known(
         if plan.epochs is None or record["epochs"] == plan.epochs(planned[key]):
             found[key] = record
     return found
+
+
+def _record(trained: Trained, arm: Arm) -> dict[str, Any]:
+    """What a notebook keeps of a training, beside its score; `arm` is the first one that it serves."""
+    kept = {name: getattr(trained, name) for name in ("epochs", "seconds", "as_trained", "noise")}
+    content = trained.weights
+    return kept | {"arm": arm.name} | ({} if content is None else {"weights": checksum(content)})
 
 
 def _holds(path: Path, arm: str, record: Mapping[str, Any]) -> bool:
