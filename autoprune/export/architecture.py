@@ -45,6 +45,7 @@ def write_architecture(
     arm: Arm | None = None,
     origin: Origin | None = None,
     example: Example | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Write `architecture.yaml`, `space.json` and `model.safetensors` of one network.
 
@@ -56,8 +57,9 @@ def write_architecture(
         arm: which of the networks compared; None: the winner.
         origin: what the graph was traced from, for a space of graph form.
         example: what the network is called with, for other formats later on.
+        note: told when it waits for room on the disk.
     """
-    make_folder(folder)
+    make_folder(folder, note=note)
     chosen, model = arm or record.winner, record.job["model"]
     architecture: dict[str, Any] = {
         "format": FORMAT,
@@ -76,9 +78,8 @@ def write_architecture(
     if inputs is not None:
         architecture |= {"space": record.job.get("space") or {}, "inputs": inputs}
     space = to_json(record.space, origin=origin) | {"ranking": [ranks.tolist() for ranks in ranking], "inputs": inputs}
-    Safetensors().write(
-        ExportSource(architecture, space, network.state_dict(), lambda: network, lambda: inputs or {}), folder
-    )
+    source = ExportSource(architecture, space, network.state_dict(), lambda: network, lambda: inputs or {})
+    Safetensors().write_told(source, folder, note=note)
     return folder
 
 

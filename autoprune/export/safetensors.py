@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
@@ -37,6 +38,12 @@ class Safetensors(Exporter):
         Raises:
             RunError: the folder cannot be written.
         """
+        return self.write_told(source, folder)
+
+    def write_told(
+        self, source: ExportSource, folder: Path, *, note: Callable[[str], None] = lambda line: None
+    ) -> WrittenFiles:
+        """As `write`, for a run: the note is told when it waits for room."""
         rebuildable = source.architecture["model"]["factory"] != PYTHON_MODEL
         header = _HEADER.format(
             hint="" if rebuildable else "  # give the full model too: load(folder, model=full_model)"
@@ -49,5 +56,5 @@ class Safetensors(Exporter):
             WEIGHTS: bytes(save(weights)),
         }
         for name, content in written.items():
-            write_whole(folder / name, content)
+            write_whole(folder / name, content, note=note)
         return WrittenFiles(tuple(folder / name for name in written))

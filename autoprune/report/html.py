@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from autoprune.texts import printable
 from autoprune.verdict.record import RunRecord
 
 
-def write_html(record: RunRecord, path: Path | str) -> Path:
+def write_html(record: RunRecord, path: Path | str, *, note: Callable[[str], None] = lambda line: None) -> Path:
     """Write the page and return its path; styles and figures are inside, nothing is fetched."""
     page = (
         environment()
@@ -30,7 +31,7 @@ def write_html(record: RunRecord, path: Path | str) -> Path:
         )
     )
     target = Path(path)
-    write_whole(target, page.encode())
+    write_whole(target, page.encode(), note=note)
     return target
 
 

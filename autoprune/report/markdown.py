@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from autoprune.files import write_whole
@@ -13,10 +13,10 @@ from autoprune.texts import printable
 from autoprune.verdict.record import RunRecord
 
 
-def write_markdown(record: RunRecord, path: Path | str) -> Path:
+def write_markdown(record: RunRecord, path: Path | str, *, note: Callable[[str], None] = lambda line: None) -> Path:
     """Write the file and return its path."""
     target = Path(path)
-    write_whole(target, "\n".join(_lines(collect(record))).encode())
+    write_whole(target, "\n".join(_lines(collect(record))).encode(), note=note)
     return target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from autoprune.report.html import write_html
@@ -14,8 +15,8 @@ def pages(record: RunRecord) -> tuple[Path, ...]:
     return record.directory / "report.html", record.directory / "report.md"
 
 
-def write_reports(record: RunRecord) -> None:
+def write_reports(record: RunRecord, *, note: Callable[[str], None] = lambda line: None) -> None:
     """Write report.html and report.md beside the run's data."""
     page, text = pages(record)
-    write_html(record, page)
-    write_markdown(record, text)
+    write_html(record, page, note=note)
+    write_markdown(record, text, note=note)

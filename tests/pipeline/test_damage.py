@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +176,29 @@ def test_a_journal_that_lost_its_end_or_itself_is_told(
         told = f"journal.log has {left} of the {before} lines that it had: what is missing is evaluated again"
         assert told in capfd.readouterr().err
         assert outcome(run) == outcome(finished)
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "space.json", "base.safetensors", "winner.safetensors", "model.safetensors", *NAMES[6:9]]
+)
+def test_whatever_file_meets_a_full_disk_waits_and_says_so(
+    tmp_path: Path, model: Perceptron, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    met: list[str] = []
+
+    def full_once(descriptor: int) -> None:
+        place = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        if place == f".{name}.tmp" and not met:
+            met.append(place)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_once)
+    result = regression(tmp_path / "run", model, progress="plain", verdict={"seeds": 1, "protocols": ["fine_tune"]})
+    told = capfd.readouterr().err
+    assert met
+    assert "cannot be written (OSError: [Errno 28] No space left on device); trying again" in told
+    assert "can be written again" in told
+    assert differing(result.directory) == {}
 
 
 def test_a_result_does_not_load_a_network_that_was_damaged(run: Path, model: Perceptron) -> None:

@@ -67,9 +67,10 @@ def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> Run
     record = _record(run, found, test)
     export, origin = run.directory / "export", run.prepared.origin
     example = run.prepared.run_inputs.example
-    write_architecture(record, network, export, ranking=factory.ranking, origin=origin, example=example)
+    note = run.progress.note
+    write_architecture(record, network, export, ranking=factory.ranking, origin=origin, example=example, note=note)
     _export_others(run, factory, record)
-    write_reports(record)
+    write_reports(record, note=note)
     folders = (export, run.directory / ARMS)
     exported = (path for folder in folders for path in folder.rglob("*") if path.is_file())
     run.directory.list_files([*pages(record), *exported])
@@ -79,14 +80,15 @@ def conclude(run: RunContext, factory: CandidateFactory, found: Findings) -> Run
 
 def _export_others(run: RunContext, factory: CandidateFactory, record: RunRecord) -> None:
     """What the winner was compared with, each as it was scored last: the first seed of the first protocol."""
-    origin, example = run.prepared.origin, run.prepared.run_inputs.example
+    origin, example, note = run.prepared.origin, run.prepared.run_inputs.example, run.progress.note
     for arm in record.arms[1:]:
         weights = final_weights(run, arm.name) if record.finals else None
         if weights is not None and not weights.is_file():  # trained by a version that kept the winner's only
             run.progress.note(f"the weights of {arm.name} were not kept, as an older version trained it")
             continue
         network, folder = exported_network(factory, arm.widths, weights), run.directory / ARMS / arm.name
-        write_architecture(record, network, folder, ranking=factory.ranking, arm=arm, origin=origin, example=example)
+        ranking = factory.ranking
+        write_architecture(record, network, folder, ranking=ranking, arm=arm, origin=origin, example=example, note=note)
 
 
 def _record(run: RunContext, found: Findings, test: float | None) -> RunRecord:
