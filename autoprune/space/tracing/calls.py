@@ -244,7 +244,7 @@ class LabelGraph:
         if isinstance(value, Tensor):
             return value
         if len(value.shape) == 1:
-            return self.axes(value)[0]
+            return self.axes_of(value)[0]
         if value.name in self.spread:
             return torch.tensor(FIXED).expand(value.shape)
         if value not in self.element_labels:

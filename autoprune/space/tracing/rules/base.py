@@ -91,8 +91,8 @@ def unknown(graph: LabelGraph, call: Call, why: str | None = None) -> Any:
 
 def tie_parameter(graph: LabelGraph, parameter: Any, channel: Channels, call: Call) -> None:
     """A vector with one entry per channel: a bias, a norm's scale, a running mean."""
-    if graph.is_parameter(parameter):
-        graph.unions.unite(graph.axes(parameter)[0], channel, f"{call.place} has a fixed number of channels")
+    if graph.is_weight(parameter):
+        graph.unions.unite(graph.axes_of(parameter)[0], channel, f"{call.place} has a fixed number of channels")
     else:
         graph.unions.unite(graph.labels(parameter), channel, f"{call.place} uses a computed parameter")
 
