@@ -127,7 +127,9 @@ def is_one(labels: Tensor) -> bool:
 def stretched(graph: LabelGraph, call: Call, x: Tensor, shape: Sequence[int], *, inner: bool = False) -> Tensor:
     """Labels of a value that forward spreads: `expand`, `repeat`, `cat([x] * n)`.
 
-    As where it is spread by itself, it says nothing about what lies there: each copy belongs to what it meets.
+    As where it is spread by itself, it says nothing about what lies there: each copy belongs to what it meets. What was
+    spread before (a mask over the batch) and is spread once more (over heads) is such copies along all those dimensions;
+    where those of before meet channels (`LabelGraph.together`), it keeps its labels.
 
     Args:
         graph: the book.
@@ -139,7 +141,7 @@ def stretched(graph: LabelGraph, call: Call, x: Tensor, shape: Sequence[int], *,
     x = x.reshape([1] * (len(shape) - x.ndim) + list(x.shape))
     times = [n // old if old else 1 for n, old in zip(shape, x.shape, strict=True)]
     if not is_one(x):
-        return x.expand(tuple(shape))
+        return _spread_again(graph, x, times, shape)
     if not 1 < math.prod(times) < _MOST_COPIES:
         return x.flatten()[0].expand(tuple(shape))
     graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
@@ -147,6 +149,18 @@ def stretched(graph: LabelGraph, call: Call, x: Tensor, shape: Sequence[int], *,
     for dim, (n, old, r) in enumerate(zip(shape, x.shape, times, strict=True)):
         if r > 1 and old > 1:
             copies = copies.index_select(dim, torch.arange(n) % r if inner else torch.arange(n) // old)
+    return copies.expand(tuple(shape))
+
+
+def _spread_again(graph: LabelGraph, x: Tensor, times: Sequence[int], shape: Sequence[int]) -> Tensor:
+    fits = all(r == 1 or old == 1 for r, old in zip(times, x.shape, strict=True))
+    if not fits or not graph.unions.is_constant(x) or math.prod(times) == 1 or graph.node in graph.together:
+        return x.expand(tuple(shape))
+    every = [n if r > 1 or varies(x, dim) else 1 for dim, (n, r) in enumerate(zip(shape, times, strict=True))]
+    if not graph.unions.is_spread(x) or math.prod(every) >= _MOST_COPIES:
+        return graph.unions.fresh(*times, spread=True).expand(tuple(shape))
+    copies = graph.unions.fresh(*every, spread=True)
+    graph.spread_again[graph.node] = (x, copies)
     return copies.expand(tuple(shape))
 
 
