@@ -140,27 +140,22 @@ def stretched(graph: LabelGraph, call: Call, x: Tensor, shape: Sequence[int], *,
     """
     x = x.reshape([1] * (len(shape) - x.ndim) + list(x.shape))
     times = [n // old if old else 1 for n, old in zip(shape, x.shape, strict=True)]
-    if not is_one(x):
-        return _spread_again(graph, x, times, shape)
+    if not is_one(x) and (not graph.unions.is_constant(x) or graph.node in graph.together):
+        return x.expand(tuple(shape))
     if not 1 < math.prod(times) < _MOST_COPIES:
-        return x.flatten()[0].expand(tuple(shape))
-    graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
+        return x.flatten()[0].expand(tuple(shape)) if is_one(x) else x.expand(tuple(shape))
+    every = [n if r > 1 or varies(x, dim) else 1 for dim, (n, r) in enumerate(zip(shape, times, strict=True))]
+    fits = all(r == 1 or old == 1 for r, old in zip(times, x.shape, strict=True))
+    if fits and not is_one(x) and graph.unions.is_spread(x) and math.prod(every) < _MOST_COPIES:
+        copies = graph.unions.fresh(*every, spread=True)
+        graph.spread_again[graph.node] = (x, copies)
+        return copies.expand(tuple(shape))
+    if is_one(x):
+        graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
     copies = graph.unions.fresh(*times, spread=True)
     for dim, (n, old, r) in enumerate(zip(shape, x.shape, times, strict=True)):
         if r > 1 and old > 1:
             copies = copies.index_select(dim, torch.arange(n) % r if inner else torch.arange(n) // old)
-    return copies.expand(tuple(shape))
-
-
-def _spread_again(graph: LabelGraph, x: Tensor, times: Sequence[int], shape: Sequence[int]) -> Tensor:
-    fits = all(r == 1 or old == 1 for r, old in zip(times, x.shape, strict=True))
-    if not fits or not graph.unions.is_constant(x) or math.prod(times) == 1 or graph.node in graph.together:
-        return x.expand(tuple(shape))
-    every = [n if r > 1 or varies(x, dim) else 1 for dim, (n, r) in enumerate(zip(shape, times, strict=True))]
-    if not graph.unions.is_spread(x) or math.prod(every) >= _MOST_COPIES:
-        return graph.unions.fresh(*times, spread=True).expand(tuple(shape))
-    copies = graph.unions.fresh(*every, spread=True)
-    graph.spread_again[graph.node] = (x, copies)
     return copies.expand(tuple(shape))
 
 
