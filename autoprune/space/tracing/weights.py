@@ -36,7 +36,8 @@ def _computed(program: Program) -> Iterator[str]:
     for node in program.nodes:
         if node.op == "call_function" and rule_of(node.target).reads and hasattr(node.target, "_schema"):
             given = named_arguments(node, node.args, node.kwargs)
-            for weight in tree_leaves([given.get(name) for name in _READ]):
+            names = (*_READ, "mat2") if operator_name(node) == "_grouped_mm" else _READ
+            for weight in tree_leaves([given.get(name) for name in names]):
                 if isinstance(weight, fx.Node) and weight.op == "call_function":
                     yield from _sources(program, weight)
 
