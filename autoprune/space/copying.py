@@ -28,18 +28,22 @@ _BY_HOOK: Mapping[type, Any] = {
 
 def copy_network(model: Network) -> Network:
     """A copy that shares nothing with the model, as `copy.deepcopy` makes it."""
-    kept = (value for module in model.modules() for _, value, _ in computed_by_hooks(module))
+    kept = (value for module in model.modules() for value, _ in computed_values(module))
     return copy.deepcopy(model, {id(value): value.detach().clone() for value in kept})
 
 
-def computed_by_hooks(module: nn.Module) -> Iterator[tuple[str, Tensor, nn.Parameter]]:
-    """Attributes that hold what is computed from a parameter of the same shape: name, value, that parameter."""
+def computed_values(module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a module keeps of what is computed anew at the next call: the value, and the tensor that tells its size.
+
+    Beside attributes that hold what a hook makes of a parameter of the same shape, the list of weights of a recurrent
+    layer, which has to be made again once it is cut.
+    """
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             sources = (p for key, p in module._parameters.items() if p is not None and key.startswith(f"{name}_"))
-            source = next((p for p in sources if p.shape == value.shape), None)
-            if source is not None:
-                yield name, value, source
+            yield from ((value, source) for source in sources if source.shape == value.shape)
+    if isinstance(module, nn.RNNBase):
+        yield from ((value, value) for value in module._flat_weights if value is not None and value.grad_fn is not None)
 
 
 def compute_again(module: nn.Module) -> None:

@@ -92,9 +92,9 @@ _OPERATORS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "cdist over pixels": lambda n, y: y + torch.cdist(y.flatten(2), y.flatten(2)).mean(-1)[..., None, None],
     "max_unpool2d": lambda n, y: F.max_unpool2d(*F.max_pool2d(y, 2, return_indices=True), 2),
     "every second channel": lambda n, y: torch.cat([y[:, ::2], y[:, 1::2]], 1),
-    "Gram matrix of channels": lambda n, y: (
-        torch.bmm(y.flatten(2), y.flatten(2).mT).softmax(-1) @ y.flatten(2)
-    ).view(y.shape),
+    "Gram matrix of channels": lambda n, y: (torch.bmm(y.flatten(2), y.flatten(2).mT).softmax(-1) @ y.flatten(2)).view(
+        y.shape
+    ),
     "channel shuffle": lambda n, y: y.view(len(y), 2, -1, 8, 8).transpose(1, 2).reshape(len(y), -1, 8, 8),
     "chunk and gate": lambda n, y: torch.cat([(p := y.chunk(2, 1))[0] * p[1].sigmoid(), p[1]], 1),
     "grid_sample": lambda n, y: F.grid_sample(
@@ -182,7 +182,9 @@ _FORMS: dict[str, tuple[Made, Callable[[], Example]]] = {
         _image,
     ),
     "chunk of a layer (C2f)": (
-        lambda: Maps(lambda n, y: torch.cat([*(p := y.chunk(2, 1)), p[1] + n.inner(p[1])], 1), width=24, inner=nn.Conv2d(8, 8, 1)),
+        lambda: Maps(
+            lambda n, y: torch.cat([*(p := y.chunk(2, 1)), p[1] + n.inner(p[1])], 1), width=24, inner=nn.Conv2d(8, 8, 1)
+        ),
         _image,
     ),
     "SegNet": (SegNet, _image),

@@ -1,4 +1,4 @@
-"""Published networks whose code is full of idioms: tiny, with random weights, from transformers and PyTorch Geometric."""
+"""Published networks full of idioms: tiny, with random weights, from transformers and PyTorch Geometric."""
 
 from __future__ import annotations
 

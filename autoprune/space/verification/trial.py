@@ -300,8 +300,7 @@ class CutTrial:
             cut = self._sliced(space, widths, ranking)
             found = self._outputs(cut)
         except Exception as error:  # noqa: BLE001 - user code on a cut network may fail in any way; it is frozen then
-            then = "; give options divisor: 8, kernels want such widths" if "multiple of 16 bytes" in str(error) else ""
-            return math.inf, f"the cut network does not run: {type(error).__name__}: {first_line(error)}{then}"
+            return math.inf, f"the cut network does not run: {type(error).__name__}: {first_line(error)}"
         if [o.shape for o in found] != [o.shape for o in expected]:
             return math.inf, "the cut network's output has another shape"
         worst = max((relative(f, e) for f, e in zip(found, expected, strict=True)), default=0.0)

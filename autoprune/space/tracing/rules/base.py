@@ -128,7 +128,7 @@ def stretched(graph: LabelGraph, call: Call, x: Tensor, shape: Sequence[int], *,
     """Labels of a value that forward spreads: `expand`, `repeat`, `cat([x] * n)`.
 
     As where it is spread by itself, it says nothing about what lies there: each copy belongs to what it meets. What was
-    spread before (a mask over the batch) and is spread once more (over heads) is such copies along all those dimensions;
+    spread before (a mask over the batch) and is spread once more (over heads) is such copies along all dimensions;
     where those of before meet channels (`LabelGraph.together`), it keeps its labels.
 
     Args:
