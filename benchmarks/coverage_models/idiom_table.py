@@ -31,12 +31,10 @@ def claims(entries: Sequence[Entry], results: Results) -> list[tuple[str, bool]]
 def rows(entries: Sequence[Entry], results: Results) -> list[str]:
     """One row for each."""
     lines = [
-        "Small models, one for each idiom. *Can be cut*: share of the FLOPs in products with a dimension that can be cut;",
-        "*left*: share of the FLOPs at the smallest widths. *Form*: the model's own class, or the graph it was traced to,",
-        "and what the own class does wrong when cut.\n",
-        "| idiom | kind | can be cut | left | groups | form | frozen, but for the output | "
-        + " | ".join(_PEERS)
-        + " |",
+        "Small models, one for each idiom. *Can be cut*: share of the FLOPs in products with a dimension that can be",
+        "cut; *left*: share of the FLOPs at the smallest widths. *Form*: the model's own class, or the graph it was",
+        "traced to, and what the own class does wrong when cut.\n",
+        f"| idiom | kind | can be cut | left | groups | form | frozen, but for the output | {' | '.join(_PEERS)} |",
         "|" + "---|" * (7 + len(_PEERS)),
     ]
     for entry in entries:
