@@ -6,8 +6,8 @@ Walks all classification models of torchvision, timm models of nearly all of its
 (YOLO, BERT, GPT-2, ViT, Llama, detection, segmentation, U-Net, LSTM), with random weights. Needs torchvision, timm,
 ultralytics and transformers; Torch-Pruning, Model Optimizer and torch-kirigami are measured where they are installed.
 About sixty small models, one for each idiom of model code, have a table of their own (`--only 'idiom/*'`). Every model
-and tool gets a process of its own with a time limit, so a crash or a hang is a line in the table. Results are appended to
-OUT.jsonl as they come, and the table is written to OUT.md at the end. Ends with an error if a claim does not hold.
+and tool gets a process of its own with a time limit, so a crash or a hang is a line in the table. Results are appended
+to OUT.jsonl as they come, and the table is written to OUT.md at the end. Ends with an error if a claim does not hold.
 """
 
 from __future__ import annotations
