@@ -111,6 +111,8 @@ class Masked(FusedProjection):
             return s + batch.expand(b, h, n, n)
         if self.spread == "chosen":  # as the cross-attention of T5
             return s + torch.where(batch < 0, -1e9, torch.zeros(1, self.num_heads, n, n))
+        if self.spread == "heads first":
+            return s + (torch.ones(n, n).triu(1) * -1e9)[None, None].expand(1, h, n, n).expand(b, h, n, n)
         if self.spread == "stacked":
             return s + torch.cat([batch] * h, 1)
         if self.spread == "folded twice":

@@ -50,6 +50,7 @@ CASES: dict[str, Build] = {
     "a mask added to zeros for every head": lambda: around(Masked("numbers")),
     "a causal mask of the model, spread over heads": lambda: around(Masked("kept")),
     "a mask spread over the batch, then over heads": lambda: around(Masked("twice")),
+    "a mask spread over heads, then over the batch": lambda: around(Masked("heads first")),
     "a mask chosen by one of the batch, from zeros for every head": lambda: around(Masked("chosen")),
     "a mask beside itself for every head": lambda: around(Masked("stacked")),
     "a mask repeated for heads folded into the batch": lambda: around(Masked("folded twice")),
