@@ -30,7 +30,7 @@ Random weights, one forward pass of one example. FLOPs are multiply-adds.
   group was pruned by magnitude. It counts as working when the pruned network runs, its output has the right
   shape and a layer got smaller; no forward was edited by hand for it.
 - Model Optimizer: the same for the smallest network of its FastNAS space, widths not rounded.
-- torch-kirigami: as Torch-Pruning, by its own selection of 30 % of every group.
+- torch-kirigami: as Torch-Pruning, 30 % of every group, or, where it finds no such plan, 30, 20, 10 or 5 % of all.
 """
 
 
