@@ -56,8 +56,8 @@ def test_files_that_pages_name_exist() -> None:
 
 
 def test_shrinking_leaves_more_trials_more() -> None:
-    text = "--trials 200 search.trials=80 trials=30, {trials: 60} epochs: 40 \"fine_tune_epochs\": 4 seeds=3 'a': 100"
-    small = "--trials 10 search.trials=4 trials=2, {trials: 3} epochs: 2 \"fine_tune_epochs\": 1 seeds=2 'a': 100"
+    text = "--trials 200 search.trials=80 {trials: 60} epochs: 40 \"fine_tune_epochs\": 4 seeds=3 {'a': 100}"
+    small = "--trials 10 search.trials=4 {trials: 3} epochs: 2 \"fine_tune_epochs\": 1 seeds=2 {'a': 100}"
     assert shrunk(text) == small
 
 
