@@ -16,7 +16,7 @@ SAYS = {
     "budgeted_job": ("after ", "without autoprune it reads ", "'flops': '"),
     "own_task": ("closed loop", "uniform_all: even ", "At 30 % of the FLOPs"),
     "reference_architecture": ("At 60 % of the FLOPs", "At 30 % of the FLOPs", "published in "),
-    "team_on_ray": ("exit code 143", "trials, each once", "alone: At 50 %"),
+    "team_on_ray": ("exit code 143", "'complete': ", "alone: At 50 %"),
 }
 """Script -> what it prints."""
 

@@ -81,7 +81,11 @@ _FEWER = (
 _CHEAPER = (
     (re.compile(r"(\ballocations: )\[[^\]]*\]"), r"\1[]"),
     (re.compile(r"(\blatency: )true"), r"\1false"),
-    (re.compile(r"(verdict=\{)"), r'\1"random_candidates": 1, "latency": False, '),
+    (re.compile(r"(\bprotocols: \[\w+), [^\]]*\]"), r"\1]"),
+    (
+        re.compile(r"(verdict=\{)"),
+        r'\1"seeds": 1, "protocols": ["fine_tune"], "random_candidates": 1, "latency": False, ',
+    ),
     (re.compile(r"(verdict: \{)(?![^}]*latency)"), r"\1latency: false, "),
     (re.compile(r"(verdict: \{)"), r"\1random_candidates: 1, "),
     (re.compile(r"(search: \{)"), r"\1allocations: [], rescore: 1, "),
