@@ -13,7 +13,7 @@ from pages import ROOT, Page, blocks, forget, shrunk
 from autoprune.errors import ConfigError
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-RUN = [path for path in PAGES if any(one.language != "text" and one.mark != "not run" for one in blocks(path))]
+RUN = [path for path in PAGES if any(one.language != "text" and "not run" not in one.marks for one in blocks(path))]
 
 
 def named(path: Path) -> str:
@@ -31,7 +31,7 @@ def test_every_block_of_a_page_runs(
 ) -> None:
     if importlib.util.find_spec("torchvision") is not None:
         import_torchvision()
-    page = Page(tmp_path, small, monkeypatch)
+    page = Page(tmp_path, monkeypatch, small=small, slow=not small)
     try:
         assert page.run(path) > 0 or small
     finally:
@@ -40,8 +40,8 @@ def test_every_block_of_a_page_runs(
 
 def test_what_is_not_run_says_why_and_is_little() -> None:
     every = [one for path in PAGES for one in blocks(path) if one.language != "text"]
-    left_out = [one for one in every if one.mark == "not run"]
-    assert all(len(one.of_mark) > 10 for one in left_out)
+    left_out = [one for one in every if "not run" in one.marks]
+    assert all(len(one.marks["not run"]) > 10 for one in left_out)
     assert len(left_out) < len(every) / 6
 
 
@@ -74,4 +74,4 @@ def test_a_block_that_cannot_run_fails(tmp_path: Path, monkeypatch: pytest.Monke
         page = tmp_path / "page.md"
         page.write_text(text)
         with pytest.raises(error):
-            Page(tmp_path, True, monkeypatch).run(page)
+            Page(tmp_path, monkeypatch).run(page)

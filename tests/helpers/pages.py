@@ -1,10 +1,10 @@
 """Runs the code blocks of a page, in order, in one namespace and in an empty folder of their own.
 
-What stands before a block in an HTML comment, which no reader sees, is its mark:
+What stands before a block in an HTML comment, which no reader sees, are its marks, `<!-- slow; needs: onnxscript -->`:
 
-- `<!-- slow -->`: too long for every run of the tests, even when shrunk.
-- `<!-- needs: NAME -->`: it imports a package that the project does not require; skipped where it is not installed.
-- `<!-- not run: REASON -->`: a cluster, a browser, a server.
+- `slow`: too long for every run of the tests, even when shrunk.
+- `needs: NAME`: a package that the project does not require; left out where it is not installed.
+- `not run: REASON`: a cluster, a browser, a server.
 
 Blocks in the language `text` show what came out and are not run. Python runs; with a title it is written to a file of
 that name instead, as YAML is. YAML without a title is part of a job and is checked as one. Of bash, commands of
@@ -17,7 +17,7 @@ import importlib.util
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,14 @@ class Block:
         title: of `title="…"`; a file.
         text: what stands in it.
         line: where, counted from 1.
-        mark: one of `MARKS`, or "".
-        of_mark: the package, or the reason.
+        marks: of `MARKS`, with the package or the reason.
     """
 
     language: str
     title: str
     text: str
     line: int
-    mark: str
-    of_mark: str
+    marks: Mapping[str, str]
 
 
 def blocks(path: Path) -> list[Block]:
@@ -66,9 +64,9 @@ def blocks(path: Path) -> list[Block]:
             language, _, rest = token.info.strip().partition(" ")
             title = re.search(r'title="([^"]+)"', rest)
             comment = _COMMENT.search("\n".join(lines[: token.map[0]]))
-            mark, _, reason = comment[1].partition(": ") if comment else ("", "", "")
-            known = mark if mark in MARKS else ""
-            found.append(Block(language, title[1] if title else "", token.content, token.map[0] + 1, known, reason))
+            pairs = (one.partition(": ") for one in comment[1].split("; ")) if comment else ()
+            marks = {mark: told for mark, _, told in pairs if mark in MARKS}
+            found.append(Block(language, title[1] if title else "", token.content, token.map[0] + 1, marks))
     return found
 
 
@@ -89,7 +87,7 @@ _CHEAPER = (
     (re.compile(r"(verdict: \{)(?![^}]*latency)"), r"\1latency: false, "),
     (re.compile(r"(verdict: \{)"), r"\1random_candidates: 1, "),
     (re.compile(r"(search: \{)"), r"\1allocations: [], rescore: 1, "),
-    (re.compile(r"(\btrials=)"), r"allocations=[], \1"),
+    (re.compile(r"((?<![.\w])trials=)"), r"allocations=[], \1"),
 )
 
 
@@ -108,13 +106,15 @@ class Page:
 
     Attributes:
         folder: the current one, where the page's commands find configs/, search_spaces/ and examples/.
-        small: whether numbers are shrunk and slow blocks left out.
         patch: undoes what the page does to the environment.
+        small: whether numbers are shrunk.
+        slow: whether slow blocks run, too.
     """
 
     folder: Path
-    small: bool
     patch: pytest.MonkeyPatch
+    small: bool = True
+    slow: bool = False
 
     def __post_init__(self) -> None:
         for name in ("configs", "search_spaces", "examples"):
@@ -125,7 +125,6 @@ class Page:
         self.names: dict[str, Any] = {"__name__": "page"}
         self.patch.chdir(self.folder)
         self.patch.syspath_prepend(str(self.folder))
-        self.patch.setattr(sys, "modules", sys.modules)
 
     def _sized(self, text: str) -> str:
         return shrunk(text) if self.small else text
@@ -134,9 +133,7 @@ class Page:
         """Run the blocks of a page; the number of those that were."""
         done = 0
         for block in blocks(path):
-            if block.language == "text" or block.mark == "not run" or (block.mark == "slow" and self.small):
-                continue
-            if block.mark == "needs" and importlib.util.find_spec(block.of_mark) is None:
+            if block.language == "text" or not self._runs(block.marks):
                 continue
             try:
                 self._block(block, f"{path.name}:{block.line}")
@@ -145,6 +142,11 @@ class Page:
                 raise
             done += 1
         return done
+
+    def _runs(self, marks: Mapping[str, str]) -> bool:
+        needed = marks.get("needs")
+        there = needed is None or importlib.util.find_spec(needed) is not None
+        return there and "not run" not in marks and ("slow" not in marks or self.slow)
 
     def _block(self, block: Block, where: str) -> None:
         text = self._sized(block.text)
