@@ -61,6 +61,20 @@ def test_shrinking_leaves_more_trials_more() -> None:
     assert shrunk(text) == small
 
 
+def test_marks_are_of_the_block_that_follows(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- slow; needs: onnx -->\n```python\n1\n```\n\n<!-- a remark -->\n```bash\n2\n```\n\n```text\n3\n```\n"
+        '<!-- not run: a cluster -->\n```yaml title="job.yaml"\n4\n```\n'
+    )
+    found = blocks(page)
+    assert [dict(one.marks) for one in found] == [{"slow": "", "needs": "onnx"}, {}, {}, {"not run": "a cluster"}]
+    assert [(one.language, one.title, one.text, one.line) for one in found[2:]] == [
+        ("text", "", "3\n", 11),
+        ("yaml", "job.yaml", "4\n", 15),
+    ]
+
+
 def test_a_block_that_cannot_run_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for text, error in (
         ("```python\n1 / 0\n```", ZeroDivisionError),

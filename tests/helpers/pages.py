@@ -32,7 +32,7 @@ from autoprune.config.validation import validated
 
 ROOT = Path(__file__).parents[2]
 MARKS = ("slow", "needs", "not run")
-_COMMENT = re.compile(r"<!-- (.*?) -->\s*\Z", re.DOTALL)
+_COMMENT = re.compile(r"<!-- (.*) -->")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def blocks(path: Path) -> list[Block]:
         if token.type == "fence":
             language, _, rest = token.info.strip().partition(" ")
             title = re.search(r'title="([^"]+)"', rest)
-            comment = _COMMENT.search("\n".join(lines[: token.map[0]]))
+            comment = _COMMENT.fullmatch(lines[token.map[0] - 1]) if token.map[0] else None
             pairs = (one.partition(": ") for one in comment[1].split("; ")) if comment else ()
             marks = {mark: told for mark, _, told in pairs if mark in MARKS}
             found.append(Block(language, title[1] if title else "", token.content, token.map[0] + 1, marks))
