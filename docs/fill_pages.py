@@ -1,8 +1,8 @@
 """Fills pages of the site with what the code knows: the command line, the parts, a job with every key.
 
-MkDocs calls `on_page_markdown` (mkdocs.yml, `hooks`). A page asks with a line `<!-- fill: cli -->`. Links to files
-outside docs/, which readers of the repository can follow, become plain text, if there is such a file; else the build
-fails.
+MkDocs calls `on_config` and `on_page_markdown` (mkdocs.yml, `hooks`). A page asks with a line
+`<!-- fill: cli -->`. Links to files outside docs/, which readers of the repository can follow, become plain text, if
+there is such a file; else the build fails.
 """
 
 from __future__ import annotations
@@ -71,6 +71,19 @@ FILLED: dict[str, Callable[[], str]] = {
     "space": space,
     "own_parts": own_parts,
 }
+
+
+def on_config(config: Any) -> Any:
+    """List all pages of docs/results, by the names of their files."""
+    pages = [path.name for path in (ROOT / "docs" / "results").glob("*.md")]
+    (results,) = (entry for entry in config.nav if "Results" in entry)
+    pages.sort(key=lambda name: (name != "README.md", name))
+    results["Results"] = [{_title(name): f"results/{name}"} for name in pages]
+    return config
+
+
+def _title(name: str) -> str:
+    return "Overview" if name == "README.md" else name.removesuffix(".md").replace("_", " ").capitalize()
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
