@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, final
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -44,12 +45,22 @@ class Exported:
     names: tuple[str, ...]
 
 
+_PROGRAMS: WeakKeyDictionary[ExportSource, Exported] = WeakKeyDictionary()
+"""All formats of a network are written from one program, which nobody changes."""
+
+
 def exported(source: ExportSource) -> Exported:
     """The program of a network: for batches of any size, or, where its graph holds on to one, for the example's.
 
     Raises:
         ExportError: `torch.export` refuses the network.
     """
+    if source not in _PROGRAMS:
+        _PROGRAMS[source] = _exported(source)
+    return _PROGRAMS[source]
+
+
+def _exported(source: ExportSource) -> Exported:
     network, refusals = source.network, list[Exception]()
     sizes = [3, None] if batch_size(source.inputs) is not None else [None]  # not 1: it would be taken for a constant
     for size in sizes:
