@@ -121,6 +121,6 @@ def test_formats_of_pytorch_draw_the_numbers_that_the_network_draws(tmp_path: Pa
 
 def test_outputs_that_torch_cannot_save_are_one_clear_error_and_plain_code_takes_them(tmp_path: Path) -> None:
     given = source(Largest(), torch.randn(1, 4))
-    with pytest.raises(ExportError, match="cannot save this Largest .*take the format module or onnx, or let forward"):
+    with pytest.raises(ExportError, match=r"cannot save this Largest .*take the format module or onnx, or let forward"):
         TorchExport().write(given, tmp_path)
     assert write_formats(given, exporters(["module"]), tmp_path / "net").is_dir()
