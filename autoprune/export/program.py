@@ -75,11 +75,31 @@ def _exported(source: ExportSource) -> Exported:
         except Exception as error:  # noqa: BLE001 - any error of user code or the tracer becomes one clear message
             refusals.append(error)
         else:
+            _plain_outputs(program)
             return Exported(program, size is not None, names)
     raise ExportError(
         f"torch.export refuses this {type(network).__name__} ({type(refusals[-1]).__name__}: "
         f"{first_line(refusals[-1])}); take the format safetensors, or change that line of forward"
     ) from refusals[-1]
+
+
+def _plain_outputs(program: ExportedProgram) -> None:
+    """Classes of other packages among the outputs become dict and tuple, so that PyTorch alone can load the program."""
+    signature = program.module_call_graph[0].signature
+    spec = signature.out_spec if signature else None
+    if signature is None or spec is None:
+        return
+    numbers, plain = pytree.tree_flatten(_plain(pytree.tree_unflatten(range(spec.num_leaves), spec)))
+    if numbers == list(range(spec.num_leaves)):
+        signature.out_spec = plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(map(_plain, value))
+    return value
 
 
 @contextmanager

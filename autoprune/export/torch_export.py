@@ -21,6 +21,7 @@ _USAGE = f'network = torch.export.load("{_FILE}").module()'
 class TorchExport(Exporter):
     """Writes `model.pt2`; `torch.export.load("model.pt2").module()` is called as the network is.
 
+    Outputs of a class of the model's library come as dict or tuple, so that the library is not needed.
     In evaluation mode, for the shapes of the example and batches of any size where the graph allows it.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from autoprune.zoo import ZOO, build_model
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 FORMATS = ["torch_export", "module", *(["onnx"] if ONNX else [])]
-DEEP = ("resnet110", "preresnet164", "resnet56")
+LONG = ("resnet110", "preresnet164", "resnet56", "vgg19")
 
 
 class Block(nn.Module):
@@ -74,17 +75,29 @@ def cut(name: str) -> ExportSource:
         return cut_at_random(build(), torch.randn(shape), seed=1)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in DEEP else ()) for n in NETWORKS])
-def test_networks_cut_at_random_compute_the_same_in_every_format(name: str, tmp_path: Path) -> None:
-    said: list[str] = []
-    write_formats(cut(name), exporters(FORMATS), tmp_path / "net", note=said.append)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, list[str]]]:
+    """Writes a network in every format, once; returns the folder and what was said."""
+
+    @cache
+    def write(name: str) -> tuple[Path, list[str]]:
+        said: list[str] = []
+        place = tmp_path_factory.mktemp("exports") / "net"
+        return write_formats(cut(name), exporters(FORMATS), place, note=said.append), said
+
+    return write
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in NETWORKS])
+def test_networks_cut_at_random_compute_the_same_in_every_format(name: str, written: Any) -> None:
+    _, said = written(name)
     assert len(said) == len(FORMATS)
     assert all("outputs are PyTorch's to" in line and "only the batch size" not in line for line in said)
 
 
-def test_where_autoprune_is_not_installed_the_networks_run_as_before(tmp_path: Path) -> None:
+def test_where_autoprune_is_not_installed_the_networks_run_as_before(written: Any) -> None:
     names = ("resnet20", "convnext", "vit as a graph", "shuffle as a graph")
-    exports = {write_formats(cut(name), exporters(FORMATS), tmp_path / name): cut(name) for name in names}
+    exports = {written(name)[0]: cut(name) for name in names}
     assert all("autoprune." not in (folder / "module" / "model.py").read_text() for folder in exports)
     assert run_alone(exports) == f"{len(names) * len(FORMATS)} runs alone"
 

@@ -61,7 +61,7 @@ class Noisy(nn.Module):
 
 
 class Largest(nn.Module):
-    """Returns a class of torch's own, which torch cannot save."""
+    """Returns a class that torch cannot save."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,8 +119,19 @@ def test_formats_of_pytorch_draw_the_numbers_that_the_network_draws(tmp_path: Pa
     assert write_formats(given, exporters(["torch_export", "module"]), tmp_path / "net").is_dir()
 
 
-def test_outputs_that_torch_cannot_save_are_one_clear_error_and_plain_code_takes_them(tmp_path: Path) -> None:
-    given = source(Largest(), torch.randn(1, 4))
-    with pytest.raises(ExportError, match=r"cannot save this Largest .*take the format module or onnx, or let forward"):
-        TorchExport().write(given, tmp_path)
-    assert write_formats(given, exporters(["module"]), tmp_path / "net").is_dir()
+def test_classes_among_the_outputs_become_tuples_so_that_pytorch_alone_loads_the_program(tmp_path: Path) -> None:
+    with seeded(0):
+        given, x = source(Largest(), torch.randn(1, 4)), torch.randn(3, 4)
+    folder = write_formats(given, exporters(["torch_export", "module"]), tmp_path / "net")
+    loaded = torch.export.load(folder / "model.pt2").module()(x)
+    assert type(loaded) is tuple
+    assert all(map(torch.equal, loaded, given.network(x)))
+
+
+def test_what_torch_cannot_save_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*given: Any) -> None:
+        raise NotImplementedError("no name for <class 'Pair'>")
+
+    monkeypatch.setattr(torch.export, "save", refuses)
+    with pytest.raises(ExportError, match=r"cannot save this Largest .*; take the format module or onnx, or let forw"):
+        TorchExport().write(source(Largest(), torch.randn(1, 4)), tmp_path)
