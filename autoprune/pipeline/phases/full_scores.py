@@ -21,7 +21,7 @@ def score_fully(run: RunContext, chosen: Sequence[Widths], *, phase: str, seed: 
         phase: under which name it is shown and noted.
         seed: beside the job's, of the first evaluation; the others count up.
     """
-    notebook, cache, scale = run.notebook(phase), run.cache, run.task.scale
+    notebook, cache, scale = run.notebook(phase), run.cache, run.search_scale
     distinct = list(dict.fromkeys(chosen))
     run.progress.phase(phase, len(distinct))
     known = {tuple(record["widths"]): float(record["score"]) for record in notebook.read().values()}
