@@ -27,7 +27,7 @@ from autoprune.zoo import ZOO, build_model
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 FORMATS = ["torch_export", "module", *(["onnx"] if ONNX else [])]
-LONG = ("resnet110", "preresnet164", "resnet56", "vgg19")
+LONG = ("densenet40", "mobilenetv2", "resnet110", "preresnet164", "resnet56", "vgg19")
 
 
 class Block(nn.Module):
