@@ -32,16 +32,23 @@ class Case:
         name: what exactly.
         outcome: what became of the run.
         told: the message, or what went wrong.
+        seed, number: what it was drawn from.
     """
 
     kind: str
     name: str
     outcome: Outcome
     told: str = ""
+    seed: int = 0
+    number: int = 0
 
     def line(self) -> str:
         """As a line of JSON."""
         return json.dumps(asdict(self))
+
+
+class NotHereError(Exception):
+    """Such a fault cannot be made on this machine."""
 
 
 @final
