@@ -81,7 +81,7 @@ def command(*arguments: str) -> Ended:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             main()
     except SystemExit as end:
-        code = 0 if end.code is None else end.code
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:
         if isinstance(sys.exc_info()[1], KeyboardInterrupt):
             raise
