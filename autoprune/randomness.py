@@ -65,12 +65,17 @@ def isolated(items: Iterable[T], *generators: torch.Generator, seed: int) -> Ite
             resume = _snapshot(generators)
         except StopIteration as end:
             if _of_an_example(end):
-                told = str(end) or "StopIteration, which would have ended the epoch here"
-                raise RuntimeError(told).with_traceback(end.__traceback__) from end
+                told = f"{repr(end).removesuffix('()')}, which would have ended the epoch here"
+                raise RuntimeError(str(end) if _CARRIED in str(end) else told).with_traceback(
+                    end.__traceback__
+                ) from end
             return
         finally:
             restore()
         yield item
+
+
+_CARRIED = "Traceback"  # in the text of an error that a worker of a loader raised
 
 
 def _of_an_example(end: StopIteration) -> bool:
