@@ -46,6 +46,11 @@ CONTROLLERS = Registry(
             "ABCPruner: Lin et al. 2020",
             "To compare with the paper; several good regions are kept at once.",
         ),
+        "level_switch": Part(
+            "autoprune.controllers.level_switch:LevelSwitch",
+            "EvoPress: Sieberling et al. 2024; DarwinLM: Tang et al. 2025",
+            "To compare with the papers; thousands of cheap scores, as of divergence on few examples.",
+        ),
         "legr": Part(
             "autoprune.controllers.legr:LeGR",
             "LeGR: Chin et al. 2020",

@@ -29,7 +29,7 @@ def score_fully(
         seed: beside the job's, of the first evaluation; the others count up.
         failed: given the traceback of each that cannot be scored.
     """
-    notebook, cache, scale = run.notebook(phase), run.cache, run.task.scale
+    notebook, cache, scale = run.notebook(phase), run.cache, run.search_scale
     distinct = list(dict.fromkeys(chosen))
     run.progress.phase(phase, len(distinct))
     known = {tuple(record["widths"]): float(record["score"]) for record in notebook.read().values()}

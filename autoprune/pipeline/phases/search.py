@@ -47,7 +47,7 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
             cache.add(trial.widths, score, full=False)
         done, busy = len(session.trials), engine.busy
         run.progress.trial(trial, session.best, session.uniform, done, session.total, busy)
-        run.told.trial_ended(trial_ended(trial, session, busy, run.task.scale))
+        run.told.trial_ended(trial_ended(trial, session, busy, run.search_scale))
 
     begun = read_run(run.directory.path)
     controller = run.prepared.controller(scores, learned=begun.get("begun_with"), trials=begun.get(PLANNED_TRIALS))
@@ -68,7 +68,7 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
         remembered=lambda widths: cache.scored(widths, full=False) if cache is not None else None,
         over=over,
     )
-    run.progress.start(session.total, run.task.scale, engine.workers)
+    run.progress.start(session.total, run.search_scale, engine.workers)
     engine.search(session)
     if over.why and len(session.trials) < session.total:
         run.directory.update_run(**{ENDED_EARLY: over.record(session.proposed, session.total)})
