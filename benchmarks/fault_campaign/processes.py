@@ -49,7 +49,7 @@ def kills(
             process.send_signal(how)
         if how != signal.SIGKILL and told:
             ended = _communicated(process)
-            if ended.code not in (0, 128 + how) or "Traceback" in ended.printed:
+            if ended.code not in (0, 128 + how, -how) or "Traceback" in ended.printed:  # -how: after it had ended
                 return Case(f"kills, {engine} engine", ", ".join(told), "traceback", f"{ended.code}: {ended.last}")
         _end(process)
     case = judged(f"kills, {engine} engine", ", ".join(told), run, reference, [finished(run, job)])
