@@ -51,4 +51,4 @@ def test_the_campaign_sees_what_is_wrong(finished: Path) -> None:
     assert outcomes == ["survived", "wrong", "lost", "clear error", "traceback", "traceback"]
     text = faults.page(cases)
     assert "| k | 6 | 1 | 1 | 1 | 1 | 2 | 0 |" in text
-    assert "k, n: wrong: differs: unit" in text
+    assert "k 0, n: wrong: differs: unit" in text
