@@ -152,6 +152,22 @@ def make_controller(
     return Coarse(domain, per=per, inner=build, importance=importance)
 
 
+def check_controller(name: str, settings: Mapping[str, Any]) -> None:
+    """Check the names of settings before anything is traced; those of samplers of Optuna show when they are built.
+
+    Raises:
+        RegistryError: no controller or sampler has this name.
+        ConfigError: a setting that it does not have, or one that is missing.
+    """
+    from autoprune.config.settings import bind, check_numbers
+
+    own = {key: value for key, value in settings.items() if key not in ("per", "trust_region")}
+    part = CONTROLLERS.get(name)
+    if ":" not in name:
+        bind(CONTROLLERS, name, own)
+    check_numbers(part, own, what=f"controller {name!r}")
+
+
 def _one(
     name: str, domain: BudgetedSpace, seed: int, settings: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Controller:
