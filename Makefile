@@ -1,10 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
-BY_HAND := $(addprefix benchmarks/,coverage.py channel_bench.py criteria.py faults.py inheritance.py latency.py latency_search.py scaling.py)
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+BY_HAND := $(addprefix benchmarks/,coverage.py channel_bench.py criteria.py faults.py flexibert.py inheritance.py latency.py latency_search.py long_searches.py scaling.py)
 BENCHMARKS := $(sort $(filter-out $(BY_HAND),$(wildcard benchmarks/*.py)))
 
-.PHONY: help demo test lint bench coverage picture clean
+.PHONY: help demo test lint docs bench coverage picture clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -16,11 +17,15 @@ demo: .venv/test.stamp  ## search widths for ResNet-20 on digits; prints the ver
 test: .venv/test.stamp  ## run the tests, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-lint: .venv/dev.stamp  ## ruff, mypy --strict, import layers
+lint: .venv/dev.stamp  ## ruff, mypy --strict, import layers, links of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(SITE) --strict
+
+docs: .venv/dev.stamp  ## the documentation as a site: build/site/index.html
+	$(SITE)
 
 bench: .venv/test.stamp  ## run the scripts in benchmarks/ that need nothing else and take minutes
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done

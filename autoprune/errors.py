@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from autoprune.redaction import masked
 SCREEN_LINES, SCREEN_LETTERS = 24, 2000
 """What one message may take."""
 
-_NOT_THE_USERS = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen ")
+_OURS = str(Path(__file__).parent)
+_NOT_THE_USERS = (_OURS, *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen ")
 
 
 class AutopruneError(Exception):
@@ -98,32 +100,82 @@ def suggest(given: str, allowed: Iterable[str]) -> str:
 
 
 @contextmanager
-def blame(kind: type[AutopruneError], what: str, *, then: str = "") -> Iterator[None]:
-    """Turn whatever the user's code inside raises into one clear error; those of our own pass.
+def blame(kind: type[AutopruneError], what: str, *, then: str = "", only_users: bool = False) -> Iterator[None]:
+    """Turn whatever the user's code inside raises into one clear error; those of our own and Ctrl-C pass.
 
     Args:
         kind: the error to raise.
-        what: what failed, as the start of a sentence.
+        what: what failed, as the start of a sentence; or, with `only_users`, what is said after the error.
         then: what to do about it, as a sentence.
+        only_users: let pass what no line of the user's own raised or called, as a fault of ours.
 
     Raises:
-        AutopruneError: `kind`, with the error's type and last line, and the innermost line of the user's own.
+        AutopruneError: `kind`, with the error's type and text, and the innermost line of the user's own.
     """
     try:
         yield
-    except AutopruneError:
+    except (AutopruneError, KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
-        last = shortened(text.strip().rpartition("\n")[2].rstrip("."), 600)
-        told = ": ".join(part for part in (what, type(error).__name__, last) if part)
-        raise kind(f"{told}{_place(error)}.{then and ' '}{then}") from error
+    except BaseException as error:
+        if is_interrupted(error) or (only_users and not _is_users(error)):
+            raise
+        told = f"{told_of(error)}; {what}" if only_users else f"{what}: {told_of(error)}"
+        raise kind(f"{told}.{then and ' '}{then}") from error
 
 
-def _place(error: Exception) -> str:
+def told_of(error: BaseException) -> str:
+    """An error of the user's code in a line: its type, its text, and the innermost line that is the user's own."""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    carried = text.rpartition(_CARRIED)[2] if _CARRIED in text else ""  # of a process of its own, such as a loader's
+    if carried:
+        told, place = carried.strip().rpartition("\n")[2], _innermost(_FRAME.findall(carried))
+    else:
+        told = ": ".join(part for part in (type(error).__name__, " ".join(text.split())) if part)
+        place = _place(error)
+    return f"{shortened(told.rstrip('.'), 600)}{place}"
+
+
+def told_of_traceback(text: str) -> str:
+    """The same of a traceback that was written down; empty where the text is empty."""
+    _, _, inner = text.rpartition(_CARRIED)
+    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    if last.startswith(_OWN):  # it says all by itself
+        return last.partition(": ")[2].rstrip(".")
+    return f"{shortened(last.rstrip('.'), 600)}{_innermost(_FRAME.findall(inner))}"
+
+
+_CARRIED = "Traceback (most recent call last):"
+_FRAME = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
+_OWN = f"{__name__}."
+
+
+def is_interrupted(error: BaseException | None) -> bool:
+    """Whether it is what became of a Ctrl-C, or of a signal, on its way."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _place(error: BaseException) -> str:
     """` (file:line)` of the innermost frame that is neither ours nor a library's; empty if there is none."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}:{error.lineno})"
-    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    return _innermost([(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)])
+
+
+def _innermost(frames: Sequence[tuple[str, object]]) -> str:
     users = [f" ({file}:{line})" for file, line in frames if not file.startswith(_NOT_THE_USERS)]
     return users[-1] if users else ""
+
+
+def _is_users(error: BaseException) -> bool:
+    """Whether the user's own code raised it, or called what did, or the machine ran out of memory."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = next((n for n, frame in reversed([*enumerate(frames)]) if frame.filename.startswith(_OURS)), -1)
+    below = frames[inside + 1 :]
+    return (
+        isinstance(error, MemoryError)
+        or "OutOfMemory" in type(error).__name__
+        or bool(_innermost([(frame.filename, frame.lineno) for frame in below]))
+        or _CARRIED in str(error)
+    )

@@ -9,24 +9,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from autoprune.errors import RunError
 from autoprune.redaction import masked
 
 T = TypeVar("T")
-Note: TypeAlias = Callable[[str], None]
-"""Is told a line."""
 
 PATIENCE = 300.0
 """Seconds after which storage is given up."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 10.0
 _LASTING = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-
-
-def _unheard(line: str) -> None:
-    """Nobody listens."""
 
 
 def lasting(error: Exception) -> bool:
@@ -133,7 +127,7 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def make_folder(folder: Path, *, note: Note = _unheard) -> None:
+def make_folder(folder: Path, *, note: Callable[[str], None] = lambda line: None) -> None:
     """Make a folder of a run where it is missing; raises what `write_whole` raises."""
 
     def make() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -62,11 +63,25 @@ def isolated(items: Iterable[T], *generators: torch.Generator, seed: int) -> Ite
             resume()
             item = next(iterator)
             resume = _snapshot(generators)
-        except StopIteration:
+        except StopIteration as end:
+            if _of_an_example(end):
+                told = f"{repr(end).removesuffix('()')}, which would have ended the epoch here"
+                raise RuntimeError(str(end) if _CARRIED in str(end) else told).with_traceback(
+                    end.__traceback__
+                ) from end
             return
         finally:
             restore()
         yield item
+
+
+_CARRIED = "Traceback"  # in the text of an error that a worker of a loader raised
+
+
+def _of_an_example(end: StopIteration) -> bool:
+    """Whether not the loader has ended, but the data set raised it for one of its examples."""
+    names = {frame.f_code.co_qualname for frame, _ in traceback.walk_tb(end.__traceback__)}
+    return not names.isdisjoint(("_MapDatasetFetcher.fetch", "ExceptionWrapper.reraise"))
 
 
 def _snapshot(generators: Iterable[torch.Generator]) -> Callable[[], None]:

@@ -1,12 +1,12 @@
 """What a run survives: kills, lost nodes, full disks, damage of every file, damaged journals, mutated jobs.
 
-    python benchmarks/faults.py [--seed 0] [--scale 1.0] [--only KIND,…] [--no-ray] [--out docs/results/faults]
+    python benchmarks/faults.py [--seed 0] [--scale 1.0] [--only KIND,…] [--no-ray] [--anew] [--hours H]
+                                [--out docs/results/faults]
 
-With `--only`, the cases of other kinds that an earlier call has left in OUT.jsonl stay in the table.
-
-Everything random comes from the seed. A small run on the bundled digits is made once; every fault then happens to a
-copy of it, or to one that is started, and the run has to come to the very same results: trials, scores, verdict, and
-the weights of its networks bit by bit. Cases are appended to OUT.jsonl as they come; the table is written to OUT.md.
+Every case is drawn from the seed, its kind and its number alone. A small run on the bundled digits is made once; every
+fault then happens to a copy of it, or to one that is started, and the run has to come to the very same results: trials,
+scores, verdict, and the weights of its networks bit by bit. Cases are appended to OUT.jsonl as they come, and a later
+call goes on behind them: several may work at once, each on kinds of its own. The table is written to OUT.md.
 Ends with an error if anything was lost, wrong, or a traceback.
 
 Full disks need to mount a file system in memory, lost nodes need ray; what cannot be done here is left out and said.
@@ -21,14 +21,16 @@ import platform
 import random
 import sys
 import tempfile
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from fault_campaign import damage, jobs, processes
-from fault_campaign.cases import Case, results
+from fault_campaign.cases import Case, NotHereError, results
 from fault_campaign.network import write_job
 
 OUT = Path(__file__).parent.parent / "docs" / "results" / "faults"
@@ -54,17 +56,20 @@ def main() -> int:
         chosen = [kind for kind in chosen if kind not in ("ray-kills", "nodes")]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     path = options.out.with_suffix(".jsonl")
-    found = _kept(path, [KINDS[kind][0] for kind in chosen])
-    with tempfile.TemporaryDirectory() as name, path.open("w", encoding="utf-8") as lines:
-        lines.writelines(case.line() + "\n" for case in found)
-        lines.flush()
+    if options.anew:
+        path.unlink(missing_ok=True)
+    ends = time.monotonic() + 3600 * options.hours
+    with tempfile.TemporaryDirectory() as name:
         finished = prepared(Path(name))
         for kind in chosen:
-            n = max(1, round(KINDS[kind][1] * options.scale))
-            cases = campaign(kind, finished, Path(name), seed=options.seed, n=n)
-            found += _written(cases, kind, n, lines)
-    there = {case.kind for case in found}
-    text = page(found, seed=options.seed, left_out=[name for name, _ in KINDS.values() if name not in there])
+            known = {case.number for case in kept(path) if (case.kind, case.seed) == (KINDS[kind][0], options.seed)}
+            left = [number for number in range(max(1, round(KINDS[kind][1] * options.scale))) if number not in known]
+            for case in campaign(kind, finished, Path(name), seed=options.seed, numbers=left):
+                _written(case, path)
+                if time.monotonic() > ends:
+                    break
+    found = kept(path)
+    text = page(found)
     options.out.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
     return int(any(case.outcome in BAD for case in found))
@@ -79,42 +84,50 @@ def prepared(folder: Path) -> Path:
     return folder / "undisturbed"
 
 
-def campaign(kind: str, finished: Path, folder: Path, *, seed: int, n: int) -> Iterator[Case]:
-    """The cases of one kind, which depend on the seed alone.
+def campaign(kind: str, finished: Path, folder: Path, *, seed: int, numbers: Collection[int]) -> Iterator[Case]:
+    """The cases of these numbers of one kind, each of which depends on the seed, the kind and its number alone.
 
     Args:
         kind: of `KINDS`.
         finished: an undisturbed run.
         folder: to work in.
         seed: of everything random.
-        n: how many.
+        numbers: of the cases.
     """
-    reference, rng = results(finished), random.Random(f"{seed}/{kind}")
+    reference = results(finished)
     entries = (finished / "journal.log").read_bytes().count(b"\n")
     work = folder / kind
     work.mkdir()
-    ways: Mapping[str, Callable[[], Iterator[Case]]] = {
-        "files": lambda: damage.files(finished, reference, work, rng, n),
-        "journals": lambda: damage.journals(finished, reference, work, rng, n),
-        "jobs": lambda: jobs.jobs(work, rng, n),
-        "kills": partial(processes.kills, reference, work, rng, n, engine="local", entries=entries),
-        "ray-kills": partial(processes.kills, reference, work, rng, n, engine="ray", entries=entries),
-        "nodes": lambda: processes.lost_nodes(reference, work, rng, n),
-        "disks": lambda: processes.full_disks(reference, work, rng, n),
+    ways: Mapping[str, Callable[[int, random.Random], Case]] = {
+        "files": partial(damage.damaged_file, finished, reference, work),
+        "journals": partial(damage.damaged_journal, finished, reference, work),
+        "jobs": partial(jobs.mutated_job, work),
+        "kills": partial(processes.kills, reference, work, engine="local", entries=entries),
+        "ray-kills": partial(processes.kills, reference, work, engine="ray", entries=entries),
+        "nodes": partial(processes.lost_node, reference, work),
+        "disks": partial(processes.full_disk, reference, work),
     }
-    return ways[kind]()
+    for number in numbers:
+        try:
+            case = ways[kind](number, random.Random(f"{seed}/{kind}/{number}"))
+        except NotHereError as error:
+            print(f"{kind}: left out: {error}", file=sys.stderr)
+            return
+        yield replace(case, seed=seed, number=number)
 
 
-def page(found: Sequence[Case], *, seed: int, left_out: Sequence[str] = ()) -> str:
+def page(found: Sequence[Case]) -> str:
     """The table of figures, and every case that ended badly."""
     by_kind: dict[str, Counter[str]] = defaultdict(Counter)
     for case in found:
         by_kind[case.kind][case.outcome] += 1
+    left_out = [name for name, _ in KINDS.values() if name not in by_kind]
     by_kind["all"] = Counter(case.outcome for case in found)
+    seeds = ", ".join(map(str, sorted({case.seed for case in found})))
     lines = [
         "# What a run survives",
         "",
-        f"`python benchmarks/faults.py --seed {seed}`, {datetime.date.today()}, {platform.python_version()}.",
+        f"`python benchmarks/faults.py`, seed {seeds}, {datetime.date.today()}, Python {platform.python_version()}.",
         "",
         "survived: the run ended with the results of an undisturbed one, bit by bit. clear error: a command refused,",
         "with one message that says what is wrong and what to do, and resuming brought the run to its end; of a job:",
@@ -127,26 +140,27 @@ def page(found: Sequence[Case], *, seed: int, left_out: Sequence[str] = ()) -> s
         lines.append(f"| {kind} | {sum(counts.values())} | {' | '.join(str(counts[name]) for name in COLUMNS)} |")
     bad = [case for case in found if case.outcome in BAD]
     lines += ["", "Nothing was lost, wrong or a traceback." if not bad else "Ended badly:", ""]
-    lines += [f"- {case.kind}, {case.name}: {case.outcome}: {' '.join(case.told.split())[-300:]}" for case in bad]
+    lines += [
+        f"- {case.kind} {case.number}, {case.name}: {case.outcome}: {' '.join(case.told.split())[-300:]}"
+        for case in bad
+    ]
     lines += [f"Left out: {', '.join(left_out)}."] if left_out else []
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _kept(path: Path, anew: Sequence[str]) -> list[Case]:
-    """The cases of an earlier call, without those of the kinds that are tried anew."""
+def kept(path: Path) -> list[Case]:
+    """The cases of earlier calls, in the order of their kinds and numbers."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [case for case in (Case(**json.loads(line)) for line in lines) if case.kind not in anew]
+    order = [name for name, _ in KINDS.values()]
+    found = [Case(**json.loads(line)) for line in lines]
+    return sorted(found, key=lambda case: (order.index(case.kind), case.seed, case.number))
 
 
-def _written(cases: Iterator[Case], kind: str, n: int, lines: TextIO) -> list[Case]:
-    found = []
-    for number, case in enumerate(cases, start=1):
-        found.append(case)
+def _written(case: Case, path: Path) -> None:
+    with path.open("a", encoding="utf-8") as lines:
         lines.write(case.line() + "\n")
-        lines.flush()
-        if case.outcome in BAD or number % 50 == 0:
-            print(f"{kind} {number}/{n}: {case.name}: {case.outcome} {case.told[-200:]}", file=sys.stderr, flush=True)
-    return found
+    if case.outcome in BAD or case.number % 50 == 0:
+        print(f"{case.kind} {case.number}: {case.name}: {case.outcome} {case.told[-200:]}", file=sys.stderr, flush=True)
 
 
 def _options() -> Any:
@@ -155,6 +169,8 @@ def _options() -> Any:
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of cases")
     parser.add_argument("--only", default="", help=", ".join(KINDS))
     parser.add_argument("--no-ray", action="store_true")
+    parser.add_argument("--anew", action="store_true", help="forget the cases of earlier calls")
+    parser.add_argument("--hours", type=float, default=float("inf"), help="end each kind after so long")
     parser.add_argument("--out", type=Path, default=OUT)
     return parser.parse_args()
 

@@ -36,7 +36,7 @@ from autoprune.cli.options import (
     model_and_example,
     show,
 )
-from autoprune.errors import AutopruneError, ConfigError, EngineLostError
+from autoprune.errors import AutopruneError, ConfigError, DataError, EngineLostError, EvaluationError
 from autoprune.signals import exit_code, interruption, terminable
 from autoprune.texts import printable
 
@@ -267,6 +267,12 @@ def _stoppable(run_dir: Path) -> Iterator[None]:
             yield
     except EngineLostError as error:
         raise EngineLostError(f"{error}: `{command}` goes on") from error
+    except (DataError, EvaluationError) as error:
+        from autoprune.trials.run_files import has_begun
+
+        if not has_begun(place):
+            raise
+        raise type(error)(f"{str(error).rstrip('.')}. Once the cause is gone, `{command}` goes on") from error
     except BaseException as error:
         stopped = interruption(error)
         if stopped is None:

@@ -22,6 +22,7 @@ KINDS = {
     "allocations": "autoprune.allocation:ALLOCATIONS",
     "controllers": "autoprune.controllers:CONTROLLERS",
     "evaluators": "autoprune.evaluators:EVALUATORS",
+    "proxies": "autoprune.proxies:PROXIES",
     "protocols": "autoprune.training:PROTOCOLS",
     "backends": "autoprune.latency:BACKENDS",
     "callbacks": "autoprune.progress:CALLBACKS",

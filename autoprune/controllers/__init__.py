@@ -46,6 +46,11 @@ CONTROLLERS = Registry(
             "ABCPruner: Lin et al. 2020",
             "To compare with the paper; several good regions are kept at once.",
         ),
+        "level_switch": Part(
+            "autoprune.controllers.level_switch:LevelSwitch",
+            "EvoPress: Sieberling et al. 2024; DarwinLM: Tang et al. 2025",
+            "To compare with the papers; thousands of cheap scores, as of divergence on few examples.",
+        ),
         "legr": Part(
             "autoprune.controllers.legr:LeGR",
             "LeGR: Chin et al. 2020",
@@ -145,6 +150,22 @@ def make_controller(
     from autoprune.controllers.wrappers.coarse import Coarse
 
     return Coarse(domain, per=per, inner=build, importance=importance)
+
+
+def check_controller(name: str, settings: Mapping[str, Any]) -> None:
+    """Check the names of settings before anything is traced; those of samplers of Optuna show when they are built.
+
+    Raises:
+        RegistryError: no controller or sampler has this name.
+        ConfigError: a setting that it does not have, or one that is missing.
+    """
+    from autoprune.config.settings import bind, check_numbers
+
+    own = {key: value for key, value in settings.items() if key not in ("per", "trust_region")}
+    part = CONTROLLERS.get(name)
+    if ":" not in name:
+        bind(CONTROLLERS, name, own)
+    check_numbers(part, own, what=f"controller {name!r}")
 
 
 def _one(

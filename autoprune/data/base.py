@@ -28,7 +28,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from autoprune.errors import ConfigError, DataError
+from autoprune.errors import ConfigError, DataError, blame
 from autoprune.randomness import isolated
 
 _STORED = 4096
@@ -177,7 +177,8 @@ class LoaderSplit(Split):
                 f"{type(dataset).__name__} has no length: give a data set with __len__ and __getitem__, or its loader"
             )
         self._source = source
-        self._length = len(cast("Sized", sized))
+        with blame(DataError, f"{type(dataset).__name__} cannot tell its length", then="Correct the data set."):
+            self._length = len(cast("Sized", sized))
         if not self._length:
             raise DataError(f"{type(dataset).__name__} is empty: give at least one example")
 

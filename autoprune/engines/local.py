@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar, final
 
 from autoprune.engines.base import Engine, Failure, Scoring, WorkerSetup
 from autoprune.engines.stopping import StoppingWatch, SuccessiveHalving, make_stopper
+from autoprune.errors import is_interrupted
 from autoprune.evaluators.base import Evaluator
 from autoprune.space.groups import Widths
 from autoprune.training.watch import Stopped
@@ -122,7 +123,9 @@ def evaluate(
 
     try:
         outcome = Outcome.of(evaluator.evaluate(widths, seed=seed, full=full, **watched), **about())
-    except Exception as error:  # noqa: BLE001 - the worker boundary: a failing candidate never ends a search
+    except (Exception, SystemExit) as error:  # the worker boundary: a failing candidate never ends a search
+        if is_interrupted(error):
+            raise
         if watch is None or not watch.stopped or not isinstance(error, Stopped):
             return Outcome(None, traceback.format_exc(), **about())
     if watch is None or not watch.stopped:

@@ -15,6 +15,11 @@ EVALUATORS = Registry(
             "a short training from fresh weights; why: Liu et al. 2019, arXiv 1810.05270",
             "The widths alone are to be judged, and each trial may cost a training.",
         ),
+        "zero_cost": Part(
+            "autoprune.evaluators.zero_cost:ZeroCost",
+            "Abdelfattah et al. 2021, arXiv 2101.08134; the proxies by their own papers",
+            "Milliseconds per candidate: shapes, or one batch through fresh weights; `autoprune parts proxies`.",
+        ),
     },
     group="autoprune.evaluators",
     called_with=1,

@@ -14,8 +14,9 @@ from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.randomness import seeded, untouched
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score, as_score
+from autoprune.texts import ScoreScale
 from autoprune.training.integrity import Snapshot
-from autoprune.training.scores import checked_score
+from autoprune.training.scores import ANY, checked_score
 from autoprune.training.watch import Stopped, Watch
 
 Kind: TypeAlias = Literal["short", "training"]
@@ -32,10 +33,12 @@ class Evaluator(ABC):
         kind: engines with several machines send the two kinds different ways; trainings can be watched.
         nests: settings that hold other evaluators: one, or a list of them. In a job each is a name, or a mapping of
             `name` and `settings`; the evaluator is given them built. If one of them trains, so does this one.
+        scale: what its scores count, where that is not what the task's count; they may be any finite numbers then.
     """
 
     kind: Kind = "short"
     nests: tuple[str, ...] = ()
+    scale: ScoreScale | None = None
 
     @abstractmethod
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float | Score:
@@ -96,7 +99,7 @@ class Guarded(Evaluator):
             self._inner = make(factory)
         self._check_base()
         trains = any(part.kind == "training" for part in (self._inner, *self._nested.values()))
-        self.kind = "training" if trains else "short"
+        self.kind, self.scale = "training" if trains else "short", self._inner.scale
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> Score:
         """See `Evaluator.evaluate`; the global random state inside comes from the seed.
@@ -115,7 +118,8 @@ class Guarded(Evaluator):
                 raise
         self._check_base()
         given = as_score(score)
-        return replace(given, value=checked_score(given.value, self._task.score_range, what=self._what))
+        possible = self._task.score_range if self._inner.scale is None else ANY
+        return replace(given, value=checked_score(given.value, possible, what=self._what))
 
     def prepare(self, directory: Path, *, seed: int) -> None:
         """See `Evaluator.prepare`; each of the nested ones has a folder of its own, where it makes something.

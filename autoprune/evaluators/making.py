@@ -12,6 +12,7 @@ from autoprune.errors import ConfigError, RegistryError
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import Evaluator, Guarded, Kind
 from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.texts import ScoreScale
 
 
 def make_evaluator(name: str, factory: CandidateFactory, settings: Mapping[str, Any]) -> Evaluator:
@@ -33,6 +34,12 @@ def kind_of(name: str, settings: Mapping[str, Any]) -> Kind:
     """The kind of an evaluator that is not built: it trains if one that its settings name does."""
     trains = any(getattr(part, "kind", "short") == "training" for part in _parts(name, settings))
     return "training" if trains else "short"
+
+
+def scale_of(name: str, settings: Mapping[str, Any]) -> ScoreScale | None:
+    """What the scores of an evaluator that is not built count; None: what the task's count."""
+    found: ScoreScale | None = getattr(EVALUATORS.get(name), "scale", None)
+    return found
 
 
 def prepares_something(name: str, settings: Mapping[str, Any]) -> bool:

@@ -79,7 +79,7 @@ def write_architecture(
         architecture |= {"space": record.job.get("space") or {}, "inputs": inputs}
     space = to_json(record.space, origin=origin) | {"ranking": [ranks.tolist() for ranks in ranking], "inputs": inputs}
     source = ExportSource(architecture, space, network.state_dict(), lambda: network, lambda: inputs or {})
-    Safetensors().write_told(source, folder, note=note)
+    Safetensors().write(source, folder, note=note)
     return folder
 
 

@@ -55,10 +55,12 @@ class WrittenFiles:
     Attributes:
         files: below the folder that it was given.
         any_batch: what is written takes batches of any size; False: only that of the example.
+        usage: code that makes it ready to be called, in the folder of the export.
     """
 
     files: tuple[Path, ...]
     any_batch: bool = True
+    usage: str = ""
 
 
 class Exporter(ABC):

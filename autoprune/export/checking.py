@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from autoprune.errors import ExportError, blame
 from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.export.inputs import drawn, tensors_of
 from autoprune.export.program import quiet
-from autoprune.randomness import untouched
+from autoprune.randomness import seeded
 from autoprune.space.tracing.program import call_arguments
 
 TOLERANCE = 1e-4
@@ -48,17 +49,29 @@ def largest_difference(
     worst = 0.0
     for seed, batch in enumerate(batches):
         args, kwargs = call_arguments(drawn(source.inputs, seed=seed, batch=batch))
-        with torch.no_grad(), untouched(), quiet():
-            expected = tensors_of(source.network(*args, **kwargs))
-            with blame(ExportError, f"the network written as {name} cannot be run", then="Take another format."):
-                given = tensors_of(call(*args, **kwargs))
+        with blame(ExportError, f"the network written as {name} cannot be run", then="Take another format."):
+            given = _outputs(call, args, kwargs, seed)
+        expected = _outputs(source.network, args, kwargs, seed)
         worst = max(worst, difference(expected, given))
         if not worst <= TOLERANCE:
+            chance = difference(expected, _outputs(source.network, args, kwargs, seed + 1))
+            if chance > TOLERANCE:
+                raise ExportError(
+                    f"the network written as {name} cannot be compared: this {type(source.network).__name__} draws "
+                    f"random numbers in evaluation mode, two calls of it differ by {chance:.2g} of the largest output; "
+                    f"draw them in training only, or take torch_export or module, which draw the same numbers"
+                )
             raise ExportError(
                 f"the network written as {name} differs from the one that was searched by {worst:.2g} of the largest "
                 f"output on random inputs, batch {batch or 'as traced'} (allowed: {TOLERANCE:g}); take another format"
             )
     return worst
+
+
+def _outputs(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], seed: int) -> list[Tensor]:
+    """The output tensors; networks that draw numbers draw those of the seed."""
+    with torch.no_grad(), seeded(seed), quiet():
+        return tensors_of(call(*args, **kwargs))
 
 
 def difference(expected: list[Tensor], given: list[Tensor]) -> float:

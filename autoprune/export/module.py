@@ -14,6 +14,7 @@ from autoprune.export.graph_code import written
 from autoprune.export.program import exported
 
 _FOLDER, _CODE, _WEIGHTS = "module", "model.py", "model.safetensors"
+_USAGE = "from module.model import build; network = build()"
 
 
 @final
@@ -37,7 +38,7 @@ class PlainModule(Exporter):
         place.mkdir()
         (place / _CODE).write_text(code)
         save_file(tensors, place / _WEIGHTS)
-        return WrittenFiles((place / _CODE, place / _WEIGHTS), made.any_batch)
+        return WrittenFiles((place / _CODE, place / _WEIGHTS), made.any_batch, _USAGE)
 
     def read(self, folder: Path) -> Callable[..., Any]:
         """The network that the written code builds."""

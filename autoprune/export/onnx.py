@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import re
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
@@ -14,11 +14,13 @@ import torch
 from autoprune.errors import ConfigError, ExportError
 from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.export.inputs import places, tensors_of
-from autoprune.export.program import Exported, exported, leaves, quiet
+from autoprune.export.onnx_names import input_names, name_outputs
+from autoprune.export.program import Exported, exported, quiet
 from autoprune.texts import first_line
 
 _FILE, _WEIGHTS = "model.onnx", "model.onnx.data"
 _ONE_FILE = 1_500_000_000  # bytes; a protocol buffer ends at 2 GiB
+_INPUTS = "inputs"  # of the metadata: which place among the inputs of forward has which name
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -44,22 +46,32 @@ class Onnx(Exporter):
         for package in _PACKAGES:
             _imported(package)
         made = exported(source)
-        names = [_name(place) for place, value in leaves(made, source) if isinstance(value, torch.Tensor)]
+        names = input_names(made, source)
         try:
             with quiet(), torch.no_grad():
                 program: Any = torch.onnx.export(
-                    made.program, (), dynamo=True, optimize=True, opset_version=self._opset, input_names=names
+                    made.program,
+                    (),
+                    dynamo=True,
+                    optimize=True,
+                    opset_version=self._opset,
+                    input_names=list(names.values()),
                 )
                 program.rename_axes(_batch_axes(made))
+                name_outputs(program.model.graph, made)
+                program.model.metadata_props[_INPUTS] = json.dumps(names)
                 large = sum(tensor.nbytes for tensor in source.weights.values()) > _ONE_FILE
                 program.save(folder / _FILE, external_data=large)
         except Exception as error:
             raise ExportError(
-                f"torch.onnx cannot translate this {type(source.network).__name__} ({type(error).__name__}: "
-                f"{first_line(error)}); take the format torch_export or module"
+                f"torch.onnx cannot translate this {type(source.network).__name__} ({_reason(error)}); take the format "
+                f"torch_export or module"
             ) from error
+        inputs = ", ".join(f'"{name}": …' for name in names.values())
         return WrittenFiles(
-            tuple(path for name in (_FILE, _WEIGHTS) if (path := folder / name).exists()), made.any_batch
+            tuple(path for name in (_FILE, _WEIGHTS) if (path := folder / name).exists()),
+            made.any_batch,
+            f'session = onnxruntime.InferenceSession("{_FILE}"); session.run(None, {{{inputs}}})',
         )
 
     def read(self, folder: Path) -> Callable[..., Any]:
@@ -68,21 +80,24 @@ class Onnx(Exporter):
         options = runtime.SessionOptions()
         options.log_severity_level, options.intra_op_num_threads = 4, torch.get_num_threads()
         session = runtime.InferenceSession(str(folder / _FILE), options, providers=["CPUExecutionProvider"])
-        names = [taken.name for taken in session.get_inputs()]
+        order = [taken.name for taken in session.get_inputs()]
+        names = json.loads(session.get_modelmeta().custom_metadata_map[_INPUTS])
 
         def call(*args: Any, **kwargs: Any) -> list[torch.Tensor]:
-            given = dict(zip(names, tensors_of(args), strict=False))
-            for name, value in kwargs.items():
-                given |= {_name(p): part for p, part in places(name, value) if isinstance(part, torch.Tensor)}
+            given = dict(zip(order, tensors_of(args), strict=False))
+            parts = (place for name, value in kwargs.items() for place in places(name, value))
+            given |= {names[place]: part for place, part in parts if isinstance(part, torch.Tensor)}
             arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in given.items()}
             return [torch.from_numpy(np.asarray(made)) for made in session.run(None, arrays)]
 
         return call
 
 
-def _name(place: str) -> str:
-    """`batch['mask']` -> `batch_mask`."""
-    return re.sub(r"\W+", "_", place).strip("_")
+def _reason(error: BaseException) -> str:
+    """What went wrong at the bottom: torch.onnx says on top only which of its steps it was."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _imported(package: str) -> Any:

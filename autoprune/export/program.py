@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, final
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -44,12 +45,22 @@ class Exported:
     names: tuple[str, ...]
 
 
+_PROGRAMS: WeakKeyDictionary[ExportSource, Exported] = WeakKeyDictionary()
+"""All formats of a network are written from one program, which nobody changes."""
+
+
 def exported(source: ExportSource) -> Exported:
     """The program of a network: for batches of any size, or, where its graph holds on to one, for the example's.
 
     Raises:
         ExportError: `torch.export` refuses the network.
     """
+    if source not in _PROGRAMS:
+        _PROGRAMS[source] = _exported(source)
+    return _PROGRAMS[source]
+
+
+def _exported(source: ExportSource) -> Exported:
     network, refusals = source.network, list[Exception]()
     sizes = [3, None] if batch_size(source.inputs) is not None else [None]  # not 1: it would be taken for a constant
     for size in sizes:
@@ -64,11 +75,31 @@ def exported(source: ExportSource) -> Exported:
         except Exception as error:  # noqa: BLE001 - any error of user code or the tracer becomes one clear message
             refusals.append(error)
         else:
+            _plain_outputs(program)
             return Exported(program, size is not None, names)
     raise ExportError(
         f"torch.export refuses this {type(network).__name__} ({type(refusals[-1]).__name__}: "
         f"{first_line(refusals[-1])}); take the format safetensors, or change that line of forward"
     ) from refusals[-1]
+
+
+def _plain_outputs(program: ExportedProgram) -> None:
+    """Classes of other packages among the outputs become dict and tuple, so that PyTorch alone can load the program."""
+    signature = program.module_call_graph[0].signature
+    spec = signature.out_spec if signature else None
+    if signature is None or spec is None:
+        return
+    numbers, plain = pytree.tree_flatten(_plain(pytree.tree_unflatten(range(spec.num_leaves), spec)))
+    if numbers == list(range(spec.num_leaves)):
+        signature.out_spec = plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(map(_plain, value))
+    return value
 
 
 @contextmanager

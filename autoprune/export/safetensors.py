@@ -32,18 +32,14 @@ _HEADER = """\
 class Safetensors(Exporter):
     """Writes `architecture.yaml`, `space.json` and `model.safetensors`; needs no model."""
 
-    def write(self, source: ExportSource, folder: Path) -> WrittenFiles:
-        """Write the three files; tied tensors under each of their names.
+    def write(
+        self, source: ExportSource, folder: Path, *, note: Callable[[str], None] = lambda line: None
+    ) -> WrittenFiles:
+        """Write the three files; tied tensors under each of their names; `note` is told when it waits for room.
 
         Raises:
             RunError: the folder cannot be written.
         """
-        return self.write_told(source, folder)
-
-    def write_told(
-        self, source: ExportSource, folder: Path, *, note: Callable[[str], None] = lambda line: None
-    ) -> WrittenFiles:
-        """As `write`, for a run: the note is told when it waits for room."""
         rebuildable = source.architecture["model"]["factory"] != PYTHON_MODEL
         header = _HEADER.format(
             hint="" if rebuildable else "  # give the full model too: load(folder, model=full_model)"

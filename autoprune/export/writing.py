@@ -116,4 +116,5 @@ def _told(name: str, written: WrittenFiles, error: float | None, folder: Path) -
     files = ", ".join(str(path.relative_to(folder)) for path in written.files)
     batch = "" if written.any_batch else "; takes only the batch size of the example input"
     checked = "" if error is None else f"; outputs are PyTorch's to {error:.1g} of the largest"
-    return f"{name}: {files}{batch}{checked}"
+    usage = f"; use it by `{written.usage}`" if written.usage else ""
+    return f"{name}: {files}{batch}{checked}{usage}"

@@ -28,6 +28,11 @@ INHERITANCE = Registry(
             "FLAP's bias compensation: An et al. 2024, arXiv 2312.11983; dead norms: Ye et al. 2018, arXiv 1802.00124",
             "Nearly free, for layers with no batch norm behind them (transformers); stands before bn_recalibration.",
         ),
+        "bias_compensation": Part(
+            "autoprune.inherit.mean_fold:MeanFold",
+            "FLAP: An et al. 2024, arXiv 2312.11983, section 3.3",
+            "FLAP's name for mean_fold, for whoever looks for it; the two are one method.",
+        ),
         "merge": Part(
             "autoprune.inherit.merge:Merge",
             "C-SGD: Ding et al. 2019, arXiv 1904.03837, its merge without the training",

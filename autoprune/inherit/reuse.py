@@ -17,8 +17,8 @@ from autoprune.space.cutting.slicing import tensor_of
 RIDGE = 1e-6
 """Of the mean square of the kept channels: far below what matters, far above rounding in double precision."""
 
-_Moments: TypeAlias = Tensor
-"""(blocks, channels, channels) sums of products over examples and positions."""
+_Moments: TypeAlias = tuple[Tensor, int]
+"""(blocks, channels, channels) sums of products over examples and positions, and how many these are."""
 
 
 @final
@@ -29,8 +29,8 @@ class Reuse(Inheritance):
     convolution behind the reduced layer; what reads its outputs without anything in between can take A in, and inputs
     of consumers are just that, norm and activation function included. A mixes channels, the same at each position: with
     3 × 3 kernels `least_squares` can do more, with 1 × 1 ones and linear layers this is it, without its constant.
-    A fit that is not determined stays near the sliced weights (ridge `RIDGE`), so that ||Y - A Y'||² is never above
-    that of plain slicing on the data it is made from.
+    A ridge towards the sliced weights, as if there were as many more rows as kept channels (see `fitting.ridge`), keeps
+    few rows from being fitted exactly; ||Y - A Y'||² is never above that of plain slicing on the data it is made from.
 
     Data: inputs. Cost: one pass with C × C products for each consumer; a candidate costs a factorisation of kept
     × kept. Left alone are weights that are used elsewhere, too (a tied embedding). `mean_fold` after it adds the
@@ -64,13 +64,13 @@ class Reuse(Inheritance):
                 statistics.needed("reuse", self._batches),
                 device=statistics.device,
                 measure=_measure,
-                combine=torch.add,
-                tensors=lambda moments: (moments,),
+                combine=_combine,
+                tensors=lambda moments: moments[:1],
             ),
         )
         self.left_alone = gathered.left_alone(cut)
         with torch.no_grad():
-            for consumer, moments in gathered.by_weight(torch.add):
+            for consumer, moments in gathered.by_weight(_combine):
                 if consumer.lost_inputs(cut) and consumer.weight not in self.left_alone:
                     _fold(consumer, moments, cut, dense)
 
@@ -78,18 +78,24 @@ class Reuse(Inheritance):
 def _measure(consumer: ChannelCall, inputs: Tensor, weight: Tensor) -> _Moments:
     rows = consumer.channels.apart(consumer.rows(inputs), 2)  # (positions, blocks, places, channels)
     rows = rows.movedim(1, 0).flatten(1, 2).double()
-    return rows.mT @ rows
+    return rows.mT @ rows, rows.shape[1]
+
+
+def _combine(one: _Moments, other: _Moments) -> _Moments:
+    return one[0] + other[0], one[1] + other[1]
 
 
 def _fold(consumer: ChannelCall, moments: _Moments, cut: Cut, dense: nn.Module) -> None:
     inputs = consumer.kept(cut)
     if inputs is None:
         return
-    kept, gone = (some.to(moments.device) for some in consumer.channels.kept(inputs))
+    products, rows = moments
+    kept, gone = (some.to(products.device) for some in consumer.channels.kept(inputs))
     target = tensor_of(cut.network, consumer.weight)
-    matrix = consumer.matrix(consumer.dense_weight(cut, dense)).to(moments)
+    matrix = consumer.matrix(consumer.dense_weight(cut, dense)).to(products)
     matrix = consumer.channels.apart(matrix, 1)  # (blocks, places, channels, outputs)
-    told = solve(moments[:, kept][:, :, kept], moments[:, kept][:, :, gone])  # (blocks, kept, gone)
+    own = products[:, kept]
+    told = solve(own[:, :, kept], own[:, :, gone], ridge=max(RIDGE, len(kept) / max(rows, 1)))  # (blocks, kept, gone)
     folded = matrix[:, :, kept] + told[:, None] @ matrix[:, :, gone]
     target.copy_(consumer.weights(consumer.channels.together(folded, 1, inputs), target))
 

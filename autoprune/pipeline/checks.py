@@ -18,6 +18,7 @@ from autoprune.allocation import ALLOCATIONS
 from autoprune.config.job import Job
 from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.settings import bind
+from autoprune.controllers import check_controller
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.evaluators.making import check_evaluator, kind_of
 from autoprune.importance.scoring import ChosenCriterion
@@ -50,6 +51,7 @@ def check_scoring(prepared: Prepared) -> None:
 
 def check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `rehearse_parts`)."""
+    check_controller(job.search.controller.name, job.search.controller.settings)
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
     ChosenCriterion.of(job.search.criterion)
     for chosen in (job.search.inherit or (), job.verdict.inherit or ()):

@@ -187,8 +187,8 @@ def see_through(
     for line in lost_entries(directory.path):
         progress.note(line)
     with CallbackList(given.job.callbacks, given.callbacks, note=progress.note) as told:
-        told.run_started(run_started(directory, given.task.scale, resumed=resumed))
         run = RunContext(prepared, directory, progress, at_work, ledger, family, told)
+        told.run_started(run_started(directory, run.search_scale, resumed=resumed))
         record = _phases(run, narrowed, partial(see_through, insisted=insisted))
         forget_to_finish(directory.path)
         told.run_ended(run_ended(record))

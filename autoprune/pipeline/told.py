@@ -50,7 +50,7 @@ def run_ended(record: RunRecord) -> RunEnded:
         outcome="" if verdict is None else verdict.outcome,
         widths=tuple(map(int, winner.widths)),
         costs={metric: float(cost) for metric, cost in winner.costs.items()},
-        score=_shown(winner.search_score, record.scale),
+        score=_shown(winner.search_score, record.search_scale),
     )
 
 

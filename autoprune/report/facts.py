@@ -145,13 +145,14 @@ def collect(record: RunRecord) -> Facts:
 def _without_verdict(record: RunRecord) -> str:
     uniform = [arm for arm in record.arms if arm.name in UNIFORM and arm.search_score is not None]
     scores = [
-        f"{arm.name} {score_text(arm.search_score, record.scale)}"
+        f"{arm.name} {score_text(arm.search_score, record.search_scale)}"
         for arm in (record.winner, *uniform)
         if arm.search_score is not None
     ]
-    if scores and record.base.get("validation") is not None:
+    if scores and record.own_scale is None and record.base.get("validation") is not None:
         scores.append(f"unpruned {score_text(record.base['validation'], record.scale)}")
-    told = f" ({record.scale.told})" if record.scale.name and not record.scale.higher_is_better else ""
+    scale = record.search_scale
+    told = f" ({scale.told})" if record.own_scale or (scale.name and not scale.higher_is_better) else ""
     scored = f" Scores of the search, before any training: {', '.join(scores)}{told}." if scores else ""
     why = f", as {record.no_training}" if record.no_training else ""
     return f"No verdict: no final networks were trained{why}, so nothing is said about uniform pruning.{scored}"
@@ -160,6 +161,8 @@ def _without_verdict(record: RunRecord) -> str:
 def _notes(record: RunRecord) -> Iterable[str]:
     if record.scale.name:
         yield f"Scores are {record.scale.told}."
+    if record.own_scale:
+        yield f"Scores of the search are another thing: {record.own_scale.told}; they say nothing about those after it."
     counts = ", ".join(f"{arm.name} {arm.evaluations}" for arm in record.arms)
     yield f"Evaluations each network was chosen from: {counts}."
     if not record.test_split:
@@ -178,10 +181,10 @@ def _notes(record: RunRecord) -> Iterable[str]:
     chosen = [t.number for t in record.trials if t.widths == record.winner.widths and t.number in record.posterior]
     for number in chosen[:1]:
         mean, deviation = record.posterior[number]
-        smoothed = plus_minus(mean, deviation, record.scale)
+        smoothed = plus_minus(mean, deviation, record.search_scale)
         yield f"The winner is trial {number}, chosen by a smoothed model of all scores, which expects {smoothed}."
     if record.chances:
-        better = "higher" if record.scale.higher_is_better else "lower, so better,"
+        better = "higher" if record.search_scale.higher_is_better else "lower, so better,"
         chances = " and ".join(f"{100 * chance:.0f} % for {name}" for name, chance in record.chances.items())
         yield f"By that model, the winner scores {better} before any final training with a probability of {chances}."
     yield from (f"{note[:1].upper()}{note[1:]}." for note in record.space.notes)
@@ -227,7 +230,7 @@ def _arms(record: RunRecord) -> Table:
 def _arm_row(record: RunRecord, arm: Arm, protocols: Sequence[str]) -> tuple[str, ...]:
     scores = [[f.score for f in record.finals if f.arm == arm.name and f.protocol == p] for p in protocols]
     trained = [mean_and_deviation(values, record.scale) for values in scores]
-    searched = "–" if arm.search_score is None else score_text(arm.search_score, record.scale)
+    searched = "–" if arm.search_score is None else score_text(arm.search_score, record.search_scale)
     costs = [_cost(arm.costs.get(metric), full) for metric, full in record.full_costs.items()]
     return (arm.name, *trained, searched, *costs, str(arm.evaluations))
 
@@ -237,7 +240,8 @@ def _base_row(record: RunRecord, protocols: int) -> tuple[str, ...]:
     test = record.base.get("test") if record.test_split else validation
     scores = ["–" if value is None else score_text(value, record.scale) for value in (test, validation)]
     costs = [_cost(full, full) for full in record.full_costs.values()]
-    return ("unpruned", *scores[:1] * protocols, scores[1], *costs, "–")
+    searched = scores[1] if record.own_scale is None else "–"
+    return ("unpruned", *scores[:1] * protocols, searched, *costs, "–")
 
 
 def _cost(value: float | None, full: float) -> str:
@@ -267,7 +271,7 @@ def _winners(record: RunRecord) -> Table:
     for share, widths in record.winners.items():
         trial = next((t for t in record.trials if t.widths == widths and t.number in record.posterior), None)
         if trial is not None:
-            smoothed = plus_minus(*record.posterior[trial.number], record.scale)
+            smoothed = plus_minus(*record.posterior[trial.number], record.search_scale)
             costs = [_cost(trial.costs.get(metric), full) for metric, full in record.full_costs.items()]
             rows.append((f"{100 * share:g} %", str(trial.number), smoothed, *costs, f"winner_{share:g}.json"))
     return Table(("of the budget", "trial", "smoothed score", *record.full_costs, "widths"), tuple(rows))

@@ -163,7 +163,8 @@ def _best(record: RunRecord, arms: Sequence[Arm]) -> float | None:
     protocol = record.finals[0].protocol if record.finals else None
     finals = [[f.score for f in record.finals if (f.arm, f.protocol) == (arm.name, protocol)] for arm in arms]
     means = [sum(scores) / len(scores) for scores in finals if scores]
-    scores = means or [arm.search_score for arm in arms if arm.search_score is not None]
+    searched = arms if record.own_scale is None else ()
+    scores = means or [arm.search_score for arm in searched if arm.search_score is not None]
     return max(scores, default=None)
 
 

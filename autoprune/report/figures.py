@@ -98,14 +98,14 @@ def tradeoff(record: RunRecord) -> str:
     """Score against the first limit's cost for every completed trial; empty where none completed."""
     complete = [trial for trial in record.trials if trial.state is TrialState.COMPLETE]
     metric = str(record.budget[0]["metric"])
-    full = record.full_costs[metric]
+    full, scale = record.full_costs[metric], record.search_scale
 
     searched = [trial for trial in complete if trial.origin not in BASELINES]
     rules = [trial for trial in scored_by_rules(record) if trial in searched]
 
     def points(trials: Iterable[Trial]) -> tuple[list[float], list[float | None]]:
         ordered = sorted((t for t in trials if metric in t.costs), key=lambda t: t.costs[metric])
-        return [100 * t.costs[metric] / full for t in ordered], _shown(ordered, record.scale)
+        return [100 * t.costs[metric] / full for t in ordered], _shown(ordered, scale)
 
     def draw(axes: Any) -> None:
         _dots(axes, *points(t for t in complete if t.origin == "random_baseline"), color="random", label="random")
@@ -114,9 +114,7 @@ def tradeoff(record: RunRecord) -> str:
             x, y = points(rules)
             axes.plot(x, y, color=COLOURS["searched"], marker="^", markersize=6, linewidth=0, label="one-shot rules")
         if record.uniform_curve:
-            curve = [
-                (100 * point.costs[metric] / full, record.scale.turned(point.score)) for point in record.uniform_curve
-            ]
+            curve = [(100 * point.costs[metric] / full, scale.turned(point.score)) for point in record.uniform_curve]
             axes.plot(
                 *zip(*curve, strict=True), color=COLOURS["uniform"], linewidth=1.5, label="uniform, other budgets"
             )
@@ -127,7 +125,7 @@ def tradeoff(record: RunRecord) -> str:
         _ring(axes, *points(t for t in complete if t.widths == record.winner.widths))
         axes.axvline(100 * record.budget[0]["upper"] / full, color=COLOURS["muted"], linewidth=1, dashes=(4, 3))
         axes.set_xlabel(f"{metric}, % of unpruned (dashed: limit)", parse_math=False)
-        axes.set_ylabel(_score_axis(record.scale), parse_math=False)
+        axes.set_ylabel(_score_axis(scale), parse_math=False)
         axes.margins(0.06, 0.08)
         axes.grid(True)
 
@@ -137,36 +135,39 @@ def tradeoff(record: RunRecord) -> str:
 
 def search_progress(record: RunRecord) -> str:
     """Score of each trial in order, the best so far, uniform as a line; empty without trials."""
-    trials = record.trials
+    trials, scale = record.trials, record.search_scale
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
     searched = [t for t in complete if t.origin not in BASELINES]
     stopped = [t for t in trials if t.state is TrialState.PRUNED]
     failed = [t.number for t in trials if t.state is TrialState.FAILED]
     uniform = [t.score for t in complete if t.origin in UNIFORM and t.score is not None]
-    best = [record.scale.turned(b) for b in accumulate((t.score for t in searched if t.score is not None), max)]
+    best = [scale.turned(b) for b in accumulate((t.score for t in searched if t.score is not None), max)]
 
     def draw(axes: Any) -> None:
         random = [t for t in complete if t.origin == "random_baseline"]
-        _dots(axes, [t.number for t in random], _shown(random, record.scale), color="random", label="random")
-        _dots(axes, [t.number for t in searched], _shown(searched, record.scale), color="searched", label="search")
+        _dots(axes, [t.number for t in random], _shown(random, scale), color="random", label="random")
+        _dots(axes, [t.number for t in searched], _shown(searched, scale), color="searched", label="search")
         hollow = {"facecolors": "none", "edgecolors": COLOURS["searched"]}
         if stopped:
-            x, y = [t.number for t in stopped], _shown(stopped, record.scale)
+            x, y = [t.number for t in stopped], _shown(stopped, scale)
             dots.scatter(axes, x, y, size=26, label="stopped early", page=COLOURS["page"], **hollow)
         if best:
             axes.step([t.number for t in searched], best, where="post", color=COLOURS["searched"], label="best so far")
         if uniform:
             axes.axhline(
-                record.scale.turned(max(uniform)), color=COLOURS["uniform"], linewidth=1.5, label="better uniform"
+                scale.turned(max(uniform)),
+                color=COLOURS["uniform"],
+                linewidth=1.5,
+                label="better uniform",
             )
         if failed:
             at_bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False}
             cross = {"marker": "x", "color": COLOURS["failed"], **at_bottom}
             dots.scatter(axes, failed, [0.02] * len(failed), size=_CROSS, label="failed", **cross)
         winner = [t for t in complete if t.widths == record.winner.widths]
-        _ring(axes, [t.number for t in winner], _shown(winner, record.scale))
+        _ring(axes, [t.number for t in winner], _shown(winner, scale))
         axes.set_xlabel("trial")
-        axes.set_ylabel(_score_axis(record.scale), parse_math=False)
+        axes.set_ylabel(_score_axis(scale), parse_math=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(0.03, 0.08)
         axes.grid(True, axis="y")

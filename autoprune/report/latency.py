@@ -64,7 +64,8 @@ def score_of(record: RunRecord, name: str) -> str:
     first = record.finals[0].protocol if record.finals else None
     finals = [final.score for final in record.finals if (final.arm, final.protocol) == (name, first)]
     searched = {"unpruned": record.base.get("test" if record.finals and record.test_split else "validation")}
-    searched |= {arm.name: arm.search_score for arm in record.arms}
+    if record.own_scale is None:
+        searched |= {arm.name: arm.search_score for arm in record.arms}
     if finals:
         return mean_and_deviation(finals, record.scale)
     known = searched.get(name)

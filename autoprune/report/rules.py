@@ -24,7 +24,7 @@ def rules_table(record: RunRecord) -> Table:
     uniforms = [trial for trial in record.trials if trial.origin in UNIFORM]
     rules = scored_by_rules(record)
     for trial in (*uniforms, *rules) if rules else ():
-        score = last_line(trial.error) or "–" if trial.score is None else score_text(trial.score, record.scale)
+        score = last_line(trial.error) or "–" if trial.score is None else score_text(trial.score, record.search_scale)
         costs = [
             f"{quantity(trial.costs[m])} ({percent(trial.costs[m], full)})" if m in trial.costs else "–"
             for m, full in record.full_costs.items()

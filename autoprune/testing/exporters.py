@@ -76,8 +76,11 @@ def words() -> tuple[nn.Module, Example]:
 def cut_at_random(model: nn.Module, example: Example, *, seed: int = 0) -> ExportSource:
     """What an exporter is given of a network that is cut to random widths, with norms that have seen data.
 
+    Parameters that begin as constants (scales, biases, heads of zeros) are drawn anew: a part that adds nothing to the
+    outputs could be written wrong and nobody would see it.
+
     Args:
-        model: the full network; its running statistics are changed.
+        model: the full network; its weights and running statistics are changed.
         example: what it is called with.
         seed: of the widths.
     """
@@ -86,6 +89,10 @@ def cut_at_random(model: nn.Module, example: Example, *, seed: int = 0) -> Expor
             if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
                 module.running_mean.normal_(std=0.1)
                 module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.is_floating_point() and parameter.min() == parameter.max():
+                    parameter.normal_(0.5, 0.2)
     space = trace(model, example)
     found, rng = space.search_space, np.random.default_rng(seed)
     widths = tuple(int(rng.choice(group.choices)) for group in found.groups)

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from autoprune.config.training import Recipe
 from autoprune.data.base import Split
 from autoprune.data.batch import Batch
-from autoprune.errors import EvaluationError
+from autoprune.errors import EvaluationError, blame
 from autoprune.space.copying import copy_network
 from autoprune.training.averaging import WeightAverage
 from autoprune.training.objectives.base import Objective, make_objective
@@ -139,7 +139,8 @@ class Trainer:
             # the schedule at the middle of the step: never 0, not even at the first step of a warm-up
             done = (epoch - 1 + min(1.0, (seen + examples / 2) / len(split))) / recipe.epochs
             lr = self._learning_rate(done)
-            loss += self.step(batches, examples, done=done) * examples
+            with blame(EvaluationError, f"training: a step of epoch {epoch} of {recipe.epochs} failed"):
+                loss += self.step(batches, examples, done=done) * examples
             seen += examples
         mean_loss = loss.item() / seen
         if not math.isfinite(mean_loss):

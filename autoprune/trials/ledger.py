@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,9 @@ _STATES = {
 
 _SELDOM: dict[str, Any] = {"fidelity": 1.0, "standard_error": None, "paired": False, "examples": None, "partial": ()}
 """What an end holds only where it is not this, so that entries are short and those of older runs are read."""
+
+_WITHDRAWN = "withdrawn"
+"""Of an entry: there is no proposal of this number any more, whatever older entries of it say."""
 
 _NAME = "the ledger"
 _PASSING = (OSError, StorageInternalError)
@@ -204,6 +207,24 @@ class Ledger:
     def _patiently(self, write: Callable[[], None]) -> None:
         _written(write, self._note)
 
+    def withdraw(self, proposals: Iterable[Assignment], *, told: int) -> None:
+        """Overwrite proposals one by one: those made when so many trials were told are as if not evaluated yet.
+
+        Those made later are as if they had not been made.
+
+        Args:
+            proposals: of this ledger.
+            told: how many trials are left.
+        """
+        for proposal in proposals:
+            if proposal.told <= told:
+                self.start(proposal)
+                continue
+            about = {"number": proposal.number, _WITHDRAWN: True}
+            mark = optuna.trial.create_trial(state=OptunaState.FAIL, params={}, distributions={}, user_attrs=about)
+            self._patiently(partial(self._create, proposal.number, mark))
+        self._finished = told
+
     def proposals(self) -> list[tuple[Assignment, bool]]:
         """All proposals in order, and whether each one's evaluation has ended."""
         entries = self._entries()
@@ -222,7 +243,8 @@ class Ledger:
     def _entries(self) -> dict[int, FrozenTrial]:
         with _readable():
             found = self._at.get_all_trials(self._study, deepcopy=False)
-        return {int(entry.user_attrs["number"]): entry for entry in found}
+        newest = {int(entry.user_attrs["number"]): entry for entry in found}
+        return {number: entry for number, entry in newest.items() if not entry.user_attrs.get(_WITHDRAWN)}
 
 
 @final

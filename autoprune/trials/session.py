@@ -15,10 +15,9 @@ import numpy as np
 from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.errors import EvaluationError, RunError
+from autoprune.errors import EvaluationError, RunError, told_of_traceback
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score
-from autoprune.texts import last_line
 from autoprune.trials.assignment import Assignment, Outcome, score_of
 from autoprune.trials.ledger import Ledger
 
@@ -101,9 +100,9 @@ class SearchSession:
             self._on_trial(trial)
         if len(self.trials) >= min(HOPELESS, self.total) and all(t.state is TrialState.FAILED for t in self.trials):
             raise EvaluationError(
-                f"none of the first {len(self.trials)} candidates could be scored; the first one failed with:\n"
-                f"{last_line(self.trials[0].error)}\n"
-                f"Check the score function, the training settings and the base network; tracebacks are in the ledger"
+                f"{told_of_traceback(self.trials[0].error or '')}; so ended the first of {len(self.trials)} "
+                f"candidates, and none could be scored. Check the score function, the training settings and the base "
+                f"network, then resume the run; tracebacks are in the ledger"
             )
         return trial
 

@@ -20,13 +20,12 @@ from autoprune.allocation import UNIFORM
 from autoprune.config.parts import PartOptions
 from autoprune.cost.flops import flops
 from autoprune.engines.base import Engine, Failure
-from autoprune.errors import EvaluationError
+from autoprune.errors import EvaluationError, told_of_traceback
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
 from autoprune.files import write_whole
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.tasks.score import Score
-from autoprune.texts import last_line
 from autoprune.training.protocols import make_protocol, reinitialise
 from autoprune.training.watch import Watch
 from autoprune.trials.ledger import Notebook
@@ -165,8 +164,9 @@ def train_finals(
             on_final(_final(arm, done, known[done.key]))
     for failed, error in failures:
         raise EvaluationError(
-            f"a final training failed ({failed.protocol.label}, seed {failed.seed}, widths {failed.widths}): "
-            f"{last_line(error)}; {len(failures)} of {len(missing)} failed, the others are kept: resume the run"
+            f"{told_of_traceback(error)}; so ended a final training ({failed.protocol.label}, seed {failed.seed}, "
+            f"widths {failed.widths}). {len(failures)} of {len(missing)} failed, the others are kept: correct the "
+            f"cause, then resume the run"
         )
     return [_final(arm, piece, known[piece.key]) for arm, piece in rows]
 

@@ -132,6 +132,7 @@ class RunRecord:
         base: scores of the unpruned base network: "validation", "test" (None without a test set), "test_examples",
             "epochs", "seconds".
         scale: what scores count, and how they are read.
+        own_scale: the same of scores of the search, where that is something else (a proxy's); None: it is not.
         test_split: False where the final scores come from the search's own score function.
         trials: the ledger, in proposal order, baselines included (their origin says so).
         posterior: number of the trial -> (mean, standard deviation) of the smoothed score.
@@ -168,6 +169,12 @@ class RunRecord:
     measured: Mapping[str, Any] | None = None
     winners: Mapping[float, Widths] = field(default_factory=dict)
     no_training: str = ""
+    own_scale: ScoreScale | None = None
+
+    @property
+    def search_scale(self) -> ScoreScale:
+        """What scores of the search count."""
+        return self.own_scale or self.scale
 
     @property
     def unit(self) -> str:
@@ -188,6 +195,7 @@ def write_record(record: RunRecord) -> dict[str, Any]:
         "base": dict(record.base),
         "unit": record.unit,
         "measure": {"name": record.scale.name, "higher_is_better": record.scale.higher_is_better},
+        **({} if record.own_scale is None else {"search_measure": asdict(record.own_scale)}),
         "no_training": record.no_training,
         "test_split": record.test_split,
         "trials": [asdict(trial) for trial in record.trials],
@@ -241,6 +249,7 @@ def _record(
         full_costs=result["full_costs"],
         base=result["base"],
         scale=ScoreScale(unit=result["unit"], **result.get("measure", {})),  # runs of older versions have none
+        own_scale=ScoreScale(**result["search_measure"]) if "search_measure" in result else None,
         no_training=result.get("no_training", ""),
         test_split=result["test_split"],
         trials=tuple(_trial(trial) for trial in result["trials"]),

@@ -32,16 +32,23 @@ class Case:
         name: what exactly.
         outcome: what became of the run.
         told: the message, or what went wrong.
+        seed, number: what it was drawn from.
     """
 
     kind: str
     name: str
     outcome: Outcome
     told: str = ""
+    seed: int = 0
+    number: int = 0
 
     def line(self) -> str:
         """As a line of JSON."""
         return json.dumps(asdict(self))
+
+
+class NotHereError(Exception):
+    """Such a fault cannot be made on this machine."""
 
 
 @final
@@ -74,7 +81,7 @@ def command(*arguments: str) -> Ended:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             main()
     except SystemExit as end:
-        code = 0 if end.code is None else end.code
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:
         if isinstance(sys.exc_info()[1], KeyboardInterrupt):
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,41 +66,41 @@ JOURNALS: Mapping[str, Lines] = {
 }
 
 
-def files(finished: Path, reference: Mapping[str, Any], folder: Path, rng: random.Random, n: int) -> Iterator[Case]:
-    """Damage of one file, of any; then resume, report and export.
+def damaged_file(finished: Path, reference: Mapping[str, Any], folder: Path, number: int, rng: random.Random) -> Case:
+    """Damage of one file, of each in turn; then resume, report and export.
 
     Args:
         finished: a run.
         reference: its results.
         folder: to work in.
+        number: of the case.
         rng: chooses.
-        n: how many.
     """
     names = sorted(path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file())
     names = [name for name in names if name not in (".lock", "journal.log")]
-    for number in range(n):
-        name, (change, damage), late = names[number % len(names)], rng.choice([*CHANGES.items()]), rng.random() < 0.5
-        run = _copied(finished, folder / "run", late=late)
-        path = run / name
-        content = damage(path.read_bytes(), rng) if path.is_file() else None
-        if content is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_bytes(content)
-        yield judged("damaged file", f"{name}: {change}{', unfinished' * late}", run, reference, _all(run, folder, rng))
+    name, (change, damage), late = names[number % len(names)], rng.choice([*CHANGES.items()]), rng.random() < 0.5
+    run = _copied(finished, folder / "run", late=late)
+    path = run / name
+    content = damage(path.read_bytes(), rng) if path.is_file() else None
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_bytes(content)
+    return judged("damaged file", f"{name}: {change}{', unfinished' * late}", run, reference, _all(run, folder, rng))
 
 
-def journals(finished: Path, reference: Mapping[str, Any], folder: Path, rng: random.Random, n: int) -> Iterator[Case]:
-    """Damage of the journal of a run that was stopped anywhere before its end; arguments as for `files`."""
-    for number in range(n):
-        change, damage = [*JOURNALS.items()][number % len(JOURNALS)]
-        run = _copied(finished, folder / "run", late=True)
-        journal = run / "journal.log"
-        lines = journal.read_bytes().splitlines(keepends=True)
-        lines = lines[: rng.randint(2, len(lines))]
-        journal.write_bytes(b"".join(damage(lines, rng)))
-        ended = [command("resume", str(run), "--progress", "silent")]
-        yield judged("damaged journal", f"{change} of {len(lines)} lines", run, reference, ended)
+def damaged_journal(
+    finished: Path, reference: Mapping[str, Any], folder: Path, number: int, rng: random.Random
+) -> Case:
+    """Damage of the journal of a run that was stopped anywhere before its end; arguments as for `damaged_file`."""
+    change, damage = [*JOURNALS.items()][number % len(JOURNALS)]
+    run = _copied(finished, folder / "run", late=True)
+    journal = run / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines = lines[: rng.randint(2, len(lines))]
+    journal.write_bytes(b"".join(damage(lines, rng)))
+    ended = [command("resume", str(run), "--progress", "silent")]
+    return judged("damaged journal", f"{change} of {len(lines)} lines", run, reference, ended)
 
 
 def _copied(finished: Path, run: Path, *, late: bool) -> Path:

@@ -6,7 +6,6 @@ import copy
 import random
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,35 +24,33 @@ VALUES: tuple[Any, ...] = (
 TEXTS = (b"\x00", b"\xff\xfe", b"{", b"[", b"&a [*a]", b"!!python/object:os.system {}", b"\t", b"'", b": :", b"- -")
 
 
-def jobs(folder: Path, rng: random.Random, n: int) -> Iterator[Case]:
+def mutated_job(folder: Path, number: int, rng: random.Random) -> Case:
     """Mutations of values, keys and bytes.
 
     Args:
         folder: to work in.
+        number: of the case.
         rng: chooses.
-        n: how many.
     """
-    for number in range(n):
-        content, name = _mutated(rng) if number % 3 else _torn(rng)
-        path = folder / "job.yaml"
-        path.write_bytes(content)
-        before, started = sorted(folder.iterdir()), time.perf_counter()
-        try:
-            load_job(path)
-        except AutopruneError as error:
-            text, raw = str(error), False
-        except Exception:  # noqa: BLE001 - which is what is looked for
-            text, raw = traceback.format_exc(), True
-        else:
-            text, raw = "", False
-        slow = time.perf_counter() - started > SECONDS
-        long = len(text.splitlines()) > LINES or len(text) > CHARACTERS
-        if raw:
-            yield Case("mutated job", name, "traceback", text[-400:])
-        elif slow or long or sorted(folder.iterdir()) != before:
-            yield Case("mutated job", name, "wrong", "slow" if slow else "long" if long else "wrote something")
-        else:
-            yield Case("mutated job", name, "clear error" if text else "survived", text)
+    content, name = _mutated(rng) if number % 3 else _torn(rng)
+    path = folder / "job.yaml"
+    path.write_bytes(content)
+    before, started = sorted(folder.iterdir()), time.process_time()
+    try:
+        load_job(path)
+    except AutopruneError as error:
+        text, raw = str(error), False
+    except Exception:  # noqa: BLE001 - which is what is looked for
+        text, raw = traceback.format_exc(), True
+    else:
+        text, raw = "", False
+    slow = time.process_time() - started > SECONDS
+    long = len(text.splitlines()) > LINES or len(text) > CHARACTERS
+    if raw:
+        return Case("mutated job", name, "traceback", text[-400:])
+    if slow or long or sorted(folder.iterdir()) != before:
+        return Case("mutated job", name, "wrong", "slow" if slow else "long" if long else "wrote something")
+    return Case("mutated job", name, "clear error" if text else "survived", text)
 
 
 def _mutated(rng: random.Random) -> tuple[bytes, str]:

@@ -52,6 +52,7 @@ TRIES: dict[str, dict[str, list[Any]]] = {
     "annealing": {"trials": [5], "start": [2.0], "stop": [0.5], "step": [0.2], "least_step": [0.5]},
     "cmaes": {"population": [4], "sigma": [0.1]},
     "abc": {"sources": [3], "limit": [1], "changed": [4]},
+    "level_switch": {"trials": [40], "offspring": [3], "levels": [4], "switches": [1]},
     "legr": {"trials": [40]},
     "netadapt": {"trials": [40], "reduction": [0.2], "decay": [0.5]},
     "autoslim": {"trials": [40], "parts": [2]},

@@ -65,6 +65,7 @@ def random_loss() -> float:
         ("annealing", {}, 0.85),
         ("cmaes", {}, 0.85),
         ("abc", {}, 0.95),
+        ("level_switch", {"trials": 100}, 0.95),
         ("legr", {}, 0.95),
         ("netadapt", {}, 0.85),
         ("autoslim", {}, 0.85),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import subprocess
-import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ import torch
 from composed_parts import Reversal
 from graph_nets import OneByOne, ShuffleNet, VisionTransformer
 from reconstruction.vit import SmallViT
-from safetensors.torch import save_file
+from run_alone import run_alone
 from torch import Tensor, nn
 
 from autoprune.export.base import ExportSource
-from autoprune.export.inputs import describe, drawn
+from autoprune.export.inputs import describe
 from autoprune.export.module import PlainModule
 from autoprune.export.writing import exporters, write_formats
 from autoprune.randomness import seeded
@@ -28,7 +27,7 @@ from autoprune.zoo import ZOO, build_model
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 FORMATS = ["torch_export", "module", *(["onnx"] if ONNX else [])]
-DEEP = ("resnet110", "preresnet164", "resnet56")
+LONG = ("densenet40", "mobilenetv2", "resnet110", "preresnet164", "resnet56", "vgg19")
 
 
 class Block(nn.Module):
@@ -76,49 +75,31 @@ def cut(name: str) -> ExportSource:
         return cut_at_random(build(), torch.randn(shape), seed=1)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in DEEP else ()) for n in NETWORKS])
-def test_networks_cut_at_random_compute_the_same_in_every_format(name: str, tmp_path: Path) -> None:
-    said: list[str] = []
-    write_formats(cut(name), exporters(FORMATS), tmp_path / "net", note=said.append)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, list[str]]]:
+    """Writes a network in every format, once; returns the folder and what was said."""
+
+    @cache
+    def write(name: str) -> tuple[Path, list[str]]:
+        said: list[str] = []
+        place = tmp_path_factory.mktemp("exports") / "net"
+        return write_formats(cut(name), exporters(FORMATS), place, note=said.append), said
+
+    return write
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in NETWORKS])
+def test_networks_cut_at_random_compute_the_same_in_every_format(name: str, written: Any) -> None:
+    _, said = written(name)
     assert len(said) == len(FORMATS)
     assert all("outputs are PyTorch's to" in line and "only the batch size" not in line for line in said)
 
 
-ALONE = """
-import sys
-sys.modules["autoprune"] = None  # importing it raises ImportError
-import torch
-from safetensors.torch import load_file
-
-for folder in sys.argv[1:]:
-    sys.path.insert(0, folder + "/module")
-    sys.modules.pop("model", None)
-    import model
-
-    known = load_file(folder + "/known.safetensors")
-    for call in (model.build(), torch.export.load(folder + "/model.pt2").module()):
-        with torch.no_grad():
-            given = call(known["x"])
-        assert given.shape == known["y"].shape
-        assert (given - known["y"]).abs().max() <= 1e-4 * known["y"].abs().max()
-    sys.path.pop(0)
-print("as before", not any(name.startswith("autoprune.") for name in sys.modules))
-"""
-
-
-def test_where_autoprune_is_not_installed_the_networks_run_as_before(tmp_path: Path) -> None:
-    folders = []
-    for number, name in enumerate(("resnet20", "convnext", "vit as a graph", "shuffle as a graph")):
-        folder = write_formats(cut(name), exporters(["module", "torch_export"]), tmp_path / f"net{number}")
-        x = drawn(cut(name).inputs, seed=9, batch=3)
-        assert isinstance(x, Tensor)
-        with torch.no_grad():
-            save_file({"x": x, "y": cut(name).network(x)}, folder / "known.safetensors")
-        assert "autoprune." not in (folder / "module" / "model.py").read_text()
-        folders.append(str(folder))
-    command = [sys.executable, "-c", ALONE, *folders]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout.strip() == "as before True", done.stderr
+def test_where_autoprune_is_not_installed_the_networks_run_as_before(written: Any) -> None:
+    names = ("resnet20", "convnext", "vit as a graph", "shuffle as a graph")
+    exports = {written(name)[0]: cut(name) for name in names}
+    assert all("autoprune." not in (folder / "module" / "model.py").read_text() for folder in exports)
+    assert run_alone(exports) == f"{len(names) * len(FORMATS)} runs alone"
 
 
 class Odd(nn.Module):

@@ -213,5 +213,5 @@ def test_candidates_may_fail_when_they_are_scored_again(
 
 def test_a_search_without_any_score_is_one_clear_error(tmp_path: Path, model: Perceptron) -> None:
     score = Stubborn(lambda call: call > 2)
-    with pytest.raises(autoprune.AutopruneError, match=r"MemoryError: call 3.*\nCheck the score function"):
+    with pytest.raises(autoprune.AutopruneError, match=r"MemoryError: call 3.*Check the score function"):
         regression(tmp_path / "run", model, score_func=score, train_func=None, verdict=None)

@@ -103,6 +103,7 @@ def _record(run: RunContext, found: Findings, test: float | None) -> RunRecord:
         full_costs=budget.costs_of(run.prepared.space.full),
         base={**base, "test": test, "test_examples": run.task.test_examples},
         scale=run.task.scale,
+        own_scale=run.own_scale,
         no_training="" if run.task.trains else run.task.why_untrained.partition(":")[0],
         test_split=run.task.has_test,
         trials=trials,

@@ -7,6 +7,7 @@ from typing import final
 
 from autoprune.config.job import Job
 from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.evaluators.making import scale_of
 from autoprune.pipeline.changes import CONTINUED
 from autoprune.pipeline.family import Family, ScoreCache
 from autoprune.pipeline.prepared import Prepared
@@ -14,6 +15,7 @@ from autoprune.pipeline.run_engine import RunEngine
 from autoprune.progress.base import Progress
 from autoprune.progress.callback_list import CallbackList
 from autoprune.tasks.base import Task
+from autoprune.texts import ScoreScale
 from autoprune.trials.ledger import Ledger, Notebook, Storage
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.trials.run_files import read_run
@@ -51,6 +53,17 @@ class RunContext:
     def task(self) -> Task:
         """Trains and scores."""
         return self.prepared.run_inputs.task
+
+    @property
+    def own_scale(self) -> ScoreScale | None:
+        """What scores of the search count, where that is not what the task's count."""
+        chosen = self.job.search.evaluator
+        return scale_of(chosen.name, chosen.settings)
+
+    @property
+    def search_scale(self) -> ScoreScale:
+        """What scores of the search count."""
+        return self.own_scale or self.task.scale
 
     @property
     def domain(self) -> BudgetedSpace:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from autoprune.engines.base import Scoring
 from autoprune.pipeline.phases.context import RunContext
@@ -10,7 +10,14 @@ from autoprune.space.groups import Widths
 from autoprune.texts import last_line, score_text
 
 
-def score_fully(run: RunContext, chosen: Sequence[Widths], *, phase: str, seed: int) -> dict[Widths, float]:
+def score_fully(
+    run: RunContext,
+    chosen: Sequence[Widths],
+    *,
+    phase: str,
+    seed: int,
+    failed: Callable[[str], None] = lambda error: None,
+) -> dict[Widths, float]:
     """Widths -> score on all validation data, in the order given, of those that can be scored.
 
     What the run has noted, or the family has in its cache, is not scored again.
@@ -20,8 +27,9 @@ def score_fully(run: RunContext, chosen: Sequence[Widths], *, phase: str, seed: 
         chosen: members of the space; equal ones count once.
         phase: under which name it is shown and noted.
         seed: beside the job's, of the first evaluation; the others count up.
+        failed: given the traceback of each that cannot be scored.
     """
-    notebook, cache, scale = run.notebook(phase), run.cache, run.task.scale
+    notebook, cache, scale = run.notebook(phase), run.cache, run.search_scale
     distinct = list(dict.fromkeys(chosen))
     run.progress.phase(phase, len(distinct))
     known = {tuple(record["widths"]): float(record["score"]) for record in notebook.read().values()}
@@ -42,6 +50,7 @@ def score_fully(run: RunContext, chosen: Sequence[Widths], *, phase: str, seed: 
         widths = missing[position].widths
         if outcome.score is None:
             run.progress.advance(f"failed: {last_line(outcome.error)}")
+            failed(outcome.error or "")
             continue
         keep(widths, outcome.score)
         if cache is not None:

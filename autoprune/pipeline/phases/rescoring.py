@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Trial
-from autoprune.errors import EvaluationError
+from autoprune.errors import EvaluationError, told_of_traceback
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.full_scores import score_fully
 from autoprune.space.groups import Widths
@@ -31,10 +31,12 @@ def rescore(run: RunContext, trials: Sequence[Trial], *, apart: bool) -> dict[Wi
     chosen = shortlist(smooth(run.domain, trials), run.job.search.rescore, run.domain, uniforms)
     median = median_trial([trial for trial in trials if trial.origin == RANDOM]) if apart else None
     baselines = uniforms if median is None else [*uniforms, median.widths]
-    rescored = score_fully(run, [*chosen, *baselines], phase="re-scoring", seed=_SEED)
+    failed: list[str] = []
+    rescored = score_fully(run, [*chosen, *baselines], phase="re-scoring", seed=_SEED, failed=failed.append)
     if not rescored:
+        why = f"{told_of_traceback(failed[0])}; " if failed else ""
         raise EvaluationError(
-            f"none of the best {len(chosen)} candidates could be scored on all validation data, though the search "
+            f"{why}none of the best {len(chosen)} candidates could be scored on all validation data, though the search "
             f"scored them; free memory or correct the score function, then resume the run"
         )
     return rescored

@@ -10,6 +10,7 @@ from torch import nn
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.pipeline.changes import PLANNED_TRIALS
+from autoprune.pipeline.earlier import EARLIER
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.ending import ENDED_EARLY, SearchEnd
 from autoprune.pipeline.phases.planning import planned
@@ -19,6 +20,7 @@ from autoprune.trials.assignment import score_of
 from autoprune.trials.ledger import Ledger
 from autoprune.trials.run_files import read_run
 from autoprune.trials.session import SearchSession
+from autoprune.trials.withdrawing import withdraw_last_failures
 
 
 @final
@@ -45,15 +47,20 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
             cache.add(trial.widths, score, full=False)
         done, busy = len(session.trials), engine.busy
         run.progress.trial(trial, session.best, session.uniform, done, session.total, busy)
-        run.told.trial_ended(trial_ended(trial, session, busy, run.task.scale))
+        run.told.trial_ended(trial_ended(trial, session, busy, run.search_scale))
 
     begun = read_run(run.directory.path)
     controller = run.prepared.controller(scores, learned=begun.get("begun_with"), trials=begun.get(PLANNED_TRIALS))
     over = SearchEnd(run.directory, run.job.search.time_budget)
+    ledger = Ledger(run.storage, run.study("search"), run.prepared.space, note=run.progress.note)
+    if not over.why and not (run.directory / EARLIER).is_dir():  # what a run has concluded from, stays
+        again = withdraw_last_failures(ledger)
+        if again:
+            run.progress.note(f"{again} trials that failed last are evaluated again")
     session = SearchSession(
         run.domain,
         controller,
-        Ledger(run.storage, run.study("search"), run.prepared.space, note=run.progress.note),
+        ledger,
         plan=planned(run, base, scores),
         trials=run.job.search.trials,
         seed=run.job.seed,
@@ -61,7 +68,7 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
         remembered=lambda widths: cache.scored(widths, full=False) if cache is not None else None,
         over=over,
     )
-    run.progress.start(session.total, run.task.scale, engine.workers)
+    run.progress.start(session.total, run.search_scale, engine.workers)
     engine.search(session)
     if over.why and len(session.trials) < session.total:
         run.directory.update_run(**{ENDED_EARLY: over.record(session.proposed, session.total)})

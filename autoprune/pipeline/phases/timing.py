@@ -9,13 +9,15 @@ from typing import TypeVar, final
 
 from torch import nn
 
-from autoprune.errors import RunError
+from autoprune.errors import EvaluationError, RunError, blame
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.progress.callbacks import PhaseEnded
 from autoprune.training.integrity import Snapshot
 from autoprune.trials.run_files import JOURNAL, journal_lines
 
 T = TypeVar("T")
+
+_THEN = "Every ended trial is on disk: correct the cause, then resume the run."
 
 
 @final
@@ -34,11 +36,13 @@ class Timed:
         """What the work returns.
 
         Raises:
+            EvaluationError: the user's own code failed.
             RunError: the phase changed the base network.
         """
         started = time.perf_counter()
         try:
-            found = work()
+            with blame(EvaluationError, f"the phase {phase!r} ended with it", then=_THEN, only_users=True):
+                found = work()
             self.check(phase)
         except BaseException:
             with suppress(RunError):  # of a directory that is gone: what went wrong before it is told

@@ -30,7 +30,7 @@ def _adapter(module: nn.Module) -> Adapter | None:
 
 
 def _adapt_convolution(conv: Any) -> None:
-    first, second = conv.weight.shape[:2]
+    first, second = _weight(conv).shape[:2]
     groups = conv.groups
     if conv.transposed:
         _set(conv, "in_channels", first)
@@ -44,7 +44,7 @@ def _adapt_convolution(conv: Any) -> None:
 
 
 def _adapt_linear(linear: Any) -> None:
-    rows, columns = linear.weight.shape
+    rows, columns = _weight(linear).shape
     _set(linear, "out_features", rows)
     _set(linear, "in_features", columns)
 
@@ -55,7 +55,9 @@ def _adapt_bilinear(bilinear: Any) -> None:
 
 
 def _adapt_norm(norm: Any) -> None:
-    known = norm.weight if norm.weight is not None else norm.running_mean
+    known = _weight(norm)
+    if known is None:
+        known = norm.running_mean
     if known is not None:
         _set(norm, "num_features", len(known))
 
@@ -105,6 +107,13 @@ _ADAPTERS: tuple[tuple[Any, Adapter], ...] = (
     (nn.RNNBase, _adapt_recurrent),
     (nn.RNNCellBase, _adapt_cell),
 )
+
+
+def _weight(module: nn.Module) -> Any:
+    """Its weight, as a module looks one up in many steps; of layers that compute it, what they compute."""
+    found = module._parameters.get("weight")
+    return module.weight if found is None else found
+
 
 _set = object.__setattr__  # a module's own looks for parameters and submodules first, which sizes never are
 

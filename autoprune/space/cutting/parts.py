@@ -20,13 +20,14 @@ class _Attributes(NamedTuple):
     """Names of attributes.
 
     Attributes:
-        empty: those of empty collections, and their types.
+        empty, kinds: those of empty collections, and their types.
         shallow: collections of constants, and their types.
         deep: all else that is no constant.
         tables: tables of parameters, buffers and modules.
     """
 
-    empty: tuple[tuple[str, ...], tuple[Callable[..., Any], ...]]
+    empty: tuple[str, ...]
+    kinds: tuple[Callable[..., Any], ...]
     shallow: tuple[tuple[str, Callable[..., Any]], ...]
     deep: tuple[str, ...]
     tables: tuple[str, ...]
@@ -67,17 +68,18 @@ class Parts:
         for module in self._own_way:
             if id(module) not in left_out:
                 copy.deepcopy(module, made)
-        for (module, attributes), shell in zip(plain, shells, strict=True):
+        put = object.__setattr__
+        for (module, (names, kinds, shallow, deep, tables)), shell in zip(plain, shells, strict=True):
             content = module.__dict__.copy()
-            names, kinds = attributes.empty  # hook tables, a dozen of each module
-            content.update(zip(names, [kind() for kind in kinds], strict=True))
-            for key, kind in attributes.shallow:
+            for name, kind in zip(names, kinds, strict=True):  # hook tables, a dozen of each module
+                content[name] = kind()
+            for key, kind in shallow:
                 content[key] = kind(content[key])
-            for key in attributes.deep:
+            for key in deep:
                 content[key] = copy.deepcopy(content[key], made)
-            for key in attributes.tables:
+            for key in tables:
                 content[key] = _renewed(content[key], made)
-            object.__setattr__(shell, "__dict__", content)
+            put(shell, "__dict__", content)
         return made[id(self._model)]
 
 
@@ -117,7 +119,7 @@ def _attributes(module: nn.Module) -> _Attributes:
         elif not _is_constant(value):
             deep.append(name)
     names, kinds = tuple(name for name, _ in empty), tuple(kind for _, kind in empty)
-    return _Attributes((names, kinds), tuple(shallow), tuple(deep), tuple(tables))
+    return _Attributes(names, kinds, tuple(shallow), tuple(deep), tuple(tables))
 
 
 def _is_constant(value: object) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 _ROW = 4  # elements from which on a kernel is copied as one piece
 _LARGE = 1 << 16
+_WIDE = 16  # times as many elements, from which on the rows that stay are not read twice
 
 
 @final
@@ -37,7 +38,7 @@ class Scissors:
             return self.cut(full.index_select(dim, indices), along[1:])
         if dim == 0 and along[1][0] == 1 and full.ndim > 2 and full.is_contiguous():
             kernel = math.prod(full.shape[2:])
-            if kernel >= _ROW:
+            if kernel >= _ROW and len(indices) * full.shape[1] * kernel >= _WIDE * self._large:
                 return self._kernels(full, indices, along[1][1].to(full.device), kernel)
         size = full.numel() // full.shape[dim] * len(indices)
         if size < self._large:
