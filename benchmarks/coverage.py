@@ -67,12 +67,13 @@ def main() -> int:
         raise SystemExit(f"no model matches {options.only}; see --list")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     lines = options.out.with_suffix(".jsonl")
-    if not options.resume:
+    if not options.resume and not options.page:
         lines.unlink(missing_ok=True)
     done = table.read(lines)
     about = _about()
-    _append(lines, {"about": about})
-    for tool in [ours] if options.without_peers else TOOLS:
+    if not options.page:
+        _append(lines, {"about": about})
+    for tool in [] if options.page else [ours] if options.without_peers else TOOLS:
         if not _load(tool):
             print(f"{tool.NAME} is not installed: left out")
             continue
@@ -98,6 +99,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peer-timeout", type=float, default=45.0, help="seconds per model for each peer")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write, without suffix")
     parser.add_argument("--resume", action="store_true", help="keep the results that OUT.jsonl has")
+    parser.add_argument("--page", action="store_true", help="measure nothing: write OUT.md from OUT.jsonl")
     parser.add_argument("--against", type=Path, help="results (.jsonl) that no model may be worse than")
     parser.add_argument("--list", action="store_true", help="print the models and stop")
     return parser.parse_args()

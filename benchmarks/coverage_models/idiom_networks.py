@@ -56,7 +56,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         size = WIDTH // HEADS
-        self.num_heads, self.shared, self.size, self.fused, self.mask = HEADS, shared, size, fused, mask
+        self.num_heads, self.repeats, self.size, self.fused, self.mask = HEADS, HEADS // shared, size, fused, mask
         self.embed, self.q, self.out = nn.Linear(12, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
         self.k, self.v = nn.Linear(WIDTH, shared * size), nn.Linear(WIDTH, shared * size)
         self.q_norm, self.k_norm = norm(size), norm(size)
@@ -68,10 +68,10 @@ class Attention(nn.Module):
         x = self.embed(x)
         n, length, _ = x.shape
         q = self.q_norm(self.q(x).view(n, length, self.num_heads, self.size)).transpose(1, 2)
-        k = self.k_norm(self.k(x).view(n, length, self.shared, self.size)).transpose(1, 2)
-        v = self.v(x).view(n, length, self.shared, self.size).transpose(1, 2)
-        if self.shared < self.num_heads:
-            k, v = (t.repeat_interleave(self.num_heads // self.shared, 1) for t in (k, v))
+        k = self.k_norm(self.k(x).view(n, length, self.num_heads // self.repeats, self.size)).transpose(1, 2)
+        v = self.v(x).view(n, length, self.num_heads // self.repeats, self.size).transpose(1, 2)
+        if self.repeats > 1:
+            k, v = (t.repeat_interleave(self.repeats, 1) for t in (k, v))
         y = F.scaled_dot_product_attention(q, k, v) if self.fused else self._written_out(q, k, v)
         y = y.transpose(1, 2)
         if self.gate is not None:
