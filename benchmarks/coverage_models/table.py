@@ -124,13 +124,9 @@ def _claims(entries: Sequence[Entry], results: Results) -> list[tuple[str, bool]
 
 
 def _no_worse(entries: Sequence[Entry], results: Results, before: Results) -> list[tuple[str, bool]]:
-    pairs = [
-        (entry.label, old, new)
-        for entry in entries
-        if (old := before.get((entry.label, ours.NAME)))
-        and (new := results.get((entry.label, ours.NAME))) != old
-        and new
-    ]
+    labels = [(entry.label, ours.NAME) for entry in entries]
+    known = [(key[0], before[key], results[key]) for key in labels if key in before and key in results]
+    pairs = [(label, old, new) for label, old, new in known if {**new, "date": ""} != {**old, "date": ""}]
     worse = [
         label
         for label, old, new in pairs
