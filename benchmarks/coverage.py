@@ -1,12 +1,13 @@
 """Which models can be pruned: every one of a long list is traced and verified, beside what the peers reach.
 
-    python benchmarks/coverage.py [--only PATTERN] [--without-peers] [--jobs 2] [--resume] [--list]
+    python benchmarks/coverage.py [--only PATTERN] [--without-peers] [--jobs 2] [--resume] [--against OLD] [--list]
 
 Walks all classification models of torchvision, timm models of nearly all of its families, and what users ask for most
 (YOLO, BERT, GPT-2, ViT, Llama, detection, segmentation, U-Net, LSTM), with random weights. Needs torchvision, timm,
-ultralytics and transformers; Torch-Pruning and Model Optimizer are measured where they are installed. Every model and
-tool gets a process of its own with a time limit, so a crash or a hang is a line in the table. Results are appended to
-OUT.jsonl as they come, and the table is written to OUT.md at the end. Ends with an error if a claim does not hold.
+ultralytics and transformers; Torch-Pruning, Model Optimizer and torch-kirigami are measured where they are installed.
+About sixty small models, one for each idiom of model code, have a table of their own (`--only 'idiom/*'`). Every model
+and tool gets a process of its own with a time limit, so a crash or a hang is a line in the table. Results are appended
+to OUT.jsonl as they come, and the table is written to OUT.md at the end. Ends with an error if a claim does not hold.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from coverage_models import catalogue, model_optimizer_peer, ours, table, torch_pruning_peer
+from coverage_models import catalogue, kirigami_peer, model_optimizer_peer, ours, table, torch_pruning_peer
 from coverage_models.catalogue import Entry
+from coverage_models.idioms import idioms
 from threadpoolctl import threadpool_limits
 
 PACKAGES = (
@@ -46,14 +48,18 @@ PACKAGES = (
     "transformers",
     "torch-pruning",
     "nvidia-modelopt",
+    "torch-kirigami",
+    "torch_geometric",
 )
+TOOLS = [ours, torch_pruning_peer, model_optimizer_peer, kirigami_peer]
 OUT = Path(__file__).parent.parent / "docs" / "results" / "coverage"
 
 
 def main() -> int:
     """Measure, write, print, and return 1 where a claim does not hold."""
     options = _options()
-    entries = [e for e in catalogue.catalogue() if not options.only or _matches(e, options.only)]
+    every = [*idioms(), *catalogue.catalogue()]
+    entries = [e for e in every if not options.only or _matches(e, options.only)]
     if options.list:
         print("\n".join(f"{entry.label:60} {entry.family:26} {entry.size}" for entry in entries))
         return 0
@@ -61,12 +67,13 @@ def main() -> int:
         raise SystemExit(f"no model matches {options.only}; see --list")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     lines = options.out.with_suffix(".jsonl")
-    if not options.resume:
+    if not options.resume and not options.page:
         lines.unlink(missing_ok=True)
     done = table.read(lines)
     about = _about()
-    _append(lines, {"about": about})
-    for tool in [ours] if options.without_peers else [ours, torch_pruning_peer, model_optimizer_peer]:
+    if not options.page:
+        _append(lines, {"about": about})
+    for tool in [] if options.page else [ours] if options.without_peers else TOOLS:
         if not _load(tool):
             print(f"{tool.NAME} is not installed: left out")
             continue
@@ -75,7 +82,7 @@ def main() -> int:
         for position, result in enumerate(_measured(tasks, options.jobs, limit), start=1):
             _append(lines, result)
             print(f"{position:>4}/{len(tasks)} {table.one_line(result)}", flush=True)
-    page = table.page(entries, table.read(lines), about)
+    page = table.page(every, table.read(lines), about, before=table.read(options.against) if options.against else {})
     options.out.with_suffix(".md").write_text(page.text, encoding="utf-8")
     print(page.text)
     return 0 if page.holds else 1
@@ -92,6 +99,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peer-timeout", type=float, default=45.0, help="seconds per model for each peer")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write, without suffix")
     parser.add_argument("--resume", action="store_true", help="keep the results that OUT.jsonl has")
+    parser.add_argument("--page", action="store_true", help="measure nothing: write OUT.md from OUT.jsonl")
+    parser.add_argument("--against", type=Path, help="results (.jsonl) that no model may be worse than")
     parser.add_argument("--list", action="store_true", help="print the models and stop")
     return parser.parse_args()
 

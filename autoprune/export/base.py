@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from torch import Tensor, nn
+
+from autoprune.space.copying import copy_network
 
 Description: TypeAlias = Mapping[str, Any]
 """What a network is called with, as plain JSON (`export.inputs`)."""
@@ -38,7 +39,7 @@ class ExportSource:
     @cached_property
     def network(self) -> nn.Module:
         """The network, in evaluation mode, on the CPU; built when it is first asked for."""
-        return copy.deepcopy(self.build()).cpu().eval()
+        return copy_network(self.build()).cpu().eval()
 
     @cached_property
     def inputs(self) -> Description:

@@ -7,7 +7,6 @@ per weight and samples are bounded, so memory does not depend on how many exampl
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
@@ -23,6 +22,7 @@ from autoprune.importance.needs import LOSS, RUN, Need
 from autoprune.importance.reads import Reads, Recorder, Slots, gated
 from autoprune.importance.recorders import InputSquares, MapSample, MeanSample, ValueSums
 from autoprune.randomness import seeded
+from autoprune.space.copying import copy_network
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace
 from autoprune.statistics.consumers import Consumer
@@ -162,7 +162,7 @@ def finite(values: Any) -> bool:
 class _Gathering:
     def __init__(self, model: nn.Module, space: SearchSpace, needs: frozenset[Need], calibration: Calibration) -> None:
         device = calibration.device
-        self._model = copy.deepcopy(model).to(device).eval()
+        self._model = copy_network(model).to(device).eval()
         self._calibration, self._differentiated = calibration, bool(needs & LOSS)
         self._slots = Slots(space, device)
         self._values, self._inputs, self._maps = ValueSums(self._slots, device), InputSquares(), MapSample()

@@ -9,7 +9,6 @@ norms that take statistics over channels (layer, group norm): those still count 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, final
@@ -23,6 +22,7 @@ from autoprune.importance.channel_axes import ChannelAxis, channel_sums, owned_a
 from autoprune.importance.evidence import Calibration
 from autoprune.importance.examples import ExampleBatch, first_examples, floating
 from autoprune.importance.reads import Change, Reads, Slots, gated
+from autoprune.space.copying import copy_network
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace
 from autoprune.space.kinds import KINDS
@@ -53,7 +53,7 @@ class NetworkEvidence:
     """
 
     def __init__(self, model: nn.Module, space: SearchSpace, calibration: Calibration, *, what: str) -> None:
-        self.model = copy.deepcopy(model).to(calibration.device).eval().requires_grad_(True)
+        self.model = copy_network(model).to(calibration.device).eval().requires_grad_(True)
         self.slots = Slots(space, calibration.device)
         self.channels = self.slots.number - 1
         ranked = [(index, group) for index, group in enumerate(space.groups) if KINDS[group.kind].ranked]

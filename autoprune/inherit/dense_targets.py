@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, final
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from autoprune.data.batch import Batch
 from autoprune.inherit.norms_on_the_way import DenseNorm
+from autoprune.space.copying import copy_network
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace
 from autoprune.statistics.calls import WeightCall, WeightCalls
@@ -52,7 +52,7 @@ class DenseTargets(WeightCalls):
     def __init__(
         self, dense: nn.Module, space: SearchSpace, inputs: Batch, positions: int, device: torch.device
     ) -> None:
-        model = copy.deepcopy(dense).to(device).eval()
+        model = copy_network(dense).to(device).eval()
         found, few = look_at(model, space, inputs.first(FEW).inputs), inputs.first(FEW).inputs
         self.consumers = {c.name: c for c in found if c.calls == 1}
         self.several = tuple(c.name for c in found if c.calls > 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar, final
@@ -14,6 +13,7 @@ from autoprune.data.batch import Batch
 from autoprune.errors import EvaluationError
 from autoprune.inherit.channel_calls import CallKey, ChannelCall, ChannelCalls
 from autoprune.randomness import seeded
+from autoprune.space.copying import copy_network
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.groups import SearchSpace
 
@@ -78,7 +78,7 @@ def gather(
     Raises:
         EvaluationError: no batch has finite values only.
     """
-    model = copy.deepcopy(dense).to(device).eval()
+    model = copy_network(dense).to(device).eval()
     total: dict[CallKey, tuple[ChannelCall, T]] = {}
     found: dict[CallKey, tuple[ChannelCall, T]] = {}
     used = 0

@@ -5,7 +5,6 @@ Longer than others, as the conditions, the turns and what is summarised make a m
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from autoprune.latency import BACKENDS
 from autoprune.latency.backends.base import Backend, Runner
 from autoprune.latency.clock import clock
 from autoprune.randomness import untouched
+from autoprune.space.copying import copy_network
 from autoprune.space.groups import FloatArray
 from autoprune.space.tracing.program import Example, call_arguments
 
@@ -238,7 +238,7 @@ def ready(backend: Backend, network: nn.Module, example: Example, conditions: Co
 
     args, kwargs = pytree.tree_map(placed, call_arguments(with_batch(example, conditions.batch)))
     with untouched():
-        runs = copy.deepcopy(network).eval().to(conditions.device, dtype)
+        runs = copy_network(network).eval().to(conditions.device, dtype)
         if conditions.channels_last:
             runs = runs.to(memory_format=layout)  # type: ignore[call-overload]
         return backend.ready(runs, args, kwargs, conditions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -29,6 +28,7 @@ from autoprune.pipeline.prepared import Prepared, RunInputs
 from autoprune.pipeline.rules import rule_inputs
 from autoprune.progress.callback_list import make_callback
 from autoprune.randomness import untouched
+from autoprune.space.copying import copy_network
 from autoprune.space.groups import FloatArray
 from autoprune.tasks.base import Task
 from autoprune.training.protocols import make_protocol
@@ -141,7 +141,7 @@ def _check_batches(network: nn.Module, task: Task) -> None:
     """
     feeds = task.feeds or any(isinstance(m, _BatchNorm) for m in network.modules())
     batches = task.calibration_batches(1, seed=0) if feeds else []
-    trial = copy.deepcopy(network).to(task.device).eval()
+    trial = copy_network(network).to(task.device).eval()
     for inputs in (part for batch in batches for part in (batch, batch.first(len(batch) - 1)) if len(part)):
         try:
             with untouched(), torch.no_grad():
@@ -162,7 +162,7 @@ def _check_calibration(network: nn.Module, task: Task) -> None:
         "the batch norms cannot be recalibrated on data: its batches do not run through the model",
         then="Give batches that start with the model's input, or leave data out to go without recalibration.",
     ):
-        recalibrate_batch_norm(copy.deepcopy(network), task.calibration_inputs(1, seed=0), device=task.device)
+        recalibrate_batch_norm(copy_network(network), task.calibration_inputs(1, seed=0), device=task.device)
 
 
 def _built(kind: str, name: str, settings: Mapping[str, Any]) -> AbstractContextManager[None]:

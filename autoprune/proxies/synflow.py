@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
 from autoprune.data.batch import Batch
 from autoprune.proxies.base import ProxyNetwork, for_floats, proxy
+from autoprune.space.copying import copy_network
 
 
 @proxy("network")
@@ -19,7 +18,7 @@ def synflow(network: ProxyNetwork) -> float:
     keeps deep networks finite. In double precision, one forward and one backward pass of one example; inputs that are
     no floating numbers (tokens) stay as they are.
     """
-    model = copy.deepcopy(network.model).eval().double()
+    model = copy_network(network.model).eval().double()
     with torch.no_grad():
         for value in (*model.parameters(), *model.buffers()):
             if value.is_floating_point():

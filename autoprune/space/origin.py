@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import RunError, SpaceError
 from autoprune.randomness import seeded
+from autoprune.space.copying import copy_network
 from autoprune.space.cutting.graph_form import GraphNetwork, graph_network
 from autoprune.space.cutting.slicing import check_model
 from autoprune.space.groups import SearchSpace
@@ -96,7 +96,7 @@ def in_form(verified: Verified) -> InForm:
 
     def graph(model: nn.Module) -> nn.Module:
         check_model(model, space)
-        return GraphNetwork(copy.deepcopy(model), plan, space.full)
+        return GraphNetwork(copy_network(model), plan, space.full)
 
     return graph
 

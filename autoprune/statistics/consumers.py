@@ -6,7 +6,6 @@ layer, a matrix product, a projection of attention.
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autoprune.data.batch import Batch
+from autoprune.space.copying import copy_network
 from autoprune.space.groups import SearchSpace
 from autoprune.statistics.calls import WeightCall, WeightCalls
 from autoprune.statistics.norms import Norm, norm_arguments
@@ -64,7 +64,7 @@ def consumers(model: nn.Module, space: SearchSpace, inputs: Any) -> tuple[Consum
         space: of the dense network.
         inputs: one batch.
     """
-    copied = copy.deepcopy(model).eval()
+    copied = copy_network(model).eval()
     return look_at(copied, space, inputs)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from autoprune.data.batch import Batch
 from autoprune.errors import EvaluationError
+from autoprune.space.copying import copy_network
 from autoprune.space.groups import SearchSpace
 from autoprune.statistics.calls import WeightCall, WeightCalls
 from autoprune.statistics.consumers import Consumer, look_at
@@ -78,7 +78,7 @@ def gather_moments(
     batches = list(batches)
     if not batches:
         raise EvaluationError("moments of inputs need calibration data, and there are none: give batches of inputs")
-    copied = copy.deepcopy(model).to(device).eval()
+    copied = copy_network(model).to(device).eval()
     cut = {layout.name for layout in space.tensors if any(layout.axes[dim] is not None for dim in layout.reads)}
     wanted = only or (lambda consumer: consumer.name in cut)
     found = [c for c in look_at(copied, space, Batch(batches[0]).to(device).inputs) if wanted(c)]

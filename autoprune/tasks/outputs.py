@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from autoprune.data.batch import Batch
 from autoprune.data.labelled import OTHER_TASKS, Labelled, no_batch
 from autoprune.errors import ConfigError, DataError, blame
 from autoprune.randomness import seeded
+from autoprune.space.copying import copy_network
 from autoprune.training.integrity import check_finite
 
 FIRST = 8
@@ -32,7 +32,7 @@ def check_outputs(model: nn.Module, data: DataSplits) -> int:
         DataError: examples cannot be read or are not as classification needs them.
     """
     check_finite(model)
-    network, classes = copy.deepcopy(model).eval(), 0
+    network, classes = copy_network(model).eval(), 0
     for role in ("train", "validation", "test"):
         split: Split | None = getattr(data, role)
         if split is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import final
@@ -16,6 +15,7 @@ from autoprune.data.unlabelled import Inputs, UnlabelledSplits, unlabelled_split
 from autoprune.errors import ConfigError
 from autoprune.measures.base import Measure
 from autoprune.measures.divergence import Divergence
+from autoprune.space.copying import copy_network
 from autoprune.tasks.base import SplitName, TaskInputs
 from autoprune.tasks.measured import MeasuredTask
 from autoprune.tasks.outputs import FIRST, outputs_for
@@ -107,7 +107,7 @@ def unlabelled(given: TaskInputs) -> UnlabelledTask:
     """The task of a job; targets that the data have are ignored, and the measure is divergence by default."""
     data = unlabelled_splits(given.data, name=given.data_name)
     check_finite(given.model)
-    network, outputs = copy.deepcopy(given.model).eval(), None
+    network, outputs = copy_network(given.model).eval(), None
     for part in (data.test, data.validation, data.train):
         if part is not None:
             outputs = outputs_for(network, next(part.batches(FIRST, limit=FIRST)))

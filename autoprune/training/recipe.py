@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
@@ -11,6 +9,7 @@ from autoprune.config.training import Recipe
 from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, blame
 from autoprune.randomness import seeded
+from autoprune.space.copying import copy_network
 from autoprune.training.objectives.base import make_objective
 from autoprune.training.optimizers import check_optimizer
 from autoprune.training.schedules.base import learning_rate
@@ -46,5 +45,5 @@ def rehearse(recipe: Recipe, model: nn.Module, batch: Batch, *, device: torch.de
     """
     failing = "training: a step with this recipe fails"
     with blame(ConfigError, failing, then="Correct `training` in the job, or the part that fails."), seeded(0):
-        trainer = Trainer(copy.deepcopy(model), recipe, device=device, seed=0, teacher=model)
+        trainer = Trainer(copy_network(model), recipe, device=device, seed=0, teacher=model)
         trainer.step([batch], len(batch), done=0.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from numbers import Real
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import EvaluationError
+from autoprune.space.copying import copy_network
 from autoprune.training.integrity import check_finite
 
 ANY = (-math.inf, math.inf)
@@ -55,7 +55,7 @@ def scored_copy(model: nn.Module, device: torch.device) -> nn.Module:
         EvaluationError: the model holds values that are no usable numbers.
     """
     check_finite(model, what="a network to be scored", kind=EvaluationError, then=LOWER)
-    return copy.deepcopy(model).to(device).eval()
+    return copy_network(model).to(device).eval()
 
 
 def class_outputs(outputs: object, targets: Tensor) -> Tensor:

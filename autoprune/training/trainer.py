@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from autoprune.config.training import Recipe
 from autoprune.data.base import Split
 from autoprune.data.batch import Batch
 from autoprune.errors import EvaluationError, blame
+from autoprune.space.copying import copy_network
 from autoprune.training.averaging import WeightAverage
 from autoprune.training.objectives.base import Objective, make_objective
 from autoprune.training.optimizers import make_optimizer
@@ -76,7 +76,7 @@ class Trainer:
         self._model = placed(model, device, self._format).train()
         self._objective = make_objective(recipe) if objective is None else objective
         if self._objective.needs_teacher and teacher is not None:
-            taught = copy.deepcopy(teacher).requires_grad_(False)
+            taught = copy_network(teacher).requires_grad_(False)
             self._objective.teacher = placed(taught, device, self._format).eval()
         self._optimizer, self._learning_rate = make_optimizer(recipe, model), learning_rate(recipe)
         self._terms = make_terms(recipe.terms) if terms is None else tuple(terms)

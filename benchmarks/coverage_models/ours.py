@@ -46,6 +46,8 @@ def describe(space: SearchSpace) -> dict[str, Any]:
         reasons[part.reason] += part.channels
     return {
         "form": space.form,
+        "why_graph": space.why_graph,
+        "smallest": smallest(space),
         "groups": len(space.groups),
         "flops_share": flops_share(space),
         "params_share": params_share(space),
@@ -60,6 +62,15 @@ def flops_share(space: SearchSpace) -> float:
     return sum(flops for op, flops in every if any(s.terms for s in op.sizes)) / max(
         1, sum(flops for _, flops in every)
     )
+
+
+def smallest(space: SearchSpace) -> float:
+    """Share of the FLOPs that is left at the smallest widths."""
+    small, full = (
+        sum(op.coefficient * math.prod(size(widths) for size in op.sizes) for op in space.operations)
+        for widths in (space.smallest, space.full)
+    )
+    return small / max(1, full)
 
 
 def params_share(space: SearchSpace) -> float:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coverage_models import model_optimizer_peer, ours, torch_pruning_peer
+from coverage_models import idiom_table, kirigami_peer, model_optimizer_peer, ours, torch_pruning_peer
 from coverage_models.catalogue import Entry
 
-PEERS = (torch_pruning_peer.NAME, model_optimizer_peer.NAME)
+PEERS = (torch_pruning_peer.NAME, model_optimizer_peer.NAME, kirigami_peer.NAME)
 TOOLS = (ours.NAME, *PEERS)
 GOOD = ("verified", "works")
 
@@ -30,6 +30,7 @@ Random weights, one forward pass of one example. FLOPs are multiply-adds.
   group was pruned by magnitude. It counts as working when the pruned network runs, its output has the right
   shape and a layer got smaller; no forward was edited by hand for it.
 - Model Optimizer: the same for the smallest network of its FastNAS space, widths not rounded.
+- torch-kirigami: as Torch-Pruning, 30 % of every group, or, where it finds no such plan, 30, 20, 10 or 5 % of all.
 """
 
 
@@ -42,15 +43,20 @@ class Page:
 
 
 def read(path: Path) -> Results:
-    """All results of a file, the newest of each model and tool; a cut last line is dropped."""
+    """All results of a file, the newest of each model and tool; a cut last line is dropped.
+
+    Each knows the date of the run that it is from.
+    """
     results: Results = {}
+    date = ""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        date = record.get("about", {}).get("date", date)
         if "model" in record:
-            results[record["model"], record["tool"]] = record
+            results[record["model"], record["tool"]] = {"date": date, **record}
     return results
 
 
@@ -62,9 +68,19 @@ def one_line(result: Mapping[str, Any]) -> str:
     return f"{result['tool']:15} {result['model']:50} {result['status']:9} {result['seconds']:6.1f} s  {told}"
 
 
-def page(entries: Sequence[Entry], results: Results, about: Mapping[str, str]) -> Page:
-    """Summary, claims, failures and one row for every model."""
-    claims = _claims(entries, results)
+def page(entries: Sequence[Entry], results: Results, about: Mapping[str, str], *, before: Results) -> Page:
+    """Summary, claims, failures, the idioms, and one row for every model.
+
+    Args:
+        entries: idioms and models.
+        results: what was measured.
+        about: date, machine and versions.
+        before: results that these must not be worse than; empty to compare with nothing.
+    """
+    idioms = [entry for entry in entries if entry.source == idiom_table.SOURCE]
+    entries = [entry for entry in entries if entry.source != idiom_table.SOURCE]
+    claims = [*(_claims(entries, results) if entries else []), *_no_worse(entries, results, before)]
+    claims += idiom_table.claims(idioms, results)
     versions = ", ".join(f"{name} {value}" for name, value in about.items() if name not in ("date", "machine", "note"))
     parts = [
         "# Coverage: which models can be pruned\n",
@@ -77,7 +93,10 @@ def page(entries: Sequence[Entry], results: Results, about: Mapping[str, str]) -
         *_summary(entries, results),
         "\n## Failures of autoprune\n",
         *_failures(entries, results),
+        "\n## Idioms\n",
+        *idiom_table.rows(idioms, results),
         "\n## Every model\n",
+        f"{_when(entries, results)}\n",
         *_rows(entries, results),
     ]
     return Page("\n".join(parts) + "\n", all(holds for _, holds in claims))
@@ -102,6 +121,30 @@ def _claims(entries: Sequence[Entry], results: Results) -> list[tuple[str, bool]
             median >= 0.95,
         ),
     ]
+
+
+def _no_worse(entries: Sequence[Entry], results: Results, before: Results) -> list[tuple[str, bool]]:
+    pairs = [
+        (entry.label, old, new)
+        for entry in entries
+        if (old := before.get((entry.label, ours.NAME)))
+        and (new := results.get((entry.label, ours.NAME))) != old
+        and new
+    ]
+    worse = [
+        label
+        for label, old, new in pairs
+        if (old["status"] in GOOD, round(old.get("flops_share", 0), 3), old.get("form") == "module")
+        > (new["status"] in GOOD, round(new.get("flops_share", 0), 3), new.get("form") == "module")
+    ]
+    told = f"no model measured again is worse than before ({len(pairs) - len(worse)} of {len(pairs)})"
+    return [(f"{told}{': worse are ' if worse else ''}{', '.join(worse)}", not worse)] if before else []
+
+
+def _when(entries: Sequence[Entry], results: Results) -> str:
+    dates = Counter(results[e.label, ours.NAME]["date"] for e in entries if (e.label, ours.NAME) in results)
+    told = ", ".join(f"{n} rows on {date}" for date, n in sorted(dates.items(), reverse=True))
+    return f"autoprune was measured for {told}; those of other days ran with the versions of then (column `date`)."
 
 
 def _good(results: Sequence[Mapping[str, Any]]) -> int:
@@ -139,13 +182,14 @@ def _failures(entries: Sequence[Entry], results: Results) -> list[str]:
 def _rows(entries: Sequence[Entry], results: Results) -> list[str]:
     rows = [
         "| model | input | result | export s | labels s | verify s | groups | FLOPs | parameters | "
-        "frozen (most channels) | largest error | Torch-Pruning | Model Optimizer |",
-        "|" + "---|" * 13,
+        "frozen (most channels) | largest error | Torch-Pruning | Model Optimizer | torch-kirigami | date |",
+        "|" + "---|" * 15,
     ]
-    for entry in entries:
+    newest = sorted(entries, key=lambda e: results.get((e.label, ours.NAME), {}).get("date", ""), reverse=True)
+    for entry in newest:  # what was measured last comes first
         mine = results.get((entry.label, ours.NAME), {"status": "not run"})
         peers = [_peer(results.get((entry.label, peer), {"status": "not run"})) for peer in PEERS]
-        rows.append("| " + " | ".join([entry.label, entry.size, *_ours(mine), *peers]) + " |")
+        rows.append("| " + " | ".join([entry.label, entry.size, *_ours(mine), *peers, mine.get("date", "")]) + " |")
     return rows
 
 

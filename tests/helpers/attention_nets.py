@@ -106,6 +106,17 @@ class Masked(FusedProjection):
             return s + self.causal[:, :, :n, :n].expand(b, h, -1, -1)
         if self.spread == "numbers":
             return s + (torch.zeros(1, self.num_heads, n, n) - 1e9 * padding[:, None].float())
+        batch = (torch.ones(n, n).triu(1) * -1e9)[None, None].expand(b, 1, n, n)
+        if self.spread == "twice":
+            return s + batch.expand(b, h, n, n)
+        if self.spread == "chosen":  # as the cross-attention of T5
+            return s + torch.where(batch < 0, -1e9, torch.zeros(1, self.num_heads, n, n))
+        if self.spread == "heads first":
+            return s + (torch.ones(n, n).triu(1) * -1e9)[None, None].expand(1, h, n, n).expand(b, h, n, n)
+        if self.spread == "stacked":
+            return s + torch.cat([batch] * h, 1)
+        if self.spread == "folded twice":
+            return (s.flatten(0, 1) + padding.expand(-1, n, -1).repeat_interleave(h, 0) * -1e9).view(b, h, n, n)
         if self.spread == "folded":
             return s.flatten(0, 1).masked_fill(padding.repeat_interleave(h, 0), -1e9).view(b, h, n, n)
         return s.masked_fill(padding[:, None].expand(-1, h, n, -1), -1e9)

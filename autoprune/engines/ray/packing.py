@@ -31,6 +31,7 @@ from autoprune.engines.base import WorkerSetup
 from autoprune.errors import ConfigError
 from autoprune.evaluators.artefact import files_of, write_files
 from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.space.copying import copy_network
 from autoprune.space.tracing.program import Program
 
 Buffer: TypeAlias = "bytes | np.ndarray[Any, np.dtype[np.uint8]]"
@@ -113,7 +114,7 @@ def _on(device: torch.device, factory: CandidateFactory) -> CandidateFactory:
     """A copy of a factory whose model and task are on another device."""
     task = copy.copy(factory.task)
     task.device = device
-    model = copy.deepcopy(factory.model).to(device)
+    model = copy_network(factory.model).to(device)
     return replace(factory, model=model, task=task)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 
 from torch import nn
@@ -13,6 +12,7 @@ from autoprune.files import read_json
 from autoprune.pipeline.family import BASE
 from autoprune.pipeline.fingerprints import weights_fingerprint
 from autoprune.pipeline.phases.context import RunContext
+from autoprune.space.copying import copy_network
 from autoprune.tasks.score import Score
 from autoprune.trials.run_files import checksum, checksum_of
 from autoprune.verdict.finals import weights_as_bytes
@@ -32,7 +32,7 @@ def base_network(run: RunContext) -> nn.Module:
         run.family.copy_base(run.directory)
     if not _there(run):
         _train(run)
-    base = copy.deepcopy(run.prepared.network)
+    base = copy_network(run.prepared.network)
     load_weights(base, path)
     if weights_fingerprint(base) != read_json(run.directory / ABOUT)["weights"]:
         raise RunError(f"{path} is not the base network that the run trained; start a new run")
@@ -46,7 +46,7 @@ def _there(run: RunContext) -> bool:
 def _train(run: RunContext) -> None:
     """Train as the job says, unless the weights were given, and write what is not there of the two files."""
     run.prepared.check_given()
-    base, task = copy.deepcopy(run.prepared.network), run.task
+    base, task = copy_network(run.prepared.network), run.task
     scores: list[Score] = []
 
     def score(network: nn.Module) -> float:

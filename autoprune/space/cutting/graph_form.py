@@ -9,7 +9,6 @@ Longer than others, as the network and what runs it share the state that picklin
 
 from __future__ import annotations
 
-import copy
 import inspect
 from contextlib import nullcontext
 from dataclasses import replace
@@ -25,6 +24,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.errors import SpaceError
 from autoprune.randomness import seeded
+from autoprune.space.copying import copy_network
 from autoprune.space.cutting.batch import batch_behaviour
 from autoprune.space.cutting.graph_plan import GraphPlan
 from autoprune.space.cutting.slicing import random_ranking, slice_model, tensor_of
@@ -63,7 +63,7 @@ def graph_network(
         sizes |= sizes_of_added(training.program, program, sizes)
     signature = inspect.signature(model.forward)
     plan = GraphPlan(program, example, size, growing, counts, sizes, signature, training, space.presence)
-    network = GraphNetwork(copy.deepcopy(model), plan, space.full)
+    network = GraphNetwork(copy_network(model), plan, space.full)
     if training.program is None or _trains_when_cut(network, space):
         return network
     problem = "forward does something in training that its graph does not follow to other widths"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import SpaceError
+from autoprune.space.copying import compute_again, computed_values
 from autoprune.space.cutting.attributes import adapt_heads, adapters
 from autoprune.space.cutting.cut import Cut, KeptIndices
 from autoprune.space.cutting.parts import Parts
@@ -72,6 +73,8 @@ class Slicer:
         self._model, self._space = model, space
         self._parts, self._scissors, self._adapters = Parts(model), Scissors(), adapters(model)
         self._remembered = remembered(model)
+        self._computed = [(module, list(computed_values(module))) for module in model.modules()]
+        self._computed = [(module, found) for module, found in self._computed if found]
         self._axes: list[tuple[int, IntArray, IntArray]] = []
         """Of each distinct axis: its group, or -1 where it has several; group and rank of every index."""
         self._orders: dict[int, Tensor | None] = {}
@@ -112,7 +115,12 @@ class Slicer:
         kept = self._kept(widths)
         with torch.no_grad():
             self._cut(kept, gone, made)
+            for _, found in self._computed:
+                made.update({id(value): made.get(id(s), s).detach().clone() for value, s in found})
             sliced: nn.Module = self._parts.assemble(made, [block.name for block in blocks])
+        for module, _ in self._computed:
+            if type(made.get(id(module))) is type(module):
+                compute_again(made[id(module)])
         for module, adapt in self._adapters:
             copied = made.get(id(module))
             if type(copied) is type(module):  # not in a block that is left out

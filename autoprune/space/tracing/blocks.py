@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from autoprune.randomness import untouched
+from autoprune.space.copying import copy_network
 from autoprune.space.groups import AxisLayout, Block, SearchSpace, WidthGroup
 from autoprune.space.sizes import AffineSize
 from autoprune.space.tracing.program import Example, Program, run_model
@@ -79,7 +80,7 @@ def with_calls(space: SearchSpace, model: nn.Module, example: Example) -> Search
 
     A guess where several inputs have the output's shape (the first is taken); cut networks are verified in any case.
     """
-    copied = copy.deepcopy(model).eval()
+    copied = copy_network(model).eval()
     seen: dict[str, Block] = {}
 
     def watch(block: Block) -> Callable[..., None]:

@@ -166,7 +166,10 @@ class LabelGraph:
         node: name of the graph node whose rule writes now.
         takes_any: values that may know no channels of their own (name of the node) -> the labels that they got later.
         fills: names of graph nodes that make tensors of one value.
+        followed: name of such a node -> labels that it had before it met channels.
         spread: names of tensors of the model that forward spreads over channels: they are read as constants.
+        spread_again: name of a graph node that spreads copies of one value once more -> labels before, and after it.
+        together: names of such nodes at which those of before meet channels: what they make has the labels of before.
         graph_only: the model's own forward would compute something else when cut, though it would run.
     """
 
@@ -178,7 +181,10 @@ class LabelGraph:
     node: str = ""
     takes_any: dict[str, Tensor | None] = field(default_factory=dict)
     fills: list[str] = field(default_factory=list)
+    followed: dict[str, Tensor] = field(default_factory=dict)
     spread: set[str] = field(default_factory=set)
+    spread_again: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    together: set[str] = field(default_factory=set)
     graph_only: bool = False
     axis_labels: dict[Parameter, list[Channels]] = field(default_factory=dict)
     element_labels: dict[Parameter, Tensor] = field(default_factory=dict)
@@ -244,7 +250,7 @@ class LabelGraph:
         if isinstance(value, Tensor):
             return value
         if len(value.shape) == 1:
-            return self.axes(value)[0]
+            return self.axes_of(value)[0]
         if value.name in self.spread:
             return torch.tensor(FIXED).expand(value.shape)
         if value not in self.element_labels:
@@ -253,11 +259,14 @@ class LabelGraph:
 
     def follow(self, value: Any, met: Tensor) -> None:
         """Note that a tensor of one value is as large as the channels that it meets: its size is an argument."""
-        name = next((n for n in self.fills if self.values.get(n, (None,))[0] is value), None)
+        name = next((n for n in self.fills if self.followed.get(n, self.values.get(n, (None,))[0]) is value), None)
         if name is None or value.ndim != met.ndim:
             return
         for dim, length in enumerate(value.shape):
             met = met.narrow(dim, 0, length)
+        if name in self.followed:
+            self.unions.unite(self.values[name][0], met, "they meet the same tensor of one value")
+        self.followed.setdefault(name, value)
         self.values[name] = (met,)
 
     def spread_out(self, labels: Tensor, dims: Collection[int]) -> None:
@@ -271,6 +280,12 @@ class LabelGraph:
         for parameter, own in self.element_labels.items():
             if own.numel() and int(own.flatten()[0]) <= first <= int(own.flatten()[-1]):
                 self.spread.add(parameter.name)
+
+    def keep_together(self) -> None:
+        """Note where what was spread twice met channels along the dimensions over which it had been spread before."""
+        for node, (before, after) in self.spread_again.items():
+            if self.unions.met_along(after, [dim for dim in range(before.ndim) if varies(before, dim)]):
+                self.together.add(node)
 
     def reads(self, weight: Parameter | WeightLabels, axis: int) -> None:
         """Note that this axis of a weight multiplies incoming channels."""

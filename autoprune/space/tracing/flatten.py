@@ -33,9 +33,15 @@ def flatten(graph: fx.Graph, constants: Collection[str]) -> tuple[str, ...]:
 
 
 def note_shapes(graph: fx.Graph) -> None:
-    """Keep traced shapes as plain numbers: torch.jit.trace, and with it fvcore, cannot read those of fake tensors."""
+    """Keep traced shapes as plain numbers: torch.jit.trace, and with it fvcore, cannot read those of fake tensors.
+
+    So are sizes that depend on values (`bincount`), where something that reads them leaves one possibility.
+    """
     for node in graph.nodes:
         made = node.meta.get("val")
+        if isinstance(made, Tensor) and any(isinstance(n, torch.SymInt) for n in made.shape):
+            numbers = [tuple(int(n) for n in many) for many in (made.shape, made.stride())]
+            made = node.meta["val"] = torch.empty_strided(*numbers, dtype=made.dtype, device="meta")
         parts = made if isinstance(made, list | tuple) else [made]
         shapes = [tuple(int(n) for n in part.shape) if isinstance(part, Tensor) else () for part in parts]
         node.meta["shapes"] = shapes

@@ -136,6 +136,21 @@ class Labels:
         values = np.unique(compact(labels).numpy())
         return bool(np.array([False, *self._spread])[np.searchsorted(self._starts, values, side="right")].all())
 
+    def is_constant(self, labels: Tensor) -> bool:
+        """True where no label is that of a channel: what is fixed, padding, and copies of one value."""
+        small = compact(labels)
+        positive = small[small > 0]
+        return not positive.numel() or self.is_spread(positive)
+
+    def met_along(self, copies: Tensor, dims: Sequence[int]) -> bool:
+        """True where copies of a value met different channels along one of these dimensions."""
+        root = self.solve().root
+        channels = np.repeat([False, *np.logical_not(self._spread)], np.diff([0, *self._starts, self._count + 1]))
+        meets = np.zeros(root.max() + 1, dtype=np.bool_)
+        meets[root[channels]] = True
+        classes = torch.from_numpy(np.where(meets[root], root, -1)[copies.numpy()])
+        return any(bool((classes.amax(dim) != classes.amin(dim)).any()) for dim in dims)
+
     def freeze_spread(self) -> None:
         """Copies of a value that met no channel stay as many as they are."""
         if not any(self._spread):

@@ -5,7 +5,6 @@ Longer than others, as a program and the two ways to record it share what they k
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import logging
@@ -25,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import TraceError
 from autoprune.randomness import python_draws, untouched
+from autoprune.space.copying import copy_network
 from autoprune.space.tracing.decisions import decides
 from autoprune.space.tracing.flatten import flatten, note_shapes
 from autoprune.space.tracing.functions import watched
@@ -168,7 +168,7 @@ def record(model: nn.Module, example: Example, *, prepare: Prepare = nn.Module.e
     refusals: list[Exception] = []
     tracers: tuple[Callable[[nn.Module, Example], Program], ...] = (_export, _make_fx)
     try:
-        clone = copy.deepcopy(model).requires_grad_(False)
+        clone = copy_network(model).requires_grad_(False)
         prepare(clone)
     except Exception as error:
         raise TraceError(explain_copy(model, error)) from error

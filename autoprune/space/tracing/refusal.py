@@ -49,9 +49,8 @@ def explain_copy(model: nn.Module, error: Exception) -> str:
     where = f"{path}.{attribute}".lstrip(".")
     if any(hasattr(module, f"{attribute}_{kind}") for kind in ("g", "orig")):
         then = (
-            f"a hook of torch computes it before each call; call torch.nn.utils.remove_weight_norm, "
-            f"remove_spectral_norm or prune.remove on {path or 'the model'}, or use torch.nn.utils.parametrizations, "
-            f"which can be cut"
+            "a hook computes it before each call, from a parameter in another shape; make it a parametrization "
+            "(torch.nn.utils.parametrize.register_parametrization), which can be cut"
         )
     else:
         then = (

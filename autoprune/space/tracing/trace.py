@@ -84,13 +84,14 @@ def _groups(
     program: Program, model: nn.Module, example: Example, options: SpaceOptions
 ) -> tuple[SearchSpace, list[str]]:
     """The groups, of any width, and the nodes of the matrix products."""
-    weights, spread = weights_of(model, program), set[str]()
+    weights, spread, together = weights_of(model, program), set[str](), set[str]()
     while True:
-        graph = LabelGraph(attention=options.attention, spread=set(spread))
+        graph = LabelGraph(attention=options.attention, spread=set(spread), together=set(together))
         _Labelling(program, graph, weights).run(example)
-        if graph.spread == spread:
+        graph.keep_together()
+        if graph.spread == spread and graph.together == together:
             return assemble(graph, model), [operation.node for operation in graph.operations]
-        spread = graph.spread
+        spread, together = graph.spread, graph.together
 
 
 @final

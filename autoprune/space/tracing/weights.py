@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_leaves
 
 from autoprune.space.tracing.program import Program
 from autoprune.space.tracing.resize import named_arguments, operator_name
@@ -14,6 +15,9 @@ from autoprune.space.tracing.rules.elementwise import pointwise
 
 _NAMES = ("weight", "weight_orig", "weight_g", "weight_v")
 """As torch's modules and its older norms of weights, which are hooks, name them."""
+
+_READ = ("weight", "params", "w_ih", "w_hh")
+"""Arguments that are weights: of most operators, of recurrent layers and of their cells."""
 
 
 def weights_of(model: nn.Module, program: Program) -> frozenset[str]:
@@ -28,12 +32,14 @@ def weights_of(model: nn.Module, program: Program) -> frozenset[str]:
 
 
 def _computed(program: Program) -> Iterator[str]:
-    """Parameters and masks from which forward computes the weight of a convolution or linear layer."""
+    """Parameters and masks from which forward computes the weight of a layer."""
     for node in program.nodes:
         if node.op == "call_function" and rule_of(node.target).reads and hasattr(node.target, "_schema"):
-            weight = named_arguments(node, node.args, node.kwargs).get("weight")
-            if isinstance(weight, fx.Node) and weight.op == "call_function":
-                yield from _sources(program, weight)
+            given = named_arguments(node, node.args, node.kwargs)
+            names = (*_READ, "mat2") if operator_name(node) == "_grouped_mm" else _READ
+            for weight in tree_leaves([given.get(name) for name in names]):
+                if isinstance(weight, fx.Node) and weight.op == "call_function":
+                    yield from _sources(program, weight)
 
 
 def _sources(program: Program, node: fx.Node) -> Iterator[str]:

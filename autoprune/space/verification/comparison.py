@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from autoprune.space.copying import copy_network
 from autoprune.space.tracing.program import Example
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -21,7 +21,7 @@ def in_double(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
     doubled: Example = tree_map(
         lambda value: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value, example
     )
-    return copy.deepcopy(model).double(), doubled
+    return copy_network(model).double(), doubled
 
 
 def varied(value: Any, factor: float) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.space.copying import copy_network
 from autoprune.space.tracing.program import Example, Program, run_model
 from autoprune.space.tracing.resize import operator_name
 
@@ -21,7 +20,7 @@ def scrambled(model: nn.Module, *, seed: int, loud: bool = True, single: bool = 
     to one: it is looked up, not summed over. Without `loud` they stay as they are, for networks whose outputs would
     overflow; without `single`, tensors of one element do, for those that a forward asks about their values.
     """
-    clone = copy.deepcopy(model).eval()
+    clone = copy_network(model).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in clone.buffers():
@@ -33,7 +32,9 @@ def scrambled(model: nn.Module, *, seed: int, loud: bool = True, single: bool = 
         tables = {id(module.weight) for module in clone.modules() if isinstance(module, nn.Embedding)}
         for weight in clone.parameters() if loud else ():
             if weight.is_floating_point() and weight.ndim > 1 and weight.numel() > 1:
-                spread, heard = float(weight.float().std()), 1.0 if id(weight) in tables else weight[0].numel() ** -0.5
+                matrix = sum(n > 1 for n in weight.shape) > 1  # gains of a weight norm are all alike, and not small
+                spread = float(weight.float().std() if matrix else weight.float().square().mean().sqrt())
+                heard = 1.0 if id(weight) in tables else weight[0].numel() ** -0.5
                 if 0 < spread < heard:
                     weight.mul_(heard / spread)
     return clone
@@ -87,7 +88,7 @@ def _near_one(like: Tensor, generator: torch.Generator) -> Tensor:
 
 def runs_in_training(network: nn.Module, example: Example) -> bool:
     """True where a copy of the network runs in training mode; batch norms stay in evaluation, for batches of one."""
-    clone = copy.deepcopy(network).train()
+    clone = copy_network(network).train()
     for module in clone.modules():
         if isinstance(module, _BatchNorm):
             module.eval()

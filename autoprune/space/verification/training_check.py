@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -13,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.errors import SpaceError
 from autoprune.randomness import seeded
+from autoprune.space.copying import copy_network
 from autoprune.space.cutting.graph_form import GraphNetwork, step_of_cut
 from autoprune.space.cutting.training_form import without_batch_norms
 from autoprune.space.groups import SearchSpace
@@ -42,7 +42,7 @@ def check_training(space: SearchSpace, model: nn.Module, network: GraphNetwork, 
         SpaceError: gradients differ in evaluation mode, where nothing but the backward can be the reason.
     """
     kind, plan = network.traced_class, network.graph_plan
-    graph = GraphNetwork(copy.deepcopy(model), plan, space.full, kind=kind)
+    graph = GraphNetwork(copy_network(model), plan, space.full, kind=kind)
     try:
         differing = _differences(model, graph, example, nn.Module.eval)
     except _CannotRunError:  # no gradient reaches anything, and the note below says so
@@ -105,7 +105,7 @@ def _differences(
         differing = _compared(model, graph, example, prepare, seed)
         if differing and _dtype(model) == torch.float32:
             double, doubled = in_double(model, example)
-            differing = _compared(double, copy.deepcopy(graph).double(), doubled, prepare, seed)
+            differing = _compared(double, copy_network(graph).double(), doubled, prepare, seed)
         if differing:
             return differing
     return []
@@ -140,7 +140,7 @@ def _differ(name: str, found: Tensor, expected: Tensor, tolerance: float, floor:
 
 def _step(network: nn.Module, example: Example, prepare: Callable[[nn.Module], object], seed: int) -> Step:
     """Outputs, gradients of a random direction, and buffers of a copy after one pass."""
-    clone = copy.deepcopy(network)
+    clone = copy_network(network)
     prepare(clone)
     clone.zero_grad(set_to_none=True)
     given, structure = pytree.tree_flatten(example)

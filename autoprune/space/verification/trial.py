@@ -196,14 +196,20 @@ class CutTrial:
         """Hold what cutting saves in closed form against fvcore's counts on networks really built.
 
         Products that fvcore cannot see (fused attention, recurrent layers) are left out on both sides. Where fvcore
-        cannot trace a network, torch's counter counts it, at widths of which none is one: it sees no such products.
+        cannot trace a network, or counts otherwise (it takes a matrix by a batch for one product), torch's counter
+        counts it, at widths of which none is one: it sees no such products.
         """
         smallest = with_all_blocks(space, space.smallest)
         try:
             self._hold_flops(space, (smallest, space.smallest), self._by_fvcore, "fvcore")
-        except _NotCountedError:
+        except (_NotCountedError, SpaceError) as by_fvcore:
             wide = space.nearest([max(2.0, g.width / 2) for g in space.groups])
-            self._hold_flops(space, (with_all_blocks(space, wide),), self._by_torch, "torch")
+            try:
+                self._hold_flops(space, (with_all_blocks(space, wide),), self._by_torch, "torch")
+            except SpaceError:
+                if isinstance(by_fvcore, SpaceError):
+                    raise by_fvcore from None
+                raise
 
     def _hold_flops(self, space: SearchSpace, tried: Sequence[Widths], count: _Count, counter: str) -> None:
         ranking = random_ranking(space, self._rng)

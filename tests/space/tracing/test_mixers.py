@@ -110,6 +110,18 @@ class SortedExperts(nn.Module):
         return grouped_mm(value * gate.sigmoid(), self.down.transpose(1, 2), offs).view(x.shape)
 
 
+class TorchExperts(SortedExperts):
+    """The same by torch's kernel, which takes rows of 16 bytes only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat, expert = x.flatten(0, 1), torch.arange(10) % 3
+        order, ends = expert.argsort(stable=True), torch.bincount(expert, minlength=3).cumsum(0).to(torch.int32)
+        rows = torch._grouped_mm(flat[order], self.up.transpose(1, 2), offs=ends)
+        value, gate = rows.chunk(2, -1)
+        made = torch._grouped_mm(value * gate.sigmoid(), self.down.transpose(1, 2), offs=ends)
+        return torch.zeros_like(flat).index_copy(0, order, made).view(x.shape)
+
+
 class TestMixers(RuleContract):
     random_cuts = 2
     cases: dict[str, Build] = {  # noqa: RUF012 - a class variable of the contract
@@ -131,5 +143,8 @@ class TestMixers(RuleContract):
         ),
         "sorted experts": lambda: RuleCase(
             Tokens(SortedExperts()), tokens(), {"embed": DIM, "part": 8, "part#2": DIM}, counted=False
+        ),
+        "experts of torch": lambda: RuleCase(
+            Tokens(TorchExperts()), tokens(), {"embed": DIM // 4, "part": 2}, counted=False
         ),
     }

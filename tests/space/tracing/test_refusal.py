@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -132,10 +131,12 @@ def with_a_plain_list() -> nn.Module:
     return model
 
 
-def normed_by_a_hook() -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return nn.Sequential(nn.utils.weight_norm(conv(3, 16)), nn.Conv2d(16, 5, 1))
+def shaped_by_a_hook() -> nn.Module:
+    """Its weight is made of a matrix."""
+    layer = conv(3, 16)
+    layer.register_parameter("weight_orig", nn.Parameter(layer._parameters.pop("weight").detach().flatten(1)))
+    layer.weight = layer.weight_orig.view(16, 3, 3, 3)
+    return nn.Sequential(layer, nn.Conv2d(16, 5, 1))
 
 
 @pytest.mark.parametrize(
@@ -143,8 +144,8 @@ def normed_by_a_hook() -> nn.Module:
     [
         (kept_by_a_hook, r"cannot be copied: features\['a'\] holds .* hook or forward keeps; clear it before"),
         (
-            normed_by_a_hook,
-            r"copied: 0\.weight holds .* call .*remove_weight_norm, .* on 0, or use .*parametrizations",
+            shaped_by_a_hook,
+            r"copied: 0\.weight holds .* in another shape; make it a parametrization .*register_parametrization",
         ),
         (
             gated_by_a_closure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from typing import Any
@@ -197,6 +198,21 @@ def test_a_forgotten_operation_is_refused() -> None:
         left = (*space.operations[:index], *space.operations[index + 1 :])
         with pytest.raises(SpaceError, match="a budget cannot be kept"):
             verified(net, replace(space, operations=left))
+
+
+def test_torch_counts_where_fvcore_takes_a_matrix_by_a_batch_for_one_product() -> None:
+    """As the steps of Mamba: fvcore leaves the batch out."""
+
+    def forward(n: Any, x: Tensor) -> Tensor:
+        y = F.relu(n.a(x)).flatten(2)
+        return n.fc((n.b.weight @ y).mean(-1))  # type: ignore[no-any-return]
+
+    net = Net(forward, a=conv(3, 16), b=nn.Linear(16, 12, bias=False), fc=nn.Linear(12, 5))
+    space = verify(net, trace(net, image())).space
+    assert {group.width for group in space.groups} == {16, 12}
+    pixels = math.prod(image().shape[2:]) * len(image())
+    products = [op.coefficient * math.prod(size(space.full) for size in op.sizes) for op in space.operations]
+    assert sorted(products) == sorted([16 * 27 * pixels, 12 * 16 * pixels, 12 * 5 * len(image())])
 
 
 def test_a_network_that_is_random_in_evaluation_mode_is_refused() -> None:

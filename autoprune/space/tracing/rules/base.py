@@ -91,8 +91,8 @@ def unknown(graph: LabelGraph, call: Call, why: str | None = None) -> Any:
 
 def tie_parameter(graph: LabelGraph, parameter: Any, channel: Channels, call: Call) -> None:
     """A vector with one entry per channel: a bias, a norm's scale, a running mean."""
-    if graph.is_parameter(parameter):
-        graph.unions.unite(graph.axes(parameter)[0], channel, f"{call.place} has a fixed number of channels")
+    if graph.is_weight(parameter):
+        graph.unions.unite(graph.axes_of(parameter)[0], channel, f"{call.place} has a fixed number of channels")
     else:
         graph.unions.unite(graph.labels(parameter), channel, f"{call.place} uses a computed parameter")
 
@@ -127,7 +127,9 @@ def is_one(labels: Tensor) -> bool:
 def stretched(graph: LabelGraph, call: Call, x: Tensor, shape: Sequence[int], *, inner: bool = False) -> Tensor:
     """Labels of a value that forward spreads: `expand`, `repeat`, `cat([x] * n)`.
 
-    As where it is spread by itself, it says nothing about what lies there: each copy belongs to what it meets.
+    As where it is spread by itself, it says nothing about what lies there: each copy belongs to what it meets. What was
+    spread before (a mask over the batch) and is spread once more (over heads) is such copies along all dimensions;
+    where those of before meet channels (`LabelGraph.together`), it keeps its labels.
 
     Args:
         graph: the book.
@@ -138,11 +140,18 @@ def stretched(graph: LabelGraph, call: Call, x: Tensor, shape: Sequence[int], *,
     """
     x = x.reshape([1] * (len(shape) - x.ndim) + list(x.shape))
     times = [n // old if old else 1 for n, old in zip(shape, x.shape, strict=True)]
-    if not is_one(x):
+    if not is_one(x) and (not graph.unions.is_constant(x) or graph.node in graph.together):
         return x.expand(tuple(shape))
     if not 1 < math.prod(times) < _MOST_COPIES:
-        return x.flatten()[0].expand(tuple(shape))
-    graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
+        return x.flatten()[0].expand(tuple(shape)) if is_one(x) else x.expand(tuple(shape))
+    every = [n if r > 1 or varies(x, dim) else 1 for dim, (n, r) in enumerate(zip(shape, times, strict=True))]
+    fits = all(r == 1 or old == 1 for r, old in zip(times, x.shape, strict=True))
+    if fits and not is_one(x) and graph.unions.is_spread(x) and math.prod(every) < _MOST_COPIES:
+        copies = graph.unions.fresh(*every, spread=True)
+        graph.spread_again[graph.node] = (x, copies)
+        return copies.expand(tuple(shape))
+    if is_one(x):
+        graph.unions.freeze(x, f"{call.place} spreads one channel over all others")
     copies = graph.unions.fresh(*times, spread=True)
     for dim, (n, old, r) in enumerate(zip(shape, x.shape, times, strict=True)):
         if r > 1 and old > 1:

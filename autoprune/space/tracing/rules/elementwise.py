@@ -57,12 +57,15 @@ def _over_numbers(graph: LabelGraph, call: Call, operands: Sequence[Tensor], sha
     """A constant that meets a larger tensor of one number (a mask added to zeros for every head) is spread over it."""
     numbers = [bool((labels == VOID).all()) for labels in operands]
     known = [labels for labels, number in zip(operands, numbers, strict=True) if not number]
-    if not known or not any(numbers) or any(bool((labels != FIXED).any()) for labels in known):
+    if not known or not any(numbers) or not all(graph.unions.is_constant(labels) for labels in known):
         return None
     before = np.broadcast_shapes(*(labels.shape for labels in known))
     if math.prod(before) == math.prod(shape):
         return None
-    made = stretched(graph, call, torch.tensor(FIXED).expand(before), shape)
+    first, *others = (labels.expand(before) for labels in known)
+    for labels in others:
+        first = graph.unions.unite(first, labels, f"{call.place} combines them with a tensor whose size is fixed")
+    made = stretched(graph, call, first, shape)
     for value in call.tensors:
         graph.follow(value, made)
     return made

@@ -53,7 +53,8 @@ def _beside(graph: LabelGraph, x: Tensor, dim: int, length: int) -> Tensor:
 def expand(graph: LabelGraph, call: Call) -> Any:
     """`expand`, `repeat` and the like: one value in several copies says nothing about what it meets."""
     x = graph.labels(call.tensors[0])
-    if len(call.tensors) > 1 or not is_one(x) or len(call.shape) < x.ndim:
+    spreads = is_one(x) or (graph.unions.is_constant(x) and graph.node not in graph.together)
+    if len(call.tensors) > 1 or not spreads or len(call.shape) < x.ndim:
         return movement(graph, call)
     return stretched(graph, call, x, call.shape, inner=call.name == "repeat_interleave")
 
@@ -87,7 +88,7 @@ def joined(graph: LabelGraph, call: Call) -> Any:
     if others and all(value is first for value in others):
         x = graph.labels(first)
         x = x.unsqueeze(dim) if call.name == "stack" else x
-        if x.shape[dim] == 1 and is_one(x):
+        if x.shape[dim] == 1 and (is_one(x) or graph.unions.is_constant(x)):
             return stretched(graph, call, x, call.shape)
     return movement(graph, call)
 

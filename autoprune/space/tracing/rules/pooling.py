@@ -39,9 +39,11 @@ def resampling(graph: LabelGraph, call: Call) -> Tensor:
 
 def embedding(graph: LabelGraph, call: Call) -> Any:
     """A table lookup produces the channels of the table's second axis."""
-    if not graph.is_parameter(call["weight"]):
+    if not graph.is_weight(call["weight"]):
         return unknown(graph, call, "an embedding whose table is computed in forward")
-    writing = graph.axes(call["weight"])[1]
+    rows, writing = graph.axes_of(call["weight"])
+    if not graph.is_parameter(call["weight"]):
+        graph.unions.freeze(rows, f"{call.place} looks rows up by their number")
     positions = 1
     for n in call.shape[:-1]:
         positions *= n
