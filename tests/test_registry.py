@@ -62,7 +62,7 @@ def test_what_cannot_be_loaded_is_named(path: str, message: str) -> None:
     ("code", "message"),
     [
         ("x = 1\ny = = 2\n", r"SyntaxError: invalid syntax \(.*{name}\.py:2\)"),
-        ("x = 1\n\nraise OSError('first\\nno disk.')\n", r"OSError: no disk \(.*{name}\.py:3\)"),
+        ("x = 1\n\nraise OSError('first\\nno disk.')\n", r"OSError: first no disk \(.*{name}\.py:3\)"),
         ("import no_such_thing\n", r"module 'no_such_thing' was not found"),
     ],
 )

@@ -6,6 +6,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import final
@@ -63,7 +64,7 @@ BASES: Mapping[str, Base] = {
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Trained:
     """A trained network in eval mode, and what it is measured on.
 
@@ -82,6 +83,11 @@ class Trained:
     batches: list[tuple[Tensor, Tensor | None]]
     score: Callable[[nn.Module], float]
     unit: str
+
+    @cached_property
+    def base(self) -> float:
+        """Score of the model."""
+        return self.score(self.model)
 
     @property
     def labelled(self) -> bool:

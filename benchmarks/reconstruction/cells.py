@@ -36,7 +36,7 @@ def _chains() -> dict[str, list[Any]]:
     after = "bn_recalibration"
     made: dict[str, list[Any]] = {"sliced": [], "recalibrated": [after]}
     for name in INHERITANCE.names():
-        if name != after:
+        if name not in (after, "bias_compensation"):  # the latter is mean_fold
             for settings in _SETTINGS.get(name, ({},)):
                 told = "".join(f" ({value})" for value in settings.values())
                 made[f"{name}{told}"] = [{"name": name, "settings": dict(settings)}, after]
@@ -129,7 +129,7 @@ def measure_peer(made: Trained, cell: Measured, *, seed: int) -> Measured:
         found[cut.criterion] = [plain, made.score(cut.model), cut.flops, cut.seconds]
     cells = {name: value for name, value in found.items() if isinstance(value, list) and value[2] < 1}
     if not cells:
-        return replace(cell, score=float("nan"), base=made.score(made.model), unit=made.unit, others=found)
+        return replace(cell, score=float("nan"), base=made.base, unit=made.unit, others=found)
     best = max(cells, key=lambda name: max(cells[name][:2]))
     flops = cells[best][2]
     for chain in CHAINS:
@@ -138,7 +138,7 @@ def measure_peer(made: Trained, cell: Measured, *, seed: int) -> Measured:
     return replace(
         cell,
         score=max(cells[best][:2]),
-        base=made.score(made.model),
+        base=made.base,
         flops=100 * flops,
         unit=made.unit,
         first=cells[best][3],
@@ -168,7 +168,7 @@ def _ours(made: Trained, cell: Measured, flops: float) -> Measured:
     return replace(
         cell,
         score=made.score(model),
-        base=made.score(made.model),
+        base=made.base,
         flops=100 * float(costs[0] / costs[1]),
         first=first,
         next=second,

@@ -89,7 +89,9 @@ def test_the_same_budget_again_scores_nothing_anew(tmp_path: Path, counted: Coun
     assert [t.score for t in first.trials] == [t.score for t in second.trials]
 
 
-@pytest.mark.parametrize("settings", [{}, {"trust_region": 1.0}, {"per": "stage"}])
+@pytest.mark.parametrize(
+    "settings", [{}, *(pytest.param(s, marks=pytest.mark.slow) for s in ({"trust_region": 1.0}, {"per": "stage"}))]
+)
 def test_one_learned_ranking_serves_every_budget(settings: dict[str, Any], tmp_path: Path) -> None:
     """The second search of `legr` begins with the best map of the first, also when it is resumed."""
     changes = {"search.controller": {"name": "legr", "settings": settings}, "search.trials": 8}
@@ -107,7 +109,7 @@ def test_one_learned_ranking_serves_every_budget(settings: dict[str, Any], tmp_p
     assert [t.widths for t in again.trials] == [t.widths for t in second.trials]
 
 
-@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("after", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 3))])
 def test_a_family_that_was_killed_while_a_run_began_goes_on(
     after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +147,7 @@ def test_the_overview_has_a_row_for_each_budget(tmp_path: Path) -> None:
     assert (tmp_path / "family" / "overview.md").read_text() == text
 
 
-@pytest.mark.parametrize("after", [3, 9, 14])
+@pytest.mark.parametrize("after", [9, *(pytest.param(number, marks=pytest.mark.slow) for number in (3, 14))])
 def test_a_killed_family_goes_on_as_if_it_had_not_been(
     after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

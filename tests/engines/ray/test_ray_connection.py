@@ -103,7 +103,7 @@ def is_loopback(local: str) -> bool:
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
 @pytest.mark.parametrize(
     "end",
-    ["SIGTERM", "raylet", *(pytest.param(end, marks=pytest.mark.slow) for end in ("gcs_server", "directory"))],
+    ["SIGTERM", *(pytest.param(end, marks=pytest.mark.slow) for end in ("raylet", "gcs_server", "directory"))],
 )
 def test_a_local_run_listens_on_loopback_only_and_says_how_it_ended(tmp_path: Path, end: str) -> None:
     here = Path(__file__).parents[2] / "helpers"

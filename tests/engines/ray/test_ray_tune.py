@@ -120,6 +120,7 @@ def test_a_killed_worker_costs_one_epoch_and_changes_nothing(nodes: Any, tmp_pat
     assert clean(tmp_path)
 
 
+@pytest.mark.slow
 def test_candidates_that_raise_hang_leak_or_die_have_failed_and_the_others_go_on(nodes: Any, tmp_path: Path) -> None:
     search = session(tmp_path / "run", plan=one_of_each(5), trials=0)
     lane = Lane(tmp_path, misbehaves, time_limit=10, memory_limit="600MB", retries=0)
@@ -140,6 +141,7 @@ def test_candidates_that_raise_hang_leak_or_die_have_failed_and_the_others_go_on
     assert set(epochs(tmp_path).values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_removed_node_costs_at_most_an_epoch_of_each_training(nodes: Any, tmp_path: Path) -> None:
     extra = nodes.add_node(num_cpus=2)
     search = session(tmp_path / "run", plan=[], trials=6)
@@ -276,6 +278,7 @@ lane.tune.search(session(folder / "run", trials=2))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_driver_goes_on_from_the_states_of_its_trainings(nodes: Any, tmp_path: Path) -> None:
     ray_address = nodes.address
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "RAY_ADDRESS": ray_address}

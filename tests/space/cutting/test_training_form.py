@@ -45,6 +45,7 @@ def step(network: nn.Module, x: Tensor, *, training: bool, seed: int = 3) -> dic
 
 
 def verified(name: str) -> tuple[nn.Module, Verified]:
+    torch.manual_seed(0)  # cut to its smallest widths, a network may be dead by chance
     model = NETS[name]()
     return model, verify(model, trace(model, image()))
 
@@ -74,8 +75,8 @@ def test_at_full_width_a_step_is_that_of_the_model(name: str) -> None:
 def test_what_is_random_in_a_cut_network_is_so_in_training_alone(name: str) -> None:
     network = cut(verified(name)[1])
     assert isinstance(network, GraphNetwork)
-    one, other = (step(network, image(), training=True, seed=seed) for seed in (1, 2))
-    assert not torch.allclose(one["output"], other["output"])
+    first, *others = (step(network, image(), training=True, seed=seed)["output"] for seed in range(8))
+    assert not all(torch.allclose(first, other) for other in others)  # two draws of few units may be alike
     one, other = (step(network, image(), training=False, seed=seed) for seed in (1, 2))
     assert torch.equal(one["output"], other["output"])
 
