@@ -36,7 +36,7 @@ def kind_of(name: str, settings: Mapping[str, Any]) -> Kind:
     return "training" if trains else "short"
 
 
-def scale_of(name: str, settings: Mapping[str, Any]) -> ScoreScale | None:
+def scale_of(name: str) -> ScoreScale | None:
     """What the scores of an evaluator that is not built count; None: what the task's count."""
     found: ScoreScale | None = getattr(EVALUATORS.get(name), "scale", None)
     return found

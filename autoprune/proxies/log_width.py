@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoprune.cost.params import tensor_sizes
 from autoprune.cost.polynomial import CostFunction, WidthMatrix
-from autoprune.proxies.matrices import is_matrix, rows_of
+from autoprune.proxies.matrices import matrices
 from autoprune.space.groups import FloatArray, SearchSpace
 
 
@@ -17,7 +16,7 @@ def log_width(space: SearchSpace) -> CostFunction:
     and 0.55 for MobileNet, above one training of 60 epochs; an empirical finding, see the allocation `log_width`.
     Grows with depth: compare networks of one budget.
     """
-    layers = [rows_of(tensor, sizes) for tensor, sizes in tensor_sizes(space) if is_matrix(space, tensor)]
+    layers = [rows for rows, _ in matrices(space)]
 
     def value(widths: WidthMatrix) -> FloatArray:
         given = np.atleast_2d(np.asarray(widths, dtype=np.float64))

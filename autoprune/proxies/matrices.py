@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
+from autoprune.cost.params import tensor_sizes
 from autoprune.space.groups import FloatArray, SearchSpace, TensorLayout
 from autoprune.space.sizes import AffineSize
 
@@ -14,24 +15,18 @@ Size: TypeAlias = Callable[[FloatArray], FloatArray]
 """(N, G) widths -> (N,) sizes; 0 where a layer is left out."""
 
 
-def is_matrix(space: SearchSpace, tensor: TensorLayout) -> bool:
-    """Whether a tensor is the weight of a convolution or a product; embeddings and positions are not."""
-    if tensor.kind != "parameter" or len(tensor.shape) < 2:
-        return False
+def matrices(space: SearchSpace) -> Iterator[tuple[Size, Size]]:
+    """Rows and columns of the weights of convolutions and products; embeddings and positions are not among them.
+
+    Rows are the outputs of a layer, the first axis that reads nothing; columns what one output is computed from, all
+    other axes, as in the unfolded form of a convolution.
+    """
     convolutions = {operation.layer for operation in space.operations if operation.kind == "conv"}
-    return (
-        bool(tensor.reads) or tensor.name.rpartition(".")[0] in convolutions
-    )  # a depthwise one reads no other channel
-
-
-def rows_of(tensor: TensorLayout, sizes: Sequence[AffineSize]) -> Size:
-    """Outputs of a layer: the first axis that reads nothing."""
-    return _product(_split(tensor, sizes)[0])
-
-
-def columns_of(tensor: TensorLayout, sizes: Sequence[AffineSize]) -> Size:
-    """What one output is computed from: all other axes, as in the unfolded form of a convolution."""
-    return _product(_split(tensor, sizes)[1])
+    for tensor, sizes in tensor_sizes(space):
+        depthwise = tensor.name.rpartition(".")[0] in convolutions  # reads no channel but its own
+        if tensor.kind == "parameter" and len(tensor.shape) > 1 and (tensor.reads or depthwise):
+            rows, columns = _split(tensor, sizes)
+            yield _product(rows), _product(columns)
 
 
 def _split(tensor: TensorLayout, sizes: Sequence[AffineSize]) -> tuple[list[AffineSize], list[AffineSize]]:

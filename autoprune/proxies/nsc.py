@@ -6,10 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from autoprune.cost.params import tensor_sizes
 from autoprune.cost.polynomial import CostFunction, WidthMatrix
 from autoprune.errors import ConfigError
-from autoprune.proxies.matrices import columns_of, is_matrix, rows_of
+from autoprune.proxies.matrices import matrices
 from autoprune.space.groups import FloatArray, SearchSpace
 
 _SCHEMES = ("xavier", "kaiming")
@@ -35,11 +34,7 @@ def nsc(space: SearchSpace, *, init: Literal["xavier", "kaiming"] = "xavier") ->
     """
     if init not in _SCHEMES:
         raise ConfigError(f"nsc: init must be one of {', '.join(_SCHEMES)}, got {init!r}")
-    layers = [
-        (rows_of(tensor, sizes), columns_of(tensor, sizes))
-        for tensor, sizes in tensor_sizes(space)
-        if is_matrix(space, tensor)
-    ]
+    layers = list(matrices(space))
 
     def value(widths: WidthMatrix) -> FloatArray:
         given = np.atleast_2d(np.asarray(widths, dtype=np.float64))

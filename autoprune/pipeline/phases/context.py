@@ -57,8 +57,7 @@ class RunContext:
     @property
     def own_scale(self) -> ScoreScale | None:
         """What scores of the search count, where that is not what the task's count."""
-        chosen = self.job.search.evaluator
-        return scale_of(chosen.name, chosen.settings)
+        return scale_of(self.job.search.evaluator.name)
 
     @property
     def search_scale(self) -> ScoreScale:
