@@ -39,6 +39,7 @@ class Trial:
         standard_error: of the score; None if unknown.
         paired: the standard error is that of the difference to a reference on the same examples; see `noise`.
         partial: (share of the whole evaluation, score then) at which it was decided whether to go on.
+        rungs: scores before the end are those of other evaluators, each of a scale of its own; False: of the same one.
     """
 
     number: int
@@ -55,6 +56,12 @@ class Trial:
     standard_error: float | None = None
     paired: bool = False
     partial: tuple[tuple[float, float], ...] = ()
+    rungs: bool = False
+
+    @property
+    def at_rung(self) -> bool:
+        """Whether it ended at a rung, so that its score is of another scale than those of complete trials."""
+        return self.rungs and self.state is TrialState.PRUNED
 
     @property
     def noise(self) -> float:

@@ -98,7 +98,7 @@ class OptunaSampler(Controller):
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Add the scored trials to the study; those that failed only stop being pending."""
-        learned = teachable(trials)
+        learned = teachable(trials, at_rungs=True)
         with _quiet():
             for trial, score in learned:
                 self._add(trial, score)
@@ -126,8 +126,8 @@ class OptunaSampler(Controller):
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE,
-                value=score,
-                intermediate_values={0: score} if pruned else None,
+                value=None if trial.at_rung else score,  # of another scale; Optuna compares those of one step
+                intermediate_values={round(100 * trial.fidelity) if trial.at_rung else 0: score} if pruned else None,
                 params={g.name: g.choices.index(w) for g, w in zip(groups, trial.widths, strict=True)},
                 distributions=self._distributions,
                 system_attrs=dict(notes),

@@ -15,6 +15,7 @@ import numpy as np
 
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.parts.proposals import as_widths, cross, mutate, teachable, unseen_member
+from autoprune.controllers.parts.rungs import JoinedScores
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.score_model.posterior import ScoreFunctions, ScoreModel
@@ -73,6 +74,8 @@ class Surrogate(Controller):
         self._model = ScoreModel(domain)
         self._fitted, self._fitted_afresh = 0, 0  # scores that the kernel's parameters were fitted to
         self._told: list[tuple[Widths, float, float, float, float]] = []  # widths, score, noise scale, fidelity, known
+        self._scored: list[Trial] = []  # the same, whole
+        self._rungs = False
         self._seen: set[Widths] = set()  # asked for or told; those in the queue, too
         self._ended: set[Widths] = set()
         self._draws_next = False
@@ -97,7 +100,9 @@ class Surrogate(Controller):
         self._seen |= told
         self._ended |= told
         self._queue = [widths for widths in self._queue if widths not in told]  # others may have had them scored
-        for trial, score in teachable(trials):
+        for trial, score in teachable(trials, at_rungs=True):
+            self._scored.append(trial)
+            self._rungs |= trial.rungs
             noise = _PRUNED_NOISE if trial.state is TrialState.PRUNED else 1.0
             self._told.append((trial.widths, score, noise, trial.fidelity, trial.noise))
 
@@ -158,11 +163,19 @@ class Surrogate(Controller):
         self._seen.add(widths)
         return widths
 
+    def _rows(self) -> tuple[FloatArray, list[FloatArray], FloatArray]:
+        """Widths; scores, noise scales and fidelities; known noise. Scores of rungs are brought onto the last scale."""
+        if self._rungs:
+            joined = JoinedScores.of(self._scored)
+            return joined.widths, [joined.scores, joined.scale, np.ones(len(joined.scores))], joined.known
+        widths = np.array([told[0] for told in self._told])
+        *scores, errors = (np.array([told[i] for told in self._told]) for i in (1, 2, 3, 4))
+        return widths, scores, errors
+
     def _refit(self) -> None:
         """Fit the model to all scores; its parameters when there are more, afresh when there are twice as many."""
         n = len(self._told)
-        widths = np.array([told[0] for told in self._told])
-        *scores, errors = (np.array([told[i] for told in self._told]) for i in (1, 2, 3, 4))
+        widths, scores, errors = self._rows()
         kernel = self._model.kernel
         if n < _GROWTH * self._fitted:
             self._model.fit(widths, *scores, known=errors, kernel=kernel)

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar, final
 from autoprune.config.stopping import NEVER, StoppingOptions
 from autoprune.evaluators.base import Evaluator, Kind
 from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.rungs import Rungs
 from autoprune.space.groups import Widths
 from autoprune.trials.assignment import Outcome
 from autoprune.trials.session import SearchSession
@@ -37,6 +38,7 @@ class WorkerSetup:
         directory: of the run; checkpoints go there where no other storage is given.
         artefact: folder of what the evaluator has prepared for this run, None where it prepares nothing.
         stopping: when evaluations are ended before their time.
+        rungs: where the evaluator itself lets them end; None: it does not.
     """
 
     factory: CandidateFactory
@@ -46,6 +48,7 @@ class WorkerSetup:
     directory: Path
     artefact: Path | None = None
     stopping: StoppingOptions = NEVER
+    rungs: Rungs | None = None
 
     def new_evaluator(self) -> Evaluator:
         """A new evaluator, ready to evaluate."""

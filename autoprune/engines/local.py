@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar, final
 
 from autoprune.engines.base import Engine, Failure, Scoring, WorkerSetup
-from autoprune.engines.stopping import StoppingWatch, SuccessiveHalving, make_stopper
+from autoprune.engines.rungs import RungRule
+from autoprune.engines.stopping import Stopper, StoppingWatch, SuccessiveHalving, make_stopper
 from autoprune.errors import is_interrupted
 from autoprune.evaluators.base import Evaluator
 from autoprune.space.groups import Widths
@@ -43,7 +44,11 @@ class LocalEngine(Engine):
         """See `Engine.search`."""
         self._busy = 1
         setup, evaluator = self._equipped
-        stopper = make_stopper(setup.stopping.early_stopping) if evaluator.kind == "training" else None
+        stopper: Stopper | None = None
+        if setup.rungs is not None:
+            stopper = RungRule(setup.rungs, session)
+        elif evaluator.kind == "training":
+            stopper = make_stopper(setup.stopping.early_stopping)
         run(session, evaluator, stopper, check=functools.partial(check_there, setup.directory))
         self._busy = 0
 
@@ -86,7 +91,7 @@ class LocalEngine(Engine):
 def run(
     session: SearchSession,
     evaluator: Evaluator,
-    stopper: SuccessiveHalving | None = None,
+    stopper: Stopper | None = None,
     *,
     check: Callable[[], None] = lambda: None,
 ) -> None:
@@ -94,11 +99,11 @@ def run(
 
     Args:
         session: what is evaluated; of a resumed one the stopper learns what happened before.
-        evaluator: of kind "training" where there is a stopper.
+        evaluator: one that can be watched, where there is a stopper.
         stopper: decides who goes on; baselines are never stopped.
         check: called before each evaluation; raises where it would be in vain.
     """
-    if stopper is not None:
+    if isinstance(stopper, SuccessiveHalving):
         for trial in session.trials:
             last = () if trial.score is None or trial.fidelity == 1 else ((trial.fidelity, trial.score),)
             stopper.learn(trial.seed, trial.partial or last)  # engines that note only the last score
@@ -119,6 +124,7 @@ def evaluate(
         return {
             "seconds": time.perf_counter() - start,
             "partial": () if watch is None else tuple(watch.partial),
+            "rungs": watch is not None and watch.rungs,
         }
 
     try:
@@ -134,7 +140,8 @@ def evaluate(
     return Outcome(last, pruned=True, fidelity=share, **about())
 
 
-def _watch(assignment: Assignment, stopper: SuccessiveHalving | None) -> StoppingWatch | None:
-    if stopper is None or assignment.origin != "controller":
+def _watch(assignment: Assignment, stopper: Stopper | None) -> StoppingWatch | None:
+    baseline = assignment.origin != "controller"
+    if stopper is None or (baseline and not stopper.own_scales):
         return None
-    return StoppingWatch(stopper, assignment.seed)
+    return StoppingWatch(stopper, assignment.seed, assignment.widths, baseline=baseline)

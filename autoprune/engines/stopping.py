@@ -8,12 +8,14 @@ does, rather than paused: with one after the other there is nobody to take a pau
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import final
 
 import numpy as np
 
 from autoprune.config.stopping import EarlyStopping
+from autoprune.space.groups import Widths
 from autoprune.tasks.score import as_score
 from autoprune.training.scores import ANY, checked_score
 from autoprune.training.watch import State, Stopped, Watch
@@ -30,8 +32,26 @@ BRACKETS: dict[EarlyStopping, int] = {"none": 0, "asha": 1, "hyperband": 3}
 _ROUNDING = 1e-9
 
 
+class Stopper(ABC):
+    """Decides at rungs whether an evaluation goes on.
+
+    Attributes:
+        own_scales: scores of each rung are of another scale; then baselines report there, too, and always go on.
+    """
+
+    own_scales: bool = False
+
+    @abstractmethod
+    def rung(self, seed: int, share: float) -> float | None:
+        """The rung on which an evaluation stands after a share of it, None for none."""
+
+    @abstractmethod
+    def goes_on(self, seed: int, rung: float, score: float, widths: Widths) -> bool:
+        """Note the score of an evaluation at a rung; whether it is among the best there so far."""
+
+
 @final
-class SuccessiveHalving:
+class SuccessiveHalving(Stopper):
     """What was scored at each rung so far, and who goes on.
 
     Args:
@@ -50,8 +70,8 @@ class SuccessiveHalving:
         reached = [rung for rung in self._brackets[self._bracket(seed)] if rung <= share + _ROUNDING]
         return reached[-1] if reached else None
 
-    def goes_on(self, seed: int, rung: float, score: float) -> bool:
-        """Note the score of an evaluation at a rung; whether it is among the best there so far."""
+    def goes_on(self, seed: int, rung: float, score: float, widths: Widths = ()) -> bool:
+        """See `Stopper.goes_on`."""
         earlier = self._scores.setdefault((self._bracket(seed), rung), [])
         enough = not earlier or score >= float(np.percentile(earlier, 100 * (1 - 1 / REDUCTION)))
         earlier.append(score)
@@ -82,17 +102,24 @@ class StoppingWatch(Watch):
     Args:
         stopper: of the search.
         seed: of the evaluation.
+        widths: of the candidate.
+        baseline: it goes on in any case.
 
     Attributes:
         partial: (share, score) at the rungs that it has reached.
         stopped: whether it was told to stop.
     """
 
-    def __init__(self, stopper: SuccessiveHalving, seed: int) -> None:
-        self._stopper, self._seed = stopper, seed
+    def __init__(self, stopper: Stopper, seed: int, widths: Widths = (), *, baseline: bool = False) -> None:
+        self._stopper, self._seed, self._widths, self._baseline = stopper, seed, widths, baseline
         self._rung: float | None = None
         self.partial: list[tuple[float, float]] = []
         self.stopped = False
+
+    @property
+    def rungs(self) -> bool:
+        """See `Trial.rungs`."""
+        return self._stopper.own_scales
 
     def restore(self) -> State | None:
         """Nothing: this process keeps no states."""
@@ -109,6 +136,6 @@ class StoppingWatch(Watch):
         self._rung = rung
         value = checked_score(as_score(score()).value, ANY, what="a score on the way")
         self.partial.append((share, value))
-        self.stopped = not self._stopper.goes_on(self._seed, rung, value)
+        self.stopped = not self._stopper.goes_on(self._seed, rung, value, self._widths) and not self._baseline
         if self.stopped:
             raise Stopped

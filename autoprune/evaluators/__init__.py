@@ -15,6 +15,12 @@ EVALUATORS = Registry(
             "a short training from fresh weights; why: Liu et al. 2019, arXiv 1810.05270",
             "The widths alone are to be judged, and each trial may cost a training.",
         ),
+        "chain": Part(
+            "autoprune.evaluators.chain:EvaluatorChain",
+            "successive halving over evaluators: Li et al. 2020, arXiv 1810.05934; joined as in Kennedy and O'Hagan 2000",
+            "A dear evaluator is to judge few candidates, which cheaper ones have chosen from many.",
+            needs={"steps": "a list of evaluators, the cheapest first, such as [inherited, scratch]"},
+        ),
         "zero_cost": Part(
             "autoprune.evaluators.zero_cost:ZeroCost",
             "Abdelfattah et al. 2021, arXiv 2101.08134; the proxies by their own papers",

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final
 
 from autoprune.deprecation import moved_names
 from autoprune.errors import ConfigError
 from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.rungs import Rungs
 from autoprune.randomness import seeded, untouched
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score, as_score
@@ -33,12 +34,22 @@ class Evaluator(ABC):
         kind: engines with several machines send the two kinds different ways; trainings can be watched.
         nests: settings that hold other evaluators: one, or a list of them. In a job each is a name, or a mapping of
             `name` and `settings`; the evaluator is given them built. If one of them trains, so does this one.
+        counts: the one of those settings whose last evaluator gives the scores; "" where they are its own.
         scale: what its scores count, where that is not what the task's count; they may be any finite numbers then.
     """
 
     kind: Kind = "short"
     nests: tuple[str, ...] = ()
+    counts: str = ""
     scale: ScoreScale | None = None
+
+    @classmethod
+    def rungs(cls, settings: Mapping[str, Any]) -> Rungs | None:
+        """After which steps an evaluation with these settings may end; None: early stopping asks for shares of its own.
+
+        One that has rungs is watched whatever its kind, and reports a score at each of them.
+        """
+        return None
 
     @abstractmethod
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float | Score:
@@ -48,7 +59,7 @@ class Evaluator(ABC):
             widths: member of the space.
             seed: of everything random in the evaluation.
             full: score on all validation data, also where the search uses a part of it.
-            watch: only evaluators of kind "training" are given one, where they are watched. They hand it to
+            watch: only evaluators of kind "training" or with rungs are given one, where they are watched. They hand it to
                 `Task.train`, or report to it themselves, see `Watch.epoch`.
 
         Returns:

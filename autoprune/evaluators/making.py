@@ -12,6 +12,7 @@ from autoprune.errors import ConfigError, RegistryError
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import Evaluator, Guarded, Kind
 from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.rungs import Rungs
 from autoprune.texts import ScoreScale
 
 
@@ -36,9 +37,29 @@ def kind_of(name: str, settings: Mapping[str, Any]) -> Kind:
     return "training" if trains else "short"
 
 
-def scale_of(name: str) -> ScoreScale | None:
+def scale_of(name: str, settings: Mapping[str, Any]) -> ScoreScale | None:
     """What the scores of an evaluator that is not built count; None: what the task's count."""
-    found: ScoreScale | None = getattr(EVALUATORS.get(name), "scale", None)
+    found: ScoreScale | None = getattr(EVALUATORS.get(counted(name, settings).name), "scale", None)
+    return found
+
+
+def counted(name: str, settings: Mapping[str, Any]) -> NamedPart:
+    """The evaluator whose scores count: the one named, or the last of those that its settings name."""
+    nested = _nested(name, settings, "evaluator.settings").get(getattr(EVALUATORS.get(name), "counts", ""))
+    if nested is None or not nested.steps:
+        return NamedPart(name=name, settings=dict(settings))
+    _, last = nested.steps[-1]
+    return counted(last.name, last.settings)
+
+
+def rungs_of(name: str, settings: Mapping[str, Any]) -> Rungs | None:
+    """The rungs of an evaluator that is not built, None where it has none.
+
+    Raises:
+        ConfigError: its settings give none that are possible.
+    """
+    find = getattr(EVALUATORS.get(name), "rungs", None)
+    found: Rungs | None = None if find is None else find(settings)
     return found
 
 
@@ -84,6 +105,7 @@ def _nested(name: str, settings: Mapping[str, Any], path: str) -> dict[str, _Nes
 
 def _check(name: str, settings: Mapping[str, Any], path: str) -> None:
     bind(EVALUATORS, name, settings)
+    rungs_of(name, settings)
     for nested in _nested(name, settings, path).values():
         for place, chosen in nested.steps:
             with _at(f"{path}.{place}"):

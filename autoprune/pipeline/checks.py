@@ -20,7 +20,7 @@ from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.settings import bind
 from autoprune.controllers import check_controller
 from autoprune.errors import ConfigError, EvaluationError, blame
-from autoprune.evaluators.making import check_evaluator, kind_of
+from autoprune.evaluators.making import check_evaluator, kind_of, rungs_of
 from autoprune.importance.scoring import ChosenCriterion
 from autoprune.inherit.base import Chain
 from autoprune.inherit.bn_recalibration import recalibrate_batch_norm
@@ -53,6 +53,7 @@ def check_parts(job: Job) -> None:
     """Every name and the names of all settings; their values show when the parts are built (see `rehearse_parts`)."""
     check_controller(job.search.controller.name, job.search.controller.settings)
     check_evaluator(job.search.evaluator.name, job.search.evaluator.settings)
+    _check_rungs(job)
     ChosenCriterion.of(job.search.criterion)
     for chosen in (job.search.inherit or (), job.verdict.inherit or ()):
         Chain(chosen)
@@ -65,6 +66,16 @@ def check_parts(job: Job) -> None:
     check_recipe(job.training)
     for callback in job.callbacks:
         make_callback(callback)
+
+
+def _check_rungs(job: Job) -> None:
+    """Candidates are stopped by one rule; raises ConfigError."""
+    stopping, evaluator = job.search.early_stopping, job.search.evaluator
+    if stopping != "none" and rungs_of(evaluator.name, evaluator.settings) is not None:
+        raise ConfigError(
+            f"search.early_stopping is {stopping}, and the evaluator {evaluator.name!r} stops candidates at rungs of "
+            f"its own; leave early_stopping at none, its setting keep says how many go on"
+        )
 
 
 def check_trainings(run_inputs: RunInputs) -> None:

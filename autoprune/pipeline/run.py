@@ -15,7 +15,7 @@ from autoprune.allocation import UNIFORM
 from autoprune.config.job import Job
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
-from autoprune.evaluators.making import kind_of
+from autoprune.evaluators.making import counted, kind_of
 from autoprune.pipeline.beginning import begin, begin_family
 from autoprune.pipeline.branching import take_over
 from autoprune.pipeline.changes import ANEW, IN_PLACE
@@ -206,7 +206,8 @@ def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..
 
     searched = timed("search", lambda: search(run, base, scores))
     trials = searched.trials
-    trains = kind_of(run.job.search.evaluator.name, run.job.search.evaluator.settings) == "training"
+    judge = counted(run.job.search.evaluator.name, run.job.search.evaluator.settings)
+    trains = kind_of(judge.name, judge.settings) == "training"
     apart = factory.finals_inherit_otherwise and not trains
     rescored = timed("re-scoring", lambda: rescore(run, trials, apart=apart))
     curve = timed("uniform curve", lambda: uniform_curve(run))

@@ -13,7 +13,7 @@ from autoprune.errors import RunError
 from autoprune.evaluators.artefact import LIST, prepared
 from autoprune.evaluators.base import Evaluator
 from autoprune.evaluators.candidates import CandidateFactory
-from autoprune.evaluators.making import kind_of, make_evaluator, prepares_something
+from autoprune.evaluators.making import kind_of, make_evaluator, prepares_something, rungs_of
 from autoprune.pipeline.prepared import Prepared
 from autoprune.progress.base import Progress
 from autoprune.trials.run_directory import RunDirectory
@@ -51,6 +51,7 @@ class RunEngine:
             run,
             self._artefact(make(factory)) if prepares else None,
             job.search.stopping,
+            rungs_of(chosen.name, chosen.settings),
         )
         self.engine.equip(setup, self._progress.note)
 

@@ -133,6 +133,15 @@ class ScoreModel:
         variance = self.kernel(Gram.diagonal(inputs)) - (white**2).sum(axis=0)
         return self.mean(widths), self._scale * np.sqrt(np.maximum(variance, 0.0))
 
+    def left_out(self) -> FloatArray:
+        """Return the (N,) posterior means at the widths of each score as they would be without that score.
+
+        Rasmussen and Williams, equation 5.12. N counts the scores that teach; equal ones of the same widths once.
+        """
+        inverse = self._solve(np.eye(len(self._y)))
+        without: FloatArray = self._mean + self._scale * (self._y - self._weights / np.diag(inverse))
+        return without
+
     def probability_better(self, first: Widths, second: Widths) -> float:
         """Return the probability that the noise-free score of the first width vector is above that of the second.
 

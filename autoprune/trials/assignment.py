@@ -51,6 +51,7 @@ class Outcome:
         paired: see `Score.paired`.
         examples: the values of single examples, see `autoprune.tasks.score.packed`; None where they are not kept.
         partial: (share of the whole evaluation, score then) at which it was decided whether to go on.
+        rungs: see `Trial.rungs`.
 
     Raises:
         EvaluationError: the score is not a finite number, there is neither a score nor an error, or a fidelity not in
@@ -66,6 +67,7 @@ class Outcome:
     paired: bool = False
     examples: str | None = None
     partial: tuple[tuple[float, float], ...] = ()
+    rungs: bool = False
 
     @classmethod
     def of(cls, score: float | Score, **about: Any) -> Self:
@@ -112,6 +114,7 @@ def finished_trial(assignment: Assignment, outcome: Outcome) -> Trial:
         outcome.standard_error,
         outcome.paired,
         outcome.partial,
+        outcome.rungs,
     )
 
 

@@ -41,7 +41,14 @@ _STATES = {
 }
 
 
-_SELDOM: dict[str, Any] = {"fidelity": 1.0, "standard_error": None, "paired": False, "examples": None, "partial": ()}
+_SELDOM: dict[str, Any] = {
+    "fidelity": 1.0,
+    "standard_error": None,
+    "paired": False,
+    "examples": None,
+    "partial": (),
+    "rungs": False,
+}
 """What an end holds only where it is not this, so that entries are short and those of older runs are read."""
 
 _WITHDRAWN = "withdrawn"

@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from autoprune.controllers.base import Trial, TrialState
+from autoprune.controllers.parts.proposals import teachable
+from autoprune.controllers.parts.rungs import MOVED, JoinedScores
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import EvaluationError
 from autoprune.score_model.posterior import ScoreModel
@@ -68,23 +70,45 @@ def _fitted(
     complete = [(t.widths, t.score, t.noise) for t in trials if t.state is TrialState.COMPLETE and t.score is not None]
     if not complete:
         raise EvaluationError("no candidate has a score; the tracebacks of the failed trials are in the ledger")
+    at_rungs, scale = _at_rungs(trials)
     if apart:
+        at_rungs = _moved(complete, rescored, at_rungs)
         complete = _moved(complete, rescored)
     observed = [*complete, *((widths, score, 0.0) for widths, score in rescored.items())]
-    widths, scores, known = zip(*observed, strict=True)
-    model = ScoreModel(domain).fit(np.array(widths), np.array(scores), known=np.array(known))
-    return model, list(dict.fromkeys(widths))
+    widths, scores, known = zip(*observed, *at_rungs, strict=True)
+    scales = np.array([*[1.0] * len(observed), *[scale] * len(at_rungs)])
+    model = ScoreModel(domain).fit(np.array(widths), np.array(scores), scales, known=np.array(known))
+    return model, list(dict.fromkeys(widths[: len(observed)]))
 
 
-def _moved(complete: list[_Scored], rescored: Mapping[Widths, float]) -> list[_Scored]:
-    """Scores of trials on the scale of re-scores, by the line through the widths that have both.
+def _at_rungs(trials: Sequence[Trial]) -> tuple[list[_Scored], float]:
+    """What ended at a rung, on the scale of complete trials and with the noise of that; and the noise scale of each.
+
+    They help the model, and are never chosen themselves: the winner has a score of the last rung.
+    """
+    if not any(trial.at_rung for trial in trials):
+        return [], 1.0
+    joined = JoinedScores.of([trial for trial, _ in teachable(trials, at_rungs=True)])
+    if not joined.rungs.on_last_scale:  # too few complete ones
+        return [], 1.0
+    rows = np.flatnonzero(joined.rungs.reached < joined.rungs.top)
+    widths = [tuple(map(int, joined.widths[row])) for row in rows]
+    found = [(w, float(joined.scores[row]), float(joined.known[row])) for w, row in zip(widths, rows, strict=True)]
+    return found, MOVED
+
+
+def _moved(
+    complete: list[_Scored], rescored: Mapping[Widths, float], others: list[_Scored] | None = None
+) -> list[_Scored]:
+    """Scores of trials, or others of their scale, on the scale of re-scores, by the line through widths that have both.
 
     Reconstruction brings back more where more was lost, so the two do not differ by a constant. A line needs four
     points and has to ascend; else it is the mean difference. The standard deviation of what is left adds to the noise.
     """
     both = [(score, rescored[widths]) for widths, score, _ in complete if widths in rescored]
+    moving = complete if others is None else others
     if not both:
-        return complete
+        return moving
     x, y = np.array(both).T
     slope = 1.0
     if len(both) >= 4 and np.ptp(x) > 0:
@@ -95,7 +119,7 @@ def _moved(complete: list[_Scored], rescored: Mapping[Widths, float]) -> list[_S
     spread = float(np.sqrt(((y - moved) ** 2).sum() / left)) if left > 0 else 0.0
     return [
         (widths, float(slope * (score - x.mean()) + y.mean()), float(np.hypot(slope * noise, spread)))
-        for widths, score, noise in complete
+        for widths, score, noise in moving
     ]
 
 

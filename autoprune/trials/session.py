@@ -107,6 +107,11 @@ class SearchSession:
         return trial
 
     @property
+    def domain(self) -> BudgetedSpace:
+        """The space under its budget."""
+        return self._domain
+
+    @property
     def best(self) -> float | None:
         """Highest raw score inside the budget so far of what is not a uniform baseline."""
         return self._highest.get(False)

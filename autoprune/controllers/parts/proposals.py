@@ -18,12 +18,18 @@ _STEP = 0.35
 """Standard deviation of a mutation of log width: a factor of about 1.4 up or down."""
 
 
-def teachable(trials: Iterable[Trial]) -> list[tuple[Trial, float]]:
-    """Return the trials with a finite score, each with that score, in the order of their numbers."""
+def teachable(trials: Iterable[Trial], *, at_rungs: bool = False) -> list[tuple[Trial, float]]:
+    """Return the trials with a finite score, each with that score, in the order of their numbers.
+
+    Args:
+        trials: finished.
+        at_rungs: also those that ended at a rung, whose scores are of another scale.
+    """
     scored = [
         (trial, trial.score)
         for trial in trials
         if trial.state is not TrialState.FAILED and trial.score is not None and math.isfinite(trial.score)
+        and (at_rungs or not trial.at_rung)
     ]
     return sorted(scored, key=lambda pair: (pair[0].number, pair[0].widths, pair[1]))
 

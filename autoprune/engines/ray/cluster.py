@@ -17,6 +17,7 @@ from autoprune.config.stopping import NEVER, StoppingOptions
 from autoprune.engines.ray.connection import check_resources, reach, start, told_as_notes
 from autoprune.engines.ray.node_watch import NodeWatch
 from autoprune.errors import ConfigError, EngineLostError
+from autoprune.evaluators.rungs import Rungs
 from autoprune.trials.run_directory import check_there
 
 
@@ -39,6 +40,7 @@ class Cluster:
     def __init__(self, options: EngineOptions, *, device: str = "cpu") -> None:
         self.options = options
         self.stopping: StoppingOptions = NEVER
+        self.rungs: Rungs | None = None
         self.happened: Counter[str] = Counter()
         self.note: Callable[[str], None] = lambda line: None
         self.directory: Path | None = None

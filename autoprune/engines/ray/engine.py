@@ -49,7 +49,7 @@ class RayEngine(Engine):
         """See `Engine.equip`."""
         self._cluster.check_node(at_once=True)  # the driver may have trained for hours without a word to Ray
         self._leave_lane()
-        self._cluster.note, self._cluster.stopping = note, setup.stopping
+        self._cluster.note, self._cluster.stopping, self._cluster.rungs = note, setup.stopping, setup.rungs
         self._setup, self._cluster.directory = setup, setup.directory
         packed = np.frombuffer(pack_setup(setup), np.uint8)  # workers read arrays where they lie, bytes as copies
         self._packed = ray.put(packed)
@@ -94,7 +94,8 @@ class RayEngine(Engine):
         return self._setup
 
     def _evaluations(self) -> ActorLane | TuneLane:
-        return self._on(ActorLane) if self._equipped.kind == "short" else self._on(TuneLane)
+        short = self._equipped.kind == "short" and self._equipped.rungs is None
+        return self._on(ActorLane) if short else self._on(TuneLane)
 
     def _on(self, lane: type[L]) -> L:
         """The lane of this kind; the other one gives its workers back first."""

@@ -9,7 +9,6 @@ Longer than others, as one lane keeps count of all that Tune does.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import os
@@ -20,6 +19,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -31,8 +31,10 @@ from autoprune.engines.base import Failure, Scoring, WorkerSetup
 from autoprune.engines.ray.cluster import Cluster, run_name
 from autoprune.engines.ray.packing import pack
 from autoprune.engines.ray.tune_feed import Dispatcher, Source, TuneSearcher, WorkerMonitor
+from autoprune.engines.ray.tune_rungs import RungScheduler
 from autoprune.engines.ray.tune_states import States
 from autoprune.engines.ray.tune_worker import Ending, Evaluations, Training, Trainings, Work, WorkItem
+from autoprune.engines.rungs import RungRule
 from autoprune.engines.stopping import BRACKETS, GRACE, REDUCTION
 from autoprune.errors import ConfigError
 from autoprune.randomness import untouched
@@ -92,8 +94,10 @@ class TuneLane:
 
     def search(self, session: SearchSession) -> None:
         """See `Engine.search`."""
-        source = _Session(session, self._states, prunes=self._cluster.stopping.early_stopping != "none")
-        for _ in self._run(source, Evaluations, self._scheduler(), limited=True):
+        rungs, prunes = self._cluster.rungs, self._cluster.stopping.early_stopping != "none"
+        rule = None if rungs is None else RungRule(rungs, session)
+        source = _Session(session, self._states, prunes=prunes, rule=rule)
+        for _ in self._run(source, Evaluations, partial(self._scheduler, source), limited=True):
             pass
 
     def score(self, pieces: Sequence[Scoring]) -> Iterator[tuple[int, Outcome]]:
@@ -103,7 +107,7 @@ class TuneLane:
 
     def train(self, work: Callable[..., R], pieces: Sequence[P]) -> Iterator[tuple[int, R | Failure]]:
         """See `Engine.train`."""
-        build = functools.partial(Trainings, work=pack(work, "what is to be trained"))
+        build = partial(Trainings, work=pack(work, "what is to be trained"))
         name = f"{work.__module__}.{work.__qualname__}"
         for position, ending in self._all(pieces, name, build, limited=False):  # they take as long as they take
             yield position, ending.result if ending.error is None else Failure(ending.error)
@@ -116,13 +120,14 @@ class TuneLane:
     def _all(
         self, pieces: Sequence[Any], what: str, build: Callable[[WorkerSetup], Work], *, limited: bool
     ) -> Iterator[tuple[int, Ending]]:
-        yield from self._run(_Pieces(pieces, what, self._states), build, FIFOScheduler(), limited=limited)
+        source = _Pieces(pieces, what, self._states)
+        yield from self._run(source, build, lambda dispatcher: FIFOScheduler(), limited=limited)
 
     def _run(
         self,
         source: _Session | _Pieces,
         build: Callable[[WorkerSetup], Work],
-        scheduler: TrialScheduler,
+        scheduler: Callable[[Dispatcher], TrialScheduler],
         *,
         limited: bool,
     ) -> Iterator[tuple[int, Ending]]:
@@ -131,12 +136,13 @@ class TuneLane:
         Args:
             source: of the pieces.
             build: what workers make of their setup.
-            scheduler: stops pieces early, or none.
+            scheduler: makes what stops pieces early, or none.
             limited: whether the job's time limit is for these pieces.
         """
         limit = self._cluster.stopping.time_limit if limited else None
         self._dispatcher = dispatcher = Dispatcher(source, self._cluster, time_limit=limit)
-        thread = threading.Thread(target=self._fit, args=(dispatcher, source.counter, build, scheduler), daemon=True)
+        given = (dispatcher, source.counter, build, scheduler(dispatcher))
+        thread = threading.Thread(target=self._fit, args=given, daemon=True)
         thread.start()
         try:
             while (ended := _next(source.counter, self._cluster.check_node)) is not None:
@@ -197,8 +203,10 @@ class TuneLane:
             ),
         )
 
-    def _scheduler(self) -> TrialScheduler:
+    def _scheduler(self, source: _Session, dispatcher: Dispatcher) -> TrialScheduler:
         """Scores are compared at shares of the training, so that its number of epochs need not be known."""
+        if source.rule is not None:
+            return RungScheduler(source.judge, dispatcher)
         name = self._cluster.stopping.early_stopping
         if name == "none":
             return FIFOScheduler()
@@ -222,8 +230,11 @@ Counter = queue.SimpleQueue[tuple[int, Ending] | None]
 class _Session(Source):
     """Proposals of a session; they are told in the thread in which Tune works."""
 
-    def __init__(self, session: SearchSession, states: States, *, prunes: bool) -> None:
-        self._session, self._states, self._prunes = session, states, prunes
+    def __init__(
+        self, session: SearchSession, states: States, *, prunes: bool, rule: RungRule | None = None
+    ) -> None:
+        self._session, self._states, self._prunes, self.rule = session, states, prunes, rule
+        self._partial: dict[str, list[tuple[float, float]]] = {}
         self._assignments: dict[str, Assignment] = {}
         self.counter: Counter = queue.SimpleQueue()
 
@@ -234,11 +245,25 @@ class _Session(Source):
             return None
         key = f"trial-{assignment.number}"
         self._assignments[key] = assignment
-        return WorkItem(key, pickle.dumps(assignment), self._prunes and assignment.origin == "controller")
+        scores = self.rule is not None or (self._prunes and assignment.origin == "controller")
+        return WorkItem(key, pickle.dumps(assignment), scores)
+
+    def judge(self, key: str, percent: float, score: float) -> bool:
+        """Whether a piece goes on after this share of its steps; baselines always do."""
+        assignment, rule = self._assignments[key], self.rule
+        rung = None if rule is None else rule.rung(assignment.seed, percent / 100)
+        if rule is None or rung is None:
+            return True
+        told = self._partial.setdefault(key, [])
+        if rung not in dict(told):
+            told.append((rung, score))
+        goes_on = rule.goes_on(assignment.seed, rung, score, assignment.widths)
+        return goes_on or assignment.origin != "controller"
 
     def end(self, piece: WorkItem, ending: Ending) -> None:
         """See `Source.end`."""
-        self._session.tell(self._assignments.pop(piece.key), _outcome(ending))
+        about = {"rungs": self.rule is not None, "partial": tuple(self._partial.pop(piece.key, ()))}
+        self._session.tell(self._assignments.pop(piece.key), _outcome(ending, **about))
         _forget(self._states, piece.key)
 
 
@@ -267,11 +292,12 @@ class _Pieces(Source):
         _forget(self._states, piece.key)
 
 
-def _outcome(ending: Ending) -> Outcome:
+def _outcome(ending: Ending, **about: Any) -> Outcome:
     """Of an evaluation."""
     if ending.result is None:
-        return Outcome(None, ending.error, ending.seconds)
-    return Outcome.of(ending.result, seconds=ending.seconds, pruned=ending.pruned, fidelity=ending.share / 100)
+        return Outcome(None, ending.error, ending.seconds, **about)
+    fidelity = ending.share / 100
+    return Outcome.of(ending.result, seconds=ending.seconds, pruned=ending.pruned, fidelity=fidelity, **about)
 
 
 def _machines() -> set[str]:

@@ -261,11 +261,12 @@ class Evaluations:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._evaluator = setup.new_evaluator()
+        self._watched = self._evaluator.kind == "training" or setup.rungs is not None
 
     def __call__(self, piece: Assignment | Scoring, watch: Watch) -> Score:
         """The score; a finite number."""
         full = isinstance(piece, Scoring)
-        watched = {"watch": watch} if self._evaluator.kind == "training" else {}
+        watched = {"watch": watch} if self._watched else {}
         score = as_score(self._evaluator.evaluate(piece.widths, seed=piece.seed, full=full, **watched))
         Outcome.of(score)  # refuses what is not finite
         return score

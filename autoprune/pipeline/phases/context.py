@@ -57,7 +57,7 @@ class RunContext:
     @property
     def own_scale(self) -> ScoreScale | None:
         """What scores of the search count, where that is not what the task's count."""
-        return scale_of(self.job.search.evaluator.name)
+        return scale_of(self.job.search.evaluator.name, self.job.search.evaluator.settings)
 
     @property
     def search_scale(self) -> ScoreScale:
