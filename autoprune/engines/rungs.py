@@ -1,7 +1,7 @@
 """Who goes on at the rungs of an evaluator, whose steps have scales of their own.
 
 As in asynchronous successive halving (Li et al. 2020, see `stopping.py`) whoever reaches a rung goes on if it is among
-the best of those there so far, and nobody waits. Ranked is by the final score that the score model expects, of each
+the best of those before it, and nobody waits. Those before it are the latest ones, where Li et al. take all. Ranked is by the final score that the score model expects, of each
 from its widths and its score at this rung, not from what it scored later; before enough candidates have gone on, by the
 score alone. Everything follows from the trials told and those under way, so a run that is resumed decides as it would
 have.
@@ -9,6 +9,7 @@ have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
@@ -29,6 +30,10 @@ from autoprune.trials.session import SearchSession
 LEARNED = 8
 """Candidates that must have gone on from a rung before the model ranks there: with fewer, the standard error of a
 correlation, 1 / sqrt(n - 3), is half as large as the largest one possible."""
+
+_BEST = 4
+"""Of those compared with so many are expected to go on. A search proposes ever better candidates: compared with all
+before it, nearly each would go on, and more than the share asked for."""
 
 _GROWTH = 1.3
 """The kernel's parameters are fitted again when there are 30 % more scores."""
@@ -85,7 +90,8 @@ class RungRule(Stopper):
         there[row] = False
         if not there.any():
             return True
-        least = np.percentile(values[there], 100 * (1 - self._rungs.keep[place]))
+        keep = self._rungs.keep[place]
+        least = np.percentile(values[there][-math.ceil(_BEST / keep) :], 100 * (1 - keep))
         return bool(values[row] >= least)
 
     def _take_up(self) -> None:

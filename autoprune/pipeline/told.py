@@ -27,7 +27,7 @@ def trial_ended(trial: Trial, session: SearchSession, busy: int, scale: ScoreSca
         widths=tuple(map(int, trial.widths)),
         origin=trial.origin,
         state=trial.state.value,
-        score=_shown(trial.score, scale),
+        score=None if trial.at_rung else _shown(trial.score, scale),
         standard_error=trial.standard_error,
         fidelity=trial.fidelity,
         costs={metric: float(cost) for metric, cost in trial.costs.items()},

@@ -131,6 +131,8 @@ def result(trial: Trial, scale: ScoreScale) -> str:
     """What came of a trial, in a few words."""
     if trial.score is None:
         return f"failed: {last_line(trial.error)}".removesuffix(": ")
+    if trial.at_rung:
+        return f"{trial.score:.4g} at rung {len(trial.partial) or 1}, where it ended"
     share = f" at {trial.fidelity:.0%} of its training" if trial.fidelity < 1 else " early"
     stopped = f" (stopped{share})" if trial.state is TrialState.PRUNED else ""
     return score_text(trial.score, scale) + stopped

@@ -44,7 +44,8 @@ class TrialEnded:
         widths: kept channels of each group.
         origin: who proposed it: "controller", an allocation's name, or "random_baseline".
         state: "complete", "pruned" (stopped early) or "failed".
-        score: as the measure counts it, see `RunStarted.higher_is_better`; None if and only if it failed.
+        score: as the measure counts it, see `RunStarted.higher_is_better`; None where it failed, or ended at a rung of
+            another scale.
         standard_error: of the score; None if unknown.
         fidelity: share of the whole training after which the score was taken.
         costs: metric -> cost of the widths.

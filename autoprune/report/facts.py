@@ -22,6 +22,7 @@ from autoprune.report.latency import latency_notes, latency_table
 from autoprune.report.measured import headline, measured_notes, measured_table
 from autoprune.report.recalibration import recalibration_notes
 from autoprune.report.rules import rules_notes, rules_table
+from autoprune.report.rungs import rung_notes
 from autoprune.report.words import (
     FLOPS,
     Table,
@@ -170,6 +171,7 @@ def _notes(record: RunRecord) -> Iterable[str]:
     if not any(arm.name == "uniform_inner" for arm in record.arms):
         yield "uniform_inner is missing: the budget cannot be reached while groups that feed a residual sum stay full."
     yield from rules_notes(record)
+    yield from rung_notes(record)
     yield from _kept(record)
     yield from recalibration_notes(record)
     examples = record.base.get("test_examples")

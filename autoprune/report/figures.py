@@ -138,7 +138,8 @@ def search_progress(record: RunRecord) -> str:
     trials, scale = record.trials, record.search_scale
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
     searched = [t for t in complete if t.origin not in BASELINES]
-    stopped = [t for t in trials if t.state is TrialState.PRUNED]
+    stopped = [t for t in trials if t.state is TrialState.PRUNED and not t.at_rung]
+    at_rungs = [t.number for t in trials if t.at_rung]  # of another scale: no height of their own
     failed = [t.number for t in trials if t.state is TrialState.FAILED]
     uniform = [t.score for t in complete if t.origin in UNIFORM and t.score is not None]
     best = [scale.turned(b) for b in accumulate((t.score for t in searched if t.score is not None), max)]
@@ -151,6 +152,12 @@ def search_progress(record: RunRecord) -> str:
         if stopped:
             x, y = [t.number for t in stopped], _shown(stopped, scale)
             dots.scatter(axes, x, y, size=26, label="stopped early", page=COLOURS["page"], **hollow)
+        at_bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+        if at_rungs:
+            y = [0.02] * len(at_rungs)
+            dots.scatter(
+                axes, at_rungs, y, size=26, label="stopped at a rung", page=COLOURS["page"], **hollow, **at_bottom
+            )
         if best:
             axes.step([t.number for t in searched], best, where="post", color=COLOURS["searched"], label="best so far")
         if uniform:
@@ -161,7 +168,6 @@ def search_progress(record: RunRecord) -> str:
                 label="better uniform",
             )
         if failed:
-            at_bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False}
             cross = {"marker": "x", "color": COLOURS["failed"], **at_bottom}
             dots.scatter(axes, failed, [0.02] * len(failed), size=_CROSS, label="failed", **cross)
         winner = [t for t in complete if t.widths == record.winner.widths]

@@ -25,7 +25,11 @@ from autoprune.space.tracing.trace import trace
 from autoprune.testing.evaluators import EvaluatorContract, Make, tiny_bench
 from autoprune.training.watch import Watch
 
-QUICK: dict[str, dict[str, Any]] = {"inherited": {"calibration_batches": 4}, "scratch": {"epochs": 2}}
+QUICK: dict[str, dict[str, Any]] = {
+    "inherited": {"calibration_batches": 4},
+    "scratch": {"epochs": 2},
+    "chain": {"steps": ["zero_cost", {"name": "scratch", "settings": {"epochs": 2}}]},
+}
 
 
 class TestEveryEvaluator(EvaluatorContract):

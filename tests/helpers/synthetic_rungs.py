@@ -35,7 +35,7 @@ def domain() -> BudgetedSpace:
 
 
 @final
-class Function1(Evaluator):
+class Scored(Evaluator):
     """A function of the widths; counts its calls."""
 
     scale = ScoreScale("a function")
@@ -59,17 +59,30 @@ def _bowl(seed: int) -> Function:
     """Best at widths of its own, which no uniform ones are; some groups matter more than others."""
     rng = np.random.default_rng(seed)
     weights, best = np.exp(rng.standard_normal(len(FULL))), rng.uniform(-1.2, 0.0, len(FULL))
-    return lambda widths: -float(weights @ np.square(np.log(np.array(widths) / FULL) - best))
+    return standard(lambda widths: -float(weights @ np.square(np.log(np.array(widths) / FULL) - best)))
 
 
-def problem(seed: int, correlation: float) -> tuple[Function, Function]:
-    """A cheap and a true score whose correlation inside the budget is as told; the cheap one's scale is another."""
-    true, other = standard(_bowl(2 * seed)), standard(_bowl(2 * seed + 1))
+def _luck(seed: int) -> Function:
+    """Noise of deviation 1 that is the same for the same widths."""
+    return lambda widths: float(np.random.default_rng([seed, *widths]).standard_normal())
+
+
+def problem(seed: int, correlation: float, *, noise: float = 0.5) -> tuple[Function, Function, Function]:
+    """A cheap score, the one that counts, and the truth that the latter is, but for its noise.
+
+    The correlation of the cheap score with the truth inside the budget is as told. Half of what it is off by is noise,
+    half follows the widths by a law of its own; and its scale is another one.
+    """
+    true, other, luck = _bowl(2 * seed), _bowl(2 * seed + 1), _luck(seed)
     rows = [tuple(map(int, row)) for row in domain().sample(200, np.random.default_rng(1))]
     slope, _ = np.polyfit([true(w) for w in rows], [other(w) for w in rows], 1)
     apart = standard(lambda widths: other(widths) - slope * true(widths))
-    rest = math.sqrt(1 - correlation**2)
-    return lambda widths: 1e3 * math.exp(correlation * true(widths) + rest * apart(widths)), true
+    rest, own = math.sqrt((1 - correlation**2) / 2), _luck(seed + 10**6)
+    return (
+        lambda widths: 1e3 * math.exp(correlation * true(widths) + rest * (apart(widths) + own(widths))),
+        lambda widths: true(widths) + noise * luck(widths),
+        true,
+    )
 
 
 def searched(
