@@ -163,25 +163,26 @@ class Surrogate(Controller):
         self._seen.add(widths)
         return widths
 
-    def _rows(self) -> tuple[FloatArray, list[FloatArray], FloatArray]:
-        """Widths; scores, noise scales and fidelities; known noise. Scores of rungs are brought onto the last scale."""
+    def _rows(self) -> tuple[FloatArray, list[FloatArray], FloatArray, FloatArray | None]:
+        """Widths; scores, noise scales and fidelities; known noise; bias. Scores of rungs are on the last one's scale."""
         if self._rungs:
             joined = JoinedScores.of(self._scored)
-            return joined.widths, [joined.scores, joined.scale, np.ones(len(joined.scores))], joined.known
+            scores = [joined.scores, joined.scale, np.ones(len(joined.scores))]
+            return joined.widths, scores, joined.known, joined.bias
         widths = np.array([told[0] for told in self._told])
         *scores, errors = (np.array([told[i] for told in self._told]) for i in (1, 2, 3, 4))
-        return widths, scores, errors
+        return widths, scores, errors, None
 
     def _refit(self) -> None:
         """Fit the model to all scores; its parameters when there are more, afresh when there are twice as many."""
         n = len(self._told)
-        widths, scores, errors = self._rows()
+        widths, scores, errors, bias = self._rows()
         kernel = self._model.kernel
         if n < _GROWTH * self._fitted:
-            self._model.fit(widths, *scores, known=errors, kernel=kernel)
+            self._model.fit(widths, *scores, known=errors, bias=bias, kernel=kernel)
             return
         afresh = n >= 2 * self._fitted_afresh
-        self._model.fit(widths, *scores, known=errors, near=None if afresh else kernel)
+        self._model.fit(widths, *scores, known=errors, bias=bias, near=None if afresh else kernel)
         self._fitted, self._fitted_afresh = n, n if afresh else self._fitted_afresh
 
 

@@ -16,7 +16,7 @@ from typing import final
 
 import numpy as np
 
-from autoprune.controllers.base import Trial, TrialState
+from autoprune.controllers.base import Trial
 from autoprune.controllers.parts.proposals import teachable
 from autoprune.controllers.parts.rungs import JoinedScores, score_table
 from autoprune.engines.stopping import Stopper
@@ -123,7 +123,8 @@ class RungRule(Stopper):
     def _from_widths(self) -> FloatArray:
         """What the model expects of each without any score of its own."""
         if self._fitted_to != self._told:
-            self._without = _fit(self._model, _distinct(self._ended), self._kernel())
+            _fit(self._model, self._ended, self._kernel())
+            self._without = self._model.left_out()
             self._fitted_to = self._told
         widths = [*(t.widths for t in self._ended), *(c.widths for c in self._under_way.values())]
         return np.array(
@@ -140,21 +141,11 @@ class RungRule(Stopper):
             n = int(n * _GROWTH)
         if n not in self._kernels:
             model = ScoreModel(self._session.domain)
-            _fit(model, _distinct(self._ended[:n]), None)
+            _fit(model, self._ended[:n], None)
             self._kernels[n] = model.kernel
         return self._kernels[n]
 
 
-def _fit(model: ScoreModel, trials: Sequence[Trial], kernel: Kernel | None) -> dict[Widths, float]:
-    """Fit to trials of distinct widths; what is expected at the widths of each by the others alone."""
+def _fit(model: ScoreModel, trials: Sequence[Trial], kernel: Kernel | None) -> None:
     joined = JoinedScores.of(trials)
-    model.fit(joined.widths, joined.scores, joined.scale, known=joined.known, kernel=kernel)
-    teach = [trial.widths for trial, score in zip(trials, joined.scores, strict=True) if np.isfinite(score)]
-    return dict(zip(teach, model.left_out().tolist(), strict=True))
-
-
-def _distinct(trials: Sequence[Trial]) -> list[Trial]:
-    """One trial of each width vector: the first complete one, else the first."""
-    ordered = sorted(trials, key=lambda trial: trial.state is not TrialState.COMPLETE)
-    first = {trial.widths: trial for trial in reversed(ordered)}
-    return [trial for trial in trials if first[trial.widths] is trial]
+    model.fit(joined.widths, joined.scores, joined.scale, known=joined.known, bias=joined.bias, kernel=kernel)

@@ -59,8 +59,8 @@ class Evaluator(ABC):
             widths: member of the space.
             seed: of everything random in the evaluation.
             full: score on all validation data, also where the search uses a part of it.
-            watch: only evaluators of kind "training" or with rungs are given one, where they are watched. They hand it to
-                `Task.train`, or report to it themselves, see `Watch.epoch`.
+            watch: only evaluators of kind "training" or with rungs are given one, where they are watched. They hand it
+                to `Task.train`, or report to it themselves, see `Watch.epoch`.
 
         Returns:
             The score as a plain number, or with what is known of its noise.

@@ -91,9 +91,7 @@ class StepWatch(Watch):
         if done >= total:
             return
         share = self._number * _PARTS + max(1, _PARTS * done // total)
-        self._outer.epoch(
-            share, self._steps * _PARTS, None, lambda: {"step": self._number, "inside": dict(state())}
-        )
+        self._outer.epoch(share, self._steps * _PARTS, None, lambda: {"step": self._number, "inside": dict(state())})
 
 
 def _evaluated(

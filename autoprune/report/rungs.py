@@ -26,10 +26,12 @@ def rung_notes(record: RunRecord) -> Iterable[str]:
     names = _steps(record.job, len(reached))
     told = ", ".join(f"{count} by {name}" for name, count in zip(names, reached, strict=True))
     yield (
-        f"Scored in rungs: {told}, whose scores count. Candidates went on by the final score that they let expect; those "
-        f"that did not are no winners."
+        f"Scored in rungs: {told}, whose scores count. Candidates went on by the final score that they let "
+        f"expect; those that did not are no winners."
     )
-    agreements = [text for rung in range(len(names) - 1) if (text := _agreement(table[:, rung : rung + 2], names[rung:]))]
+    agreements = [
+        text for rung in range(len(names) - 1) if (text := _agreement(table[:, rung : rung + 2], names[rung:]))
+    ]
     if agreements:
         yield f"Rank correlation (Kendall) of steps, over candidates that have both scores: {', '.join(agreements)}."
 

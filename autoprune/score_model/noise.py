@@ -1,5 +1,8 @@
 """How far scores may lie from the truth: noise of each score's own, and what all scores of a lower fidelity lack.
 
+Scores of another kind, brought onto the scale of these, are off by a law of the widths of their own, too: alike where
+widths are alike (the discrepancy of Kennedy and O'Hagan 2000), so that many of them do not outvote a few real ones.
+
 Noise of a score's own has a part that is estimated from all scores, and one that is known where its standard error is.
 
 A training that was stopped early is scored lower than it would have ended, at its own epoch about as much as any other.
@@ -33,6 +36,8 @@ class ScoreNoise:
         scale: (N,) factors on the standard deviation of a score's own noise.
         fidelity: (N,) share of the whole training after which the score was taken, 1 for a complete one.
         known: (N,), or one for all: standard deviations of a score's own noise that are known; the rest is estimated.
+        shared: (N, N) covariance of what scores of another kind are off by, alike for like widths; None: there are
+            none.
 
     Raises:
         EvaluationError: a scale is not positive, a fidelity not in (0, 1], or a known deviation negative or not finite.
@@ -41,6 +46,7 @@ class ScoreNoise:
     scale: FloatArray
     fidelity: FloatArray
     known: FloatArray = field(default_factory=lambda: np.zeros(()))
+    shared: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if not (self.scale > 0).all():
@@ -60,11 +66,12 @@ class ScoreNoise:
 
     def __getitem__(self, rows: IntArray) -> ScoreNoise:
         """Return the noise of some of the scores."""
-        return ScoreNoise(self.scale[rows], self.fidelity[rows], self.known[rows])
+        shared = None if self.shared is None else self.shared[np.ix_(rows, rows)]
+        return ScoreNoise(self.scale[rows], self.fidelity[rows], self.known[rows], shared)
 
     def in_units(self, unit: float) -> ScoreNoise:
         """Return the noise of the scores divided by a number."""
-        return replace(self, known=self.known / unit)
+        return replace(self, known=self.known / unit, shared=None if self.shared is None else self.shared / unit**2)
 
     def estimated(self, of_one: float) -> FloatArray:
         """Return the (N,) variances of the part that is not known, given that of a score of scale 1."""
@@ -79,6 +86,8 @@ class ScoreNoise:
     def covariance(self, of_one: float) -> FloatArray:
         """Return the (N, N) covariance of all noise."""
         own = np.diag(self.variance(of_one))
+        if self.shared is not None:
+            own += self.shared
         if self.complete.all():
             return own
         lacks = -np.log(self.fidelity)
@@ -88,6 +97,9 @@ class ScoreNoise:
     def draw(self, of_one: float, n: int, rng: np.random.Generator) -> FloatArray:
         """Return (N, n) random noise."""
         own: FloatArray = np.sqrt(self.variance(of_one))[:, None] * rng.standard_normal((len(self.scale), n))
+        if self.shared is not None:
+            values, vectors = np.linalg.eigh(self.shared)
+            own += vectors @ (np.sqrt(np.maximum(values, 0.0))[:, None] * rng.standard_normal((len(values), n)))
         lacks, level = np.unique(-np.log(self.fidelity), return_inverse=True)
         if not lacks.any():
             return own

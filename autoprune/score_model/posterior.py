@@ -10,6 +10,7 @@ Longer than others, as the fit and the density that it climbs are read together.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias, final
 
 import numpy as np
@@ -81,6 +82,7 @@ class ScoreModel:
         fidelity: FloatArray | None = None,
         *,
         known: FloatArray | None = None,
+        bias: FloatArray | None = None,
         kernel: Kernel | None = None,
         near: Kernel | None = None,
     ) -> ScoreModel:
@@ -96,6 +98,8 @@ class ScoreModel:
                 predicted are scores of whole trainings.
             known: (N,) standard errors of the scores that are known and independent of one another, such as those of
                 paired differences, 0 where none is. Their squares are part of the noise; the rest is estimated.
+            bias: (N,) standard deviations of what scores of another kind are off by, alike for like widths,
+                0 for others.
             kernel: keep these parameters; None finds the most probable ones given the scores.
             near: look for them from these on, such as those of fewer scores, which takes a fraction of the time.
 
@@ -106,11 +110,14 @@ class ScoreModel:
             EvaluationError: the arrays do not fit together, a noise scale is not positive, a fidelity not in (0, 1],
                 or a known standard error is none.
         """
-        w, y, noise = self._checked(widths, scores, noise_scale, fidelity, known)
+        w, y, noise, off = self._checked(widths, scores, noise_scale, fidelity, known, bias)
         y = _without_collapses(y, noise.fidelity)
         self._mean, self._scale = _level_and_spread(y, noise.fidelity)
+        self._inputs, self._widths = self._map(w), w
+        if off.any():
+            distance = Gram.between(self._inputs, self._inputs).squared_distance
+            noise = replace(noise, shared=np.outer(off, off) * np.exp(-distance / 2))
         self._noise = noise.in_units(self._scale)
-        self._inputs = self._map(w)
         self._y = (y - self._mean) / self._scale
         self.kernel = kernel or most_probable_kernel(self._inputs, self._y, self._noise, near=near)
         prior = self.kernel.between(self._inputs, self._inputs)
@@ -133,14 +140,23 @@ class ScoreModel:
         variance = self.kernel(Gram.diagonal(inputs)) - (white**2).sum(axis=0)
         return self.mean(widths), self._scale * np.sqrt(np.maximum(variance, 0.0))
 
-    def left_out(self) -> FloatArray:
-        """Return the (N,) posterior means at the widths of each score as they would be without that score.
+    def left_out(self) -> dict[Widths, float]:
+        """Return the posterior mean at all widths that have scores, as it would be without those of these widths.
 
-        Rasmussen and Williams, equation 5.12. N counts the scores that teach; equal ones of the same widths once.
+        By block inversion, as for equation 5.12 of Rasmussen and Williams, which leaves out one score.
         """
-        inverse = self._solve(np.eye(len(self._y)))
-        without: FloatArray = self._mean + self._scale * (self._y - self._weights / np.diag(inverse))
-        return without
+        inverse, prior = self._solve(np.eye(len(self._y))), self.kernel.between(self._inputs, self._inputs)
+        expected = self.kernel.mean(self._inputs)
+        distinct, rows = np.unique(self._widths, axis=0, return_inverse=True)
+        found = {}
+        for number, widths in enumerate(distinct.astype(np.int64).tolist()):
+            own = np.flatnonzero(rows == number)
+            gone = np.linalg.solve(inverse[np.ix_(own, own)], self._weights[own])
+            weights = self._weights - inverse[:, own] @ gone
+            weights[own] = 0.0
+            value = expected[own[0]] + prior[own[0]] @ weights
+            found[tuple(widths)] = float(self._mean + self._scale * value)
+        return found
 
     def probability_better(self, first: Widths, second: Widths) -> float:
         """Return the probability that the noise-free score of the first width vector is above that of the second.
@@ -193,11 +209,12 @@ class ScoreModel:
         noise_scale: FloatArray | None,
         fidelity: FloatArray | None,
         known: FloatArray | None,
-    ) -> tuple[FloatArray, FloatArray, ScoreNoise]:
+        bias: FloatArray | None,
+    ) -> tuple[FloatArray, FloatArray, ScoreNoise, FloatArray]:
         w, y = np.asarray(widths, dtype=np.float64).reshape(-1, self._groups), np.asarray(scores, dtype=np.float64)
         s, f = (np.ones(y.shape) if x is None else np.asarray(x, dtype=np.float64) for x in (noise_scale, fidelity))
-        e = np.zeros(y.shape) if known is None else np.asarray(known, dtype=np.float64)
-        if any(given.shape != (len(w),) for given in (y, s, f, e)):
+        e, b = (np.zeros(y.shape) if x is None else np.asarray(x, dtype=np.float64) for x in (known, bias))
+        if any(given.shape != (len(w),) for given in (y, s, f, e, b)):
             raise EvaluationError(
                 f"{len(w)} width vectors need as many scores, noise scales, fidelities and known standard errors, got "
                 f"shapes {y.shape}, {s.shape}, {f.shape} and {e.shape}"
@@ -206,7 +223,7 @@ class ScoreModel:
         rows = np.column_stack([w, y, s, f, e])
         distinct = np.sort(np.unique(rows, axis=0, return_index=True)[1])
         chosen = distinct[np.isfinite(y[distinct])]
-        return w[chosen], y[chosen], noise[chosen]
+        return w[chosen], y[chosen], noise[chosen], b[chosen]
 
 
 def _regular(noise: FloatArray) -> FloatArray:

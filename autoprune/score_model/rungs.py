@@ -4,9 +4,9 @@ The autoregressive scheme of Kennedy and O'Hagan 2000, https://doi.org/10.1093/b
 Gratiet and Garnier 2014, arXiv 1210.0686): given the next rung a score says nothing more of the last one, so the line
 from each rung to the next is learned from the candidates that have both. Who went on was chosen by the lower score, and
 a regression on that score is not misled by it; a line from the first rung to the last one would be, by the choice
-between. We depart in that the lines have no Gaussian process of their own: what they leave over is noise of the scores
-that are moved. Scores of a rung count by their ranks (as normal scores), so that a proxy may have any scale, and any
-outlier: whatever rises with it says the same.
+between. What a line leaves over is part noise of the single score, part a law of the widths (`ScoreNoise.shared`);
+we take halves instead of fitting them. Scores of a rung count by their ranks (as normal scores), so that a proxy may
+have any scale, and any outlier: whatever rises with it says the same.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _LEVEL_ROWS = 1.0
 """How many candidates the prior of its level at zero is worth."""
 
 _SHAPE, _RESIDUAL = 1.5, 0.75
-"""Inverse-gamma prior of the variance that a line leaves over: its shape, worth three candidates, and its mean, which is
-that of a correlation of one half."""
+"""Inverse-gamma prior of the variance that a line leaves over: its shape, worth three candidates, and its mean, that
+of a correlation of one half."""
 
 _LEAST_SPREAD = 1e-12
 
@@ -60,7 +60,7 @@ class Line:
         expected = np.array([0.0, *[_SLOPE / f] * f])
         rows = np.array([_LEVEL_ROWS, *[_SLOPE_ROWS] * f])
         precision = np.diag(rows) + features.T @ features
-        covariance = np.linalg.inv(precision)
+        covariance: FloatArray = np.linalg.inv(precision).astype(np.float64)
         coefficients: FloatArray = covariance @ (rows * expected + features.T @ targets)
         quadratic = targets @ targets + rows @ expected**2 - coefficients @ precision @ coefficients
         rate = _RESIDUAL * (_SHAPE - 1) + 0.5 * max(0.0, float(quadratic))
@@ -86,7 +86,8 @@ class RungScores:
     """Scores of N candidates at R rungs, on the scale of the last.
 
     Args:
-        scores: (N, R), not a number where a candidate was not scored; candidates reach rungs in the order of the columns.
+        scores: (N, R), not a number where a candidate was not scored; rungs are reached in the order of the
+            columns.
 
     Attributes:
         top: the rung on whose scale all is: the last one, or a lower one as long as fewer than `ENOUGH` have reached it
@@ -99,7 +100,7 @@ class RungScores:
         counts = given.sum(axis=0)
         self.top = int(np.flatnonzero(counts >= min(ENOUGH, counts.max(initial=0)))[-1])
         self._given: BoolArray = given[:, : self.top + 1]
-        self._last = self.top == scores.shape[1] - 1
+        self._last: bool = self.top == scores.shape[1] - 1
         self._ranked = np.column_stack([normal_scores(column) for column in scores.T[: self.top + 1]])
         column = np.asarray(scores[:, self.top] if self._last else self._ranked[:, self.top], dtype=np.float64)
         self._values = column
@@ -113,15 +114,6 @@ class RungScores:
         """Whether values are on the scale of the last rung."""
         return self._last
 
-    def pairs(self, rung: int) -> int:
-        """How many candidates have a score of this rung and of the next."""
-        return int((self._given[:, rung] & self._given[:, rung + 1]).sum())
-
-    def ranked(self, rung: int) -> FloatArray:
-        """(N,) normal scores of a rung."""
-        column: FloatArray = self._ranked[:, rung]
-        return column
-
     def from_rung(self, rung: int) -> tuple[FloatArray, FloatArray]:
         """(N,) values that scores of a rung lead to expect, and the standard deviations around them."""
         mean, variance = self._ranked[:, rung], np.zeros(len(self._ranked))
@@ -129,22 +121,31 @@ class RungScores:
             mean, variance = line.at(mean[:, None], variance)
         return self._level + self._unit * mean, self._unit * np.sqrt(variance)
 
-    def joined(self) -> tuple[FloatArray, FloatArray]:
-        """(N,) values by the highest rung that each candidate has reached, and how far a moved one may be off, else 0.
+    def rows(self) -> tuple[IntArray, FloatArray, FloatArray]:
+        """(M,) candidates, values and how far these may be off: scores of `top`, then one moved for each candidate.
 
-        Where many were stopped at a rung, all their errors by one line have much in common. So together they weigh no
-        more than those that the line was learned from: the variance of each is raised accordingly.
+        The one moved is that of its highest rung below `top`, also where there is a score of `top`: both together say
+        what moved ones are off by.
         """
-        values, deviations = self._values.copy(), np.zeros(len(self._values))
+        real = np.flatnonzero(self._given[:, self.top])
+        who, values, deviations = [real], [self._values[real]], [np.zeros(len(real))]
+        places = np.arange(self.top)
+        below = np.where(self._given[:, : self.top], places, -1).max(axis=1, initial=-1)
+        for rung in range(self.top):
+            here = np.flatnonzero(below == rung)
+            mean, deviation = self.from_rung(rung)
+            who.append(here)
+            values.append(mean[here])
+            deviations.append(deviation[here])
+        return np.concatenate(who), np.concatenate(values), np.concatenate(deviations)
+
+    def best_known(self) -> FloatArray:
+        """(N,) values by the highest rung up to `top` that each candidate has reached."""
+        values = self._values.copy()
         for rung in range(self.top):
             here = self.reached == rung
-            if not here.any():
-                continue
-            mean, deviation = self.from_rung(rung)
-            learned_from = min(self.pairs(lower) for lower in range(rung, self.top))
-            raised = max(1.0, float(here.sum()) / max(1, learned_from))
-            values[here], deviations[here] = mean[here], deviation[here] * np.sqrt(raised)
-        return values, deviations
+            values[here] = self.from_rung(rung)[0][here]
+        return values
 
     def expected(self, rung: int, others: FloatArray) -> FloatArray:
         """(N,) values expected of candidates from their score at a rung and from what else is believed of them.
@@ -155,7 +156,7 @@ class RungScores:
             rung: below `top`.
             others: (N,) what is believed of each without any score of its own.
         """
-        values, _ = self.joined()
+        values = self.best_known()
         inputs = np.column_stack([self._ranked[:, rung], (others - self._level) / self._unit])
         known = (self.reached > rung) & np.isfinite(inputs).all(axis=1)
         line = Line.through(inputs[known], (values[known] - self._level) / self._unit)

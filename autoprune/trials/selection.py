@@ -12,7 +12,7 @@ import numpy as np
 
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.controllers.parts.proposals import teachable
-from autoprune.controllers.parts.rungs import MOVED, JoinedScores
+from autoprune.controllers.parts.rungs import MOVED, JoinedScores, halved
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import EvaluationError
 from autoprune.score_model.posterior import ScoreModel
@@ -70,31 +70,35 @@ def _fitted(
     complete = [(t.widths, t.score, t.noise) for t in trials if t.state is TrialState.COMPLETE and t.score is not None]
     if not complete:
         raise EvaluationError("no candidate has a score; the tracebacks of the failed trials are in the ledger")
-    at_rungs, scale = _at_rungs(trials)
+    at_rungs = _of_rungs(trials)
     if apart:
         at_rungs = _moved(complete, rescored, at_rungs)
         complete = _moved(complete, rescored)
     observed = [*complete, *((widths, score, 0.0) for widths, score in rescored.items())]
     widths, scores, known = zip(*observed, *at_rungs, strict=True)
-    scales = np.array([*[1.0] * len(observed), *[scale] * len(at_rungs)])
-    model = ScoreModel(domain).fit(np.array(widths), np.array(scores), scales, known=np.array(known))
+    moved = np.arange(len(widths)) >= len(observed)
+    noise = np.array(known)
+    own, bias = np.where(moved, halved(noise), noise), np.where(moved, halved(noise), 0.0)
+    scales = np.where(moved, MOVED, 1.0)
+    model = ScoreModel(domain).fit(np.array(widths), np.array(scores), scales, known=own, bias=bias)
     return model, list(dict.fromkeys(widths[: len(observed)]))
 
 
-def _at_rungs(trials: Sequence[Trial]) -> tuple[list[_Scored], float]:
-    """What ended at a rung, on the scale of complete trials and with the noise of that; and the noise scale of each.
+def _of_rungs(trials: Sequence[Trial]) -> list[_Scored]:
+    """Scores of lower rungs, on the scale of complete trials and with all that they may be off by.
 
-    They help the model, and are never chosen themselves: the winner has a score of the last rung.
+    They help the model, and choose nobody: the winner has a score of the last rung.
     """
-    if not any(trial.at_rung for trial in trials):
-        return [], 1.0
+    if not any(trial.rungs for trial in trials):
+        return []
     joined = JoinedScores.of([trial for trial, _ in teachable(trials, at_rungs=True)])
-    if not joined.rungs.on_last_scale:  # too few complete ones
-        return [], 1.0
-    rows = np.flatnonzero(joined.rungs.reached < joined.rungs.top)
-    widths = [tuple(map(int, joined.widths[row])) for row in rows]
-    found = [(w, float(joined.scores[row]), float(joined.known[row])) for w, row in zip(widths, rows, strict=True)]
-    return found, MOVED
+    if not joined.on_last_scale:  # too few complete ones
+        return []
+    off = np.hypot(joined.known, joined.bias)
+    return [
+        (tuple(map(int, joined.widths[row])), float(joined.scores[row]), float(off[row]))
+        for row in np.flatnonzero(joined.bias > 0)
+    ]
 
 
 def _moved(

@@ -1,4 +1,4 @@
-"""Searches without networks: a cheap score that agrees with the true one as far as it is told, on a scale of its own."""
+"""Searches without networks: a cheap score that agrees with the true one as far as told, on a scale of its own."""
 
 from __future__ import annotations
 

@@ -68,22 +68,27 @@ def test_whatever_rises_with_the_scores_of_a_rung_says_the_same() -> None:
     scores, _ = drawn(60)
     other = scores.copy()
     other[:, 0], other[:, 1] = np.exp(9 * scores[:, 0]), -1e6 / (5 + scores[:, 1])
-    for mine, its in zip(RungScores(scores).joined(), RungScores(other).joined(), strict=True):
+    for mine, its in zip(RungScores(scores).rows(), RungScores(other).rows(), strict=True):
         assert mine == pytest.approx(its, abs=1e-9)
     moved = scores.copy()
     moved[:, 2] = 3 - 0.01 * (60 - scores[:, 2])
-    (before, off), (after, off_after) = RungScores(scores).joined(), RungScores(moved).joined()
+    (_, before, off), (_, after, off_after) = RungScores(scores).rows(), RungScores(moved).rows()
     assert after == pytest.approx(3 - 0.01 * (60 - before)), "in the units of the last rung"
     assert off_after == pytest.approx(0.01 * off)
 
 
 def test_scores_of_the_last_rung_stay_and_the_others_know_how_far_they_may_be_off() -> None:
     scores, _ = drawn(80)
-    values, deviations = RungScores(scores).joined()
-    complete = np.isfinite(scores[:, 2])
-    assert (values[complete] == scores[complete, 2]).all()
-    assert (deviations[complete] == 0).all()
-    assert (deviations[~complete] > 2.0).all(), "5 * 0.7 is left over by the last step"
+    who, values, deviations = RungScores(scores).rows()
+    complete = np.flatnonzero(np.isfinite(scores[:, 2]))
+    real = deviations == 0
+    assert who[real].tolist() == complete.tolist()
+    assert (values[real] == scores[complete, 2]).all()
+    assert sorted(who[~real]) == list(range(80)), "one that is moved for each candidate, of its highest rung below"
+    assert (deviations[~real] > 2.0).all(), "5 * 0.7 is left over by the last step"
+    best = RungScores(scores).best_known()
+    assert (best[complete] == scores[complete, 2]).all()
+    assert np.isfinite(best).all()
 
 
 def test_a_cheap_score_that_says_nothing_teaches_nothing_and_one_that_is_turned_round_is_turned_back() -> None:
@@ -102,7 +107,7 @@ def test_before_enough_reach_the_last_rung_the_one_below_says_which_way_is_up() 
     scores[np.flatnonzero(np.isfinite(scores[:, 1]))[: ENOUGH - 1], 2] = 7.0
     found = RungScores(scores)
     assert (found.top, found.on_last_scale) == (1, False)
-    values, _ = found.joined()
+    values = found.best_known()
     only_first = np.isnan(scores[:, 1])
     assert np.corrcoef(values[only_first], scores[only_first, 0])[0, 1] > 0.9
     assert RungScores(scores[:2, :1]).on_last_scale

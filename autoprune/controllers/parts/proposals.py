@@ -28,7 +28,9 @@ def teachable(trials: Iterable[Trial], *, at_rungs: bool = False) -> list[tuple[
     scored = [
         (trial, trial.score)
         for trial in trials
-        if trial.state is not TrialState.FAILED and trial.score is not None and math.isfinite(trial.score)
+        if trial.state is not TrialState.FAILED
+        and trial.score is not None
+        and math.isfinite(trial.score)
         and (at_rungs or not trial.at_rung)
     ]
     return sorted(scored, key=lambda pair: (pair[0].number, pair[0].widths, pair[1]))

@@ -24,29 +24,36 @@ class JoinedScores:
     """What a model is fitted to.
 
     Attributes:
-        widths: (N, G).
-        scores: (N,) on the scale of the last rung; of a lower one before anything is known of the last.
-        scale: (N,) noise scales.
-        known: (N,) standard deviations of the noise that are known.
-        rungs: the scores at all rungs.
+        widths: (M, G); those of a trial that has scores of the last rung and of the one before are there twice.
+        scores: (M,) on the scale of the last rung; of a lower one before anything is known of the last.
+        scale: (M,) noise scales.
+        known: (M,) standard deviations of each score's own noise that are known.
+        bias: (M,) standard deviations of what scores of lower rungs are off by, alike for like widths.
+        on_last_scale: whether the scale is that of the last rung.
     """
 
     widths: FloatArray
     scores: FloatArray
     scale: FloatArray
     known: FloatArray
-    rungs: RungScores
+    bias: FloatArray
+    on_last_scale: bool
 
     @classmethod
     def of(cls, trials: Sequence[Trial]) -> JoinedScores:
-        """Those of trials with a score, row by row."""
+        """Those of trials with a score."""
         rungs = RungScores(score_table(trials))
-        scores, deviations = rungs.joined()
-        moved = rungs.reached < rungs.top
-        own = np.array([trial.noise if trial.state is TrialState.COMPLETE else 0.0 for trial in trials])
-        known = np.where(moved, deviations, own if rungs.on_last_scale else 0.0)
-        widths = np.array([trial.widths for trial in trials], dtype=np.float64)
-        return cls(widths, scores, np.where(moved, MOVED, 1.0), known, rungs)
+        who, scores, off = rungs.rows()
+        own = np.array([trials[row].noise if trials[row].state is TrialState.COMPLETE else 0.0 for row in who])
+        known = np.where(off > 0, halved(off), own if rungs.on_last_scale else 0.0)
+        widths = np.array([trials[row].widths for row in who], dtype=np.float64)
+        return cls(widths, scores, np.where(off > 0, MOVED, 1.0), known, halved(off), rungs.on_last_scale)
+
+
+def halved(deviation: FloatArray) -> FloatArray:
+    """The deviation of each of two alike and independent parts."""
+    part: FloatArray = deviation / np.sqrt(2)
+    return part
 
 
 def score_table(trials: Sequence[Trial], shares: Sequence[float] | None = None) -> FloatArray:

@@ -230,9 +230,7 @@ Counter = queue.SimpleQueue[tuple[int, Ending] | None]
 class _Session(Source):
     """Proposals of a session; they are told in the thread in which Tune works."""
 
-    def __init__(
-        self, session: SearchSession, states: States, *, prunes: bool, rule: RungRule | None = None
-    ) -> None:
+    def __init__(self, session: SearchSession, states: States, *, prunes: bool, rule: RungRule | None = None) -> None:
         self._session, self._states, self._prunes, self.rule = session, states, prunes, rule
         self._partial: dict[str, list[tuple[float, float]]] = {}
         self._assignments: dict[str, Assignment] = {}

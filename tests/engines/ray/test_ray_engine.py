@@ -157,3 +157,37 @@ def test_a_search_whose_time_is_over_concludes_on_ray_and_goes_on_here(instance:
     planned = regression(tmp_path / "planned")
     longer = regression(tmp_path / "run", resume=True)
     assert [trial.widths for trial in longer.trials] == [trial.widths for trial in planned.trials]
+
+
+def test_a_search_in_rungs_is_the_same_and_the_report_tells_them(instance: None, tmp_path: Path) -> None:
+    data = {"train": pictures(64, 0), "validation": pictures(64, 1)}
+    steps = [
+        "zero_cost",
+        {"name": "scratch", "settings": {"epochs": 1}},
+        {"name": "scratch", "settings": {"epochs": 2}},
+    ]
+    given: dict[str, Any] = {
+        "constraints": {"flops": "50%"},
+        "data": data,
+        "trained": False,
+        "trials": 6,
+        "controller": "random",
+        "evaluator": {"name": "chain", "settings": {"steps": steps, "keep": [0.5, 0.5]}},
+        "training": {"epochs": 1, "batch_size": 16},
+        "verdict": {"seeds": 0, "random_candidates": 1},
+        "progress": "silent",
+        "device": "cpu",
+    }
+    torch.manual_seed(0)
+    model = Convolutions(classes=4)
+    here = autoprune.search(model, torch.zeros(1, 1, 8, 8), run_dir=tmp_path / "here", **given)
+    there = autoprune.search(model, torch.zeros(1, 1, 8, 8), run_dir=tmp_path / "there", engine=WORKER, **given)
+    assert outcome(there) == outcome(here)
+    shown = [[(t.partial, t.fidelity, t.rungs) for t in run.record.trials] for run in (here, there)]
+    assert shown[1] == pytest.approx(shown[0])
+    trials = there.record.trials
+    assert {len(trial.partial) for trial in trials if trial.state is TrialState.PRUNED} <= {1, 2}
+    assert any(trial.at_rung for trial in trials)
+    assert all(len(trial.partial) == 2 for trial in trials if trial.origin != "controller"), "baselines go on"
+    report = (tmp_path / "there" / "report.md").read_text()
+    assert f"Scored in rungs: {len(trials)} by zero\\_cost, " in report
