@@ -17,7 +17,7 @@ EVALUATORS = Registry(
         ),
         "chain": Part(
             "autoprune.evaluators.chain:EvaluatorChain",
-            "successive halving over evaluators: Li et al. 2020, arXiv 1810.05934; joined as in Kennedy and O'Hagan 2000",
+            "successive halving over evaluators: Li et al. 2020, arXiv 1810.05934; joined: Kennedy and O'Hagan 2000",
             "A dear evaluator is to judge few candidates, which cheaper ones have chosen from many.",
             needs={"steps": "a list of evaluators, the cheapest first, such as [inherited, scratch]"},
         ),
