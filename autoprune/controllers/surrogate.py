@@ -164,7 +164,7 @@ class Surrogate(Controller):
         return widths
 
     def _rows(self) -> tuple[FloatArray, list[FloatArray], FloatArray, FloatArray | None]:
-        """Widths; scores, noise scales and fidelities; known noise; bias. Scores of rungs are on the last one's scale."""
+        """Widths; scores, noise scales and fidelities; known noise; bias. Scores of rungs are on one scale."""
         if self._rungs:
             joined = JoinedScores.of(self._scored)
             scores = [joined.scores, joined.scale, np.ones(len(joined.scores))]

@@ -1,10 +1,10 @@
 """Who goes on at the rungs of an evaluator, whose steps have scales of their own.
 
 As in asynchronous successive halving (Li et al. 2020, see `stopping.py`) whoever reaches a rung goes on if it is among
-the best of those before it, and nobody waits. Those before it are the latest ones, where Li et al. take all. Ranked is by the final score that the score model expects, of each
-from its widths and its score at this rung, not from what it scored later; before enough candidates have gone on, by the
-score alone. Everything follows from the trials told and those under way, so a run that is resumed decides as it would
-have.
+the best of those before it, and nobody waits. Those before it are the latest ones, where Li et al. take all. Ranked is
+by the final score that the score model expects, of each from its widths and its score at this rung, not from what it
+scored later; before enough candidates have gone on, by the score alone. Everything follows from the trials told and
+those under way, so a run that is resumed decides as it would have.
 """
 
 from __future__ import annotations

@@ -154,19 +154,13 @@ def search_progress(record: RunRecord) -> str:
             dots.scatter(axes, x, y, size=26, label="stopped early", page=COLOURS["page"], **hollow)
         at_bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False}
         if at_rungs:
-            y = [0.02] * len(at_rungs)
-            dots.scatter(
-                axes, at_rungs, y, size=26, label="stopped at a rung", page=COLOURS["page"], **hollow, **at_bottom
-            )
+            ring = {"size": 26, "page": COLOURS["page"], **hollow, **at_bottom}
+            dots.scatter(axes, at_rungs, [0.02] * len(at_rungs), label="stopped at a rung", **ring)
         if best:
             axes.step([t.number for t in searched], best, where="post", color=COLOURS["searched"], label="best so far")
         if uniform:
-            axes.axhline(
-                scale.turned(max(uniform)),
-                color=COLOURS["uniform"],
-                linewidth=1.5,
-                label="better uniform",
-            )
+            line = {"color": COLOURS["uniform"], "linewidth": 1.5, "label": "better uniform"}
+            axes.axhline(scale.turned(max(uniform)), **line)
         if failed:
             cross = {"marker": "x", "color": COLOURS["failed"], **at_bottom}
             dots.scatter(axes, failed, [0.02] * len(failed), size=_CROSS, label="failed", **cross)
