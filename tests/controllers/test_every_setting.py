@@ -38,7 +38,7 @@ GIVEN = {"domain", "seed", "importance", "learned"}
 """What a controller is made with that is no setting."""
 
 TRIES: dict[str, dict[str, list[Any]]] = {
-    "surrogate": {"startup": [3], "trials": [5]},
+    "surrogate": {"startup": [3], "trials": [5], "prior": ["nsc"]},
     "evolution": {
         "trials": [40],
         "variant": ["regularised", "metapruning", "eagleeye"],
