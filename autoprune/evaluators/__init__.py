@@ -21,6 +21,16 @@ EVALUATORS = Registry(
             "A dear evaluator is to judge few candidates, which cheaper ones have chosen from many.",
             needs={"steps": "a list of evaluators, the cheapest first, such as [inherited, scratch]"},
         ),
+        "short_training": Part(
+            "autoprune.evaluators.short_training:ShortTraining",
+            "a few steps before judging: DarwinLM (Tang et al. 2025, arXiv 2502.07780), Minitron (arXiv 2407.14679)",
+            "Scores that rank as training does, for some tens of steps; the last step of a chain.",
+        ),
+        "supernet": Part(
+            "autoprune.evaluators.supernet:Supernet",
+            "AutoSlim: Yu & Huang 2019, arXiv 1903.11728, section 3; two sides: BCNet, arXiv 2105.10533",
+            "One training serves all candidates and budgets; then seconds per candidate, as `inherited`.",
+        ),
         "zero_cost": Part(
             "autoprune.evaluators.zero_cost:ZeroCost",
             "Abdelfattah et al. 2021, arXiv 2101.08134; the proxies by their own papers",
