@@ -15,7 +15,7 @@ from autoprune.engines.base import Scoring, WorkerSetup
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import Evaluator, Kind
 from autoprune.evaluators.candidates import CandidateFactory
-from autoprune.evaluators.making import make_evaluator
+from autoprune.evaluators.making import kind_of, make_evaluator
 from autoprune.space.groups import Widths
 from autoprune.testing.evaluators import EvaluatorContract, Make
 from autoprune.training.watch import Stopped, Watch
@@ -154,7 +154,7 @@ class Remote(Evaluator):
     def __init__(
         self, worker: Any, factory: CandidateFactory, name: str, settings: dict[str, Any], states: Path
     ) -> None:
-        self.kind: Kind = EVALUATORS.get(name).kind
+        self.kind: Kind = kind_of(name, settings)
         self._local = make_evaluator(name, factory, settings)
         place = WorkerSetup(factory, lambda factory: make_evaluator(name, factory, settings), self.kind, 1, states)
         ray.get(worker.equip.remote(pack_setup(place)))
@@ -186,7 +186,13 @@ class TestEveryEvaluatorInAWorker(EvaluatorContract):
 
     @pytest.fixture(params=EVALUATORS.names())
     def make(self, request: pytest.FixtureRequest, worker: Any, tmp_path: Path) -> Make:
-        settings = {"inherited": {"calibration_batches": 4}, "scratch": {"epochs": 2}}.get(request.param, {})
+        scratch = {"epochs": 2}
+        quick: dict[str, dict[str, Any]] = {
+            "inherited": {"calibration_batches": 4},
+            "scratch": scratch,
+            "chain": {"steps": ["zero_cost", {"name": "scratch", "settings": scratch}]},
+        }
+        settings = quick.get(request.param, {})
         return lambda factory: Remote(worker, factory, request.param, settings, tmp_path)
 
 
