@@ -171,7 +171,7 @@ def test_a_search_in_rungs_is_the_same_and_the_report_tells_them(instance: None,
         "constraints": {"flops": "50%"},
         "data": data,
         "trained": False,
-        "trials": 6,
+        "trials": 8,
         "controller": "random",
         "evaluator": {"name": "chain", "settings": {"steps": steps, "keep": [0.5, 0.5]}},
         "training": {"epochs": 1, "batch_size": 16},
@@ -180,7 +180,7 @@ def test_a_search_in_rungs_is_the_same_and_the_report_tells_them(instance: None,
         "device": "cpu",
     }
     torch.manual_seed(0)
-    model = Convolutions(classes=4)
+    model = build_model("resnet20", {"in_channels": 1, "classes": 4, "width": 0.25})
     here = autoprune.search(model, torch.zeros(1, 1, 8, 8), run_dir=tmp_path / "here", **given)
     there = autoprune.search(model, torch.zeros(1, 1, 8, 8), run_dir=tmp_path / "there", engine=WORKER, **given)
     assert outcome(there) == outcome(here)
