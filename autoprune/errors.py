@@ -137,15 +137,26 @@ def told_of(error: BaseException) -> str:
 
 def told_of_traceback(text: str) -> str:
     """The same of a traceback that was written down; empty where the text is empty."""
+    if _GROUPED in text:  # what its members were is in their own tracebacks, below
+        text = _BAR.sub("", text.partition("+-+")[0])
     _, _, inner = text.rpartition(_CARRIED)
-    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-    if last.startswith(_OWN):  # it says all by itself
-        return last.partition(": ")[2].rstrip(".")
-    return f"{shortened(last.rstrip('.'), 600)}{_innermost(_FRAME.findall(inner))}"
+    raised = _raised(inner if _FRAME.search(inner) else text)
+    if raised.startswith(_OWN):  # it says all by itself
+        return raised.partition(": ")[2].rstrip(".")
+    return f"{shortened(raised.rstrip('.'), 600)}{_innermost(_FRAME.findall(inner))}"
+
+
+def _raised(text: str) -> str:
+    """What follows the frames of a traceback, in one line; of a text without frames its last line."""
+    frames = [found.end() for found in _FRAME.finditer(text)]
+    lines = [line for line in text[frames[-1] if frames else 0 :].splitlines() if line.strip()]
+    first = next((n for n, line in enumerate(lines) if n and not line[0].isspace()), len(lines) - 1) if frames else -1
+    return " ".join(" ".join(lines[first:]).split())
 
 
 _CARRIED = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
+_GROUPED, _BAR = "Exception Group Traceback", re.compile(r"^ *[|+] ", re.MULTILINE)
 _OWN = f"{__name__}."
 
 

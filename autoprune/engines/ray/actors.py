@@ -23,9 +23,9 @@ from ray.exceptions import RayError, RayTaskError
 
 from autoprune.engines.base import Scoring
 from autoprune.engines.local import evaluate
-from autoprune.engines.ray.cluster import Cluster, own_memory, run_name, short_reason
+from autoprune.engines.ray.cluster import Cluster, own_memory, run_name, short_reason, start_failed
 from autoprune.engines.ray.packing import Buffer, unpack_setup
-from autoprune.errors import EvaluationError, RunError
+from autoprune.errors import RunError
 from autoprune.space.groups import Widths
 from autoprune.trials.assignment import Outcome
 from autoprune.trials.session import SearchSession
@@ -211,7 +211,7 @@ class ActorLane:
         except RayTaskError as error:  # the evaluator cannot be built there, or the outcome cannot travel
             reason = str(error)
             if piece is None:
-                raise EvaluationError(f"workers cannot build the evaluator:\n{reason}") from error
+                raise start_failed(reason) from error
             outcome = Outcome(None, reason, member.seconds)
         except RayError as error:
             self._cluster.check_node(at_once=True)  # it may have died with its node, which is ours
