@@ -21,6 +21,9 @@ from autoprune.errors import ConfigError
 _PATIENCE = 5.0
 """Seconds that an address has to answer; ray itself would wait for minutes."""
 
+_PER_CORE = 16
+"""Workers on one core of this machine, from which on they would only take its memory."""
+
 _OWN_NAMES = ("CPU", "GPU", "memory", "object_store_memory")
 """Resources that Ray counts itself."""
 
@@ -58,6 +61,11 @@ def start(options: EngineOptions) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about this machine leaves it
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else each start warns
     cores, wanted = os.cpu_count() or 1, options.workers or 1
+    if wanted > (most := _PER_CORE * cores):
+        raise ConfigError(
+            f"engine: workers is {wanted}, each a process, and this machine has {cores} cores; at most {most} start "
+            f"here. Lower workers, or give the address of a cluster"
+        )
     try:
         with _loopback(), _signals_kept():
             ray.init(

@@ -330,6 +330,15 @@ def test_an_instance_of_its_own_without_room_for_its_workers_is_an_error_at_once
         cluster.open()
 
 
+def test_more_workers_than_this_machine_could_hold_are_refused_before_ray_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray is started"))
+    with pytest.raises(ConfigError, match=r"workers is 100000, .* cores; at most \d+ start here\. Lower workers"):
+        Cluster(EngineOptions(name="ray", workers=100_000)).open()
+
+
 @pytest.mark.parametrize(
     "error", [ray.exceptions.ObjectStoreFullError("full"), ray.exceptions.OutOfDiskError("full"), MemoryError()]
 )
