@@ -94,12 +94,12 @@ class Snapshots:
             if _sealed(text).decode().partition("\n")[0] != seal:
                 return None
             found = json.loads(text)
-        except (OSError, ValueError):
+            asked, told = int(found["asked"]), int(found["told"])
+        except (OSError, ValueError, TypeError, LookupError):
             return None
-        asked, told = found["asked"], found["told"]
-        if found["by"] != _by(controller) or asked > len(proposals) or told > len(trials):
+        if found.get("by") != _by(controller) or not (0 <= asked <= len(proposals) and 0 <= told <= len(trials)):
             return None
-        if found["ledger"] != _digest(proposals[:asked], trials[:told]):
+        if found.get("ledger") != _digest(proposals[:asked], trials[:told]):
             return None
         if any(one.told < told for one in proposals[asked:]):
             return None
