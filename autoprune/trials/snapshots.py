@@ -32,7 +32,7 @@ EVERY = 100
 
 @final
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ControllerSnapshot:
     """A controller as it was.
 
     Attributes:
@@ -81,7 +81,9 @@ class Snapshots:
         with suppress(OSError):  # it only saves time
             replace_file(self._path, _sealed(json.dumps(content)))
 
-    def read(self, controller: Controller, proposals: Sequence[Assignment], trials: Sequence[Trial]) -> Snapshot | None:
+    def read(
+        self, controller: Controller, proposals: Sequence[Assignment], trials: Sequence[Trial]
+    ) -> ControllerSnapshot | None:
         """The snapshot that belongs to a controller and a ledger, None where there is none.
 
         Args:
@@ -103,7 +105,7 @@ class Snapshots:
             return None
         if any(one.told < told for one in proposals[asked:]):
             return None
-        return Snapshot(asked, told, found["state"])
+        return ControllerSnapshot(asked, told, found["state"])
 
 
 def _by(controller: Controller) -> list[str]:

@@ -1,4 +1,7 @@
-"""How the driver comes to its Ray instance: one that it starts on loopback, or one that answers at an address."""
+"""How the driver comes to its Ray instance: one that it starts on loopback, or one that answers at an address.
+
+Longer than others, as each way in which Ray does not come up is told apart here.
+"""
 
 from __future__ import annotations
 
