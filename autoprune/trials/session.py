@@ -6,8 +6,10 @@ fresh controller: same seed and same calls give the same proposals, so a killed 
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -16,6 +18,7 @@ from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import EvaluationError, RunError, told_of_traceback
+from autoprune.evaluators.base import MOST_FOLLOWED
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score
 from autoprune.trials.assignment import Assignment, Outcome, score_of
@@ -72,6 +75,7 @@ class SearchSession:
         self._waiting: deque[Assignment] = deque()  # started before a kill, not ended
         self._scores: dict[Widths, Score] = {}
         self._rivals_out: set[int] = set()  # handed out and not told, of what is no uniform baseline
+        self._ranked: list[tuple[float, int, Widths]] = []  # inside the budget: -score, when, widths
         self._highest: dict[bool, float] = {}  # raw scores inside the budget, of uniform baselines (True) and others
         self._replay()
 
@@ -151,7 +155,8 @@ class SearchSession:
         widths = self._plan[number][1] if number < len(self._plan) else self._controller.ask(1)[0]
         self._asked += 1
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-        return Assignment(number, widths, origin, seed, len(self.trials), self._domain.budget.costs_of(widths))
+        costs, best = self._domain.budget.costs_of(widths), tuple(one for _, _, one in self._ranked)
+        return Assignment(number, widths, origin, seed, len(self.trials), costs, best)
 
     def _learn(self, trial: Trial) -> None:
         self.trials.append(trial)
@@ -160,8 +165,15 @@ class SearchSession:
             self._scores[trial.widths] = score
             if self._domain.feasible(np.array([trial.widths]))[0]:  # some controllers walk to the budget from above
                 uniform = trial.origin in UNIFORM
+                self._rank(float(score), trial.widths)
                 self._highest[uniform] = max(float(score), self._highest.get(uniform, float(score)))
         self._controller.tell([trial])
+
+    def _rank(self, score: float, widths: Widths) -> None:
+        """Keep the best few candidates in order; of equal ones the first."""
+        if all(known != widths for _, _, known in self._ranked):
+            insort(self._ranked, (-score, len(self.trials), widths))
+            del self._ranked[MOST_FOLLOWED:]
 
     def _replay(self) -> None:
         ended = self._ledger.trials()
@@ -176,6 +188,6 @@ class SearchSession:
                     f"began. Install the versions named in run.json, or start a new run"
                 )
             if not has_ended:
-                self._waiting.append(recorded)
+                self._waiting.append(replace(recorded, incumbents=proposed.incumbents))
         for trial in ended[len(self.trials) :]:
             self._learn(trial)
