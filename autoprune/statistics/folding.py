@@ -210,8 +210,8 @@ def _folded(model: nn.Module, fold: Fold) -> tuple[Tensor, Tensor]:
     ones = (1,) * (weight.ndim - 2)
     if fold.transposed:
         groups = len(mean) // weight.shape[1]
-        by_group = weight.double().unflatten(0, (groups, -1)) * gain.reshape(groups, 1, -1, *ones)
-        return by_group.flatten(0, 1).to(weight.dtype), bias.to(weight.dtype)
+        by_group = weight.double().reshape(groups, -1, *weight.shape[1:]) * gain.reshape(groups, 1, -1, *ones)
+        return by_group.reshape(weight.shape).to(weight.dtype), bias.to(weight.dtype)
     return (weight.double() * gain.reshape(-1, 1, *ones)).to(weight.dtype), bias.to(weight.dtype)
 
 
