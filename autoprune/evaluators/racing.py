@@ -82,7 +82,7 @@ class Racing(Evaluator):
     @classmethod
     def prepares(cls, settings: Mapping[str, Any]) -> bool:
         """See `Evaluator.prepares`: the form, where it is measured."""
-        return settings.get("form", "plain") != "plain"
+        return bool(settings.get("form", "plain") != "plain")
 
     def prepare(self, directory: Path, *, seed: int) -> None:
         """See `Evaluator.prepare`."""

@@ -24,6 +24,9 @@ from autoprune.tasks.scoring import turned
 
 Form: TypeAlias = Literal["plain", "fast"]
 
+_TRIED = 256
+"""Examples on which forms are compared: as much work as a candidate or two."""
+
 _REMEMBERED = 16
 """Networks whose values are kept; the best so far are asked for again and again."""
 
@@ -65,7 +68,7 @@ class ScoredHeirs:
             PLAIN.write(directory)
             return
         network = self._factory.heirs("search")(self._factory.space.uniform(0.5)).eval()
-        first = next(iter(self.task.scored_batches("validation", None)))
+        first = next(iter(self.task.scored_batches("validation", _TRIED)))
         fastest_form(network, first.to(self.task.device)).write(directory)
 
     def load(self, directory: Path) -> None:
