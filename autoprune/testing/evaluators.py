@@ -205,17 +205,6 @@ class EvaluatorContract:
         assert math.isfinite(score.value)
         assert isinstance(given, float) or score.standard_error is None or score.standard_error >= 0
 
-    def test_one_that_follows_the_best_candidates_scores_with_and_without_them(
-        self, ready: Make, factory: CandidateFactory
-    ) -> None:
-        evaluator, space = ready(factory), factory.space
-        if not evaluator.follows:
-            pytest.skip("it follows nobody")
-        best = (space.full, space.uniform(0.5), space.smallest)[: evaluator.follows]
-        for told in ((), best):
-            score = evaluator.evaluate(space.uniform(0.7), seed=0, incumbents=told)  # type: ignore[call-arg]
-            assert math.isfinite(float(score))
-
     def test_scores_on_the_way_are_numbers_and_a_stop_is_obeyed(self, ready: Make, factory: CandidateFactory) -> None:
         evaluator, watch = ready(factory), StoppingAtOnce()
         if evaluator.kind == "short":
