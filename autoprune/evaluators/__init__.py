@@ -20,6 +20,11 @@ EVALUATORS = Registry(
             "a short training from fresh weights; why: Liu et al. 2019, arXiv 1810.05270",
             "The widths alone are to be judged, and each trial may cost a training.",
         ),
+        "supernet": Part(
+            "autoprune.evaluators.supernet:Supernet",
+            "AutoSlim: Yu & Huang 2019, arXiv 1903.11728, section 3; two sides: BCNet, arXiv 2105.10533",
+            "One training serves all candidates and budgets; then seconds per candidate, as `inherited`.",
+        ),
         "zero_cost": Part(
             "autoprune.evaluators.zero_cost:ZeroCost",
             "Abdelfattah et al. 2021, arXiv 2101.08134; the proxies by their own papers",
