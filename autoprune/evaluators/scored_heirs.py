@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias, final, get_args
 
+import torch
 from torch import nn
 
 from autoprune.errors import ConfigError, is_interrupted, is_out_of_memory, suggest
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.paired import error_of_difference
 from autoprune.evaluators.resident import ResidentScorer, scores_by_measure
-from autoprune.evaluators.scoring_form import PLAIN, ScoringForm, fastest_form
+from autoprune.evaluators.scoring_form import PLAIN, ScoringForm, calibrates_faster_last, fastest_form
 from autoprune.measures.base import Measure, Values
 from autoprune.space.copying import copy_network
 from autoprune.space.groups import Widths
@@ -69,7 +70,9 @@ class ScoredHeirs:
             return
         network = self._factory.heirs("search")(self._factory.space.uniform(0.5)).eval()
         first = next(iter(self.task.scored_batches("validation", _TRIED)))
-        fastest_form(network, first.to(self.task.device)).write(directory)
+        batch = first.to(self.task.device)
+        form = fastest_form(network, batch)
+        replace(form, calibrated_last=calibrates_faster_last(network, batch)).write(directory)
 
     def load(self, directory: Path) -> None:
         """Take the form that is kept there."""
@@ -78,10 +81,12 @@ class ScoredHeirs:
 
     def network(self, widths: Widths, *, full: bool = False) -> nn.Module:
         """The network of these widths, on the device; `full`: as those inherit that are compared at the end."""
-        if full or not self._form.channels_last:
+        if full or not self._form.calibrated_last:
             return self._factory.heirs("final" if full else "search")(widths)
         try:
-            return self._factory.heirs("search", channels_last=True)(widths)
+            network = self._factory.heirs("search", channels_last=True)(widths)
+            layout = torch.channels_last if self._form.channels_last else torch.contiguous_format
+            return network.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]  # torch's stubs lack it
         except Exception as error:
             if is_interrupted(error) or is_out_of_memory(error):
                 raise

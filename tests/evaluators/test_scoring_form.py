@@ -17,7 +17,7 @@ from autoprune.evaluators.artefact import prepared
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.making import make_evaluator, prepares_something
 from autoprune.evaluators.resident import ResidentScorer
-from autoprune.evaluators.scoring_form import PLAIN, ScoringForm, fastest_form
+from autoprune.evaluators.scoring_form import PLAIN, ScoringForm, calibrates_faster_last, fastest_form
 from autoprune.measures.divergence import Divergence
 from autoprune.measures.loss import Loss
 from autoprune.space.cutting.graph_form import graph_network
@@ -29,7 +29,8 @@ FORMS = [
     ScoringForm(),
     ScoringForm(folded=True),
     ScoringForm(channels_last=True),
-    ScoringForm(folded=True, channels_last=True, piece=50),
+    ScoringForm(folded=True, channels_last=True, piece=50, calibrated_last=True),
+    ScoringForm(folded=True, calibrated_last=True),
 ]
 
 
@@ -109,6 +110,34 @@ def test_the_faster_of_two_equal_forms_is_taken(factory: CandidateFactory, monke
         times = {**slow, ScoringForm(channels_last=True): seconds}
         monkeypatch.setattr(scoring_form, "_times", lambda forms, *rest, times=times: times)
         assert fastest_form(network, batch) == expected
+
+
+def test_recalibration_takes_a_layout_of_its_own_by_the_clock_and_the_statistics(
+    factory: CandidateFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(torch.randn(16, 1, 6, 6))
+    network = factory.candidate(factory.space.full)
+    for slow_one, expected in (("last", False), ("first", True)):
+        ticks = iter(_ticks(slow_one))
+        monkeypatch.setattr(scoring_form, "_now", lambda batch, ticks=ticks: next(ticks))
+        assert calibrates_faster_last(network, batch) is expected
+    monkeypatch.setattr(scoring_form, "recalibrate_batch_norm", _other_statistics)
+    ticks = iter(_ticks("first"))
+    monkeypatch.setattr(scoring_form, "_now", lambda batch, ticks=ticks: next(ticks))
+    assert not calibrates_faster_last(network, Batch(torch.randn(16, 3, 6, 6)))
+
+
+def _ticks(slow: str) -> list[float]:
+    """Of a clock by which every second pass, of channels last, takes longer than the others, or shorter."""
+    now, ticks = 0.0, list[float]()
+    for number in range(6):
+        last = number % 2 == 1
+        ticks += [now, now := now + (2.0 if last == (slow == "last") else 1.0)]
+    return ticks
+
+
+def _other_statistics(network: nn.Module, inputs: Any, device: Any) -> list[tuple[Tensor, Tensor]]:
+    return [(torch.tensor([float(inputs[0].is_contiguous(memory_format=torch.channels_last))] * 3), torch.zeros(3))]
 
 
 class Drawing(nn.Module):
