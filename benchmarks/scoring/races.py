@@ -35,6 +35,9 @@ from autoprune.trials.selection import shortlist, smooth
 TRIALS = 30
 """Of a plain search."""
 
+_REPEATS = 200
+"""Proposals in a row that were scored before, after which a search ends: it has seen the space."""
+
 _BATCH, _BATCHES = 64, 2
 _BUDGET = "30%"
 
@@ -115,7 +118,7 @@ def races(searches: int) -> list[Raced]:
     """Run all pairs."""
     problems: dict[str, tuple[Callable[[], DataSplits], tuple[int, ...], int]] = {
         "digits": (digits, (12, 16, 24), 20),
-        "stripes (synthetic)": (stripes, (8, 12, 16), 8),
+        "stripes (synthetic)": (stripes, (16, 24, 32), 8),
     }
     return [_raced(name, load(), widths, epochs, searches) for name, (load, widths, epochs) in problems.items()]
 
@@ -153,9 +156,11 @@ def _searched(
     counted.seen, calibrated = 0, 0
     trials: list[Trial] = []
     known: dict[Widths, Trial] = {}
-    while counted.seen + calibrated < budget:
+    repeats = 0
+    while counted.seen + calibrated < budget and repeats < _REPEATS:
         widths = controller.ask(1)[0]
         trial = Trial(len(trials), widths, TrialState.COMPLETE, None)
+        repeats = repeats + 1 if widths in known else 0
         if widths in known:
             controller.tell([replace(known[widths], number=len(trials))])
             continue
