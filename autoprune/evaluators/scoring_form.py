@@ -144,7 +144,8 @@ def calibrates_faster_last(network: nn.Module, batch: Batch) -> bool:
             started = _now(batch)
             replaced = recalibrate_batch_norm(network, [inputs], device=_device(batch))
             _wait(batch)
-            seconds[last] = min(seconds.get(last, math.inf), _now(batch) - started) if number else math.inf
+            taken = _now(batch) - started
+            seconds[last] = min(seconds.get(last, math.inf), taken if number else math.inf)
             statistics[last] = [buffer.clone() for buffer, _ in replaced]
     except Exception as error:  # as in `_times`
         if is_interrupted(error):

@@ -93,12 +93,13 @@ def test_the_form_is_measured_once_and_kept_for_resumptions_and_workers(
         return ScoringForm(folded=True, piece=7)
 
     monkeypatch.setattr("autoprune.evaluators.scored_heirs.fastest_form", measured)
+    monkeypatch.setattr("autoprune.evaluators.scored_heirs.calibrates_faster_last", lambda *_: True)
     for _ in range(2):
         made = make_evaluator("inherited", factory, {"form": "fast"})
         folder = prepared(made, tmp_path, seed=0)
         made.load(folder)
     assert asked == ["once"]
-    assert ScoringForm.read(folder) == ScoringForm(folded=True, piece=7)
+    assert ScoringForm.read(folder) == ScoringForm(folded=True, piece=7, calibrated_last=True)
 
 
 def test_the_faster_of_two_equal_forms_is_taken(factory: CandidateFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,8 @@ def told(result: autoprune.SearchResult) -> list[tuple[Any, ...]]:
 def test_a_search_by_races_that_was_stopped_goes_on_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    form = ScoringForm(folded=True, channels_last=True, piece=50)
+    form = ScoringForm(folded=True, channels_last=True, piece=50, calibrated_last=True)
+    monkeypatch.setattr("autoprune.evaluators.scored_heirs.calibrates_faster_last", lambda *_: True)
     monkeypatch.setattr("autoprune.evaluators.scored_heirs.fastest_form", lambda *_: form)
     whole = searched(tmp_path / "whole")
     assert all(paired and error > 0 for _, _, error, paired in told(whole))
