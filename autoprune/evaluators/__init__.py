@@ -20,6 +20,11 @@ EVALUATORS = Registry(
             "a short training from fresh weights; why: Liu et al. 2019, arXiv 1810.05270",
             "The widths alone are to be judged, and each trial may cost a training.",
         ),
+        "short_training": Part(
+            "autoprune.evaluators.short_training:ShortTraining",
+            "a few steps before judging: DarwinLM (Tang et al. 2025, arXiv 2502.07780), Minitron (arXiv 2407.14679)",
+            "Scores that rank as training does, for some tens of steps; the last step of a chain.",
+        ),
         "supernet": Part(
             "autoprune.evaluators.supernet:Supernet",
             "AutoSlim: Yu & Huang 2019, arXiv 1903.11728, section 3; two sides: BCNet, arXiv 2105.10533",

@@ -50,9 +50,8 @@ class SharedWeights:
         slicers = [Slicer(network, self.space, ranking) for ranking in self.rankings]
 
         def beside(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> Any:
-            if module is not network or not (
-                module.training and torch.is_grad_enabled()
-            ):  # narrower ones have the hook
+            trains = module.training and torch.is_grad_enabled()
+            if module is not network or not trains:  # narrower ones inherit the hook
                 return outputs
             taught = pytree.tree_map_only(Tensor, Tensor.detach, outputs)
             parameters = dict(network.named_parameters())
