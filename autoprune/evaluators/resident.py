@@ -20,8 +20,11 @@ from autoprune.tasks.measured import MeasuredTask
 from autoprune.training.integrity import check_finite
 from autoprune.training.scores import LOWER
 
-KEPT_BYTES = 512 * 2**20
-"""So much of the validation data stays on the device; what is beyond is read again for each network."""
+KEPT_BYTES = {"cpu": 128 * 2**20}
+"""So much of the validation data stays on a device; what is beyond is read again for each network. Little in main memory,
+as many workers may share it, and a job may limit it."""
+
+_KEPT_ELSEWHERE = 2**30
 
 
 def scores_by_measure(task: Task) -> TypeGuard[MeasuredTask]:
@@ -37,14 +40,15 @@ class ResidentScorer:
         task: has the data and the measure.
         space: of the networks.
         form: in which they run.
-        kept_bytes: see `KEPT_BYTES`.
+        kept_bytes: None: see `KEPT_BYTES`.
     """
 
     def __init__(
-        self, task: MeasuredTask, space: SearchSpace, form: ScoringForm = PLAIN, *, kept_bytes: int = KEPT_BYTES
+        self, task: MeasuredTask, space: SearchSpace, form: ScoringForm = PLAIN, *, kept_bytes: int | None = None
     ) -> None:
         self._task, self._space, self.form = task, space, form
-        self._room = kept_bytes
+        usual = KEPT_BYTES.get(task.device.type, _KEPT_ELSEWHERE)
+        self._room = usual if kept_bytes is None else kept_bytes
         self._kept: list[Batch] = []
         self._whole = False
         self._folds: dict[tuple[str, ...], tuple[Fold, ...]] = {}
