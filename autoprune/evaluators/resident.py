@@ -21,8 +21,8 @@ from autoprune.training.integrity import check_finite
 from autoprune.training.scores import LOWER
 
 KEPT_BYTES = {"cpu": 128 * 2**20}
-"""So much of the validation data stays on a device; what is beyond is read again for each network. Little in main memory,
-as many workers may share it, and a job may limit it."""
+"""So much of the validation data stays on a device; what is beyond is read again for each network. In main memory it is
+little, as many workers may share that, and a job may limit it."""
 
 _KEPT_ELSEWHERE = 2**30
 
