@@ -33,7 +33,7 @@ _PIECES = (BATCH, 64)
 """Examples per pass that are tried: many, or so few that what a layer gives is still in the cache when it is read."""
 
 _OF_STATISTICS = 1e-2
-"""The same of statistics by the batch: channels that hardly vary are divided by next to nothing, with their rounding."""
+"""The same of statistics by the batch: channels that hardly vary are divided by next to nothing, and so is rounding."""
 
 _ROUNDS = 2
 _WORTH = 0.9
