@@ -167,6 +167,19 @@ def is_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory did not suffice, of a device or of the machine."""
+    while error is not None:
+        told = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or told:
+            return True
+        error = error.__cause__
+    return False
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUDNN_STATUS_ALLOC_FAILED")
+
+
 def _place(error: BaseException) -> str:
     """` (file:line)` of the innermost frame that is neither ours nor a library's; empty if there is none."""
     if isinstance(error, SyntaxError):

@@ -7,8 +7,10 @@ a long search a snapshot of the controller stands for the replay of what came be
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -17,6 +19,7 @@ from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import EvaluationError, RunError, told_of_traceback
+from autoprune.evaluators.base import MOST_FOLLOWED
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score
 from autoprune.trials.assignment import Assignment, Outcome, score_of
@@ -77,6 +80,7 @@ class SearchSession:
         self._waiting: deque[Assignment] = deque()  # started before a kill, not ended
         self._scores: dict[Widths, Score] = {}
         self._rivals_out: set[int] = set()  # handed out and not told, of what is no uniform baseline
+        self._ranked: list[tuple[float, int, Widths]] = []  # inside the budget: -score, when, widths
         self._highest: dict[bool, float] = {}  # raw scores inside the budget, of uniform baselines (True) and others
         self._replay()
 
@@ -156,8 +160,8 @@ class SearchSession:
         number = len(self._proposals)
         origin = self._origin(number)
         widths = self._plan[number][1] if number < len(self._plan) else self._controller.ask(1)[0]
-        costs = self._domain.budget.costs_of(widths)
-        self._proposals.append(Assignment(number, widths, origin, self._seed_of(number), len(self.trials), costs))
+        costs, seed = self._domain.budget.costs_of(widths), self._seed_of(number)
+        self._proposals.append(Assignment(number, widths, origin, seed, len(self.trials), costs, self._incumbents))
         return self._proposals[-1]
 
     def _seed_of(self, number: int) -> int:
@@ -171,6 +175,7 @@ class SearchSession:
             self._scores[trial.widths] = score
             if self._domain.feasible(np.array([trial.widths]))[0]:  # some controllers walk to the budget from above
                 uniform = trial.origin in UNIFORM
+                self._rank(float(score), trial.widths)
                 self._highest[uniform] = max(float(score), self._highest.get(uniform, float(score)))
         if not known:
             self._controller.tell([trial])
@@ -187,15 +192,29 @@ class SearchSession:
             return
         made = [one.widths for one in before[len(planned) :]]
         if self._controller.restore(found.state, made, ended[: found.told]):
-            self._proposals = list(before)
-            for trial in ended[: found.told]:
+            for one in before:
+                while len(self.trials) < one.told:
+                    self._learn(ended[len(self.trials)], known=True)
+                self._proposals.append(replace(one, incumbents=self._incumbents))
+            for trial in ended[len(self.trials) : found.told]:
                 self._learn(trial, known=True)
+
+    @property
+    def _incumbents(self) -> tuple[Widths, ...]:
+        return tuple(widths for _, _, widths in self._ranked)
+
+    def _rank(self, score: float, widths: Widths) -> None:
+        """Keep the best few candidates in order; of equal ones the first."""
+        if all(known != widths for _, _, known in self._ranked):
+            insort(self._ranked, (-score, len(self.trials), widths))
+            del self._ranked[MOST_FOLLOWED:]
 
     def _replay(self) -> None:
         ended, recordings = self._ledger.trials(), self._ledger.proposals()
         self._restore([recorded for recorded, _ in recordings], ended)
         restored = len(self._proposals)
-        self._waiting.extend(recorded for recorded, has_ended in recordings[:restored] if not has_ended)
+        ends = [has_ended for _, has_ended in recordings[:restored]]
+        self._waiting.extend(one for one, has_ended in zip(self._proposals, ends, strict=True) if not has_ended)
         for recorded, has_ended in recordings[restored:]:
             while len(self.trials) < recorded.told:
                 self._learn(ended[len(self.trials)])
@@ -207,6 +226,6 @@ class SearchSession:
                     f"began. Install the versions named in run.json, or start a new run"
                 )
             if not has_ended:
-                self._waiting.append(recorded)
+                self._waiting.append(replace(recorded, incumbents=proposed.incumbents))
         for trial in ended[len(self.trials) :]:
             self._learn(trial)

@@ -68,6 +68,8 @@ def test_a_search_that_goes_on_from_a_snapshot_is_the_same(
     assert from_snapshot < sum(told) - from_snapshot, "the snapshot spares proposals"
     assert gist(resumed.trials) == gist(replayed.trials)
     assert (resumed.best, resumed.uniform, resumed.proposed) == (replayed.best, replayed.uniform, replayed.proposed)
+    assert list(resumed._waiting) == list(replayed._waiting), "with the incumbents of their day"
+    assert all(one.incumbents for one in resumed._waiting)
     for _ in range(12):
         assert resumed._controller.ask(1) == replayed._controller.ask(1)
 

@@ -18,6 +18,7 @@ import pytest
 from fake_search import PLAN, ROOMY, gist, session
 from fake_work import (
     Behaviour,
+    Following,
     calls,
     dies_always,
     dies_once,
@@ -127,6 +128,20 @@ def test_one_worker_makes_the_trials_of_the_local_engine_even_if_it_is_killed(no
     assert happened == {"lost_workers": len(victims), "retried": len(victims)}
     assert set(Counter(calls(tmp_path)).values()) == {1, 2}
     assert len(calls(tmp_path)) == there.total + len(victims), "nothing that had ended was evaluated again"
+
+
+def test_workers_are_told_of_the_best_candidates_so_far(nodes: Any, tmp_path: Path) -> None:
+    place = dataclasses.replace(setup(tmp_path, plain), evaluator=Following)
+    here, there = (session(tmp_path / name, trials=8) for name in ("here", "there"))
+    engine = LocalEngine()
+    engine.equip(place)
+    engine.search(here)
+    cluster = Cluster(EngineOptions(name="ray", workers=1))
+    cluster.open()
+    lane = ActorLane(cluster, ray.put(pack_setup(place)), tmp_path)
+    lane.search(there)
+    lane.close()
+    assert gist(there.trials) == gist(here.trials)
 
 
 def test_what_candidates_do_wrong_is_told_and_ends_nothing(nodes: Any, tmp_path: Path) -> None:
