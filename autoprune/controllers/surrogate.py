@@ -9,7 +9,8 @@ only (Eriksson et al. 2019, https://arxiv.org/abs/1910.01739). Evaluating it cos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from dataclasses import astuple
+from typing import Any, final
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from autoprune.controllers.parts.rungs import JoinedScores
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.proxies import PROXIES
-from autoprune.score_model.kernel import Guess
+from autoprune.score_model.kernel import Guess, Kernel
 from autoprune.score_model.posterior import ScoreFunctions, ScoreModel
 from autoprune.space.groups import FloatArray, IntArray, Widths
 
@@ -118,6 +119,34 @@ class Surrogate(Controller):
             self._rungs |= trial.rungs
             noise = _PRUNED_NOISE if trial.state is TrialState.PRUNED else 1.0
             self._told.append((trial.widths, score, noise, trial.fidelity, trial.noise))
+
+    def snapshot(self) -> Any:
+        """See `Controller.snapshot`; the model is fitted anew, but for the parameters of its kernel."""
+        return {
+            "startup": self._startup,
+            "rng": self._rng.bit_generator.state,
+            "kernel": astuple(self._model.kernel),
+            "fitted": [self._fitted, self._fitted_afresh],
+            "draws_next": bool(self._draws_next),
+            "pooled": self._pooled,
+            "queue": self._queue,
+            "pool": self._pool.tolist(),
+        }
+
+    def restore(self, snapshot: Any, proposals: Sequence[Widths], trials: Sequence[Trial]) -> bool:
+        """See `Controller.restore`."""
+        if snapshot["startup"] != self._startup:
+            return False
+        for trial in trials:
+            self.tell([trial])
+        self._rng.bit_generator.state = snapshot["rng"]
+        self._model.kernel = Kernel(*snapshot["kernel"])
+        self._fitted, self._fitted_afresh = snapshot["fitted"]
+        self._draws_next, self._pooled = snapshot["draws_next"], snapshot["pooled"]
+        self._queue = [as_widths(widths) for widths in snapshot["queue"]]
+        self._pool = np.array(snapshot["pool"], dtype=np.int64).reshape(-1, len(self._domain.space.groups))
+        self._seen.update(proposals, self._queue)
+        return True
 
     @property
     def _pending(self) -> int:

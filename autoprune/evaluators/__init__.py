@@ -10,6 +10,11 @@ EVALUATORS = Registry(
             "EagleEye: Li et al. 2020, arXiv 2007.02491, section 3.3",
             "The default: seconds per candidate, hundreds of trials.",
         ),
+        "racing": Part(
+            "autoprune.evaluators.racing:Racing",
+            "Maron and Moore 1993, Hoeffding Races; paired as in F-Race, Birattari et al. 2002",
+            "As `inherited` with much validation data: who is clearly below the best so far stops after a part of it.",
+        ),
         "scratch": Part(
             "autoprune.evaluators.scratch:Scratch",
             "a short training from fresh weights; why: Liu et al. 2019, arXiv 1810.05270",

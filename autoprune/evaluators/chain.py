@@ -8,6 +8,7 @@ knows the other candidates: `autoprune.engines.rungs`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, final
 
 from autoprune.evaluators.base import Evaluator
@@ -45,27 +46,36 @@ class EvaluatorChain(Evaluator):
         Rungs(("",) * len(steps), shares(keep, len(steps)))
         self._steps = tuple(steps)
         self.scale = self._steps[-1].scale
+        self.follows = max(step.follows for step in self._steps)
 
     @classmethod
     def rungs(cls, settings: Mapping[str, Any]) -> Rungs:
         """See `Evaluator.rungs`."""
         return Rungs.of(settings)
 
-    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float | Score:
+    def evaluate(
+        self,
+        widths: Widths,
+        *,
+        seed: int,
+        full: bool = False,
+        watch: Watch | None = None,
+        incumbents: Sequence[Widths] = (),
+    ) -> float | Score:
         """See `Evaluator.evaluate`; where nobody asks for the scores of the steps before, only the last one is done."""
         *before, last = self._steps
+        told = partial(_evaluated, widths=widths, seed=seed, incumbents=incumbents)
         if full or watch is None:
-            return _evaluated(last, widths, seed=seed, full=full, watch=watch)
+            return told(last, full=full, watch=watch)
         kept = watch.restore() or {"step": 0, "inside": None}
         begun, n = int(kept["step"]), len(self._steps)
         for number, step in enumerate(before):
             if number < begun:
                 continue
             within = StepWatch(watch, number, n, kept["inside"] if number == begun else None)
-            score = float(_evaluated(step, widths, seed=seed, watch=within))
+            score = float(told(step, watch=within))
             watch.epoch((number + 1) * _PARTS, n * _PARTS, _constant(score), _beginning_of(number + 1))
-        within = StepWatch(watch, n - 1, n, kept["inside"] if begun == n - 1 else None)
-        return _evaluated(last, widths, seed=seed, watch=within)
+        return told(last, watch=StepWatch(watch, n - 1, n, kept["inside"] if begun == n - 1 else None))
 
 
 @final
@@ -95,10 +105,18 @@ class StepWatch(Watch):
 
 
 def _evaluated(
-    step: Evaluator, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None
+    step: Evaluator,
+    *,
+    widths: Widths,
+    seed: int,
+    incumbents: Sequence[Widths],
+    full: bool = False,
+    watch: Watch | None = None,
 ) -> float | Score:
-    watched = {"watch": watch} if watch is not None and step.kind == "training" else {}
-    return step.evaluate(widths, seed=seed, full=full, **watched)
+    told: dict[str, Any] = {"watch": watch} if watch is not None and step.kind == "training" else {}
+    if step.follows:
+        told["incumbents"] = incumbents
+    return step.evaluate(widths, seed=seed, full=full, **told)
 
 
 def _constant(score: float) -> Callable[[], float]:

@@ -100,6 +100,23 @@ def test_full_scores_and_those_nobody_watches_are_of_the_last_step_alone() -> No
     assert watch.reports == [(0.5, 77.0), (1.0, 77.0)], "the last step's own"
 
 
+def test_a_step_that_follows_the_best_candidates_is_told_of_them() -> None:
+    told: list[object] = []
+
+    @final
+    class Following(Evaluator):
+        follows = 2
+
+        def evaluate(self, widths: Widths, *, seed: int, full: bool = False, **about: Any) -> float:
+            told.append(about)
+            return 1.0
+
+    chained = EvaluatorChain(None, steps=[Following(), Step("last", [])])
+    assert chained.follows == 2
+    chained.evaluate((4,), seed=0, watch=Listening(), incumbents=[(8,), (6,)])
+    assert told == [{"incumbents": [(8,), (6,)]}]
+
+
 def test_a_real_chain_scores_as_its_last_step_and_goes_on_where_it_was_interrupted() -> None:
     factory = tiny_bench()
     chained = make_evaluator("chain", factory, {"steps": ["zero_cost", SCRATCH, SCRATCH]})

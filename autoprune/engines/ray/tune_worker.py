@@ -266,7 +266,9 @@ class Evaluations:
     def __call__(self, piece: Assignment | Scoring, watch: Watch) -> Score:
         """The score; a finite number."""
         full = isinstance(piece, Scoring)
-        watched = {"watch": watch} if self._watched else {}
+        watched: dict[str, Any] = {"watch": watch} if self._watched else {}
+        if self._evaluator.follows and isinstance(piece, Assignment):
+            watched["incumbents"] = piece.incumbents
         score = as_score(self._evaluator.evaluate(piece.widths, seed=piece.seed, full=full, **watched))
         Outcome.of(score)  # refuses what is not finite
         return score

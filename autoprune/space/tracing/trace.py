@@ -22,6 +22,7 @@ from autoprune.space.tracing.labels import FIXED, tighten
 from autoprune.space.tracing.program import Example, Program, record
 from autoprune.space.tracing.rules import OperatorRule, computed_weight, rule_of
 from autoprune.space.tracing.rules.base import unknown
+from autoprune.space.tracing.rules.whole_products import whole_product
 from autoprune.space.tracing.weights import weights_of
 from autoprune.texts import first_line
 
@@ -124,7 +125,10 @@ class _Labelling:
         call = _describe(node, args, kwargs)
         self._graph.node = node.name
         rule = rule_of(node.target)
+        noted = len(self._graph.operations)
         made = self._labels(call, rule)
+        if len(self._graph.operations) == noted and (product := whole_product(call)) is not None:
+            self._graph.operation(call.layer, product[0], product[1], [])
         if rule.adopts:
             self._graph.takes_any[node.name] = None
         made = self._noted(node.name, made)
