@@ -192,4 +192,4 @@ def test_a_search_in_rungs_is_the_same_and_the_report_tells_them(instance: None,
     assert any(trial.at_rung for trial in trials)
     assert all(len(trial.partial) == 2 for trial in trials if trial.origin != "controller"), "baselines go on"
     report = (tmp_path / "there" / "report.md").read_text()
-    assert f"Scored in rungs: {len(trials)} by zero\\_cost, " in report
+    assert f"Scored in rungs: {len(trials)} by zero_cost, " in report
