@@ -160,6 +160,7 @@ def test_a_search_whose_time_is_over_concludes_on_ray_and_goes_on_here(instance:
     assert [trial.widths for trial in longer.trials] == [trial.widths for trial in planned.trials]
 
 
+@pytest.mark.slow
 def test_a_search_in_rungs_is_the_same_and_the_report_tells_them(instance: None, tmp_path: Path) -> None:
     data = {"train": pictures(64, 0), "validation": pictures(64, 1)}
     steps = [
