@@ -10,13 +10,15 @@ from torch import nn
 
 from autoprune.config.training import Recipe
 from autoprune.data.base import Split
-from autoprune.errors import EvaluationError
+from autoprune.data.batch import Batch
+from autoprune.errors import DataError, EvaluationError
 from autoprune.randomness import seeded
 from autoprune.training.integrity import check_finite
 from autoprune.training.objectives.base import Objective
+from autoprune.training.placing import placed
 from autoprune.training.scores import LOWER
 from autoprune.training.terms.base import Term
-from autoprune.training.trainer import EpochRecord, Trainer, placed
+from autoprune.training.trainer import EpochRecord, Trainer
 from autoprune.training.watch import Watch
 
 EpochProgress: TypeAlias = Callable[[int, int, float], None]
@@ -60,7 +62,18 @@ def train(
         Stopped: the watch ends the training.
     """
     with seeded(seed):
-        trainer = Trainer(model, recipe, device=device, seed=seed, teacher=teacher, objective=objective, terms=terms)
+        trainer = Trainer(
+            model,
+            recipe,
+            device=device,
+            seed=seed,
+            teacher=teacher,
+            examples=len(split),
+            objective=objective,
+            terms=terms,
+        )
+        if trainer.needs_batch:
+            trainer.begin(first_batch(split, recipe.batch_size, seed=seed))
         scored = None if score is None else lambda: trainer.averaged(score)
         earlier = None if watch is None else watch.restore()
         records = [] if earlier is None else trainer.restore(earlier)
@@ -75,3 +88,15 @@ def train(
     placed(model, device, torch.contiguous_format).eval()  # weight files want plain memory
     check_finite(model, what="training: the trained network", kind=EvaluationError, then=LOWER)
     return records
+
+
+def first_batch(split: Split, batch_size: int, *, seed: int) -> Batch:
+    """The first batch of training examples in the order of a seed, not augmented.
+
+    Raises:
+        DataError: there is none.
+    """
+    drawn = next(iter(split.batches(batch_size, seed=seed)), None)
+    if drawn is None:
+        raise DataError("the training examples give no batch; correct the data set")
+    return drawn if isinstance(drawn, Batch) else Batch(*drawn)

@@ -46,4 +46,6 @@ def rehearse(recipe: Recipe, model: nn.Module, batch: Batch, *, device: torch.de
     failing = "training: a step with this recipe fails"
     with blame(ConfigError, failing, then="Correct `training` in the job, or the part that fails."), seeded(0):
         trainer = Trainer(copy_network(model), recipe, device=device, seed=0, teacher=model)
+        if trainer.needs_batch:
+            trainer.begin(batch)
         trainer.step([batch], len(batch), done=0.5)

@@ -6,20 +6,21 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from autoprune.config.training import Recipe
 from autoprune.data.base import Split
 from autoprune.data.batch import Batch
-from autoprune.errors import EvaluationError, blame
+from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.space.copying import copy_network
 from autoprune.training.averaging import WeightAverage
 from autoprune.training.objectives.base import Objective, make_objective
+from autoprune.training.objectives.memory import TeacherMemory
 from autoprune.training.optimizers import make_optimizer
+from autoprune.training.placing import batch_on, placed
 from autoprune.training.schedules.base import learning_rate
 from autoprune.training.state import generator_states, on_cpu, set_generator_states
 from autoprune.training.terms.base import Term, make_terms
@@ -54,6 +55,7 @@ class Trainer:
         device: where.
         seed: of the training.
         teacher: the base network, for objectives that need it; a copy is used.
+        examples: how many the training has, where it may pay to keep what the teacher answers to them.
         objective: in place of the recipe's.
         terms: in place of the recipe's.
     """
@@ -66,6 +68,7 @@ class Trainer:
         device: torch.device,
         seed: int,
         teacher: nn.Module | None = None,
+        examples: int | None = None,
         objective: Objective | None = None,
         terms: Sequence[Term] | None = None,
     ) -> None:
@@ -78,6 +81,7 @@ class Trainer:
         if self._objective.needs_teacher and teacher is not None:
             taught = copy_network(teacher).requires_grad_(False)
             self._objective.teacher = placed(taught, device, self._format).eval()
+            self._objective.memory = None if examples is None else TeacherMemory(examples)
         self._optimizer, self._learning_rate = make_optimizer(recipe, model), learning_rate(recipe)
         self._terms = make_terms(recipe.terms) if terms is None else tuple(terms)
         for term in self._terms:
@@ -88,6 +92,19 @@ class Trainer:
         self._precision = torch.bfloat16 if bfloat16 else torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp and not bfloat16)
 
+    @property
+    def needs_batch(self) -> bool:
+        """Whether `begin` is to be called."""
+        return self._objective.needs_batch
+
+    def begin(self, batch: Batch) -> None:
+        """Let the objective see the network and some training examples, before the first step and before `restore`."""
+        with blame(ConfigError, f"objective {self._recipe.objective.label!r} cannot begin"):
+            self._objective.begin(self._model, batch_on(batch, self._device, self._format))
+        beside = list(self._objective.parameters())
+        if beside:
+            self._optimizer.add_param_group({"params": beside})
+
     def state(self, records: Sequence[EpochRecord]) -> State:
         """Everything that the next epoch depends on, and the epochs so far."""
         return {
@@ -95,6 +112,7 @@ class Trainer:
             "epochs": [list(astuple(record)) for record in records],
             "model": on_cpu(self._model.state_dict()),
             "optimizer": on_cpu(self._optimizer.state_dict()),
+            "objective": on_cpu(self._objective.state_dict()),
             "terms": [on_cpu(term.state_dict()) for term in self._terms],
             "average": {} if self._average is None else self._average.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -107,6 +125,7 @@ class Trainer:
             return []
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(dict(state["optimizer"]))
+        self._objective.load_state_dict(state.get("objective", {}))
         for term, kept in zip(self._terms, state["terms"], strict=True):
             term.load_state_dict(kept)
         if self._average is not None:
@@ -205,7 +224,7 @@ class Trainer:
     def _backward(self, batch: Batch, share: float) -> Tensor:
         """Add the gradients of a batch; its loss, times the share of it if that is not 0."""
         with torch.autocast(self._device.type, dtype=self._precision, enabled=self._amp):
-            loss = self._objective(self._model, self._on_device(batch))
+            loss = self._objective(self._model, batch_on(batch, self._device, self._format))
         if not isinstance(loss, Tensor) or loss.ndim:
             given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise EvaluationError(
@@ -215,23 +234,3 @@ class Trainer:
             loss = loss * share
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-
-    def _on_device(self, batch: Batch) -> Batch:
-        def laid_out(tensor: Tensor) -> Tensor:
-            moved = tensor.to(self._device, non_blocking=True)
-            return moved.contiguous(memory_format=self._format) if moved.ndim == 4 else moved
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(self._device, non_blocking=True)
-
-        return Batch(_each(laid_out, batch.inputs), _each(moved, batch.targets))
-
-
-def placed(model: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
-    """The model itself, moved."""
-    moved: nn.Module = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # missing in torch
-    return moved
-
-
-def _each(function: Callable[[Tensor], Tensor], values: Any) -> Any:
-    return function(values) if isinstance(values, Tensor) else pytree.tree_map_only(Tensor, function, values)
