@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autoprune.config.parts import ChosenPart
 from autoprune.errors import ConfigError, EvaluationError
-from autoprune.training.objectives.logits import Classes, logits_of
+from autoprune.training.objectives.logits import LogitLayout, logits_of
 from autoprune.training.objectives.taught import Observed, Taught
 
 
@@ -60,7 +60,7 @@ class Distillation(Taught):
                 f"{tuple(outputs.shape)}; they must tell the same classes apart"
             )
         t = self._temperature
-        divergence = Classes.of(outputs, targets).divergence(outputs, known, t)
+        divergence = LogitLayout.of(outputs, targets).divergence(outputs, known, t)
         if hard is None:
             return t**2 * divergence
         return self._alpha * t**2 * divergence + (1 - self._alpha) * hard

@@ -41,7 +41,7 @@ def logits_of(outputs: Any, *, what: str = "distillation") -> Tensor:
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Classes:
+class LogitLayout:
     """Logits of classes with one target each, or of labels that are there or not.
 
     Attributes:
@@ -53,10 +53,11 @@ class Classes:
     counts: Tensor | None = None
 
     @classmethod
-    def of(cls, logits: Tensor, targets: Any) -> Classes:
+    def of(cls, logits: Tensor, targets: Any) -> LogitLayout:
         """What the shapes say.
 
-        (N, C) and class numbers (N,), tokens (N, T, C) and (N, T), maps (N, C, H, W) and (N, H, W), or numbers from 0 to 1 of one shape. Without targets: (N, C), (N, T, C) or (N, C, H, W).
+        (N, C) and class numbers (N,), tokens (N, T, C) and (N, T), maps (N, C, H, W) and (N, H, W), or
+        numbers from 0 to 1 of one shape. Without targets: (N, C), (N, T, C) or (N, C, H, W).
 
         Raises:
             EvaluationError: none of these.

@@ -15,7 +15,7 @@ from autoprune.errors import ConfigError
 from autoprune.training.objectives.answers import Answers
 from autoprune.training.objectives.base import Objective, build_objective
 from autoprune.training.objectives.features import observed
-from autoprune.training.objectives.logits import Classes, logits_of
+from autoprune.training.objectives.logits import LogitLayout, logits_of
 
 Observed: TypeAlias = tuple[Any, Mapping[str, Tensor]]
 """Outputs of a network, and by name what modules inside gave."""
@@ -76,7 +76,7 @@ class Taught(Objective):
     def on_targets(self, outputs: Any, targets: Any) -> Tensor:
         """The loss on the targets where no other objective is given for it."""
         logits = logits_of(outputs, what=self._name)
-        return Classes.of(logits, targets).loss(logits, targets, smoothing=self._smoothing)
+        return LogitLayout.of(logits, targets).loss(logits, targets, smoothing=self._smoothing)
 
     def _on_targets(self, given: Observed, batch: Batch) -> Tensor:
         if self._hard is None:
