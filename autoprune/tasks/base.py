@@ -170,6 +170,11 @@ class Task(ABC):
         return False
 
     @property
+    def cuts_in_training(self) -> bool:
+        """Whether `train` takes the keyword `cuts`: what is cut of the network while it trains."""
+        return False
+
+    @property
     @abstractmethod
     def trains(self) -> bool:
         """Whether `train` can be called."""

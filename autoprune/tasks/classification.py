@@ -20,6 +20,7 @@ from autoprune.tasks.base import SplitName, TaskInputs
 from autoprune.tasks.measured import MeasuredTask
 from autoprune.tasks.outputs import FIRST, check_outputs
 from autoprune.tasks.scoring import BATCH
+from autoprune.training.cuts import TrainingCuts
 from autoprune.training.loop import EpochProgress, train
 from autoprune.training.objectives.base import LossOfOutputs, make_objective
 from autoprune.training.watch import Watch
@@ -60,6 +61,7 @@ class ClassificationTask(MeasuredTask):
         watch: Watch | None = None,
         score: Callable[[], float] | None = None,
         teacher: nn.Module | None = None,
+        cuts: TrainingCuts | None = None,
     ) -> None:
         """See `Task.train`; `teacher` is the base network, for recipes whose objective needs it."""
         recipe = self._recipe.over(epochs, lr=lr)
@@ -74,6 +76,7 @@ class ClassificationTask(MeasuredTask):
             watch=watch,
             score=score,
             teacher=teacher,
+            cuts=cuts,
         )
 
     def scored_batches(self, split: SplitName, limit: int | None) -> Iterable[Batch]:
@@ -107,6 +110,11 @@ class ClassificationTask(MeasuredTask):
     def needs_teacher(self) -> bool:
         """Whether the recipe's objective does."""
         return make_objective(self._recipe).needs_teacher
+
+    @property
+    def cuts_in_training(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def trains(self) -> bool:

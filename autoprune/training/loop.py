@@ -13,6 +13,7 @@ from autoprune.data.base import Split
 from autoprune.data.batch import Batch
 from autoprune.errors import DataError, EvaluationError
 from autoprune.randomness import seeded
+from autoprune.training.cuts import TrainingCuts
 from autoprune.training.integrity import check_finite
 from autoprune.training.objectives.base import Objective
 from autoprune.training.placing import placed
@@ -38,6 +39,7 @@ def train(
     teacher: nn.Module | None = None,
     objective: Objective | None = None,
     terms: Sequence[Term] | None = None,
+    cuts: TrainingCuts | None = None,
 ) -> list[EpochRecord]:
     """Train `model` in place; it is left on `device` in eval mode. The global random state stays as it was.
 
@@ -56,6 +58,7 @@ def train(
         teacher: the base network, for objectives that need it; only read.
         objective: in place of the recipe's.
         terms: in place of the recipe's.
+        cuts: what is cut while it trains.
 
     Raises:
         EvaluationError: the loss is no longer a finite number, or the network holds values that are none.
@@ -71,13 +74,17 @@ def train(
             examples=len(split),
             objective=objective,
             terms=terms,
+            cuts="" if cuts is None else cuts.label,
         )
         if trainer.needs_batch:
             trainer.begin(first_batch(split, recipe.batch_size, seed=seed))
         scored = None if score is None else lambda: trainer.averaged(score)
         earlier = None if watch is None else watch.restore()
-        records = [] if earlier is None else trainer.restore(earlier)
+        records = [] if earlier is None else trainer.restore(earlier, cuts)
         for epoch in range(len(records) + 1, recipe.epochs + 1):
+            for number, done in enumerate(() if cuts is None else cuts.epochs):
+                if cuts is not None and done == epoch - 1:
+                    trainer.cut(cuts.make(model, number, True))
             record = trainer.run_epoch(split, epoch, seed=(seed * recipe.epochs + epoch) % 2**63)
             records.append(record)
             if progress is not None:

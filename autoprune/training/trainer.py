@@ -16,7 +16,9 @@ from autoprune.data.base import Split
 from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.space.copying import copy_network
+from autoprune.space.cutting.cut import Cut
 from autoprune.training.averaging import WeightAverage
+from autoprune.training.cuts import TrainingCuts, become, carry_over
 from autoprune.training.objectives.base import Objective, make_objective
 from autoprune.training.objectives.memory import TeacherMemory
 from autoprune.training.optimizers import make_optimizer
@@ -58,6 +60,7 @@ class Trainer:
         examples: how many the training has, where it may pay to keep what the teacher answers to them.
         objective: in place of the recipe's.
         terms: in place of the recipe's.
+        cuts: label of the cuts that will be made, if any.
     """
 
     def __init__(
@@ -71,9 +74,10 @@ class Trainer:
         examples: int | None = None,
         objective: Objective | None = None,
         terms: Sequence[Term] | None = None,
+        cuts: str = "",
     ) -> None:
         shapes = [tuple(parameter.shape) for parameter in model.parameters()]
-        self._identity = f"{recipe} from seed {seed} of parameters {shapes}, states of 2026-11"
+        self._identity = f"{recipe} from seed {seed} of parameters {shapes}, states of 2026-11{cuts and ', '}{cuts}"
         self._recipe, self._device = recipe, device
         self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self._model = placed(model, device, self._format).train()
@@ -83,6 +87,7 @@ class Trainer:
             self._objective.teacher = placed(taught, device, self._format).eval()
             self._objective.memory = None if examples is None else TeacherMemory(examples)
         self._optimizer, self._learning_rate = make_optimizer(recipe, model), learning_rate(recipe)
+        self._first: Batch | None = None
         self._terms = make_terms(recipe.terms) if terms is None else tuple(terms)
         for term in self._terms:
             term.begin(model)
@@ -104,6 +109,23 @@ class Trainer:
         beside = list(self._objective.parameters())
         if beside:
             self._optimizer.add_param_group({"params": beside})
+        self._first = batch
+
+    def cut(self, cut: Cut) -> None:
+        """Go on with a cut of the network, which it becomes; the optimizer keeps what is left of its state.
+
+        Averages of weights begin anew, as do maps of the objective, which belong to the widths.
+        """
+        before, old = self._optimizer, dict(self._model.named_parameters())
+        become(self._model, placed(cut.network, self._device, self._format).train())
+        self._optimizer = make_optimizer(self._recipe, self._model)
+        carry_over(before, self._optimizer, old, self._model, cut)
+        for term in self._terms:
+            term.begin(self._model)
+        if self._average is not None and self._recipe.ema is not None:
+            self._average = WeightAverage(self._model, self._recipe.ema)
+        if self._first is not None:
+            self.begin(self._first)
 
     def state(self, records: Sequence[EpochRecord]) -> State:
         """Everything that the next epoch depends on, and the epochs so far."""
@@ -119,10 +141,13 @@ class Trainer:
             "generators": generator_states(self._device),
         }
 
-    def restore(self, state: State) -> list[EpochRecord]:
+    def restore(self, state: State, cuts: TrainingCuts | None = None) -> list[EpochRecord]:
         """Return to a state and give its epochs; the state of another training is left alone."""
         if state["training"] != self._identity:
             return []
+        for number, epochs in enumerate(() if cuts is None else cuts.epochs):
+            if cuts is not None and epochs < len(state["epochs"]):
+                self.cut(cuts.make(self._model, number, False))
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(dict(state["optimizer"]))
         self._objective.load_state_dict(state.get("objective", {}))
