@@ -48,6 +48,11 @@ class ClassificationTask(MeasuredTask):
         measure: Measure | None = None,
     ) -> None:
         super().__init__(measure or Accuracy(), device=device)
+        if recipe.rand_augment is not None and not data.train.transforms:
+            raise ConfigError(
+                f"training: rand_augment changes images in bytes, as the data sets by name have them, and these data "
+                f"({data.name}) come ready made; put torchvision's RandAugment into the data set, and leave it out here"
+            )
         self._data, self._recipe = labelled(data, data.classes if classes is None else classes), recipe
 
     def train(

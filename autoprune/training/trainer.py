@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from typing import final
 
 import torch
@@ -19,6 +19,10 @@ from autoprune.space.copying import copy_network
 from autoprune.space.cutting.cut import Cut
 from autoprune.training.averaging import WeightAverage
 from autoprune.training.cuts import TrainingCuts, become, carry_over
+from autoprune.training.epochs import EpochRecord, steps
+from autoprune.training.freezing import begin_training
+from autoprune.training.layout import Layout
+from autoprune.training.mixing import Mixing
 from autoprune.training.objectives.base import Objective, make_objective
 from autoprune.training.objectives.memory import TeacherMemory
 from autoprune.training.optimizers import make_optimizer
@@ -27,24 +31,6 @@ from autoprune.training.schedules.base import learning_rate
 from autoprune.training.state import generator_states, on_cpu, set_generator_states
 from autoprune.training.terms.base import Term, make_terms
 from autoprune.training.watch import State
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class EpochRecord:
-    """One epoch of training.
-
-    Attributes:
-        epoch: from 1.
-        loss: mean of the objective.
-        lr: learning rate of the last step.
-        seconds: wall-clock time.
-    """
-
-    epoch: int
-    loss: float
-    lr: float
-    seconds: float
 
 
 @final
@@ -61,6 +47,7 @@ class Trainer:
         objective: in place of the recipe's.
         terms: in place of the recipe's.
         cuts: label of the cuts that will be made, if any.
+        layout: memory format and precision; None: as the recipe says.
     """
 
     def __init__(
@@ -75,27 +62,27 @@ class Trainer:
         objective: Objective | None = None,
         terms: Sequence[Term] | None = None,
         cuts: str = "",
+        layout: Layout | None = None,
     ) -> None:
         shapes = [tuple(parameter.shape) for parameter in model.parameters()]
         self._identity = f"{recipe} from seed {seed} of parameters {shapes}, states of 2026-11{cuts and ', '}{cuts}"
         self._recipe, self._device = recipe, device
-        self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self._model = placed(model, device, self._format).train()
+        self._layout = layout = layout or Layout.of(recipe, device)
+        self._mixing = Mixing(recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None
+        self._model = begin_training(placed(model, device, layout.format), recipe.freeze)
         self._objective = make_objective(recipe) if objective is None else objective
         if self._objective.needs_teacher and teacher is not None:
             taught = copy_network(teacher).requires_grad_(False)
-            self._objective.teacher = placed(taught, device, self._format).eval()
-            self._objective.memory = None if examples is None else TeacherMemory(examples)
+            self._objective.teacher = placed(taught, device, self._layout.format).eval()
+            keeps = examples is not None and self._mixing is None
+            self._objective.memory = TeacherMemory(examples or 0) if keeps else None
         self._optimizer, self._learning_rate = make_optimizer(recipe, model), learning_rate(recipe)
         self._first: Batch | None = None
         self._terms = make_terms(recipe.terms) if terms is None else tuple(terms)
         for term in self._terms:
             term.begin(model)
         self._average = None if recipe.ema is None else WeightAverage(model, recipe.ema)
-        self._amp = recipe.amp and device.type == "cuda"
-        bfloat16 = self._amp and torch.cuda.is_bf16_supported(including_emulation=False)
-        self._precision = torch.bfloat16 if bfloat16 else torch.float16
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp and not bfloat16)
+        self._scaler = layout.scaler(device)
 
     @property
     def needs_batch(self) -> bool:
@@ -105,7 +92,7 @@ class Trainer:
     def begin(self, batch: Batch) -> None:
         """Let the objective see the network and some training examples, before the first step and before `restore`."""
         with blame(ConfigError, f"objective {self._recipe.objective.label!r} cannot begin"):
-            self._objective.begin(self._model, batch_on(batch, self._device, self._format))
+            self._objective.begin(self._model, batch_on(batch, self._device, self._layout.format))
         beside = list(self._objective.parameters())
         if beside:
             self._optimizer.add_param_group({"params": beside})
@@ -117,7 +104,7 @@ class Trainer:
         Averages of weights begin anew, as do maps of the objective, which belong to the widths.
         """
         before, old = self._optimizer, dict(self._model.named_parameters())
-        become(self._model, placed(cut.network, self._device, self._format).train())
+        become(self._model, begin_training(placed(cut.network, self._device, self._layout.format), self._recipe.freeze))
         self._optimizer = make_optimizer(self._recipe, self._model)
         carry_over(before, self._optimizer, old, self._model, cut)
         for term in self._terms:
@@ -131,6 +118,7 @@ class Trainer:
         """Everything that the next epoch depends on, and the epochs so far."""
         return {
             "training": self._identity,
+            "layout": self._layout.plain,
             "epochs": [list(astuple(record)) for record in records],
             "model": on_cpu(self._model.state_dict()),
             "optimizer": on_cpu(self._optimizer.state_dict()),
@@ -179,7 +167,7 @@ class Trainer:
         """
         started, recipe = time.perf_counter(), self._recipe
         loss, seen, lr = torch.zeros((), device=self._device), 0, 0.0
-        for batches, examples in self._steps(split, seed):
+        for batches, examples in steps(split, recipe, seed=seed):
             # the schedule at the middle of the step: never 0, not even at the first step of a warm-up
             done = (epoch - 1 + min(1.0, (seen + examples / 2) / len(split))) / recipe.epochs
             lr = self._learning_rate(done)
@@ -193,24 +181,6 @@ class Trainer:
                 f"at learning rate {lr:.3g}; lower lr (it is {recipe.lr:g}) or add warmup_epochs"
             )
         return EpochRecord(epoch, mean_loss, lr, time.perf_counter() - started)
-
-    def _steps(self, split: Split, seed: int) -> Iterator[tuple[list[Batch], int]]:
-        """The batches of each step, and how many examples they hold."""
-        gathered: list[Batch] = []
-        examples = first = 0
-        for drawn in split.batches(self._recipe.batch_size, seed=seed, augment=self._recipe.augment):
-            batch = drawn if isinstance(drawn, Batch) else Batch(*drawn)
-            size = len(batch)
-            if size == 1 < self._recipe.batch_size and first:
-                continue  # a leftover of one example has no batch statistics
-            first = first or size
-            gathered.append(batch)
-            examples += size
-            if len(gathered) == self._recipe.accumulate_batches:
-                yield gathered, examples
-                gathered, examples = [], 0
-        if gathered:
-            yield gathered, examples
 
     def step(self, batches: Sequence[Batch], examples: int, *, done: float) -> Tensor:
         """One step of the optimizer.
@@ -248,8 +218,12 @@ class Trainer:
 
     def _backward(self, batch: Batch, share: float) -> Tensor:
         """Add the gradients of a batch; its loss, times the share of it if that is not 0."""
-        with torch.autocast(self._device.type, dtype=self._precision, enabled=self._amp):
-            loss = self._objective(self._model, batch_on(batch, self._device, self._format))
+        there = batch_on(batch, self._device, self._layout.format)
+        with self._layout.autocast(self._device):
+            if self._mixing is None:
+                loss = self._objective(self._model, there)
+            else:
+                loss = self._mixing.loss(self._objective, self._model, there)
         if not isinstance(loss, Tensor) or loss.ndim:
             given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise EvaluationError(

@@ -36,7 +36,7 @@ class Answers(nn.Module):
         """
         if any(id(leaf) not in self._known for leaf in pytree.tree_leaves((args, kwargs))):
             raise EvaluationError(
-                f"objective {self._label!r} runs the network on other inputs than those of the batch, so that nothing "
-                f"can be said of single channels; choose a criterion without gradients"
+                f"objective {self._label!r} runs the network on other inputs than those of the batch, of which alone "
+                f"the outputs are known; choose a criterion without gradients, or a training without mixup and cutmix"
             )
         return self._outputs[0]

@@ -76,6 +76,11 @@ class Objective(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Go on from a state, after `begin`; its tensors are on the CPU."""
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Names of the modules whose outputs it wants of both networks, from `begin` on."""
+        return ()
+
     @final
     def teach(self, batch: Batch, answer: Callable[[nn.Module, Batch], Any]) -> Any:
         """What the teacher answers to a batch, without gradients, or what is known of it.

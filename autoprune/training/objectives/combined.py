@@ -16,7 +16,6 @@ from autoprune.errors import ConfigError
 from autoprune.training.objectives.answers import Answers
 from autoprune.training.objectives.base import Objective, build_objective
 from autoprune.training.objectives.features import observed
-from autoprune.training.objectives.taught import Taught
 
 
 @final
@@ -48,7 +47,7 @@ class Combined(Objective):
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """See `Objective.__call__`."""
-        places = sorted({place for part in self._parts if isinstance(part, Taught) for place in part.places})
+        places = self.places
         given = observed(model, batch, places)
         taught = None
         if self.teacher is not None:
@@ -59,6 +58,11 @@ class Combined(Objective):
                 part.teacher = Answers(taught[0], batch.inputs, label, taught[1])
             losses.append(weight * part(Answers(given[0], batch.inputs, label, given[1]), batch))
         return torch.stack(losses).sum()
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """See `Objective.places`."""
+        return tuple(sorted({place for part in self._parts for place in part.places}))
 
     def begin(self, model: nn.Module, batch: Batch) -> None:
         """See `Objective.begin`."""

@@ -48,11 +48,6 @@ class Taught(Objective):
                 f"choose one that does not, such as cross_entropy or mse, or use the objective combined"
             )
 
-    @property
-    def places(self) -> tuple[str, ...]:
-        """Names of the modules whose outputs it wants of both networks, from `begin` on."""
-        return ()
-
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """See `Objective.__call__`."""
         given = observed(model, batch, self.places)
