@@ -144,8 +144,17 @@ class Heirs:
         Raises:
             EvaluationError: the calibration inputs hold no finite batch.
         """
-        made = self._chain.apply(self._factory.cut(widths), self._factory.model, self._statistics)
-        return made.to(self._statistics.device)
+        return self.cut(widths).network
+
+    def cut(self, widths: Widths) -> Cut:
+        """As calling it, with the indices that survived.
+
+        Raises:
+            EvaluationError: as above.
+        """
+        cut = self._factory.cut(widths)
+        made = self._chain.apply(cut, self._factory.model, self._statistics)
+        return replace(cut, network=made.to(self._statistics.device))
 
     def refit(self, cut: Cut, network: nn.Module) -> Cut:
         """Let the weights of a cut inherit from a network other than the base network, such as one that is in training.

@@ -16,6 +16,7 @@ from autoprune.inherit.bn_recalibration import (
     restore,
 )
 from autoprune.inherit.norm_averages import Replaced
+from autoprune.space.cutting.cut import Cut
 from autoprune.tasks.base import Task
 from autoprune.training.cuts import TrainingCuts
 from autoprune.training.loop import EpochProgress
@@ -50,6 +51,7 @@ def train_and_score(
     compare: bool = False,
     teacher: nn.Module | None = None,
     cuts: TrainingCuts | None = None,
+    cut: Cut | None = None,
 ) -> TrainedScore:
     """Train `network` in place, recalibrate the norms that the training has moved, score it.
 
@@ -69,6 +71,7 @@ def train_and_score(
             training does not notice.
         compare: also score the network as trained.
         teacher: the base network, for tasks that need it; only read.
+        cut: what the network is, for tasks that want it.
         cuts: what is cut while it trains, for tasks that can.
 
     Raises:
@@ -76,6 +79,8 @@ def train_and_score(
     """
     recalibrate = _recalibration(task, network)
     more: dict[str, Any] = {"teacher": teacher} if task.needs_teacher else {}
+    if task.wants_cut:
+        more["cut"] = cut
     if cuts is not None:
         more["cuts"] = cuts
     task.train(

@@ -180,15 +180,17 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
     """
     started = time.perf_counter()
     protocol = make_protocol(piece.protocol)
-    epochs, cuts = epochs_of(piece, factory.space, factory.base_epochs), None
+    epochs, cut, cuts = epochs_of(piece, factory.space, factory.base_epochs), None, None
     if protocol.steps:
         at = stages(factory.space, piece.widths, steps=protocol.steps, share=protocol.cutting, epochs=epochs)
         gradual = GradualCuts(factory, at)
         network, cuts = gradual.start(), gradual.cuts
     elif protocol.inherits:
-        network = factory.heirs("training")(piece.widths)
+        cut = factory.heirs("training").cut(piece.widths)
+        network = cut.network
     else:
-        network = factory.candidate(piece.widths)
+        cut = factory.cut(piece.widths)
+        network = cut.network
         reinitialise(network, seed=piece.seed)
     scores: list[Score] = []
 
@@ -207,6 +209,7 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         compare=True,
         teacher=factory.model,
         cuts=cuts,
+        cut=cut,
     )
     weights = weights_as_bytes(network) if piece.keeps_weights else None
     noise = scores[-1].standard_error
