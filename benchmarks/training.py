@@ -4,8 +4,8 @@
 
 ResNet-20 on random images of CIFAR-10's size, by SGD with Nesterov's momentum, a cosine schedule and augmentation; then
 with AdamW, label smoothing, clipping and an average of weights. Both loops begin with the same weights and must end
-with the same, to rounding. What counts is the processor time of each epoch, the median of ratios over rounds. Ends with an
-error above LIMIT. Also told, not judged: channels last, and what `auto` chooses.
+with the same, to rounding. What counts is the processor time of each epoch, the median of ratios over rounds. Ends with
+an error above LIMIT. Also told, not judged: channels last, and what `auto` chooses.
 """
 
 from __future__ import annotations
