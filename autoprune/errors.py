@@ -137,15 +137,26 @@ def told_of(error: BaseException) -> str:
 
 def told_of_traceback(text: str) -> str:
     """The same of a traceback that was written down; empty where the text is empty."""
+    if _GROUPED in text:  # what its members were is in their own tracebacks, below
+        text = _BAR.sub("", text.partition("+-+")[0])
     _, _, inner = text.rpartition(_CARRIED)
-    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-    if last.startswith(_OWN):  # it says all by itself
-        return last.partition(": ")[2].rstrip(".")
-    return f"{shortened(last.rstrip('.'), 600)}{_innermost(_FRAME.findall(inner))}"
+    raised = _raised(inner if _FRAME.search(inner) else text)
+    if raised.startswith(_OWN):  # it says all by itself
+        return raised.partition(": ")[2].rstrip(".")
+    return f"{shortened(raised.rstrip('.'), 600)}{_innermost(_FRAME.findall(inner))}"
+
+
+def _raised(text: str) -> str:
+    """What follows the frames of a traceback, in one line; of a text without frames its last line."""
+    frames = [found.end() for found in _FRAME.finditer(text)]
+    lines = [line for line in text[frames[-1] if frames else 0 :].splitlines() if line.strip()]
+    first = next((n for n, line in enumerate(lines) if n and not line[0].isspace()), len(lines) - 1) if frames else -1
+    return " ".join(" ".join(lines[first:]).split())
 
 
 _CARRIED = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
+_GROUPED, _BAR = "Exception Group Traceback", re.compile(r"^ *[|+] ", re.MULTILINE)
 _OWN = f"{__name__}."
 
 
@@ -154,6 +165,19 @@ def is_interrupted(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory did not suffice, of a device or of the machine."""
+    while error is not None:
+        told = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or told:
+            return True
+        error = error.__cause__
+    return False
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def _place(error: BaseException) -> str:

@@ -7,7 +7,8 @@ Networks are torchvision's, or of the zoo where torchvision lacks the name. For 
 - candidates costed (FLOPs and parameters) per second, in batches of 1, 1,000 and 100,000, and one really built network
   at a time by fvcore, `torch.utils.flop_counter` and, where it is installed, Torch-Pruning's counter;
 - the seconds that one cut network takes, at random widths: by us, by Torch-Pruning (copy, then prune, to one ratio), by
-  `copy.deepcopy` of the cut network, and by copying nothing but the surviving tensors, the four in turns.
+  `copy.deepcopy` of the cut network, and by copying nothing but the surviving tensors, the four in turns. Beside them
+  what bounds ours: copying the rows whole of which columns are cut, which have to be read, into memory that is there.
 
 Ends with an error if a cost differs from fvcore's, or if a claim does not hold: CANDIDATES per second in large batches,
 RATIO times fvcore's rate, a cut network in at most COPIES times the memory copy and PEER times faster than
@@ -149,6 +150,7 @@ def cutting(
 ) -> list[str]:
     """Seconds that one cut network takes."""
     ways: dict[str, list[float]] = {"memory copy": [], "ours": [], "copy.deepcopy": [], "Torch-Pruning": []}
+    bounds: dict[str, list[float]] = {"memory copy": [], "rows whole": [], "rows and columns": []}
     pruning = torch_pruning()
     for number in range(ROUNDS):
         widths: Widths = tuple(int(w) for w in draw(space, 1, rng)[0])
@@ -157,11 +159,15 @@ def cutting(
         ways["memory copy"].append(seconds(lambda tensors=tensors: [t.clone() for t in tensors]))  # type: ignore[misc]
         ways["ours"].append(seconds(lambda widths=widths: slicer(widths)))  # type: ignore[misc]
         ways["copy.deepcopy"].append(seconds(lambda network=network: copy.deepcopy(network)))  # type: ignore[misc]
+        for part, spent in two_axes(model, slicer, widths).items():
+            bounds[part].append(spent)
         if pruning is not None and number < REPEATS:
             ways["Torch-Pruning"].append(seconds(lambda: pruned(pruning, model, example)))
     for way, times in ways.items():
         if times:
             print(f"  one cut network, {way}: {spread(1e3 * t for t in times)} ms")
+    for part, times in bounds.items():
+        print(f"  of it weights cut along two axes, {part}: {spread(1e3 * t for t in times)} ms")
     ours = statistics.median(ways["ours"])
     copies = statistics.median(a / b for a, b in zip(ways["ours"], ways["memory copy"], strict=True))
     print(f"  ours / memory copy: {copies:.2f}")
@@ -173,6 +179,25 @@ def cutting(
     else:
         print("  Torch-Pruning is not installed")
     return [claim for claim, holds in claims.items() if not holds]
+
+
+def two_axes(model: nn.Module, slicer: Slicer, widths: Widths) -> dict[str, float]:
+    """Seconds that weights take of which rows and columns are cut: copied as they are left, and made in two steps."""
+    kept = slicer.cut(widths).kept
+    both = [(t.detach(), *kept[name][:2]) for name, t in model.named_parameters() if name in kept and t.ndim > 1]
+    cuts = [(t, rows, columns) for t, rows, columns in both if rows is not None and columns is not None]
+    room = torch.empty(max((t.numel() for t, _, _ in cuts), default=0))
+
+    def whole(t: Tensor, rows: Tensor) -> Tensor:
+        part = room[: len(rows) * t[0].numel()].view(len(rows), *t.shape[1:])
+        return torch.index_select(t, 0, rows, out=part)
+
+    left = [whole(t, rows).index_select(1, columns) for t, rows, columns in cuts]
+    return {
+        "memory copy": seconds(lambda: [t.clone() for t in left]),
+        "rows whole": seconds(lambda: [whole(t, rows) for t, rows, _ in cuts]),
+        "rows and columns": seconds(lambda: [whole(t, rows).index_select(1, columns) for t, rows, columns in cuts]),
+    }
 
 
 def draw(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
+import traceback
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -85,3 +88,52 @@ def test_of_a_phase_only_what_the_users_code_raised_is_made_a_message() -> None:
         write_whole(None, b"")  # type: ignore[arg-type]
     with pytest.raises(EvaluationError, match=r"^MemoryError"), blame(EvaluationError, "x", only_users=True):
         raise MemoryError
+
+
+def broken_over_lines() -> None:
+    raise ValueError("one\n  two\nthree")
+
+
+def broken_in_a_group() -> None:
+    raise ExceptionGroup("several", [ValueError("x"), KeyError("y")])
+
+
+def broken_by_another() -> None:
+    try:
+        broken_over_lines()
+    except ValueError as error:
+        raise RuntimeError("outer") from error
+
+
+def broken_with_a_note() -> None:
+    error = OSError("no disk")
+    error.add_note("mount it")
+    raise error
+
+
+def broken_without_a_word() -> None:
+    raise AssertionError
+
+
+def broken_as_ours() -> None:
+    raise EvaluationError("it broke\nhere.")
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (broken_over_lines, "ValueError: one two three (HERE)"),
+        (broken_in_a_group, "ExceptionGroup: several (2 sub-exceptions) (HERE)"),
+        (broken_by_another, "RuntimeError: outer (HERE)"),
+        (broken_with_a_note, "OSError: no disk mount it (HERE)"),
+        (broken_without_a_word, "AssertionError (HERE)"),
+        (broken_as_ours, "it broke here"),
+    ],
+)
+def test_a_traceback_is_told_by_the_whole_of_its_error(broken: Callable[[], None], told: str) -> None:
+    try:
+        broken()
+    except Exception:  # noqa: BLE001 - of any kind
+        text = traceback.format_exc()
+    found = told_of_traceback(text)
+    assert re.sub(rf"{re.escape(__file__)}:\d+", "HERE", found) == told

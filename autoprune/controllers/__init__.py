@@ -51,6 +51,21 @@ CONTROLLERS = Registry(
             "EvoPress: Sieberling et al. 2024; DarwinLM: Tang et al. 2025",
             "To compare with the papers; thousands of cheap scores, as of divergence on few examples.",
         ),
+        "knapsack_plus": Part(
+            "autoprune.controllers.knapsack_plus:KnapsackPlus",
+            "Puzzle: Bercovich et al. 2024; HALP: Shen et al. 2021; why not alone: EvoPress, Sieberling et al. 2024",
+            "Groups that hardly interact, twice as many trials as groups: half of them exceed the budget.",
+        ),
+        "partial_order": Part(
+            "autoprune.controllers.partial_order:PartialOrder",
+            "Partial Order Pruning: Li et al. 2019",
+            "To compare with the paper; the boundary between latency and score, at several budgets at once.",
+        ),
+        "constraint_aware": Part(
+            "autoprune.controllers.constraint_aware:ConstraintAware",
+            "Chen et al. 2018, Constraint-Aware Deep Neural Network Compression",
+            "To compare with the paper; tight budgets where looser ones show the way. Most trials exceed the budget.",
+        ),
         "legr": Part(
             "autoprune.controllers.legr:LeGR",
             "LeGR: Chin et al. 2020",

@@ -113,3 +113,17 @@ class Controller(ABC):
         In a family of budgets the next search's controller is made with it.
         """
         return None
+
+    def snapshot(self) -> Any:
+        """What replaying its proposals would compute anew, of JSON's types; None where replaying takes no time."""
+        return None
+
+    def restore(self, snapshot: Any, proposals: Sequence[Widths], trials: Sequence[Trial]) -> bool:
+        """Become, freshly made, what the controller of a snapshot was; False, and unchanged, where that cannot be.
+
+        Args:
+            snapshot: of a controller that was made alike.
+            proposals: all that it had made.
+            trials: all that it had been told, in their order.
+        """
+        return False

@@ -9,14 +9,19 @@ only (Eriksson et al. 2019, https://arxiv.org/abs/1910.01739). Evaluating it cos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from dataclasses import astuple
+from typing import Any, final
 
 import numpy as np
 
+from autoprune.config.parts import ChosenPart, NamedPart
+from autoprune.config.settings import bind
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.parts.proposals import as_widths, cross, mutate, teachable, unseen_member
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
+from autoprune.proxies import PROXIES
+from autoprune.score_model.kernel import Guess, Kernel
 from autoprune.score_model.posterior import ScoreFunctions, ScoreModel
 from autoprune.space.groups import FloatArray, IntArray, Widths
 
@@ -56,13 +61,22 @@ class Surrogate(Controller):
             slopes, but at least 10, more than the eight scalars it fits, and at most 30 or a third of `trials`, so that
             a large network's search, or a short one, is more than a random one.
         trials: how many proposals the search will make, where that is known.
+        prior: a zero-cost proxy of shapes, by its name or as `{name, settings}`: what scores are expected to be like
+            before any is seen; None: power laws of the widths.
 
     Raises:
-        ConfigError: `startup` is below 1.
+        ConfigError: `startup` is below 1, or a proxy that looks at more than shapes.
+        RegistryError: an unknown proxy.
     """
 
     def __init__(
-        self, domain: BudgetedSpace, *, seed: int, startup: int | None = None, trials: int | None = None
+        self,
+        domain: BudgetedSpace,
+        *,
+        seed: int,
+        startup: int | None = None,
+        trials: int | None = None,
+        prior: ChosenPart | None = None,
     ) -> None:
         if startup is not None and startup < 1:
             raise ConfigError(f"surrogate: startup must be at least 1, got {startup}")
@@ -70,7 +84,7 @@ class Surrogate(Controller):
         most = 30 if trials is None else max(1, min(30, trials // 3))
         self._startup = startup or min(most, max(10, len(domain.space.groups)))
         self._rng = np.random.default_rng(seed)
-        self._model = ScoreModel(domain)
+        self._model = ScoreModel(domain, guess=None if prior is None else _guess(domain, prior))
         self._fitted, self._fitted_afresh = 0, 0  # scores that the kernel's parameters were fitted to
         self._told: list[tuple[Widths, float, float, float, float]] = []  # widths, score, noise scale, fidelity, known
         self._seen: set[Widths] = set()  # asked for or told; those in the queue, too
@@ -100,6 +114,34 @@ class Surrogate(Controller):
         for trial, score in teachable(trials):
             noise = _PRUNED_NOISE if trial.state is TrialState.PRUNED else 1.0
             self._told.append((trial.widths, score, noise, trial.fidelity, trial.noise))
+
+    def snapshot(self) -> Any:
+        """See `Controller.snapshot`; the model is fitted anew, but for the parameters of its kernel."""
+        return {
+            "startup": self._startup,
+            "rng": self._rng.bit_generator.state,
+            "kernel": astuple(self._model.kernel),
+            "fitted": [self._fitted, self._fitted_afresh],
+            "draws_next": bool(self._draws_next),
+            "pooled": self._pooled,
+            "queue": self._queue,
+            "pool": self._pool.tolist(),
+        }
+
+    def restore(self, snapshot: Any, proposals: Sequence[Widths], trials: Sequence[Trial]) -> bool:
+        """See `Controller.restore`."""
+        if snapshot["startup"] != self._startup:
+            return False
+        for trial in trials:
+            self.tell([trial])
+        self._rng.bit_generator.state = snapshot["rng"]
+        self._model.kernel = Kernel(*snapshot["kernel"])
+        self._fitted, self._fitted_afresh = snapshot["fitted"]
+        self._draws_next, self._pooled = snapshot["draws_next"], snapshot["pooled"]
+        self._queue = [as_widths(widths) for widths in snapshot["queue"]]
+        self._pool = np.array(snapshot["pool"], dtype=np.int64).reshape(-1, len(self._domain.space.groups))
+        self._seen.update(proposals, self._queue)
+        return True
 
     @property
     def _pending(self) -> int:
@@ -170,6 +212,21 @@ class Surrogate(Controller):
         afresh = n >= 2 * self._fitted_afresh
         self._model.fit(widths, *scores, known=errors, near=None if afresh else kernel)
         self._fitted, self._fitted_afresh = n, n if afresh else self._fitted_afresh
+
+
+def _guess(domain: BudgetedSpace, chosen: ChosenPart) -> Guess:
+    from autoprune.proxies.base import looks_at  # imports torch, which a search without a prior does not need
+
+    part = NamedPart.of(chosen, "search.controller.settings.prior")
+    proxy = PROXIES.get(part.name)
+    if looks_at(proxy) != "shapes":
+        shapes = [name for name in PROXIES.names() if looks_at(PROXIES.get(name)) == "shapes"]
+        raise ConfigError(
+            f"surrogate: prior {part.name!r} looks at networks, and controllers see only widths; choose a proxy of "
+            f"shapes: {', '.join(shapes)}"
+        )
+    made: Guess = bind(PROXIES, part.name, part.settings)(domain.space)
+    return made
 
 
 def _first_of_order(values: FloatArray, most: int) -> IntArray:

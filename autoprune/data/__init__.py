@@ -146,6 +146,9 @@ def _parts(data: object) -> dict[str, Any]:
         )
     unknown = [str(key) for key in data if key not in _ROLES]
     missing = [role for role in _ROLES[:2] if data.get(role) is None]
+    for role in missing:
+        if role in data and not unknown:
+            raise DataError(f"{role} is None: give a data set or a loader; only 'test' may be left out")
     if unknown or missing:
         hint = next((f" Say 'validation' for {key!r}." for key in unknown if key in _VALIDATION), "")
         hint = hint or (suggest(unknown[0], _ROLES) if unknown else "")
@@ -159,18 +162,20 @@ def _as_split(source: object, role: str) -> Split:
     import torch
     from torch.utils.data import DataLoader, Dataset, Subset
 
-    from autoprune.data.base import LoaderSplit, Split
+    from autoprune.data.base import LoaderSplit, Split, holds_nothing
 
     if isinstance(source, Split):
         return source
     if isinstance(source, DataLoader):
-        return LoaderSplit(source)
+        return LoaderSplit(source, role)
     if not isinstance(source, Dataset):
+        if holds_nothing(source):
+            raise DataError(f"{role} is empty, it is {source!r}: give at least one example")
         raise DataError(
             f"{role} must be a torch Dataset, a DataLoader or a Split, got {type(source).__name__}; make arrays a data "
             f"set: torch.utils.data.TensorDataset(torch.as_tensor(inputs), torch.as_tensor(class_numbers))"
         )
-    whole = LoaderSplit(source)
+    whole = LoaderSplit(source, role)
     if role == "train":
         return whole
     # many data sets are sorted by class: after one fixed shuffle the first n are a fair sample

@@ -201,22 +201,25 @@ class LoaderSplit(Split):
     A `Dataset` is shuffled and batched here; a `DataLoader` is iterated as it is: order and batch size are its own,
     and a seed only fixes what it draws. Both augment as their owner wrote them, whatever `augment` says.
 
+    Args:
+        source: the data set or loader.
+        role: "train", "validation" or "test", for messages; "" where it is none of them.
+
     Raises:
         DataError: the source has no length or no examples, or (on reading) a batch is not a pair of tensors.
     """
 
-    def __init__(self, source: Dataset[Any] | DataLoader[Any]) -> None:
+    def __init__(self, source: Dataset[Any] | DataLoader[Any], role: str = "") -> None:
         dataset = source.dataset if isinstance(source, DataLoader) else source
         sized = source.sampler if isinstance(source, DataLoader) else source
+        what = f"{role}{role and ': '}{type(dataset).__name__}"
         if isinstance(dataset, IterableDataset) or not hasattr(sized, "__len__"):
-            raise DataError(
-                f"{type(dataset).__name__} has no length: give a data set with __len__ and __getitem__, or its loader"
-            )
+            raise DataError(f"{what} has no length: give a data set with __len__ and __getitem__, or its loader")
         self._source = source
-        with blame(DataError, f"{type(dataset).__name__} cannot tell its length", then="Correct the data set."):
+        with blame(DataError, f"{what} cannot tell its length", then="Correct the data set."):
             self._length = len(cast("Sized", sized))
         if not self._length:
-            raise DataError(f"{type(dataset).__name__} is empty: give at least one example")
+            raise DataError(f"{what} is empty: give at least one example")
 
     def __len__(self) -> int:
         return self._length
@@ -296,6 +299,16 @@ class DataSplits:
     def fingerprint(self) -> str:
         """Changes when a split does; of a user's own data set, as far as one batch of it shows (see `LoaderSplit`)."""
         return digest(*(split.fingerprint if split else "" for split in (self.train, self.validation, self.test)))
+
+
+def holds_nothing(given: object) -> bool:
+    """Whether it is a number below 1, or something in memory without a first entry, given in place of examples."""
+    if isinstance(given, int | float):
+        return given < 1
+    try:
+        return isinstance(given, Sized) and len(given) == 0
+    except TypeError:  # a tensor of one number
+        return False
 
 
 def digest(*parts: Tensor | str) -> str:

@@ -33,11 +33,20 @@ class Batch:
 
     def first(self, count: int) -> Batch:
         """Its first examples, all of them where it has no more."""
+        return self if count >= len(self) else self.part(0, count)
 
-        def part(values: Any) -> Any:
-            return pytree.tree_map_only(Tensor, lambda tensor: tensor[:count] if tensor.ndim else tensor, values)
+    def part(self, start: int, stop: int) -> Batch:
+        """Its examples from one number on, up to another."""
 
-        return self if count >= len(self) else Batch(part(self.inputs), part(self.targets))
+        def cut(values: Any) -> Any:
+            return pytree.tree_map_only(Tensor, lambda tensor: tensor[start:stop] if tensor.ndim else tensor, values)
+
+        return Batch(cut(self.inputs), cut(self.targets))
+
+    def split(self, most: int) -> list[Batch]:
+        """Its examples in order, in batches of at most so many."""
+        count = len(self)
+        return [self] if count <= most else [self.part(start, start + most) for start in range(0, count, most)]
 
     def __len__(self) -> int:
         """How many examples it holds.
@@ -59,3 +68,11 @@ class Batch:
 
 def _moved(values: Any, device: torch.device | str) -> Any:
     return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), values)
+
+
+def channels_last(values: Any) -> Any:
+    """The same values, images (N, C, H, W) among them with their channels last in memory."""
+    layout = torch.channels_last
+    return pytree.tree_map_only(
+        Tensor, lambda tensor: tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor, values
+    )

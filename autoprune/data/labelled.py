@@ -86,6 +86,8 @@ class Labelled(Split):
             place = int(wrong.nonzero()[0])
             return f"{where}, row {place if rows is None else int(rows[place])}"
 
+        if inputs.ndim and not len(inputs):
+            raise DataError(f"{where}: no examples; correct the data set, or the collate_fn of its loader")
         if targets.ndim != 1 or not inputs.ndim or len(targets) != len(inputs) or not len(targets):
             looks, remedy = _likely(targets)
             raise DataError(

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from autoprune.data.base import DataSplits, LoaderSplit, Split, digest
+from autoprune.data.base import DataSplits, LoaderSplit, Split, digest, holds_nothing
 from autoprune.data.batch import Batch
 from autoprune.data.labelled import check_inputs, no_batch
 from autoprune.errors import DataError, blame
@@ -38,7 +38,7 @@ class Inputs:
     """
 
     def __init__(self, source: Split | Dataset[Any] | DataLoader[Any], role: str) -> None:
-        self._source = source if isinstance(source, Split) else LoaderSplit(source)
+        self._source = source if isinstance(source, Split) else LoaderSplit(source, role)
         self._role = role
 
     def __len__(self) -> int:
@@ -128,7 +128,9 @@ def unlabelled_splits(data: object, *, name: str = "user data") -> UnlabelledSpl
             f"data must have 'train' and 'validation' and may have 'test' (a mapping, or a tuple in this order), or be "
             f"one loader, data set or tensor of inputs for all; got {type(data).__name__} of {[*map(str, parts)]}"
         )
-    made = {role: Inputs(_shuffled(_source(part), role), role) for role, part in parts.items() if part is not None}
+    made = {
+        role: Inputs(_shuffled(_source(part, role), role), role) for role, part in parts.items() if part is not None
+    }
     return UnlabelledSplits(name, made["train"], made["validation"], made.get("test"))
 
 
@@ -152,7 +154,7 @@ def _roles(data: object) -> list[Any] | None:
     return list(data) if isinstance(data, tuple) or listed else None  # type: ignore[call-overload]
 
 
-def _source(given: object) -> Split | Dataset[Any] | DataLoader[Any]:
+def _source(given: object, role: str = "inputs") -> Split | Dataset[Any] | DataLoader[Any]:
     if isinstance(given, Split | Dataset | DataLoader):
         return given
     if isinstance(given, Tensor) and given.ndim and len(given):
@@ -160,6 +162,9 @@ def _source(given: object) -> Split | Dataset[Any] | DataLoader[Any]:
     if isinstance(given, list) and given and all(isinstance(one, Tensor) and one.ndim for one in given):
         with blame(DataError, "a list of batches must hold inputs of one shape", then="Give a data set or a loader."):
             return TensorDataset(torch.cat(given))
+    if holds_nothing(given):
+        shown = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else repr(given)
+        raise DataError(f"{role}: empty, it is {shown}; give at least one example")
     what = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
     raise DataError(
         f"inputs must be a data set, a loader, a tensor of inputs (at least one) or a list of them, got {what}; "
@@ -191,7 +196,7 @@ def _shuffled(source: Split | Dataset[Any] | DataLoader[Any], role: str) -> Spli
     """In a fixed order, so that the first n examples of what is scored are a fair sample; loaders have their own."""
     if role == "train" or isinstance(source, Split | DataLoader):
         return source
-    sized = len(LoaderSplit(source))
+    sized = len(LoaderSplit(source, role))
     return Subset(source, torch.randperm(sized, generator=torch.Generator().manual_seed(0)).tolist())
 
 

@@ -105,15 +105,24 @@ def run(
     while (assignment := session.ask()) is not None:
         check()
         watch = _watch(assignment, stopper)
-        session.tell(assignment, evaluate(evaluator, assignment.widths, seed=assignment.seed, watch=watch))
+        widths, seed, best = assignment.widths, assignment.seed, assignment.incumbents
+        session.tell(assignment, evaluate(evaluator, widths, seed=seed, watch=watch, incumbents=best))
 
 
 def evaluate(
-    evaluator: Evaluator, widths: Widths, *, seed: int, full: bool = False, watch: StoppingWatch | None = None
+    evaluator: Evaluator,
+    widths: Widths,
+    *,
+    seed: int,
+    full: bool = False,
+    watch: StoppingWatch | None = None,
+    incumbents: Sequence[Widths] = (),
 ) -> Outcome:
     """Evaluate once; whatever a candidate does wrong becomes a failed outcome with its traceback."""
     start = time.perf_counter()
     watched: dict[str, Any] = {} if watch is None else {"watch": watch}
+    if evaluator.follows:
+        watched["incumbents"] = tuple(incumbents[: evaluator.follows])
 
     def about() -> dict[str, Any]:
         return {

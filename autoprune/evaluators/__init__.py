@@ -10,10 +10,25 @@ EVALUATORS = Registry(
             "EagleEye: Li et al. 2020, arXiv 2007.02491, section 3.3",
             "The default: seconds per candidate, hundreds of trials.",
         ),
+        "racing": Part(
+            "autoprune.evaluators.racing:Racing",
+            "Maron and Moore 1993, Hoeffding Races; paired as in F-Race, Birattari et al. 2002",
+            "As `inherited` with much validation data: who is clearly below the best so far stops after a part of it.",
+        ),
         "scratch": Part(
             "autoprune.evaluators.scratch:Scratch",
             "a short training from fresh weights; why: Liu et al. 2019, arXiv 1810.05270",
             "The widths alone are to be judged, and each trial may cost a training.",
+        ),
+        "short_training": Part(
+            "autoprune.evaluators.short_training:ShortTraining",
+            "a few steps before judging: DarwinLM (Tang et al. 2025, arXiv 2502.07780), Minitron (arXiv 2407.14679)",
+            "Scores that rank as training does, for some tens of steps; the last step of a chain.",
+        ),
+        "supernet": Part(
+            "autoprune.evaluators.supernet:Supernet",
+            "AutoSlim: Yu & Huang 2019, arXiv 1903.11728, section 3; two sides: BCNet, arXiv 2105.10533",
+            "One training serves all candidates and budgets; then seconds per candidate, as `inherited`.",
         ),
         "zero_cost": Part(
             "autoprune.evaluators.zero_cost:ZeroCost",

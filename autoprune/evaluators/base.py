@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final
 
 from autoprune.deprecation import moved_names
 from autoprune.errors import ConfigError
@@ -22,6 +22,9 @@ from autoprune.training.watch import Stopped, Watch
 Kind: TypeAlias = Literal["short", "training"]
 """How long an evaluation takes: about as long as scoring one network, or as long as training one."""
 
+MOST_FOLLOWED = 8
+"""Of how many of the best candidates an evaluator can be told."""
+
 
 class Evaluator(ABC):
     """Widths to score, higher is better.
@@ -33,11 +36,15 @@ class Evaluator(ABC):
         kind: engines with several machines send the two kinds different ways; trainings can be watched.
         nests: settings that hold other evaluators: one, or a list of them. In a job each is a name, or a mapping of
             `name` and `settings`; the evaluator is given them built. If one of them trains, so does this one.
+        follows: how many of the best candidates so far it is told of, as the keyword `incumbents` of `evaluate`: their
+            widths, the best one first, as they were when this one was proposed (fewer where there are fewer). 0: none,
+            and no such keyword.
         scale: what its scores count, where that is not what the task's count; they may be any finite numbers then.
     """
 
     kind: Kind = "short"
     nests: tuple[str, ...] = ()
+    follows: int = 0
     scale: ScoreScale | None = None
 
     @abstractmethod
@@ -54,6 +61,11 @@ class Evaluator(ABC):
         Returns:
             The score as a plain number, or with what is known of its noise.
         """
+
+    @classmethod
+    def prepares(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether with these settings it has something to prepare."""
+        return cls.prepare is not Evaluator.prepare
 
     def prepare(self, directory: Path, *, seed: int) -> None:  # noqa: B027 - most have nothing to prepare
         """Make what all evaluations of a run share, as files in `directory`; called once in a run, before any.
@@ -100,8 +112,17 @@ class Guarded(Evaluator):
         self._check_base()
         trains = any(part.kind == "training" for part in (self._inner, *self._nested.values()))
         self.kind, self.scale = "training" if trains else "short", self._inner.scale
+        self.follows = self._inner.follows
 
-    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> Score:
+    def evaluate(
+        self,
+        widths: Widths,
+        *,
+        seed: int,
+        full: bool = False,
+        watch: Watch | None = None,
+        incumbents: Sequence[Widths] = (),
+    ) -> Score:
         """See `Evaluator.evaluate`; the global random state inside comes from the seed.
 
         Raises:
@@ -109,7 +130,9 @@ class Guarded(Evaluator):
             RunError: the base network was changed.
             Stopped: the watch ended it.
         """
-        watched = {} if watch is None else {"watch": watch}
+        watched: dict[str, Any] = {} if watch is None else {"watch": watch}
+        if self.follows:
+            watched["incumbents"] = tuple(incumbents[: self.follows])
         with seeded(seed):
             try:
                 score: object = self._inner.evaluate(widths, seed=seed, full=full, **watched)

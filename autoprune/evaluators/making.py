@@ -32,7 +32,7 @@ def check_evaluator(name: str, settings: Mapping[str, Any]) -> None:
 
 def kind_of(name: str, settings: Mapping[str, Any]) -> Kind:
     """The kind of an evaluator that is not built: it trains if one that its settings name does."""
-    trains = any(getattr(part, "kind", "short") == "training" for part in _parts(name, settings))
+    trains = any(getattr(part, "kind", "short") == "training" for part, _ in _parts(name, settings))
     return "training" if trains else "short"
 
 
@@ -44,13 +44,13 @@ def scale_of(name: str) -> ScoreScale | None:
 
 def prepares_something(name: str, settings: Mapping[str, Any]) -> bool:
     """Whether an evaluator that is not built, or one that its settings name, has something to prepare."""
-    usual = (None, Evaluator.prepare)
-    return any(getattr(part, "prepare", None) not in usual for part in _parts(name, settings))
+    asked = ((getattr(part, "prepares", None), own) for part, own in _parts(name, settings))
+    return any(prepares is not None and prepares(own) for prepares, own in asked)
 
 
-def _parts(name: str, settings: Mapping[str, Any]) -> Iterator[Any]:
-    """The classes of an evaluator and of all that its settings name."""
-    yield EVALUATORS.get(name)
+def _parts(name: str, settings: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """The classes of an evaluator and of all that its settings name, each with its own settings."""
+    yield EVALUATORS.get(name), settings
     for nested in _nested(name, settings, "evaluator.settings").values():
         for _, chosen in nested.steps:
             yield from _parts(chosen.name, chosen.settings)

@@ -8,7 +8,7 @@ from torch import nn
 
 from autoprune.evaluators.base import Evaluator, check_counts
 from autoprune.evaluators.candidates import CandidateFactory
-from autoprune.evaluators.trained import train_and_score
+from autoprune.evaluators.trained import distilled, train_and_score
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score
 from autoprune.training.protocols import reinitialise
@@ -22,6 +22,7 @@ class Scratch(Evaluator):
     Args:
         factory: what candidates are made from.
         epochs: length of each training; the learning-rate schedule is compressed to it.
+        distil: learn from the base network, too.
         validation_limit: score on this many validation examples (None: all of them).
         keep_examples: see `Inherited`.
     """
@@ -33,17 +34,19 @@ class Scratch(Evaluator):
         factory: CandidateFactory,
         *,
         epochs: int = 10,
+        distil: bool = False,
         validation_limit: int | None = None,
         keep_examples: bool = False,
     ) -> None:
         check_counts("scratch", least=1, epochs=epochs, validation_limit=validation_limit)
         self._factory = factory
+        self._task = distilled(factory.task, "scratch") if distil else factory.task
         self._epochs = epochs
         self._limit, self._keep = validation_limit, keep_examples
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> Score:
         """See `Evaluator.evaluate`."""
-        cut, task = self._factory.cut(widths), self._factory.task
+        cut, task = self._factory.cut(widths), self._task
         network = cut.network
 
         scores: list[Score] = []

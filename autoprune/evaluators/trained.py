@@ -9,6 +9,7 @@ from typing import Any, final
 
 from torch import nn
 
+from autoprune.errors import ConfigError
 from autoprune.inherit.bn_recalibration import (
     CALIBRATION_BATCHES,
     buffers_of,
@@ -99,6 +100,21 @@ def train_and_score(
         as_trained = score(network)
         restore(recalibrated)
     return TrainedScore(score(network), as_trained)
+
+
+def distilled(task: Task, evaluator: str) -> Task:
+    """The task, its trainings learning from the base network, too.
+
+    Raises:
+        ConfigError: it cannot be told to.
+    """
+    taught = task.distilled()
+    if taught is None:
+        raise ConfigError(
+            f"evaluator {evaluator!r}: distil needs a task that trains by a recipe; leave it out, or let your own "
+            f"train_func learn from its teacher"
+        )
+    return taught
 
 
 def _recalibration(task: Task, network: nn.Module) -> Callable[[], Replaced]:

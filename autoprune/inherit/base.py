@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.config.parts import ChosenPart, NamedPart
 from autoprune.config.settings import bind
-from autoprune.data.batch import Batch
+from autoprune.data.batch import Batch, channels_last
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.inherit import INHERITANCE
 from autoprune.space.cutting.cut import Cut
@@ -34,10 +34,13 @@ class Statistics:
     Args:
         inputs: (number of batches) -> up to that many batches of calibration inputs; none where there are no data.
         device: where networks run.
+        channels_last: images lie in memory with their channels last; methods that run cut networks lay these out alike.
     """
 
-    def __init__(self, inputs: Callable[[int], Sequence[Tensor]], device: torch.device) -> None:
-        self._inputs, self.device = inputs, device
+    def __init__(
+        self, inputs: Callable[[int], Sequence[Tensor]], device: torch.device, *, channels_last: bool = False
+    ) -> None:
+        self._inputs, self.device, self.channels_last = inputs, device, channels_last
         self._gathered: dict[int, Sequence[Tensor]] = {}
         self._made: dict[Hashable, tuple[nn.Module, Any]] = {}
         self._batch_size: int | None = None
@@ -56,7 +59,7 @@ class Statistics:
                     f"inheritance: each of {len(given)} calibration batches holds values that are not finite; give it "
                     f"data without NaN and infinity"
                 )
-            self._gathered[batches] = finite
+            self._gathered[batches] = [channels_last(one) for one in finite] if self.channels_last else finite
         return self._gathered[batches]
 
     def needed(self, method: str, batches: int) -> Sequence[Tensor]:

@@ -123,6 +123,8 @@ class BatchNormRecalibration(Inheritance):
     def apply(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> None:
         """See `Inheritance.apply`."""
         inputs = statistics.inputs(self._batches)
+        if statistics.channels_last:
+            cut.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         recalibrate_batch_norm(cut.network, inputs, device=statistics.device, exact=self._exact)
 
 

@@ -154,7 +154,7 @@ class Prepared:
         task, job = self.run_inputs.task, self.run_inputs.job
         ranking, epochs = ranking_of(self.space, scores), job.training.epochs
         made = CandidateFactory(base, self.space, ranking, task, epochs, job.search.inherit, job.verdict.inherit)
-        own = job.search.evaluator.settings if job.search.evaluator.name == "inherited" else {}
+        own = job.search.evaluator.settings if job.search.evaluator.name in ("inherited", "racing") else {}
         return made.calibrated(own.get("calibration_batches", CALIBRATION_BATCHES))
 
     def evaluator(self, factory: CandidateFactory) -> Evaluator:

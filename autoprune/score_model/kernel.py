@@ -63,24 +63,32 @@ class KernelInputs:
         returns: (N, G) minus the power law of every group times its share of the cost, centred, and scaled such that
             the sum over independent groups would have variance 1; rises with the width, ever less.
         totals: (N, C) log FLOPs, log parameters, log costs that are limited, sum of log widths; centred and scaled.
+        prior: (N,) a guess of the scores, centred and scaled; None where there is none.
     """
 
     groups: FloatArray
     returns: FloatArray
     totals: FloatArray
+    prior: FloatArray | None = None
 
     @property
     def trend(self) -> FloatArray:
-        """(N,) sum of the returns over the groups: how good the widths are expected to be."""
+        """(N,) how good the widths are expected to be: the guess, or else the sum of the returns over the groups."""
+        if self.prior is not None:
+            return self.prior
         total: FloatArray = self.returns.sum(axis=1)
         return total
 
     def __getitem__(self, rows: IntArray) -> KernelInputs:
         """Return the inputs of some of the width vectors."""
-        return KernelInputs(self.groups[rows], self.returns[rows], self.totals[rows])
+        prior = None if self.prior is None else self.prior[rows]
+        return KernelInputs(self.groups[rows], self.returns[rows], self.totals[rows], prior)
 
 
 InputFunction: TypeAlias = Callable[[KernelInputs], FloatArray]
+
+Guess: TypeAlias = Callable[[IntArray], FloatArray]
+"""(N, G) widths -> (N,) how good they are thought to be, on any scale; such as a zero-cost proxy of shapes."""
 
 
 @final
@@ -88,9 +96,14 @@ class InputMap:
     """(N, G) widths -> `KernelInputs`: centred on the typical member inside the budget, scaled by the space's ranges.
 
     Not the middle of the ranges: near the corners networks collapse, and a prior centred there is drawn to them.
+
+    Args:
+        domain: the space under its budget.
+        guess: takes the place of the power laws in what scores are expected to be; the power laws remain as what they
+            may differ by.
     """
 
-    def __init__(self, domain: BudgetedSpace) -> None:
+    def __init__(self, domain: BudgetedSpace, guess: Guess | None = None) -> None:
         metrics = dict.fromkeys(["flops", "params", *(limit.metric for limit in domain.budget.limits)])
         self._costs = [domain.budget.metrics[name] for name in metrics]
         typical = domain.sample(_TYPICAL, np.random.default_rng(0))
@@ -100,11 +113,15 @@ class InputMap:
         self._groups = _standardiser(log_widths(typical), log_widths(corners))
         self._returns = _jointly(self._raw_returns(typical), self._raw_returns(corners))
         self._totals = _standardiser(self._raw_totals(typical), self._raw_totals(corners))
+        self._guess = guess
+        if guess is not None:
+            self._prior = _standardiser(guess(typical)[:, None], guess(corners)[:, None])
 
     def __call__(self, widths: WidthMatrix) -> KernelInputs:
         """Return the inputs of the (N, G) widths."""
         groups, returns = self._groups(log_widths(widths)), self._returns(self._raw_returns(widths))
-        return KernelInputs(groups, returns, self._totals(self._raw_totals(widths)))
+        prior = None if self._guess is None else self._prior(self._guess(np.asarray(widths))[:, None])[:, 0]
+        return KernelInputs(groups, returns, self._totals(self._raw_totals(widths)), prior)
 
     def _raw_returns(self, widths: WidthMatrix) -> FloatArray:
         power: FloatArray = -np.exp(_EXPONENT * (log_widths(widths) - self._log_full))
@@ -259,8 +276,9 @@ class Kernel:
         """
         groups, totals = like.groups.shape[1], like.totals.shape[1]
         level = rng.normal(scale=np.sqrt(_CONSTANT), size=n)
+        guessed = like.prior is not None
         effect = np.sqrt(self.trend) + rng.normal(scale=np.sqrt(self.common), size=n)
-        effects = effect + rng.normal(scale=np.sqrt(self.returns), size=(groups, n))
+        effects = (0.0 if guessed else effect) + rng.normal(scale=np.sqrt(self.returns), size=(groups, n))
         total_slopes = rng.normal(scale=np.sqrt(self.totals / totals), size=(totals, n))
         curvature = rng.normal(scale=np.sqrt(self.quadratic) / groups, size=(n, groups, groups))
         frequencies = rng.normal(scale=1 / (self.length * np.sqrt(groups)), size=(groups, _FREQUENCIES))
@@ -277,7 +295,7 @@ class Kernel:
             np.sin(phases, out=both[:, _FREQUENCIES:])
             waves = both @ amplitude
             value: FloatArray = level + inputs.returns @ effects + inputs.totals @ total_slopes + bends + waves
-            return value
+            return value + np.outer(inputs.trend, effect) if guessed else value
 
         return functions
 

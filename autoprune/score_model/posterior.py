@@ -20,7 +20,7 @@ from scipy.stats import norm
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.polynomial import WidthMatrix
 from autoprune.errors import EvaluationError
-from autoprune.score_model.kernel import Gram, InputMap, Kernel, KernelInputs
+from autoprune.score_model.kernel import Gram, Guess, InputMap, Kernel, KernelInputs
 from autoprune.score_model.noise import ScoreNoise
 from autoprune.space.groups import FloatArray, Widths
 
@@ -66,10 +66,12 @@ class ScoreModel:
 
     Args:
         domain: gives the ranges of the widths and their closed-form costs.
+        guess: what scores are expected to be before any is seen, on any scale; how much of it is true is learned. None:
+            power laws of the widths.
     """
 
-    def __init__(self, domain: BudgetedSpace) -> None:
-        self._map = InputMap(domain)
+    def __init__(self, domain: BudgetedSpace, *, guess: Guess | None = None) -> None:
+        self._map = InputMap(domain, guess)
         self._groups = len(domain.space.groups)
         self.fit(np.empty((0, self._groups)), np.empty(0))
 

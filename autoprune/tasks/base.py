@@ -130,6 +130,14 @@ class Task(ABC):
         """
         return self
 
+    def shortened(self, examples: int) -> Task | None:
+        """This task, whose trainings read only so many examples in each epoch, others each time; None: it cannot."""
+        return None
+
+    def distilled(self) -> Task | None:
+        """This task, whose trainings learn from the base network, too; None where it has no recipe to say so."""
+        return None
+
     @abstractmethod
     def calibration_batches(self, batches: int, *, seed: int) -> list[Batch]:
         """Return up to `batches` batches of training examples on the device; none where there are no data."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
-from typing import Any, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
 
+from autoprune.config.parts import NamedPart
 from autoprune.config.training import Recipe
 from autoprune.data.base import DataSplits, Split, digest
 from autoprune.data.batch import Batch
 from autoprune.data.labelled import labelled
+from autoprune.data.shortened import Shortened
 from autoprune.errors import ConfigError
 from autoprune.measures.accuracy import Accuracy
 from autoprune.measures.base import Measure
@@ -83,6 +87,20 @@ class ClassificationTask(MeasuredTask):
             teacher=teacher,
             cuts=cuts,
         )
+
+    def shortened(self, examples: int) -> Self:
+        """See `Task.shortened`."""
+        shorter = copy.copy(self)
+        shorter._data = replace(self._data, train=Shortened(self._data.train, examples))
+        return shorter
+
+    def distilled(self) -> Self:
+        """See `Task.distilled`; by `distillation` with its own settings, unless the recipe has a teacher already."""
+        if self.needs_teacher:
+            return self
+        taught = copy.copy(self)
+        taught._recipe = self._recipe.model_copy(update={"objective": NamedPart(name="distillation")})
+        return taught
 
     def scored_batches(self, split: SplitName, limit: int | None) -> Iterable[Batch]:
         """See `MeasuredTask.scored_batches`; of accuracy, examples are right or wrong."""

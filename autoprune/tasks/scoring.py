@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import final
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autoprune.data.batch import Batch
-from autoprune.errors import EvaluationError, blame
+from autoprune.errors import EvaluationError, blame, is_out_of_memory
 from autoprune.measures.base import Measure, Values
 from autoprune.randomness import seeded
 from autoprune.tasks.score import Score
@@ -21,6 +22,11 @@ BATCH = 512
 
 KEPT_BYTES = 256 * 2**20
 """So much of the base network's outputs is kept; what is beyond is computed again for each network."""
+
+
+def outputs_of(network: nn.Module, batch: Batch) -> Any:
+    """What a network gives for a batch."""
+    return batch.outputs(network)
 
 
 @final
@@ -46,7 +52,7 @@ class BaseOutputs:
 
         Args:
             split: whose batch it is.
-            number: of the batch in the split; with its size it says which one it is.
+            number: of its first example in the split; with its size it says which one it is.
             batch: as read.
             device: where networks run.
         """
@@ -54,7 +60,8 @@ class BaseOutputs:
         if key not in self._kept:
             if self._network is None:
                 self._network = scored_copy(self.model, device)
-            with seeded(0), torch.no_grad():  # what it draws must not depend on whether others were kept
+            # what it draws must not depend on whether others were kept
+            with seeded(0), torch.inference_mode(False), torch.no_grad():
                 found = batch.to(device).outputs(self._network)
             size = sum(leaf.nbytes for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor))
             if self._bytes + size > self._limit:
@@ -74,7 +81,7 @@ def scored_by(
     base: BaseOutputs | None = None,
     examples: bool = False,
 ) -> Score:
-    """Return the score of a network, higher is better: the measure's sign is turned here and nowhere else.
+    """Return the score of a network, higher is better.
 
     A copy of the model runs, in eval mode on `device`: what `forward` itself writes down is not kept.
 
@@ -95,42 +102,86 @@ def scored_by(
             f"the measure {measure.name!r} compares with a base network, and here is none: score by the task of a "
             f"candidate factory, or by task.compared_with(base)"
         )
-    values = _values(measure, model, batches, split=split, device=device, base=base)
+    network = scored_copy(model, device)
+    values = values_of(measure, network, batches, split=split, device=device, base=base)
+    return score_of(measure, values, examples=examples)
+
+
+def score_of(measure: Measure, values: Values, *, examples: bool = False) -> Score:
+    """The score that values make, higher is better: the measure's sign is turned here and nowhere else.
+
+    Args:
+        measure: whose values they are.
+        values: one for each example.
+        examples: keep them.
+
+    Raises:
+        EvaluationError: no score that the measure can have.
+    """
     with blame(EvaluationError, f"measure {measure.name!r} fails on the values of all examples"):
         value, error = measure.combine(values)
+    score = checked_score(measure.scale.turned(value), measure.score_range, what=f"measure {measure.name!r}")
+    return Score(score, error, examples=turned(measure, values) if examples else None)
+
+
+def turned(measure: Measure, values: Values) -> Values:
+    """Values of which higher is better; truth values stay what they are where that is so."""
     scale = measure.scale
-    kept = values if scale.higher_is_better or values.dtype.kind != "b" else 100.0 * values
-    score = checked_score(scale.turned(value), measure.score_range, what=f"measure {measure.name!r}")
-    return Score(score, error, examples=scale.turned(kept) if examples else None)
+    kept: Values = scale.turned(values if scale.higher_is_better or values.dtype.kind != "b" else 100.0 * values)
+    return kept
 
 
-def _values(
+def values_of(
     measure: Measure,
-    model: nn.Module,
+    network: nn.Module,
     batches: Iterable[Batch],
     *,
     split: str,
     device: torch.device,
-    base: BaseOutputs | None,
+    base: BaseOutputs | None = None,
+    first: int = 0,
+    run: Callable[[nn.Module, Batch], Any] = outputs_of,
 ) -> Values:
-    """One for each example, on the CPU."""
-    network = scored_copy(model, device)
+    """One value for each example, on the CPU. Where memory does not suffice for a batch, it and all others are halved.
+
+    Args:
+        measure: what counts.
+        network: runs as it is: on the device, in eval mode, weights that are finite.
+        batches: of the examples, in their order.
+        split: whose they are.
+        device: where.
+        base: of the base network, where the measure compares with it.
+        first: number of the first of these examples in the split.
+        run: gives the outputs of the network for a batch on the device.
+
+    Raises:
+        EvaluationError: outputs or values that are no usable numbers, or outputs that the measure cannot take.
+    """
     found: list[Tensor] = []
     sound: list[Tensor] = []
+    most = None
     with seeded(0), torch.no_grad():
-        for number, batch in enumerate(batches):
-            reference = base.outputs(split, number, batch, device) if base is not None and measure.needs_base else None
-            outputs = batch.to(device).outputs(network)
-            with blame(EvaluationError, f"measure {measure.name!r} fails", then="Correct its settings or its code."):
-                values = measure.values(outputs, batch, reference)
-            if values.shape != (len(batch),):
-                raise EvaluationError(
-                    f"measure {measure.name!r} gave values of shape {tuple(values.shape)} for {len(batch)} examples; "
-                    f"it must give one for each"
-                )
-            fine = measure.sound(outputs, len(batch)).to(values.device)
-            sound.append(fine & values.isfinite() if values.is_floating_point() else fine)
-            found.append(values)
+        for batch in batches:
+            waiting = deque(batch.split(most or len(batch)))
+            while waiting:
+                part = waiting[0]
+                too_large = None
+                try:
+                    reference = base.outputs(split, first, part, device) if base and measure.needs_base else None
+                    values, fine = _of_part(measure, run(network, part.to(device)), part, reference)
+                except (RuntimeError, MemoryError, EvaluationError) as error:
+                    if len(part) < 2 or not is_out_of_memory(error):
+                        raise
+                    too_large = len(part)
+                if too_large is not None:  # beyond `except`, whose traceback holds what filled the memory
+                    most = (too_large + 1) // 2
+                    waiting = deque(half for one in waiting for half in one.split(most))
+                    _empty_cache(device)
+                    continue
+                waiting.popleft()
+                first += len(part)
+                found.append(values)
+                sound.append(fine)
     finite = torch.cat(sound)
     broken = (~finite).nonzero()  # looked at once: a GPU is not waited for after each batch
     if len(broken):
@@ -139,6 +190,24 @@ def _values(
             f"{int(broken[0])} as read; its weights and these inputs are finite: its forward overflows or divides by 0"
         )
     return torch.cat(found).cpu().numpy()
+
+
+def _of_part(measure: Measure, outputs: Any, batch: Batch, reference: object) -> tuple[Tensor, Tensor]:
+    """(N,) values, and whether outputs and value are usable numbers."""
+    with blame(EvaluationError, f"measure {measure.name!r} fails", then="Correct its settings or its code."):
+        values = measure.values(outputs, batch, reference)
+    if values.shape != (len(batch),):
+        raise EvaluationError(
+            f"measure {measure.name!r} gave values of shape {tuple(values.shape)} for {len(batch)} examples; it must "
+            f"give one for each"
+        )
+    fine = measure.sound(outputs, len(batch)).to(values.device)
+    return values, fine & values.isfinite() if values.is_floating_point() else fine
+
+
+def _empty_cache(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _on(outputs: object, device: torch.device) -> object:

@@ -26,6 +26,7 @@ class Assignment:
         seed: for the evaluator.
         told: how many trials had been told when it was proposed.
         costs: metric -> cost.
+        incumbents: the best candidates when it was proposed, the best one first; see `Evaluator.follows`.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Assignment:
     seed: int
     told: int
     costs: Mapping[str, float]
+    incumbents: tuple[Widths, ...] = ()
 
 
 @final

@@ -38,6 +38,7 @@ from autoprune.trials.run_files import (
     set_aside,
     whole_mark,
 )
+from autoprune.trials.snapshots import SNAPSHOT
 
 _LOCK = ".lock"
 _START = {_LOCK, COPIES, "job.yaml", ".job.yaml.tmp", "space.json", ".space.json.tmp", f".{MARK}.tmp"}
@@ -231,7 +232,7 @@ class RunDirectory:
 
     def take_in_all(self) -> None:
         """Take checksums of what a run of an older version has written so far, which is taken as it is."""
-        journals = {"journal.log", "scores.log", _LOCK, MARK, REQUEST}
+        journals = {"journal.log", "scores.log", _LOCK, MARK, REQUEST, SNAPSHOT}
         top = [path for path in self.path.iterdir() if path.is_file() and path.name not in journals]
         folders = [self.path / "export", self.path / "arms"]
         self.update_run()

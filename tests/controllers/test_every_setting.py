@@ -38,7 +38,7 @@ GIVEN = {"domain", "seed", "importance", "learned"}
 """What a controller is made with that is no setting."""
 
 TRIES: dict[str, dict[str, list[Any]]] = {
-    "surrogate": {"startup": [3], "trials": [5]},
+    "surrogate": {"startup": [3], "trials": [5], "prior": ["nsc"]},
     "evolution": {
         "trials": [40],
         "variant": ["regularised", "metapruning", "eagleeye"],
@@ -53,6 +53,9 @@ TRIES: dict[str, dict[str, list[Any]]] = {
     "cmaes": {"population": [4], "sigma": [0.1]},
     "abc": {"sources": [3], "limit": [1], "changed": [4]},
     "level_switch": {"trials": [40], "offspring": [3], "levels": [4], "switches": [1]},
+    "knapsack_plus": {"trials": [40], "points": [1], "table": [0.2], "distance": [0.2]},
+    "partial_order": {"trials": [40], "least": [0.8], "budgets": [2], "startup": [2]},
+    "constraint_aware": {"trials": [40], "stages": [2], "cooling": [2.0], "startup": [2]},
     "legr": {"trials": [40]},
     "netadapt": {"trials": [40], "reduction": [0.2], "decay": [0.5]},
     "autoslim": {"trials": [40], "parts": [2]},

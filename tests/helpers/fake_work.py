@@ -36,6 +36,18 @@ class Acting(Evaluator):
         return self._behaviour(widths, before, self._folder)
 
 
+class Following(Evaluator):
+    """A score that depends on the two best candidates when this one was proposed."""
+
+    follows = 2
+
+    def __init__(self, factory: object) -> None:
+        pass
+
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, incumbents: tuple[Widths, ...] = ()) -> float:
+        return sum(width**0.5 for width in widths) + sum(map(sum, incumbents)) % 7 / 10
+
+
 def calls(folder: Path) -> list[str]:
     """What was evaluated, in the order in which it began."""
     file = folder / "calls.txt"

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from fake_search import PLAN, ROOMY, Fake, gist, noisy, one_choice, session
@@ -12,6 +13,7 @@ from autoprune.controllers.base import Trial, TrialState
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.engines import local
 from autoprune.errors import EvaluationError, RunError
+from autoprune.evaluators.base import Evaluator
 from autoprune.space.groups import Widths
 from autoprune.testing.spaces import chain_space
 from autoprune.trials.assignment import Assignment, Outcome
@@ -170,6 +172,47 @@ def test_three_at_a_time_in_any_order_resume_too(tmp_path: Path, controller: str
         crew.take_over(session(folder, controller=controller))
         crew.work(30 - stop)
         assert gist(crew.search.trials) == gist(whole.search.trials)
+
+
+class Following(Evaluator):
+    """A score that depends on the best candidates so far, as a race's does."""
+
+    follows = 3
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Widths, ...]] = []
+
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, incumbents: tuple[Widths, ...] = ()) -> float:
+        self.told.append(incumbents)
+        return noisy(widths, seed) + sum(map(sum, incumbents)) % 7 / 10
+
+
+def test_evaluators_that_follow_are_told_of_the_best_so_far(tmp_path: Path) -> None:
+    search, evaluator = session(tmp_path), Following()
+    local.run(search, evaluator)
+    assert [len(told) for told in evaluator.told[:5]] == [0, 1, 2, 3, 3]
+    for number, told in enumerate(evaluator.told):
+        inside = [t for t in search.trials[:number] if ROOMY.feasible(np.array([t.widths]))[0]]
+        assert list(told) == [t.widths for t in sorted(inside, key=lambda t: -(t.score or 0.0))][:3]
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_a_search_whose_evaluator_follows_resumes_exactly(tmp_path: Path, unfinished: bool) -> None:
+    search = session(tmp_path / "whole")
+    local.run(search, Following())
+    whole = gist(search.trials)
+    for stop in range(0, len(whole), 2):
+        part = session(tmp_path / str(stop))
+        evaluator = Following()
+        for _ in range(stop):
+            asked = part.ask()
+            assert asked is not None
+            part.tell(asked, local.evaluate(evaluator, asked.widths, seed=asked.seed, incumbents=asked.incumbents))
+        if unfinished:
+            part.ask()
+        resumed = session(tmp_path / str(stop))
+        local.run(resumed, Following())
+        assert gist(resumed.trials) == whole
 
 
 def test_another_seed_of_the_controller_is_refused(tmp_path: Path) -> None:

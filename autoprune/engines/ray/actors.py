@@ -23,9 +23,9 @@ from ray.exceptions import RayError, RayTaskError
 
 from autoprune.engines.base import Scoring
 from autoprune.engines.local import evaluate
-from autoprune.engines.ray.cluster import Cluster, own_memory, run_name, short_reason
+from autoprune.engines.ray.cluster import Cluster, own_memory, run_name, short_reason, start_failed
 from autoprune.engines.ray.packing import Buffer, unpack_setup
-from autoprune.errors import EvaluationError, RunError
+from autoprune.errors import RunError
 from autoprune.space.groups import Widths
 from autoprune.trials.assignment import Outcome
 from autoprune.trials.session import SearchSession
@@ -56,10 +56,10 @@ class EvaluationWorker:
         self._threads = setup.threads
         self._evaluator = setup.new_evaluator()
 
-    def evaluate(self, widths: Widths, seed: int, full: bool) -> Outcome:
+    def evaluate(self, widths: Widths, seed: int, full: bool, incumbents: tuple[Widths, ...] = ()) -> Outcome:
         """Score once; an error of the candidate is part of the outcome."""
         torch.set_num_threads(self._threads)  # torch counts threads for each thread of the actor
-        return evaluate(self._evaluator, widths, seed=seed, full=full)
+        return evaluate(self._evaluator, widths, seed=seed, full=full, incumbents=incumbents)
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]  # ray has no types
     def outgrown(self, limit: int) -> int:
@@ -79,6 +79,7 @@ class _Piece:
     seed: int
     full: bool
     attempt: int = 1
+    incumbents: tuple[Widths, ...] = ()
 
 
 @final
@@ -136,7 +137,8 @@ class ActorLane:
             if assignment is None:
                 return None
             pending[assignment.number] = assignment
-            return _Piece(assignment.number, assignment.widths, assignment.seed, full=False)
+            number, widths, seed = assignment.number, assignment.widths, assignment.seed
+            return _Piece(number, widths, seed, full=False, incumbents=assignment.incumbents)
 
         for number, outcome in self._carry_out(feed):
             session.tell(pending.pop(number), outcome)
@@ -185,7 +187,7 @@ class ActorLane:
 
     def _send(self, member: _Member, piece: _Piece) -> None:
         member.piece, member.began = piece, time.monotonic()
-        member.reference = member.actor.evaluate.remote(piece.widths, piece.seed, piece.full)
+        member.reference = member.actor.evaluate.remote(piece.widths, piece.seed, piece.full, piece.incumbents)
 
     def _news(self, patience: float) -> Iterator[tuple[int, Outcome]]:
         """Wait for so many seconds until something happens to a worker; yield the outcomes of it."""
@@ -211,7 +213,7 @@ class ActorLane:
         except RayTaskError as error:  # the evaluator cannot be built there, or the outcome cannot travel
             reason = str(error)
             if piece is None:
-                raise EvaluationError(f"workers cannot build the evaluator:\n{reason}") from error
+                raise start_failed(reason) from error
             outcome = Outcome(None, reason, member.seconds)
         except RayError as error:
             self._cluster.check_node(at_once=True)  # it may have died with its node, which is ours

@@ -16,7 +16,7 @@ from autoprune.config.engine import EngineOptions
 from autoprune.config.stopping import NEVER, StoppingOptions
 from autoprune.engines.ray.connection import check_resources, reach, start, told_as_notes
 from autoprune.engines.ray.node_watch import NodeWatch
-from autoprune.errors import ConfigError, EngineLostError
+from autoprune.errors import ConfigError, EngineLostError, EvaluationError, told_of_traceback
 from autoprune.trials.run_directory import check_there
 
 
@@ -62,7 +62,7 @@ class Cluster:
             if not theirs:
                 undo.callback(ray.shutdown)
                 start(self.options) if address is None or alone else reach(address)  # "local" is no address
-            self.workers = self._room()
+            self.workers = self._room(grows=not alone)
             self._watch = NodeWatch(owns_head=alone)
             undo.enter_context(told_as_notes(lambda line: self.note(line)))
             self._undo = undo.pop_all()
@@ -107,11 +107,12 @@ class Cluster:
         self.happened["lost_workers"] += 1
         self.note(f"a worker was lost: {why}")
 
-    def _room(self) -> int:
+    def _room(self, *, grows: bool) -> int:
+        """How many workers to make; where the instance may grow, an autoscaler may still bring the nodes for them."""
         needed = {"CPU": self.options.cpus_per_worker, "GPU": self._gpus, **self.options.resources}
         needed = {name: share for name, share in needed.items() if share}
-        if self.options.workers is not None:
-            return self.options.workers  # an autoscaler may still bring their nodes
+        if self.options.workers is not None and (grows or not needed):
+            return self.options.workers
         if not needed:
             raise ConfigError("engine: workers that take no resources need a number: set workers")
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -123,7 +124,7 @@ class Cluster:
                 f"engine: a worker needs {asked}, but no node of the cluster has that (they have {held}). Lower "
                 f"cpus_per_worker, gpus_per_worker or resources, or set workers where an autoscaler adds nodes"
             )
-        return room
+        return room if self.options.workers is None else self.options.workers
 
 
 def run_name(directory: Path) -> str:
@@ -143,6 +144,14 @@ def short_reason(error: BaseException) -> str:
     told = next((line for line in lines if "node" in line.lower() and "dead" in line.lower()), None)
     line = told or next((line for line in lines if "exit" in line or "died" in line), "") or type(error).__name__
     return line.partition(" Some common causes")[0]
+
+
+def start_failed(traceback: str) -> EvaluationError:
+    """The error of workers that cannot begin, given what one of them has raised."""
+    return EvaluationError(
+        f"{told_of_traceback(traceback)}; workers cannot build the evaluator. Correct the cause, or install on their "
+        f"machines what it needs, then resume the run"
+    )
 
 
 def own_memory() -> int:

@@ -1,9 +1,13 @@
-"""How the driver comes to its Ray instance: one that it starts on loopback, or one that answers at an address."""
+"""How the driver comes to its Ray instance: one that it starts on loopback, or one that answers at an address.
+
+Longer than others, as each way in which Ray does not come up is told apart here.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import socket
 import tempfile
@@ -20,6 +24,9 @@ from autoprune.errors import ConfigError
 _PATIENCE = 5.0
 """Seconds that an address has to answer; ray itself would wait for minutes."""
 
+_PER_CORE = 16
+"""Workers on one core of this machine, from which on they would only take its memory."""
+
 _OWN_NAMES = ("CPU", "GPU", "memory", "object_store_memory")
 """Resources that Ray counts itself."""
 
@@ -28,6 +35,10 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 
 
 _SETTINGS = 4
 """Type of the frame that a server of HTTP/2, which gRPC is, answers with."""
+
+
+_VERSIONS = re.compile(r"started with:\s+Ray: (\S+)\s+Python: (\S+)")
+"""In what Ray says of an instance of another version: first the cluster's, then this process's."""
 
 
 def check_resources(resources: Collection[str]) -> None:
@@ -53,6 +64,11 @@ def start(options: EngineOptions) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about this machine leaves it
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else each start warns
     cores, wanted = os.cpu_count() or 1, options.workers or 1
+    if wanted > (most := _PER_CORE * cores):
+        raise ConfigError(
+            f"engine: workers is {wanted}, each a process, and this machine has {cores} cores; at most {most} start "
+            f"here. Lower workers, or give the address of a cluster"
+        )
     try:
         with _loopback(), _signals_kept():
             ray.init(
@@ -101,7 +117,7 @@ def check_answers(address: str) -> None:
         raise ConfigError(f"engine: address {address!r} cannot be read; allowed: auto, HOST:PORT")
     try:
         speaks = _speaks_grpc(host.strip("[]"), int(port))
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: of names that cannot be one, of other digits
         raise ConfigError(
             f"engine: nothing answers at {address!r} ({error}). Start Ray there with `ray start --head`, correct the "
             f"address, or leave it out for an instance of its own"
@@ -130,6 +146,14 @@ def _unreached(address: str, error: BaseException, said: str) -> str:
             f"engine: the Ray instance at {address!r} asks for a token, and {_token()}. Set RAY_AUTH_MODE=token, and "
             f"the cluster's token as RAY_AUTH_TOKEN, in a file named by RAY_AUTH_TOKEN_PATH, or in ~/.ray/auth_token "
             f"(`ray get-auth-token` prints it on the head node)"
+        )
+    versions = _VERSIONS.findall(str(error))
+    if len(versions) == 2:
+        (ray_there, python_there), (ray_here, python_here) = versions
+        return (
+            f"engine: the Ray instance at {address!r} runs ray {ray_there} on Python {python_there}, this process has "
+            f"ray {ray_here} on Python {python_here}: both must be equal. Start the run in the cluster's environment, "
+            f"install its versions here, or leave address out for an instance of its own"
         )
     return (
         f"engine: no Ray instance can be used at {address!r} ({_reason(error)}). Start one with `ray start --head`, of "

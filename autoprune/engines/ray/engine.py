@@ -7,13 +7,15 @@ from typing import Any, Self, TypeVar, final
 
 import numpy as np
 import ray
+from ray.exceptions import RayError
 
 from autoprune.config.engine import EngineOptions
 from autoprune.engines.base import Engine, Failure, Scoring, WorkerSetup
 from autoprune.engines.ray.actors import ActorLane
-from autoprune.engines.ray.cluster import Cluster
+from autoprune.engines.ray.cluster import Cluster, short_reason
 from autoprune.engines.ray.packing import pack_setup
 from autoprune.engines.ray.tune import TuneLane
+from autoprune.errors import RunError
 from autoprune.trials.assignment import Outcome
 from autoprune.trials.session import SearchSession
 
@@ -52,7 +54,15 @@ class RayEngine(Engine):
         self._cluster.note, self._cluster.stopping = note, setup.stopping
         self._setup, self._cluster.directory = setup, setup.directory
         packed = np.frombuffer(pack_setup(setup), np.uint8)  # workers read arrays where they lie, bytes as copies
-        self._packed = ray.put(packed)
+        try:
+            self._packed = ray.put(packed)
+        except (RayError, OSError, MemoryError) as error:
+            self._cluster.check_node(at_once=True)
+            raise RunError(
+                f"engine: network and data of this run are {packed.nbytes / 1e6:,.0f} MB, which Ray's object store "
+                f"cannot take ({short_reason(error)}). Free room on its disk and in /dev/shm, start Ray with more "
+                f"(`ray start --object-store-memory`), or load the data in the workers (data: module:function)"
+            ) from error
 
     def search(self, session: SearchSession) -> None:
         """See `Engine.search`."""

@@ -13,10 +13,10 @@ from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.search import Searcher
 
-from autoprune.engines.ray.cluster import Cluster, short_reason
+from autoprune.engines.ray.cluster import Cluster, short_reason, start_failed
 from autoprune.engines.ray.tune_errors import error_of
 from autoprune.engines.ray.tune_worker import Ending, Outgrown, WorkItem
-from autoprune.errors import EvaluationError, RunError
+from autoprune.errors import RunError
 
 _PATIENCE = 1800.0
 """Seconds without any worker after which the work is given up; autoscalers need minutes."""
@@ -113,7 +113,7 @@ class Dispatcher:
         key, reason = attempt.piece.key, short_reason(error)
         seconds = time.monotonic() - attempt.since if attempt.trial is not None else 0.0
         if attempt.trial is None and getattr(error, "actor_init_failed", False):
-            self.failure = EvaluationError(f"workers cannot build the evaluator:\n{error}")
+            self.failure = start_failed(str(error))
             return
         if attempt.overdue:
             reason = f"stopped after the time_limit of {self._time_limit:g} s"

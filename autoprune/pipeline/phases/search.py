@@ -20,6 +20,7 @@ from autoprune.trials.assignment import score_of
 from autoprune.trials.ledger import Ledger
 from autoprune.trials.run_files import read_run
 from autoprune.trials.session import SearchSession
+from autoprune.trials.snapshots import SNAPSHOT, Snapshots
 from autoprune.trials.withdrawing import withdraw_last_failures
 
 
@@ -66,6 +67,7 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
         seed=run.job.seed,
         on_trial=show,
         remembered=lambda widths: cache.scored(widths, full=False) if cache is not None else None,
+        snapshots=Snapshots(run.directory / SNAPSHOT),
         over=over,
     )
     run.progress.start(session.total, run.search_scale, engine.workers)

@@ -15,16 +15,17 @@ from pathlib import Path
 
 import pytest
 from fake_search import session
-from fake_work import calls
+from fake_work import calls, setup, slow
 
 from autoprune.config.engine import EngineOptions
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, RunError
 
 ray = pytest.importorskip("ray")
 
 from autoprune.engines.ray import connection  # noqa: E402
 from autoprune.engines.ray.cluster import Cluster, run_name  # noqa: E402
 from autoprune.engines.ray.connection import check_answers, reach, told_as_notes  # noqa: E402
+from autoprune.engines.ray.engine import RayEngine  # noqa: E402
 
 DRIVER = """
 import sys
@@ -268,6 +269,88 @@ def test_a_fault_of_rays_start_is_one_clear_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(ConfigError, match=r"does not start here \(OSError: no room in /dev/shm\)\. Its logs lie in"):
         Cluster(EngineOptions(name="ray", workers=1)).open()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"{'a' * 70}.example:6379",
+        "127.0.0.1:²",
+        "127.0.0.1:٣",
+        "127.0.0\0.1:6379",
+        "127.0.0.1:0",
+        "127.0.0.1:99999",
+        ":6379",
+        "http://127.0.0.1",
+        "localhost",
+        "127.0.0.1:6379 ",
+        "no.such.host.invalid:6379",
+        "[::1:6379",
+    ],
+)
+def test_no_address_is_more_than_one_clear_error(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"engine: (nothing answers at|address .* cannot be read)"):
+        check_answers(address)
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ({"ray_version": "2.9.3"}, "runs ray 2.9.3 on Python {python}, this process has ray {ray} on Python {python}"),
+        ({"python_version": "3.9.1"}, "runs ray {ray} on Python 3.9.1, this process has ray {ray} on Python {python}"),
+    ],
+)
+def test_an_instance_of_other_versions_is_told_with_both(
+    monkeypatch: pytest.MonkeyPatch, there: dict[str, str], told: str
+) -> None:
+    from ray._private.utils import check_version_info, compute_version_info
+
+    here = dict(zip(("ray_version", "python_version"), compute_version_info(), strict=False))
+
+    def refuse(**_: object) -> None:
+        check_version_info({**here, **there}, "node 10.0.0.2:7")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(connection, "check_answers", lambda address: None)
+    expected = told.format(ray=here["ray_version"], python=here["python_version"])
+    with pytest.raises(ConfigError, match=f"at '10.0.0.1:6379' {expected}: both must be equal"):
+        reach("10.0.0.1:6379")
+
+
+def test_an_instance_of_its_own_without_room_for_its_workers_is_an_error_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = {"Alive": True, "Resources": {"CPU": 2.0}}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+    cluster = Cluster(EngineOptions(name="ray", workers=2, gpus_per_worker=1), device="cuda")
+    with pytest.raises(ConfigError, match="a worker needs CPU 1, GPU 1, but no node of the cluster has that"):
+        cluster.open()
+
+
+def test_more_workers_than_this_machine_could_hold_are_refused_before_ray_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray is started"))
+    with pytest.raises(ConfigError, match=r"workers is 100000, .* cores; at most \d+ start here\. Lower workers"):
+        Cluster(EngineOptions(name="ray", workers=100_000)).open()
+
+
+@pytest.mark.parametrize(
+    "error", [ray.exceptions.ObjectStoreFullError("full"), ray.exceptions.OutOfDiskError("full"), MemoryError()]
+)
+def test_a_setup_that_the_object_store_cannot_take_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    def refuse(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "put", refuse)
+    with pytest.raises(RunError, match=r"are \d+ MB, which Ray's object store cannot take .*\. Free room"):
+        RayEngine(EngineOptions(name="ray")).equip(setup(tmp_path, slow))
 
 
 @pytest.mark.parametrize("name", ["CPU", "GPU", "memory", "object_store_memory"])

@@ -1,0 +1,196 @@
+"""The page: how each judge's order agrees with that of trained networks, beside what one training says of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from ranking.scores import Scored, judges
+from ranking.truth import IMAGES, SEEDS, WAYS, Training
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
+DRAWS = 500
+_LEAST = 8
+"""Vectors below which nothing is said."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The trainings of one network, budget and way.
+
+    Attributes:
+        network: its name.
+        budget: percent of the FLOPs.
+        way: one of `WAYS`.
+        numbers: of the vectors whose trainings are complete.
+        scores: (vectors, seeds) percent.
+    """
+
+    network: str
+    budget: int
+    way: str
+    numbers: tuple[int, ...]
+    scores: Array
+
+    @property
+    def means(self) -> Array:
+        """(vectors,) over seeds."""
+        means: Array = self.scores.mean(axis=1)
+        return means
+
+    @property
+    def reliability(self) -> float:
+        """Share of the variance of one training's scores that belongs to the widths, by the components of variance."""
+        within = float(self.scores.var(axis=1, ddof=1).mean())
+        between = max(0.0, float(self.means.var(ddof=1)) - within / SEEDS)
+        return between / (between + within) if between + within else 0.0
+
+
+def truths(trainings: Sequence[Training]) -> list[Truth]:
+    """Every table of the ground truth that has enough vectors."""
+    scores = {one.key: one.score for one in trainings}
+    found = []
+    for network, budget in sorted({(one.network, one.budget) for one in trainings}, reverse=True):
+        for way in WAYS:
+            rows = {
+                number: [scores.get((network, budget, number, way, seed)) for seed in range(SEEDS)]
+                for number in sorted({o.number for o in trainings if (o.network, o.budget) == (network, budget)})
+            }
+            whole = {number: row for number, row in rows.items() if None not in row}
+            if len(whole) >= _LEAST:
+                table = np.array(list(whole.values()), dtype=np.float64)
+                found.append(Truth(network, budget, way, tuple(whole), table))
+    return found
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is said of one judge.
+
+    Attributes:
+        name: of the judge.
+        tau: Kendall's tau-b with the mean over seeds.
+        low: of the interval of tau, by a bootstrap over vectors.
+        high: of the same.
+        top1: points that the best of all is above the one that the judge puts first.
+        top5: points that the best of all is above the best of the judge's first five.
+        cost: CPU seconds of one evaluation.
+        passes: images.
+    """
+
+    name: str
+    tau: float
+    low: float
+    high: float
+    top1: float
+    top5: float
+    cost: float
+    passes: float
+
+
+def lines(truth: Truth, scored: Sequence[Scored], trainings: Sequence[Training]) -> list[Line]:
+    """One training first, then every judge that has scored all vectors, the best first."""
+    seconds = [
+        t.cpu_seconds for t in trainings if (t.network, t.budget, t.way) == (truth.network, truth.budget, truth.way)
+    ]
+    reference = _one_training(truth, float(np.median(seconds)))
+    found = []
+    for name in judges():
+        rows = {
+            one.number: one
+            for one in scored
+            if (one.network, one.budget, one.judge) == (truth.network, truth.budget, name) and one.score is not None
+        }
+        if set(truth.numbers) <= set(rows):
+            mine = [rows[number] for number in truth.numbers]
+            values = np.array([one.score for one in mine], dtype=np.float64)
+            cost = float(np.median([one.cpu_seconds for one in mine]))
+            found.append(
+                _line(name, lambda chosen, v=values: (v[chosen], truth.means[chosen]), truth, cost, mine[0].passes)
+            )
+    return [reference, *sorted(found, key=lambda line: -line.tau)]
+
+
+def _line(name: str, pairs: Callable[[Any], tuple[Array, Array]], truth: Truth, cost: float, passes: float) -> Line:
+    everything = np.arange(len(truth.numbers))
+    rng = np.random.default_rng(0)
+    values, means = pairs(everything)
+    taus = [_tau(*pairs(rng.integers(len(everything), size=len(everything)))) for _ in range(DRAWS)]
+    low, high = np.quantile(taus, [0.025, 0.975])
+    order = np.argsort(-values, kind="stable")
+    best = means.max()
+    return Line(
+        name, _tau(values, means), low, high, best - means[order[0]], best - means[order[:5]].max(), cost, passes
+    )
+
+
+def _one_training(truth: Truth, cost: float) -> Line:
+    """Each seed's scores against the mean of the others', averaged."""
+    each = []
+    for seed in range(SEEDS):
+        rest = np.delete(truth.scores, seed, axis=1).mean(axis=1)
+        each.append(
+            _line(
+                "one training",
+                lambda chosen, s=truth.scores[:, seed], r=rest: (s[chosen], r[chosen]),
+                truth,
+                cost,
+                3.0 * IMAGES * WAYS[truth.way].epochs,
+            )
+        )
+    means = [float(np.mean([getattr(line, key) for line in each])) for key in ("tau", "low", "high", "top1", "top5")]
+    return Line("one training, against the others", *means, cost, each[0].passes)
+
+
+def _tau(first: Array, second: Array) -> float:
+    tau = float(kendalltau(first, second)[0])
+    return tau if np.isfinite(tau) else 0.0
+
+
+def page(trainings: Sequence[Training], scored: Sequence[Scored]) -> str:
+    """All tables as markdown."""
+    found = truths(trainings)
+    parts = [
+        "# Do cheap scores order networks of one budget as training does?",
+        "",
+        "`python benchmarks/rank_fidelity.py`. Vectors of widths within 2 % of a budget, every second one drawn as "
+        "random search draws, the others near uniform. The truth: test accuracy, mean over three seeds, of networks "
+        f"fine-tuned from reconstructed weights with distillation ({IMAGES} images once) and trained from scratch "
+        f"({IMAGES} images {WAYS['from scratch'].epochs} times), all on the same batches. Kendall's τ with a 95 % "
+        "interval by a bootstrap over the vectors; regret in points of accuracy: how far what the score puts first, or "
+        "the best of its first five, is below the best of all. Cost: CPU seconds of one evaluation as percent of those "
+        "of one such training. One training is compared with the mean of the other two seeds, scores with that of all.",
+    ]
+    for truth in found:
+        table = lines(truth, scored, trainings)
+        spread, noise = truth.means.std(ddof=1), np.sqrt(truth.scores.var(axis=1, ddof=1).mean())
+        parts += [
+            "",
+            f"## {truth.network}, {truth.budget} % of the FLOPs, {truth.way}",
+            "",
+            f"{len(truth.numbers)} vectors, {truth.means.min():.2f} to {truth.means.max():.2f} %; deviation "
+            f"between them {spread:.2f}, of one training around its vector {noise:.2f}: {100 * truth.reliability:.0f} "
+            f"% of the variance of a training's score belongs to the widths. Uniform: {_uniform(truth)}.",
+            "",
+            "| score | Kendall's τ | interval | regret of its first | of its first five | passes | cost |",
+            "|---|---:|---:|---:|---:|---:|---:|",
+        ]
+        parts += [
+            f"| {one.name} | {one.tau:.2f} | {one.low:.2f} to {one.high:.2f} | {one.top1:.2f} | {one.top5:.2f} | "
+            f"{one.passes:,.0f} | {100 * one.cost / table[0].cost:.1f} % |"
+            for one in table
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def _uniform(truth: Truth) -> str:
+    if 0 not in truth.numbers:
+        return "not trained"
+    rank = int((truth.means > truth.means[truth.numbers.index(0)]).sum()) + 1
+    return f"{truth.means[truth.numbers.index(0)]:.2f} %, rank {rank}"

@@ -1,0 +1,1 @@
+"""What `evaluators.py` measures: the cost of a candidate, and races."""

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from smooth import half_of
+
+from autoprune.controllers.base import Trial, TrialState
+from autoprune.controllers.knapsack_plus import KnapsackPlus
+from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.errors import ConfigError
+from autoprune.space.groups import Widths
+from autoprune.testing.controllers import drive, score_of
+from autoprune.testing.spaces import chain_space
+
+_FULL = (8, 10, 12)
+
+
+def additive(widths: Widths) -> float:
+    return -sum((i + 1) * (1 - w / full) ** 2 for i, (w, full) in enumerate(zip(widths, _FULL, strict=True)))
+
+
+def test_after_the_table_comes_the_exact_optimum_where_losses_add_up() -> None:
+    domain = BudgetedSpace(chain_space(_FULL), {"flops": "40%"})
+    controller = KnapsackPlus(domain, seed=0, points=20)
+    table = controller.ask(1 + sum(full - 1 for full in _FULL))
+    assert table[0] == domain.space.full
+    assert all(sum(w != f for w, f in zip(row, _FULL, strict=True)) == 1 for row in table[1:])
+    assert len(set(table)) == len(table)
+    controller.tell([Trial(n, w, TrialState.COMPLETE, additive(w)) for n, w in enumerate(table)])
+    every = np.array(list(product(*(group.choices for group in domain.space.groups))))
+    inside = every[domain.feasible(every)]
+    assert additive(controller.ask()[0]) == max(additive(tuple(row)) for row in inside)
+
+
+def test_half_of_a_short_search_is_table_and_one_point_of_each_group_comes_first() -> None:
+    domain = BudgetedSpace(chain_space((16, 24, 32, 24, 16)), {"flops": "50%"})
+    asked = drive(KnapsackPlus(domain, seed=0, trials=24), 6)
+    full = domain.space.full
+    changed = [[i for i, (w, f) in enumerate(zip(row, full, strict=True)) if w != f] for row in asked[:11]]
+    assert changed[0] == []
+    assert sorted(c[0] for c in changed[1:6]) == [0, 1, 2, 3, 4]
+    assert all(len(c) == 1 for c in changed[1:11])  # two points of each fit
+    assert domain.feasible(np.array(asked))[11:].all()
+
+
+def test_proposals_after_the_optimum_stay_near_the_best() -> None:
+    domain = BudgetedSpace(chain_space((64,) * 6), {"flops": "40%"})
+    controller = KnapsackPlus(domain, seed=0, trials=40, distance=0.2)
+    asked = drive(controller, 10, score=lambda w: -sum((math.log(x / 64) + 0.2 * i) ** 2 for i, x in enumerate(w)))
+    inside = [w for w, keeps in zip(asked, domain.feasible(np.array(asked)), strict=True) if keeps]
+    ratios = np.log(np.array(inside) / 64)
+    assert np.median(np.abs(ratios[1:] - ratios[0]).max(axis=1)) < 0.8
+
+
+def test_without_a_score_of_the_full_network_it_begins_with_uniform_widths() -> None:
+    domain = half_of()
+    controller = KnapsackPlus(domain, seed=0, trials=4)
+    controller.tell([Trial(n, w, TrialState.FAILED, None) for n, w in enumerate(controller.ask(2))])
+    assert controller.ask()[0] == domain.uniform()
+
+
+def test_it_ends_better_than_the_optimum_it_began_with() -> None:
+    domain = BudgetedSpace(chain_space((16, 24, 32, 24, 16)), {"flops": "30%"})
+    asked = drive(KnapsackPlus(domain, seed=2, trials=40), 10)
+    inside = [w for w, keeps in zip(asked, domain.feasible(np.array(asked)), strict=True) if keeps]
+    assert max(map(score_of, inside)) > score_of(inside[0])
+
+
+@pytest.mark.parametrize("settings", [{"points": 0}, {"table": 1.0}, {"table": 0.0}])
+def test_wrong_settings_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"knapsack_plus: {next(iter(settings))} must be"):
+        KnapsackPlus(half_of(), seed=0, **settings)  # type: ignore[arg-type]
