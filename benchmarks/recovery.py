@@ -155,6 +155,7 @@ def searched(network: str, budget: int, options: argparse.Namespace) -> tuple[in
     kept = options.bases / f"{network}-{budget}-{options.trials}-widths.json"
     if not kept.exists():
         base, made = BASES[network], trained(network, options.bases, seed=0, data=options.data)
+        place = options.bases / f"{network}-{budget}-{options.trials}-search"
         result = autoprune.search(
             made.model,
             made.example,
@@ -164,8 +165,8 @@ def searched(network: str, budget: int, options: argparse.Namespace) -> tuple[in
             threads=1,
             evaluator={"name": "inherited", "settings": {"validation_limit": 2000}},
             verdict={"seeds": 0, "latency": False},
-            run_dir=options.bases / f"{network}-{budget}-{options.trials}-search",
-            resume=True,
+            run_dir=place,
+            resume=(place / "run.json").exists(),
             progress="plain",
         )
         write_whole(kept, json.dumps([int(width) for width in result.widths]).encode())
