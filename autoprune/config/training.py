@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Self, final
+from typing import Annotated, Any, Literal, Self, final
 
 from pydantic import (
     AfterValidator,
@@ -32,7 +32,15 @@ def _plainly(value: Any) -> Any:
     """As a job file would have it."""
     if isinstance(value, tuple):
         return [_plainly(one) for one in value]
-    return value.model_dump() if isinstance(value, NamedPart) else value
+    return value.model_dump() if isinstance(value, Strict) else value
+
+
+@final
+class RandAugmentOptions(Strict):
+    """RandAugment: Cubuk et al. 2020, arXiv 1909.13719, as torchvision has it."""
+
+    num_ops: int = Field(2, ge=1, le=14, description="changes of each image")
+    magnitude: int = Field(9, ge=0, le=30, description="how strong they are")
 
 
 @final
@@ -64,10 +72,14 @@ class Recipe(Strict):
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     augment: bool = Field(True, description="use the split's augmentation")
-    amp: bool = Field(
-        False, description="mixed precision, on GPU only (bfloat16 where it has that, else float16 with loss scaling)"
+    amp: bool | Literal["auto"] = Field(
+        False,
+        description="mixed precision, on GPU only (bfloat16 where it has that, else float16 with loss scaling); auto: "
+        "bfloat16 on any device where a step is faster, measured at the start",
     )
-    channels_last: bool = Field(False, description="memory format during training")
+    channels_last: bool | Literal["auto"] = Field(
+        False, description="memory format during training; auto: where a step is faster, measured at the start"
+    )
     optimizer: NamedPart = Field(
         NamedPart(name=_SGD), description="a class of torch.optim in any case (sgd, adamw, …), or module:Class"
     )
@@ -84,6 +96,25 @@ class Recipe(Strict):
     )
     terms: tuple[NamedPart, ...] = Field(
         (), max_length=PARTS, description="added to it: names that `autoprune parts terms` lists"
+    )
+
+    mixup: float = Field(
+        0.0, ge=0, le=1e3, allow_inf_nan=False, description="alpha of mixup: pairs of examples are blended"
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        le=1e3,
+        allow_inf_nan=False,
+        description="alpha of CutMix: a box of one image is put into another; with mixup, half of the batches each",
+    )
+    rand_augment: RandAugmentOptions | None = Field(
+        None, description="RandAugment of torchvision, before the data set's own: {num_ops: 2, magnitude: 9}"
+    )
+    freeze: tuple[str, ...] = Field(
+        (),
+        max_length=PARTS,
+        description="patterns of names of parameters or modules that are not trained: [features.*]",
     )
 
     def over(self, epochs: int, *, lr: float | None = None) -> Recipe:
@@ -150,6 +181,9 @@ class Recipe(Strict):
 
 _LATE = {
     name: Recipe.model_fields[name].default
-    for name in ("optimizer", "decay_norms", "clip_norm", "accumulate_batches", "ema", "objective", "terms")
+    for name in (
+        *("optimizer", "decay_norms", "clip_norm", "accumulate_batches", "ema", "objective", "terms"),
+        *("mixup", "cutmix", "rand_augment", "freeze"),
+    )
 }
 """Fields that came after runs had been recorded, with their defaults."""

@@ -35,6 +35,20 @@ _STORED = 4096
 """So many examples are looked at together."""
 
 
+class ImageTransform(ABC):
+    """What a recipe does to images before the augmentation of their data set.
+
+    Attributes:
+        then_own: whether that comes after it.
+    """
+
+    then_own: bool = True
+
+    @abstractmethod
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return changed copies of (N, C, H, W) images in bytes."""
+
+
 class Split(ABC):
     """Labelled examples that can be read again and again; reading leaves the global random state alone."""
 
@@ -44,14 +58,19 @@ class Split(ABC):
 
     @abstractmethod
     def batches(
-        self, batch_size: int, *, seed: int | None = None, augment: bool = False, limit: int | None = None
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        augment: bool | ImageTransform = False,
+        limit: int | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (inputs (N, *input_shape), targets (N, ...)) on the CPU; the last batch may be smaller.
 
         Args:
             batch_size: examples per batch, at least 1.
             seed: None reads in stored order; a seed fixes the shuffling and the augmentation.
-            augment: apply the split's augmentation, if it has one; needs a seed.
+            augment: apply the split's augmentation, if it has one, or something else before it; needs a seed.
             limit: read only the first `limit` stored examples.
 
         Raises:
@@ -62,6 +81,11 @@ class Split(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Changes when the examples do."""
+
+    @property
+    def transforms(self) -> bool:
+        """Whether `augment` may be an `ImageTransform`; where it may not, that counts as True."""
+        return False
 
     def stored(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield (places in the owner's order, inputs, targets) of all examples that lie in memory as they are read."""
@@ -135,7 +159,12 @@ class TensorSplit(Split):
         return self._labels
 
     def batches(
-        self, batch_size: int, *, seed: int | None = None, augment: bool = False, limit: int | None = None
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        augment: bool | ImageTransform = False,
+        limit: int | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Split.batches`; inputs are float32, normalised."""
         if augment and seed is None:
@@ -144,9 +173,16 @@ class TensorSplit(Split):
         order = _order(len(self), generator if seed is not None else None, batch_size=batch_size, limit=limit)
         for chosen in torch.split(order, batch_size):
             images = self._images[chosen]
-            if augment:
+            if isinstance(augment, ImageTransform):
+                images = augment(images, generator)
+            if augment is True or (isinstance(augment, ImageTransform) and augment.then_own):
                 images = self._augmentation(images, generator)
             yield (images - self._mean) / self._std, self._labels[chosen]
+
+    @property
+    def transforms(self) -> bool:
+        """Always."""
+        return True
 
     def stored(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Split.stored`; the pixels as bytes."""
@@ -189,7 +225,12 @@ class LoaderSplit(Split):
         return self._length
 
     def batches(
-        self, batch_size: int, *, seed: int | None = None, augment: bool = False, limit: int | None = None
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        augment: bool | ImageTransform = False,
+        limit: int | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Split.batches`; a loader ignores `batch_size`, and its `limit` counts in its own order."""
         for batch in self.read(batch_size, seed=seed, limit=limit):

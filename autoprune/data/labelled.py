@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from autoprune.data.base import DataSplits, Split
+from autoprune.data.base import DataSplits, ImageTransform, Split
 from autoprune.errors import DataError, blame
 
 OTHER_TASKS = "for other tasks call autoprune.search from Python with your own score_func and train_func"
@@ -36,7 +36,12 @@ class Labelled(Split):
         return len(self._split)
 
     def batches(
-        self, batch_size: int, *, seed: int | None = None, augment: bool = False, limit: int | None = None
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        augment: bool | ImageTransform = False,
+        limit: int | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Split.batches`; targets are int64 (N,).
 
@@ -53,6 +58,11 @@ class Labelled(Split):
             yield inputs, self._checked(inputs, targets, f"{self._role}, batch {number} as read", None)
         if not number:
             raise no_batch(self._role)
+
+    @property
+    def transforms(self) -> bool:
+        """As the split."""
+        return self._split.transforms
 
     def check_stored(self) -> None:
         """Check all examples at once where they lie in memory as they are read; does nothing where they do not.

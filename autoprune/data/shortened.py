@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from autoprune.data.base import Split
+from autoprune.data.base import ImageTransform, Split
 from autoprune.errors import ConfigError
 
 
@@ -32,7 +32,12 @@ class Shortened(Split):
         return min(self._examples, len(self._split))
 
     def batches(
-        self, batch_size: int, *, seed: int | None = None, augment: bool = False, limit: int | None = None
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        augment: bool | ImageTransform = False,
+        limit: int | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Split.batches`."""
         left = len(self)
@@ -41,6 +46,11 @@ class Shortened(Split):
             left -= len(inputs)
             if left <= 0:
                 return
+
+    @property
+    def transforms(self) -> bool:
+        """As the split."""
+        return self._split.transforms
 
     @property
     def fingerprint(self) -> str:

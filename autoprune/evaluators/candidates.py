@@ -12,6 +12,7 @@ from torch import nn
 from autoprune.config.parts import ChosenPart, NamedPart
 from autoprune.inherit import FINAL_DEFAULT, SEARCH_DEFAULT, WITHOUT_INPUTS
 from autoprune.inherit.base import Chain, Statistics
+from autoprune.space.copying import copy_network
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import Ranking, Slicer
 from autoprune.space.groups import SearchSpace, Widths
@@ -146,8 +147,29 @@ class Heirs:
         Raises:
             EvaluationError: the calibration inputs hold no finite batch.
         """
-        made = self._chain.apply(self._factory.cut(widths), self._factory.model, self._statistics)
-        return made.to(self._statistics.device)
+        return self.cut(widths).network
+
+    def cut(self, widths: Widths) -> Cut:
+        """As calling it, with the indices that survived.
+
+        Raises:
+            EvaluationError: as above.
+        """
+        cut = self._factory.cut(widths)
+        made = self._chain.apply(cut, self._factory.model, self._statistics)
+        return replace(cut, network=made.to(self._statistics.device))
+
+    def refit(self, cut: Cut, network: nn.Module) -> Cut:
+        """Let the weights of a cut inherit from a network other than the base network, such as one that is in training.
+
+        Args:
+            cut: of `network`; changed in place.
+            network: only read.
+        """
+        statistics = Statistics(self._statistics.inputs, self._statistics.device)
+        self._chain.apply(cut, copy_network(network).eval(), statistics)
+        cut.network.to(self._statistics.device)
+        return cut
 
     @property
     def left_alone(self) -> dict[str, str]:

@@ -46,7 +46,8 @@ class Scratch(Evaluator):
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> Score:
         """See `Evaluator.evaluate`."""
-        network, task = self._factory.candidate(widths), self._task
+        cut, task = self._factory.cut(widths), self._task
+        network = cut.network
 
         scores: list[Score] = []
 
@@ -57,6 +58,14 @@ class Scratch(Evaluator):
         reinitialise(network, seed=seed)
         teacher = self._factory.model
         train_and_score(
-            task, network, score, epochs=self._epochs, seed=seed, watch=watch, scores_epochs=True, teacher=teacher
+            task,
+            network,
+            score,
+            epochs=self._epochs,
+            seed=seed,
+            watch=watch,
+            scores_epochs=True,
+            teacher=teacher,
+            cut=cut,
         )
         return scores[-1]

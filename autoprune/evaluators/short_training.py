@@ -119,9 +119,10 @@ class ShortTraining(Evaluator):
             scores.append(self._factory.task.scored(trained, limit=limit, examples=self._keep))
             return float(scores[-1])
 
+        cut = self._factory.heirs("training").cut(widths)
         train_and_score(
             self._task,
-            self._factory.heirs("training")(widths),
+            cut.network,
             score,
             epochs=self._epochs,
             seed=seed,
@@ -129,6 +130,7 @@ class ShortTraining(Evaluator):
             watch=watch,
             scores_epochs=True,
             teacher=self._factory.model,
+            cut=cut,
         )
         return scores[-1]
 

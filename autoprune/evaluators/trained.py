@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import Any, final
 
 from torch import nn
 
@@ -17,7 +17,9 @@ from autoprune.inherit.bn_recalibration import (
     restore,
 )
 from autoprune.inherit.norm_averages import Replaced
+from autoprune.space.cutting.cut import Cut
 from autoprune.tasks.base import Task
+from autoprune.training.cuts import TrainingCuts
 from autoprune.training.loop import EpochProgress
 from autoprune.training.watch import Watch
 
@@ -49,6 +51,8 @@ def train_and_score(
     scores_epochs: bool = False,
     compare: bool = False,
     teacher: nn.Module | None = None,
+    cuts: TrainingCuts | None = None,
+    cut: Cut | None = None,
 ) -> TrainedScore:
     """Train `network` in place, recalibrate the norms that the training has moved, score it.
 
@@ -68,12 +72,18 @@ def train_and_score(
             training does not notice.
         compare: also score the network as trained.
         teacher: the base network, for tasks that need it; only read.
+        cut: what the network is, for tasks that want it.
+        cuts: what is cut while it trains, for tasks that can.
 
     Raises:
         EvaluationError, ConfigError, Stopped: see `Task.train`.
     """
     recalibrate = _recalibration(task, network)
-    taught = {"teacher": teacher} if task.needs_teacher else {}
+    more: dict[str, Any] = {"teacher": teacher} if task.needs_teacher else {}
+    if task.wants_cut:
+        more["cut"] = cut
+    if cuts is not None:
+        more["cuts"] = cuts
     task.train(
         network,
         epochs=epochs,
@@ -82,7 +92,7 @@ def train_and_score(
         progress=progress,
         watch=watch,
         score=partial(_score_now, network, score, recalibrate) if scores_epochs else None,
-        **taught,
+        **more,
     )
     replaced, as_trained = recalibrate(), None
     if replaced and compare:

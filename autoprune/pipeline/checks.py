@@ -88,6 +88,13 @@ def check_trainings(run_inputs: RunInputs) -> None:
             f"set verdict seeds to 0, choose an evaluator that does not train (the default does not) and give a "
             f"trained model"
         )
+    if job.verdict.seeds and not task.cuts_in_training:
+        for protocol in job.verdict.protocols:
+            if make_protocol(protocol).steps:
+                raise ConfigError(
+                    f"protocol {protocol.label!r} cuts networks while they train, which the task {job.task.name!r} "
+                    f"cannot: it trains in a way of its own. Choose fine_tune"
+                )
 
 
 def _try_protocol(options: PartOptions, job: Job) -> None:

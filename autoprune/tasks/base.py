@@ -178,6 +178,16 @@ class Task(ABC):
         return False
 
     @property
+    def wants_cut(self) -> bool:
+        """Whether `train` wants the keyword `cut`: of what the network kept which indices, None where it is whole."""
+        return False
+
+    @property
+    def cuts_in_training(self) -> bool:
+        """Whether `train` takes the keyword `cuts`: what is cut of the network while it trains."""
+        return False
+
+    @property
     @abstractmethod
     def trains(self) -> bool:
         """Whether `train` can be called."""

@@ -1,4 +1,7 @@
-"""A task given by the user's own functions: anything that can be scored can be searched."""
+"""A task given by the user's own functions: anything that can be scored can be searched.
+
+Longer than others, as what is read of the user's data and asked of the user's functions is checked beside its use.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,19 @@ from autoprune.data.labelled import check_inputs
 from autoprune.errors import ConfigError, DataError, EvaluationError, blame
 from autoprune.randomness import isolated, seeded
 from autoprune.registry import load_object
+from autoprune.space.copying import copy_network
+from autoprune.space.cutting.cut import Cut
 from autoprune.tasks.base import SplitName, Task, TaskInputs
 from autoprune.tasks.identity import function_identity
 from autoprune.tasks.score import Score
+from autoprune.training.callbacks import TrainingCallbacks, keywords_of
 from autoprune.training.integrity import check_finite
 from autoprune.training.loop import EpochProgress
 from autoprune.training.scores import ANY, checked_score, scored_copy
 from autoprune.training.watch import Watch
 
 ScoreFunction: TypeAlias = Callable[[nn.Module], float]
-TrainFunction: TypeAlias = Callable[[nn.Module, int, int], object]
+TrainFunction: TypeAlias = Callable[..., object]
 
 _CALIBRATION_BATCH = 128
 
@@ -38,7 +44,9 @@ class CallableTask(Task):
 
     Args:
         score_func: model -> score, higher is better; called with the model in eval mode.
-        train_func: (model, epochs, seed) -> None; trains in place, with a learning rate of its own.
+        train_func: (model, epochs, seed) -> None; trains in place, with a learning rate of its own. It is given those
+            of these keywords that it has: `teacher` (the base network, only to be read; None where that is trained),
+            `cut` (the `Cut` that the network is; None where it is whole), `callbacks` (see `TrainingCallbacks`).
         test_func: like `score_func`, on examples that the search never saw.
         data: for batch norm recalibration: anything `splits_from` takes, a `Dataset`, or a loader or list of batches,
             each the inputs (a tensor, or a mapping of keyword inputs) or a tuple or list that starts with them (several
@@ -60,6 +68,7 @@ class CallableTask(Task):
     ) -> None:
         super().__init__(device)
         self._score_func, self._train_func, self._test_func = score_func, train_func, test_func
+        self._keywords = keywords_of(train_func)
         self._source = _training_source(data)
 
     def train(
@@ -72,8 +81,10 @@ class CallableTask(Task):
         progress: EpochProgress | None = None,
         watch: Watch | None = None,
         score: Callable[[], float] | None = None,
+        teacher: nn.Module | None = None,
+        cut: Cut | None = None,
     ) -> None:
-        """See `Task.train`; only the epochs and the seed reach the user's function, which runs whole.
+        """See `Task.train`; besides epochs and seed the user's function is given the keywords that it has.
 
         Raises:
             ConfigError: there is no train_func, or it returned another model.
@@ -84,8 +95,18 @@ class CallableTask(Task):
             raise ConfigError(f"training: epochs must be at least 1, got {epochs}")
         model.to(self.device)
         kept_mode = torch.set_grad_enabled(torch.is_grad_enabled())
-        with blame(EvaluationError, "train_func failed"), seeded(seed), kept_mode:
-            returned = self._train_func(model, epochs, seed)
+        callbacks = TrainingCallbacks(epochs, seed, progress=progress, watch=watch, score=score)
+        known: dict[str, Any] = {"teacher": teacher, "cut": cut, "callbacks": callbacks}
+        wanted = {name: known[name] for name in known if name in self._keywords}
+        if teacher is not None and "teacher" in wanted:
+            wanted["teacher"] = copy_network(teacher).to(self.device).eval().requires_grad_(False)
+        try:
+            with blame(EvaluationError, "train_func failed"), seeded(seed), kept_mode:
+                returned = self._train_func(model, epochs, seed, **wanted)
+        except EvaluationError:
+            if callbacks.stopped is not None:
+                raise callbacks.stopped from None
+            raise
         if returned is not None and returned is not model:
             raise ConfigError(
                 f"train_func must train the model in place and return None or that model, "
@@ -133,6 +154,16 @@ class CallableTask(Task):
         generator = getattr(self._source, "generator", None)
         own = [generator] if isinstance(generator, torch.Generator) else []
         return isolated(self._source, *own, seed=seed)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether train_func has the keyword."""
+        return "teacher" in self._keywords
+
+    @property
+    def wants_cut(self) -> bool:
+        """Whether train_func has the keyword."""
+        return "cut" in self._keywords
 
     @property
     def trains(self) -> bool:

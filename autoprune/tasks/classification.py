@@ -24,6 +24,7 @@ from autoprune.tasks.base import SplitName, TaskInputs
 from autoprune.tasks.measured import MeasuredTask
 from autoprune.tasks.outputs import FIRST, check_outputs
 from autoprune.tasks.scoring import BATCH
+from autoprune.training.cuts import TrainingCuts
 from autoprune.training.loop import EpochProgress, train
 from autoprune.training.objectives.base import LossOfOutputs, make_objective
 from autoprune.training.watch import Watch
@@ -51,6 +52,11 @@ class ClassificationTask(MeasuredTask):
         measure: Measure | None = None,
     ) -> None:
         super().__init__(measure or Accuracy(), device=device)
+        if recipe.rand_augment is not None and not data.train.transforms:
+            raise ConfigError(
+                f"training: rand_augment changes images in bytes, as the data sets by name have them, and these data "
+                f"({data.name}) come ready made; put torchvision's RandAugment into the data set, and leave it out here"
+            )
         self._data, self._recipe = labelled(data, data.classes if classes is None else classes), recipe
 
     def train(
@@ -64,6 +70,7 @@ class ClassificationTask(MeasuredTask):
         watch: Watch | None = None,
         score: Callable[[], float] | None = None,
         teacher: nn.Module | None = None,
+        cuts: TrainingCuts | None = None,
     ) -> None:
         """See `Task.train`; `teacher` is the base network, for recipes whose objective needs it."""
         recipe = self._recipe.over(epochs, lr=lr)
@@ -78,6 +85,7 @@ class ClassificationTask(MeasuredTask):
             watch=watch,
             score=score,
             teacher=teacher,
+            cuts=cuts,
         )
 
     def shortened(self, examples: int) -> Self:
@@ -125,6 +133,11 @@ class ClassificationTask(MeasuredTask):
     def needs_teacher(self) -> bool:
         """Whether the recipe's objective does."""
         return make_objective(self._recipe).needs_teacher
+
+    @property
+    def cuts_in_training(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def trains(self) -> bool:

@@ -93,11 +93,15 @@ def tiny_bench() -> CandidateFactory:
 
 @final
 class InterruptingWatch(Watch):
-    """Keeps the last state as bytes, and stops after the first epoch that it is told of where there was none before."""
+    """Keeps the last state as bytes, and stops after the first epoch that it is told of where there was none before.
 
-    def __init__(self) -> None:
+    Args:
+        stops: it does; else it only keeps.
+    """
+
+    def __init__(self, *, stops: bool = True) -> None:
         self._kept: bytes | None = None
-        self._interrupts = False
+        self._stops, self._interrupts = stops, False
         self.epochs: list[int] = []
 
     def restore(self) -> State | None:
@@ -114,7 +118,7 @@ class InterruptingWatch(Watch):
         buffer = io.BytesIO()
         torch.save(state(), buffer)
         self._kept = buffer.getvalue()
-        if self._interrupts:
+        if self._interrupts and self._stops:
             raise Stopped
 
 

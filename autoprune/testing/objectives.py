@@ -61,7 +61,7 @@ class ObjectiveContract:
         self, new: Callable[[], Objective], model: Callable[[int], nn.Module], batch: Batch
     ) -> None:
         network = model(0)
-        loss = self._made(new, model)(network, batch)
+        loss = self._made(new, model, batch)(network, batch)
         assert loss.ndim == 0
         assert loss.isfinite()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -70,7 +70,7 @@ class ObjectiveContract:
     def test_it_does_not_matter_how_examples_are_spread_over_batches(
         self, new: Callable[[], Objective], model: Callable[[int], nn.Module], batch: Batch
     ) -> None:
-        network, objective, n = model(0).eval(), self._made(new, model), len(batch)
+        network, objective, n = model(0).eval(), self._made(new, model, batch), len(batch)
         parts = [_part(batch, slice(0, 1)), _part(batch, slice(1, n))]
         whole = objective(network, batch)
         mean = sum(objective(network, part) * len(part) for part in parts) / n
@@ -79,7 +79,7 @@ class ObjectiveContract:
     def test_batch_teacher_and_generators_are_only_read(
         self, new: Callable[[], Objective], model: Callable[[int], nn.Module], batch: Batch
     ) -> None:
-        objective, network = self._made(new, model), model(0).eval()
+        objective, network = self._made(new, model, batch), model(0).eval()
         taught = None if objective.teacher is None else Snapshot(objective.teacher)
         kept, weights, generators = copy.deepcopy(batch), Snapshot(network), global_generators()
         objective(network, batch).backward()  # type: ignore[no-untyped-call]
@@ -120,10 +120,12 @@ class ObjectiveContract:
         with pytest.raises(EvaluationError, match=r"the loss is nan in epoch 1 .*lower lr"):
             self._trained(new, model, broken, teacher=model(1))
 
-    def _made(self, new: Callable[[], Objective], model: Callable[[int], nn.Module]) -> Objective:
+    def _made(self, new: Callable[[], Objective], model: Callable[[int], nn.Module], batch: Batch) -> Objective:
         objective = new()
         if objective.needs_teacher:
             objective.teacher = model(1).eval().requires_grad_(False)
+        if objective.needs_batch:
+            objective.begin(model(0), batch)
         return objective
 
     def _trained(

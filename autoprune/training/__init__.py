@@ -13,6 +13,11 @@ PROTOCOLS = Registry(
             "Li et al. 2017, arXiv 1608.08710, section 3.4; learning rate: Wang et al. 2023, arXiv 2301.05219",
             "What practice does: the inherited weights are trained on.",
         ),
+        "gradual": Part(
+            "autoprune.training.protocols:gradual",
+            "cubic schedule: Zhu & Gupta 2017, arXiv 1710.01878, equation 1, on widths",
+            "As fine_tune, cut in steps on the way: where more than half of a network goes.",
+        ),
         "scratch_e": Part(
             "autoprune.training.protocols:scratch_e",
             "Scratch-E: Liu et al. 2019, Rethinking the Value of Network Pruning, arXiv 1810.05270, section 3",

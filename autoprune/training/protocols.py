@@ -27,12 +27,16 @@ class Protocol:
         epochs: (epochs of the base network, epochs set for fine-tuning, FLOPs of base / pruned) -> epochs.
         lr: learning rate of the base network -> learning rate.
         told: how a sentence says it, for example "fine-tuned".
+        steps: in how many the network is cut while it trains; 0: it is cut before.
+        cutting: share of the training over which these are spread.
     """
 
     inherits: bool
     epochs: Callable[[int, int, float], int]
     lr: Callable[[float], float]
     told: str = ""
+    steps: int = 0
+    cutting: float = 0.0
 
 
 def fine_tune(*, lr_share: float = 0.1) -> Protocol:
@@ -48,6 +52,36 @@ def fine_tune(*, lr_share: float = 0.1) -> Protocol:
     _check("fine_tune", "lr_share", lr_share, least=0)
     return Protocol(
         inherits=True, epochs=lambda base, fine_tune, ratio: fine_tune, lr=lambda lr: lr_share * lr, told="fine-tuned"
+    )
+
+
+def gradual(*, steps: int = 4, cutting: float = 0.5, lr_share: float = 0.1) -> Protocol:
+    """Cut in steps, train a little after each, and train on: as many epochs in all as `fine_tune`.
+
+    Widths follow the cubic schedule of Zhu & Gupta. At each step weights make up for what is lost as the job's
+    inheritance says, fitted to the network as it is then, and the optimizer goes on with what is left of its state: it
+    is one training, under one schedule of the learning rate. Which channels go is decided once, by the job's criterion.
+
+    Args:
+        steps: cuts; no more than there are epochs for.
+        cutting: share of the training over which they are spread; the rest trains the final widths.
+        lr_share: as of `fine_tune`.
+
+    Raises:
+        ConfigError: a setting out of its range.
+    """
+    _check("gradual", "lr_share", lr_share, least=0)
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ConfigError(f"protocol 'gradual': steps must be a whole number of at least 1, got {steps!r}")
+    if not isinstance(cutting, int | float) or isinstance(cutting, bool) or not 0 < cutting < 1:
+        raise ConfigError(f"protocol 'gradual': cutting must be a number above 0 and below 1, got {cutting!r}")
+    return Protocol(
+        inherits=True,
+        epochs=lambda base, fine_tune, ratio: fine_tune,
+        lr=lambda lr: lr_share * lr,
+        told="cut in steps and fine-tuned",
+        steps=steps,
+        cutting=float(cutting),
     )
 
 

@@ -7,9 +7,11 @@ from torch import nn
 
 from autoprune.config.training import Recipe
 from autoprune.data.batch import Batch
+from autoprune.data.rand_augment import rand_augment
 from autoprune.errors import ConfigError, blame
 from autoprune.randomness import seeded
 from autoprune.space.copying import copy_network
+from autoprune.training.freezing import check_frozen
 from autoprune.training.objectives.base import make_objective
 from autoprune.training.optimizers import check_optimizer
 from autoprune.training.schedules.base import learning_rate
@@ -29,6 +31,8 @@ def check_recipe(recipe: Recipe) -> None:
     make_objective(recipe)
     make_terms(recipe.terms)
     check_optimizer(recipe)
+    if recipe.rand_augment is not None:
+        rand_augment(recipe.rand_augment, own=recipe.augment)
 
 
 def rehearse(recipe: Recipe, model: nn.Module, batch: Batch, *, device: torch.device) -> None:
@@ -44,6 +48,9 @@ def rehearse(recipe: Recipe, model: nn.Module, batch: Batch, *, device: torch.de
         ConfigError: a part of the recipe does not work with the model or the data.
     """
     failing = "training: a step with this recipe fails"
+    check_frozen(model, recipe.freeze)
     with blame(ConfigError, failing, then="Correct `training` in the job, or the part that fails."), seeded(0):
         trainer = Trainer(copy_network(model), recipe, device=device, seed=0, teacher=model)
+        if trainer.needs_batch:
+            trainer.begin(batch)
         trainer.step([batch], len(batch), done=0.5)

@@ -4,44 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from autoprune.config.training import Recipe
 from autoprune.data.base import Split
 from autoprune.data.batch import Batch
-from autoprune.errors import EvaluationError, blame
+from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.space.copying import copy_network
+from autoprune.space.cutting.cut import Cut
 from autoprune.training.averaging import WeightAverage
+from autoprune.training.cuts import TrainingCuts, become, carry_over
+from autoprune.training.epochs import EpochRecord, steps
+from autoprune.training.freezing import begin_training
+from autoprune.training.layout import Layout
+from autoprune.training.mixing import Mixing
 from autoprune.training.objectives.base import Objective, make_objective
+from autoprune.training.objectives.memory import TeacherMemory
 from autoprune.training.optimizers import make_optimizer
+from autoprune.training.placing import batch_on, placed
 from autoprune.training.schedules.base import learning_rate
 from autoprune.training.state import generator_states, on_cpu, set_generator_states
 from autoprune.training.terms.base import Term, make_terms
 from autoprune.training.watch import State
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class EpochRecord:
-    """One epoch of training.
-
-    Attributes:
-        epoch: from 1.
-        loss: mean of the objective.
-        lr: learning rate of the last step.
-        seconds: wall-clock time.
-    """
-
-    epoch: int
-    loss: float
-    lr: float
-    seconds: float
 
 
 @final
@@ -54,8 +43,11 @@ class Trainer:
         device: where.
         seed: of the training.
         teacher: the base network, for objectives that need it; a copy is used.
+        examples: how many the training has, where it may pay to keep what the teacher answers to them.
         objective: in place of the recipe's.
         terms: in place of the recipe's.
+        cuts: label of the cuts that will be made, if any.
+        layout: memory format and precision; None: as the recipe says.
     """
 
     def __init__(
@@ -66,47 +58,87 @@ class Trainer:
         device: torch.device,
         seed: int,
         teacher: nn.Module | None = None,
+        examples: int | None = None,
         objective: Objective | None = None,
         terms: Sequence[Term] | None = None,
+        cuts: str = "",
+        layout: Layout | None = None,
     ) -> None:
         shapes = [tuple(parameter.shape) for parameter in model.parameters()]
-        self._identity = f"{recipe} from seed {seed} of parameters {shapes}, states of 2026-11"
+        self._identity = f"{recipe} from seed {seed} of parameters {shapes}, states of 2026-11{cuts and ', '}{cuts}"
         self._recipe, self._device = recipe, device
-        self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self._model = placed(model, device, self._format).train()
+        self._layout = layout = layout or Layout.of(recipe, device)
+        self._mixing = Mixing(recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None
+        self._model = begin_training(placed(model, device, layout.format), recipe.freeze)
         self._objective = make_objective(recipe) if objective is None else objective
         if self._objective.needs_teacher and teacher is not None:
             taught = copy_network(teacher).requires_grad_(False)
-            self._objective.teacher = placed(taught, device, self._format).eval()
+            self._objective.teacher = placed(taught, device, self._layout.format).eval()
+            keeps = examples is not None and self._mixing is None
+            self._objective.memory = TeacherMemory(examples or 0) if keeps else None
         self._optimizer, self._learning_rate = make_optimizer(recipe, model), learning_rate(recipe)
+        self._first: Batch | None = None
         self._terms = make_terms(recipe.terms) if terms is None else tuple(terms)
         for term in self._terms:
             term.begin(model)
         self._average = None if recipe.ema is None else WeightAverage(model, recipe.ema)
-        self._amp = recipe.amp and device.type == "cuda"
-        bfloat16 = self._amp and torch.cuda.is_bf16_supported(including_emulation=False)
-        self._precision = torch.bfloat16 if bfloat16 else torch.float16
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp and not bfloat16)
+        self._scaler = layout.scaler(device)
+
+    @property
+    def needs_batch(self) -> bool:
+        """Whether `begin` is to be called."""
+        return self._objective.needs_batch
+
+    def begin(self, batch: Batch) -> None:
+        """Let the objective see the network and some training examples, before the first step and before `restore`."""
+        with blame(ConfigError, f"objective {self._recipe.objective.label!r} cannot begin"):
+            self._objective.begin(self._model, batch_on(batch, self._device, self._layout.format))
+        beside = list(self._objective.parameters())
+        if beside:
+            self._optimizer.add_param_group({"params": beside})
+        self._first = batch
+
+    def cut(self, cut: Cut) -> None:
+        """Go on with a cut of the network, which it becomes; the optimizer keeps what is left of its state.
+
+        Averages of weights begin anew, as do maps of the objective, which belong to the widths.
+        """
+        before, old = self._optimizer, dict(self._model.named_parameters())
+        become(self._model, begin_training(placed(cut.network, self._device, self._layout.format), self._recipe.freeze))
+        self._optimizer = make_optimizer(self._recipe, self._model)
+        carry_over(before, self._optimizer, old, self._model, cut)
+        for term in self._terms:
+            term.begin(self._model)
+        if self._average is not None and self._recipe.ema is not None:
+            self._average = WeightAverage(self._model, self._recipe.ema)
+        if self._first is not None:
+            self.begin(self._first)
 
     def state(self, records: Sequence[EpochRecord]) -> State:
         """Everything that the next epoch depends on, and the epochs so far."""
         return {
             "training": self._identity,
+            "layout": self._layout.plain,
             "epochs": [list(astuple(record)) for record in records],
             "model": on_cpu(self._model.state_dict()),
             "optimizer": on_cpu(self._optimizer.state_dict()),
+            "objective": on_cpu(self._objective.state_dict()),
             "terms": [on_cpu(term.state_dict()) for term in self._terms],
             "average": {} if self._average is None else self._average.state_dict(),
             "scaler": self._scaler.state_dict(),
             "generators": generator_states(self._device),
         }
 
-    def restore(self, state: State) -> list[EpochRecord]:
+    def restore(self, state: State, cuts: TrainingCuts | None = None) -> list[EpochRecord]:
         """Return to a state and give its epochs; the state of another training is left alone."""
         if state["training"] != self._identity:
             return []
+        for number, epochs in enumerate(() if cuts is None else cuts.epochs):
+            if cuts is not None and epochs < len(state["epochs"]):
+                self.cut(cuts.make(self._model, number, False))
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(dict(state["optimizer"]))
+        self._objective.load_state_dict(state.get("objective", {}))
         for term, kept in zip(self._terms, state["terms"], strict=True):
             term.load_state_dict(kept)
         if self._average is not None:
@@ -135,7 +167,7 @@ class Trainer:
         """
         started, recipe = time.perf_counter(), self._recipe
         loss, seen, lr = torch.zeros((), device=self._device), 0, 0.0
-        for batches, examples in self._steps(split, seed):
+        for batches, examples in steps(split, recipe, seed=seed):
             # the schedule at the middle of the step: never 0, not even at the first step of a warm-up
             done = (epoch - 1 + min(1.0, (seen + examples / 2) / len(split))) / recipe.epochs
             lr = self._learning_rate(done)
@@ -149,24 +181,6 @@ class Trainer:
                 f"at learning rate {lr:.3g}; lower lr (it is {recipe.lr:g}) or add warmup_epochs"
             )
         return EpochRecord(epoch, mean_loss, lr, time.perf_counter() - started)
-
-    def _steps(self, split: Split, seed: int) -> Iterator[tuple[list[Batch], int]]:
-        """The batches of each step, and how many examples they hold."""
-        gathered: list[Batch] = []
-        examples = first = 0
-        for drawn in split.batches(self._recipe.batch_size, seed=seed, augment=self._recipe.augment):
-            batch = drawn if isinstance(drawn, Batch) else Batch(*drawn)
-            size = len(batch)
-            if size == 1 < self._recipe.batch_size and first:
-                continue  # a leftover of one example has no batch statistics
-            first = first or size
-            gathered.append(batch)
-            examples += size
-            if len(gathered) == self._recipe.accumulate_batches:
-                yield gathered, examples
-                gathered, examples = [], 0
-        if gathered:
-            yield gathered, examples
 
     def step(self, batches: Sequence[Batch], examples: int, *, done: float) -> Tensor:
         """One step of the optimizer.
@@ -204,8 +218,12 @@ class Trainer:
 
     def _backward(self, batch: Batch, share: float) -> Tensor:
         """Add the gradients of a batch; its loss, times the share of it if that is not 0."""
-        with torch.autocast(self._device.type, dtype=self._precision, enabled=self._amp):
-            loss = self._objective(self._model, self._on_device(batch))
+        there = batch_on(batch, self._device, self._layout.format)
+        with self._layout.autocast(self._device):
+            if self._mixing is None:
+                loss = self._objective(self._model, there)
+            else:
+                loss = self._mixing.loss(self._objective, self._model, there)
         if not isinstance(loss, Tensor) or loss.ndim:
             given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise EvaluationError(
@@ -215,23 +233,3 @@ class Trainer:
             loss = loss * share
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-
-    def _on_device(self, batch: Batch) -> Batch:
-        def laid_out(tensor: Tensor) -> Tensor:
-            moved = tensor.to(self._device, non_blocking=True)
-            return moved.contiguous(memory_format=self._format) if moved.ndim == 4 else moved
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(self._device, non_blocking=True)
-
-        return Batch(_each(laid_out, batch.inputs), _each(moved, batch.targets))
-
-
-def placed(model: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
-    """The model itself, moved."""
-    moved: nn.Module = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # missing in torch
-    return moved
-
-
-def _each(function: Callable[[Tensor], Tensor], values: Any) -> Any:
-    return function(values) if isinstance(values, Tensor) else pytree.tree_map_only(Tensor, function, values)

@@ -22,6 +22,7 @@ from autoprune.cost.flops import flops
 from autoprune.engines.base import Engine, Failure
 from autoprune.errors import EvaluationError, told_of_traceback
 from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.gradual import GradualCuts, stages
 from autoprune.evaluators.trained import train_and_score
 from autoprune.files import write_whole
 from autoprune.space.groups import SearchSpace, Widths
@@ -179,12 +180,18 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
     """
     started = time.perf_counter()
     protocol = make_protocol(piece.protocol)
-    if protocol.inherits:
-        network = factory.heirs("training")(piece.widths)
+    epochs, cut, cuts = epochs_of(piece, factory.space, factory.base_epochs), None, None
+    if protocol.steps:
+        at = stages(factory.space, piece.widths, steps=protocol.steps, share=protocol.cutting, epochs=epochs)
+        gradual = GradualCuts(factory, at)
+        network, cuts = gradual.start(), gradual.cuts
+    elif protocol.inherits:
+        cut = factory.heirs("training").cut(piece.widths)
+        network = cut.network
     else:
-        network = factory.candidate(piece.widths)
+        cut = factory.cut(piece.widths)
+        network = cut.network
         reinitialise(network, seed=piece.seed)
-    epochs = epochs_of(piece, factory.space, factory.base_epochs)
     scores: list[Score] = []
 
     def score(network: nn.Module) -> float:
@@ -201,6 +208,8 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         watch=watch,
         compare=True,
         teacher=factory.model,
+        cuts=cuts,
+        cut=cut,
     )
     weights = weights_as_bytes(network) if piece.keeps_weights else None
     noise = scores[-1].standard_error

@@ -10,7 +10,8 @@ Longer than others, as the network and what runs it share the state that picklin
 from __future__ import annotations
 
 import inspect
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, final
@@ -98,6 +99,8 @@ def _trains_when_cut(network: GraphNetwork, space: SearchSpace) -> bool:
 class GraphNetwork(nn.Module):
     """A network that runs as the graph it was traced to; see `graph_network`."""
 
+    _see: Callable[[fx.Node, Any], None] | None = None
+
     def __init__(self, model: nn.Module, plan: GraphPlan, widths: Widths, *, kind: str | None = None) -> None:
         super().__init__()
         self.training = model.training
@@ -113,6 +116,15 @@ class GraphNetwork(nn.Module):
         self._shapes = {
             name: {dim: size(widths) for dim, size in sizes} for name, sizes in self.graph_plan.sizes.items()
         }
+
+    @contextmanager
+    def watched_by(self, see: Callable[[fx.Node, Any], None]) -> Iterator[None]:
+        """Inside, `see` is told each call and its value, as hooks of submodules, which do not fire, would be."""
+        self._see = see
+        try:
+            yield
+        finally:
+            del self._see
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph.
@@ -196,7 +208,13 @@ class _Run:
         self._device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), None)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._program.run(kwargs or args, self._place, self._call)
+        see = self._network._see
+        return self._program.run(kwargs or args, self._place, self._call if see is None else partial(self._told, see))
+
+    def _told(self, see: Callable[[fx.Node, Any], None], node: fx.Node, args: Any, kwargs: Any) -> Any:
+        value = self._call(node, args, kwargs)
+        see(node, value)
+        return value
 
     def _place(self, node: fx.Node, given: Any) -> Any:
         if node.name in self._program.tensors:

@@ -34,6 +34,7 @@ class GraphPlan:
         signature: of the model's forward.
         training: how training differs from the graph.
         presence: which blocks some widths leave out.
+        whole: the plan with all blocks; None: it is this one.
     """
 
     program: Program
@@ -45,16 +46,17 @@ class GraphPlan:
     signature: inspect.Signature
     training: TrainingForm
     presence: Presence
+    whole: GraphPlan | None = None
 
     def at(self, widths: Widths) -> GraphPlan:
-        """The plan without the blocks that these widths leave out."""
-        off = self.presence.left_out(widths)
+        """The plan without the blocks that these widths leave out, whatever is left out already."""
+        off, whole = self.presence.left_out(widths), self.whole or self
         if not off:
-            return self
-        training = self.training
+            return whole
+        training = whole.training
         if training.program is not None:
             training = replace(training, program=without(training.program, off))
-        return replace(self, program=without(self.program, off), training=training)
+        return replace(whole, program=without(whole.program, off), training=training, whole=whole)
 
     @cached_property
     def placed(self) -> frozenset[str]:

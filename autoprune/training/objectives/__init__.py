@@ -21,7 +21,22 @@ OBJECTIVES = Registry(
         "distillation": Part(
             "autoprune.training.objectives.distillation:Distillation",
             "Hinton et al. 2015, Distilling the Knowledge in a Neural Network, arXiv 1503.02531, section 2",
-            "Pruned networks are to learn from the outputs of the base network, too.",
+            "Pruned networks are to learn from the outputs of the base network, too: classes, labels, tokens, maps.",
+        ),
+        "feature_distillation": Part(
+            "autoprune.training.objectives.feature_distillation:FeatureDistillation",
+            "FitNets: Romero et al. 2015, arXiv 1412.6550, section 2.2",
+            "To learn from what the base network gives inside, at the ends of its stages; any task.",
+        ),
+        "relative_error": Part(
+            "autoprune.training.objectives.relative_error:RelativeError",
+            "squared error to the teacher: Ba & Caruana 2014, arXiv 1312.6184, section 2.3; relative, as scales differ",
+            "Numbers as outputs: regression, restoration, depth.",
+        ),
+        "combined": Part(
+            "autoprune.training.objectives.combined:Combined",
+            "weighted sum",
+            "Several of these at once, such as distillation and feature_distillation.",
         ),
     },
     group="autoprune.objectives",
