@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, EvaluationError
 from autoprune.evaluators.base import Evaluator, check_counts
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.sandwich import SharedWeights
@@ -114,7 +114,15 @@ class Supernet(Evaluator):
         ]
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> Score:
-        """See `Evaluator.evaluate`; the seed changes nothing, as nothing is random."""
+        """See `Evaluator.evaluate`; the seed changes nothing, as nothing is random.
+
+        Raises:
+            EvaluationError: the shared weights were never loaded.
+        """
+        if not self._factories:
+            raise EvaluationError(
+                "evaluator 'supernet' has no weights yet: call prepare and load, as a run does, first"
+            )
         limit = None if full else self._limit
         scores = [
             self._given.task.scored(factory.heirs("search")(widths), limit=limit, examples=self._keep)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +157,18 @@ class Remote(Evaluator):
     ) -> None:
         self.kind: Kind = kind_of(name, settings)
         self._local = make_evaluator(name, factory, settings)
-        place = WorkerSetup(factory, lambda factory: make_evaluator(name, factory, settings), self.kind, 1, states)
-        ray.get(worker.equip.remote(pack_setup(place)))
+        self._place = WorkerSetup(
+            factory, lambda factory: make_evaluator(name, factory, settings), self.kind, 1, states
+        )
         self._worker, self._states = worker, str(states)
+        ray.get(worker.equip.remote(pack_setup(self._place)))
+
+    def prepare(self, directory: Path, *, seed: int) -> None:
+        self._local.prepare(directory, seed=seed)
+
+    def load(self, directory: Path) -> None:
+        self._local.load(directory)
+        ray.get(self._worker.equip.remote(pack_setup(replace(self._place, artefact=directory))))
 
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
         if watch is not None:
@@ -190,6 +200,8 @@ class TestEveryEvaluatorInAWorker(EvaluatorContract):
         quick: dict[str, dict[str, Any]] = {
             "inherited": {"calibration_batches": 4},
             "scratch": scratch,
+            "short_training": {"steps": 8, "epochs": 2},
+            "supernet": {"epochs": 2, "drawn": 1},
             "chain": {"steps": ["zero_cost", {"name": "scratch", "settings": scratch}]},
         }
         settings = quick.get(request.param, {})
