@@ -41,6 +41,9 @@ from autoprune.texts import first_line
 
 _RANDOM_CUTS = 3
 
+_NUDGED, _SHAKEN = 1.0 + 2.0**-16, 0.1
+"""What inputs are multiplied by, and the relative change of outputs that says a network blows errors up."""
+
 _Count: TypeAlias = Callable[[SearchSpace, Widths, Ranking], tuple[int, int]]
 
 
@@ -172,6 +175,17 @@ class CutTrial:
             return all(bool(output.isfinite().all()) for output in self._outputs(self.model))
         except Exception:  # noqa: BLE001 - a forward may ask about values that are no longer what they were
             return False
+
+    def is_steady(self) -> bool:
+        """False where a small change of the inputs comes out so large that rounding errors may pass for a wrong cut."""
+        nudged = tree_map(lambda v: v * _NUDGED if isinstance(v, Tensor) and v.is_floating_point() else v, self.example)
+        try:
+            with torch.no_grad():
+                changed = tensors(run_model(self.model, nudged))
+        except Exception:  # noqa: BLE001 - a forward may ask about values that are no longer what they were
+            return True
+        before = self._outputs(self.model)
+        return all(relative(a, b) <= _SHAKEN for a, b in zip(changed, before, strict=True) if a.shape == b.shape)
 
     def follows_graph(self) -> bool:
         """False where forward decides by a value that is no longer what it was."""
