@@ -139,13 +139,19 @@ class _Labelling:
     def _labels(self, call: Call, rule: OperatorRule) -> Any:
         try:
             if rule.reads and isinstance(call.arguments.get("input"), WeightLabels) and call.name != "linear":
-                return unknown(self._graph, call, f"{call.name} of what has channels along two dimensions")
+                call = self._fixed_input(call)
             if call.weights and not rule.reads:
                 return computed_weight(self._graph, call, rule)
             return rule.labels(self._graph, call)
         except Exception as error:  # noqa: BLE001 - a form of the operator that its rule has not met; whole is never wrong
             what = f"its rule does not know this form of it ({type(error).__name__}: {first_line(error)})"
             return unknown(self._graph, call, what)
+
+    def _fixed_input(self, call: Call) -> Call:
+        """The call, its input frozen: what it writes may be cut all the same."""
+        self._graph.freeze(call["input"], f"{call.place}: {call.name} of what has channels along two dimensions")
+        fixed = torch.tensor(FIXED).expand(call.traced["input"].shape)
+        return replace(call, arguments={**call.arguments, "input": fixed})
 
     def _noted(self, name: str, made: Any) -> Any:
         """Remember the labels of every value, stored as compactly as they can be."""

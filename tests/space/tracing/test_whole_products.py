@@ -59,6 +59,16 @@ def test_all_products_of_the_full_network_are_counted(network: nn.Module, shape:
     assert ours == sum(counted.by_operator()[name] for name in ("conv", "linear", "matmul", "bmm", "addmm"))
 
 
+def test_what_reads_a_matrix_of_channels_writes_channels_that_can_go() -> None:
+    space = trace(States(), torch.randn(1, 3, 7)).space
+    assert "inside" in {group.name for group in space.groups}
+
+
+def test_a_matrix_of_channels_is_broadcast_over_heads() -> None:
+    space = trace(Lambdas(), torch.randn(1, 7, 12)).space
+    assert not [part for part in space.frozen if "does not know" in part.reason]
+
+
 def call(function: Any, name: str, **arguments: Any) -> Call:
     made = function(**arguments)
     return Call(None, name, arguments, made, "", "", arguments)

@@ -200,7 +200,8 @@ def _side(
     """What one operand says; `out` is the letters that all sides share, and those of the result."""
     if isinstance(value, Parameter | WeightLabels):
         beside = {dim: met[letter] for dim, letter in enumerate(term) if letter in met}
-        vectors = dict(zip(term, graph.axes_of(value, beside), strict=True))
+        axes = zip(term, graph.axes_of(value, beside), value.shape, strict=True)
+        vectors = {letter: axis for letter, axis, n in axes if n > 1 or sizes[letter] == 1}  # one of it broadcasts
         if isinstance(value, WeightLabels) and value.of_activations:
             return _Operand(term, vectors, frozenset(t for t, v in vectors.items() if int(v.max()) > FIXED), None)
         return _Operand(term, vectors, frozenset(vectors), value)
