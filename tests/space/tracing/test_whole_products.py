@@ -44,8 +44,8 @@ class Lambdas(nn.Module):
         """Map tokens (N, T, 12) to (N, T, 5)."""
         n, t, _ = x.shape
         content = self.k(x).softmax(1).transpose(1, 2) @ self.v(x)
-        applied = self.q(x).reshape(n, t, 2, 4) @ content.unsqueeze(1)
-        made: Tensor = self.out(applied.reshape(n, t, 12))
+        applied = self.q(x).reshape(n, t, 2, 4).transpose(1, 2) @ content.unsqueeze(1)
+        made: Tensor = self.out(applied.transpose(1, 2).reshape(n, t, 12))
         return made
 
 
