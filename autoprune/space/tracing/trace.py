@@ -21,7 +21,7 @@ from autoprune.space.tracing.functions import FunctionCall
 from autoprune.space.tracing.labels import FIXED, tighten
 from autoprune.space.tracing.program import Example, Program, record
 from autoprune.space.tracing.rules import OperatorRule, computed_weight, rule_of
-from autoprune.space.tracing.rules.base import unknown
+from autoprune.space.tracing.rules.base import unknown, varying
 from autoprune.space.tracing.rules.whole_products import whole_product
 from autoprune.space.tracing.weights import weights_of
 from autoprune.texts import first_line
@@ -139,7 +139,7 @@ class _Labelling:
     def _labels(self, call: Call, rule: OperatorRule) -> Any:
         try:
             if rule.reads and isinstance(call.arguments.get("input"), WeightLabels) and call.name != "linear":
-                call = self._fixed_input(call)
+                call = self._one_kind(call)
             if call.weights and not rule.reads:
                 return computed_weight(self._graph, call, rule)
             return rule.labels(self._graph, call)
@@ -147,11 +147,17 @@ class _Labelling:
             what = f"its rule does not know this form of it ({type(error).__name__}: {first_line(error)})"
             return unknown(self._graph, call, what)
 
-    def _fixed_input(self, call: Call) -> Call:
-        """The call, its input frozen: what it writes may be cut all the same."""
-        self._graph.freeze(call["input"], f"{call.place}: {call.name} of what has channels along two dimensions")
-        fixed = torch.tensor(FIXED).expand(call.traced["input"].shape)
-        return replace(call, arguments={**call.arguments, "input": fixed})
+    def _one_kind(self, call: Call) -> Call:
+        """The call, its input with the channels that it reads as such, those of the other kind frozen."""
+        given: WeightLabels = call["input"]
+        dim = len(given.shape) - len(call["weight"].shape) + 1 if call.get("weight") is not None else None
+        read = [labels for labels in given.factors if given.of_activations and varying(labels) == [dim]][:1]
+        for labels in given.factors:
+            if not any(labels is one for one in read):
+                reason = f"{call.place}: {call.name} of what has channels along two dimensions"
+                self._graph.unions.freeze(labels, reason)
+        kept = read[0] if read else torch.tensor(FIXED).expand(call.traced["input"].shape)
+        return replace(call, arguments={**call.arguments, "input": kept})
 
     def _noted(self, name: str, made: Any) -> Any:
         """Remember the labels of every value, stored as compactly as they can be."""

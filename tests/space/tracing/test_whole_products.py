@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from autoprune.space.tracing.calls import Call
 from autoprune.space.tracing.rules.whole_products import whole_product
 from autoprune.space.tracing.trace import trace
+from autoprune.space.verification.verify import verify
 
 
 class States(nn.Module):
@@ -59,9 +60,11 @@ def test_all_products_of_the_full_network_are_counted(network: nn.Module, shape:
     assert ours == sum(counted.by_operator()[name] for name in ("conv", "linear", "matmul", "bmm", "addmm"))
 
 
-def test_what_reads_a_matrix_of_channels_writes_channels_that_can_go() -> None:
-    space = trace(States(), torch.randn(1, 3, 7)).space
-    assert "inside" in {group.name for group in space.groups}
+def test_what_reads_a_matrix_of_channels_reads_one_kind_of_them_and_writes_others() -> None:
+    network, x = States(), torch.randn(1, 3, 7)
+    verified = verify(network, trace(network, x))
+    assert {group.name for group in verified.space.groups} == {"before", "inside"}
+    assert [part.name for part in verified.space.frozen] == ["states", "after"]
 
 
 def test_a_matrix_of_channels_is_broadcast_over_heads() -> None:
