@@ -38,10 +38,25 @@ def _computed(graph: LabelGraph, call: Call, rule: OperatorRule, weights: list[W
         return rule.of_weight(graph, call, weights[0])
     if rule.moves and len(weights) == len(call.tensors) and len({len(w.factors) for w in weights}) == 1:
         return _moved(graph, call, weights, rule.labels)
-    if rule.labels is pointwise:
+    if rule.labels is pointwise and all(_by_axis(weight, len(call.shape)) is not None for weight in weights):
         return _combined(graph, call, weights)
-    what = "products of channels" if all(w.of_activations for w in weights) else "a weight"
-    return unknown(graph, call, f"{call.name} of {what} has no rule")
+    if all(weight.of_activations for weight in weights):
+        return _one_kind(graph, call, rule, weights)
+    why = "weights of different shapes" if rule.labels is pointwise else f"{call.name} of a weight has no rule"
+    return unknown(graph, call, why)
+
+
+def _one_kind(graph: LabelGraph, call: Call, rule: OperatorRule, weights: list[WeightLabels]) -> Any:
+    """Of activations with channels of two kinds those of the first, the others frozen: what any rule can read."""
+    for weight in weights:
+        for labels in weight.factors[1:]:
+            graph.unions.freeze(labels, f"{call.place}: its input has channels along two dimensions")
+
+    def first(value: Any) -> Any:
+        return value.factors[0] if isinstance(value, WeightLabels) else value
+
+    arguments = tree_map(first, dict(call.arguments), is_leaf=lambda value: isinstance(value, WeightLabels | Parameter))
+    return rule.labels(graph, replace(call, arguments=arguments))
 
 
 def _moved(graph: LabelGraph, call: Call, weights: list[WeightLabels], moves: Rule) -> Any:
@@ -61,10 +76,7 @@ def _combined(graph: LabelGraph, call: Call, weights: list[WeightLabels]) -> Any
     reason = f"{call.place} combines a weight with a tensor whose size is fixed"
     axes: dict[int, Tensor] = {}
     for weight in weights:
-        found = _by_axis(weight, len(call.shape))
-        if found is None:
-            return unknown(graph, call, "weights of different shapes")
-        for dim, factor in found.items():
+        for dim, factor in (_by_axis(weight, len(call.shape)) or {}).items():
             if dim in axes:
                 shape = np.broadcast_shapes(axes[dim].shape, factor.shape)
                 graph.unions.unite(axes[dim].expand(shape), factor.expand(shape), reason)
