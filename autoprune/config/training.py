@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from autoprune.config.bounds import EPOCHS, PARTS
+from autoprune.config.bounds import EPOCHS, PARTS, Name
 from autoprune.config.parts import NamedPart
 from autoprune.config.validation import Strict, refusal, validated
 
@@ -111,7 +111,7 @@ class Recipe(Strict):
     rand_augment: RandAugmentOptions | None = Field(
         None, description="RandAugment of torchvision, before the data set's own: {num_ops: 2, magnitude: 9}"
     )
-    freeze: tuple[str, ...] = Field(
+    freeze: tuple[Name, ...] = Field(
         (),
         max_length=PARTS,
         description="patterns of names of parameters or modules that are not trained: [features.*]",

@@ -273,7 +273,7 @@ def test_a_value_that_is_no_such_setting_is_one_clear_error(name: str, setting: 
     kind = get_type_hints(CONTROLLERS.get(name).__init__)[setting]
     numbers = set(get_args(kind) or (kind,)) & {int, float}
     for value in ("wide", float("nan"), -1, True, [2]) if numbers else ("wide", -1):
-        with pytest.raises(ConfigError, match=f"{setting}|unknown metric"):
+        with pytest.raises(ConfigError, match=f"{setting}|unknown metric|unknown proxy"):
             make_controller(name, domain_of("transformer"), seed=0, settings={setting: value})
 
 

@@ -116,9 +116,9 @@ class Lost(Triples):
     [
         (3, r"a tensor of inputs \(at least one\) or a list of them, got int"),
         ("digits", "got str"),
-        (ROWS[:0], r"got a tensor of shape \(0, 1\)"),
+        (ROWS[:0], r"empty, it is a tensor of shape \(0, 1\)"),
         (iter([ROWS]), "can be read only once"),
-        ([], "got list"),
+        ([], r"inputs: empty, it is \[\]"),
         ([torch.zeros(2, 3), torch.zeros(2, 4)], "inputs of one shape"),
         (Endless(), "has no length"),
         (DataLoader(Endless(), 2), "has no length"),
