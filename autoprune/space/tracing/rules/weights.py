@@ -47,15 +47,17 @@ def _computed(graph: LabelGraph, call: Call, rule: OperatorRule, weights: list[W
 
 
 def _one_kind(graph: LabelGraph, call: Call, rule: OperatorRule, weights: list[WeightLabels]) -> Any:
-    """Of activations with channels of two kinds those of the first, the others frozen: what any rule can read."""
+    """Of activations with channels of two kinds the one of more channels, the other frozen: what any rule can read."""
+    counts = [len(labels[labels > 0].unique()) for labels in weights[0].factors]
+    kept = counts.index(max(counts))
     for weight in weights:
-        for labels in weight.factors[1:]:
+        for labels in (*weight.factors[:kept], *weight.factors[kept + 1 :]):
             graph.unions.freeze(labels, f"{call.place}: its input has channels along two dimensions")
 
-    def first(value: Any) -> Any:
-        return value.factors[0] if isinstance(value, WeightLabels) else value
+    def read(value: Any) -> Any:
+        return value.factors[min(kept, len(value.factors) - 1)] if isinstance(value, WeightLabels) else value
 
-    arguments = tree_map(first, dict(call.arguments), is_leaf=lambda value: isinstance(value, WeightLabels | Parameter))
+    arguments = tree_map(read, dict(call.arguments), is_leaf=lambda value: isinstance(value, WeightLabels | Parameter))
     return rule.labels(graph, replace(call, arguments=arguments))
 
 
