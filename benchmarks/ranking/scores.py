@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self, final
 
 import torch
 from torch import nn
 
 from autoprune.config.training import Recipe
+from autoprune.evaluators.artefact import prepared
 from autoprune.evaluators.base import Evaluator
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.making import make_evaluator
@@ -56,6 +59,11 @@ def judges() -> dict[str, Judge]:
     for inherit in _INHERIT:
         for measure in ("accuracy", "loss", "divergence"):
             found[f"inherited, {inherit}, {measure}"] = Judge("inherited", limit, inherit, measure)
+    for steps in (10, 30, 90):
+        taught = {"steps": steps, "distil": True, **limit}
+        found[f"short_training, {steps} steps, accuracy"] = Judge("short_training", taught)
+        found[f"short_training, {steps} steps, loss"] = Judge("short_training", taught, measure="loss")
+    found["supernet, accuracy"] = Judge("supernet", {"epochs": 2, **limit})
     return found
 
 
@@ -153,4 +161,6 @@ def _evaluator(ranked: Ranked, judge: Judge) -> Evaluator:
     task = ClassificationTask(ranked.splits, recipe, device=_CPU, measure=make_measure(judge.measure))
     inherit = None if judge.inherit is None else tuple(_INHERIT[judge.inherit])
     factory = CandidateFactory(ranked.model, ranked.space, ranked.ranking, task, base_epochs=20, inherit=inherit)
-    return make_evaluator(judge.evaluator, factory, judge.settings)
+    evaluator = make_evaluator(judge.evaluator, factory, judge.settings)
+    evaluator.load(prepared(evaluator, Path(tempfile.mkdtemp()), seed=0))  # it is used as long as this process lives
+    return evaluator
