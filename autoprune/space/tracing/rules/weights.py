@@ -48,7 +48,7 @@ def _computed(graph: LabelGraph, call: Call, rule: OperatorRule, weights: list[W
 
 def _one_kind(graph: LabelGraph, call: Call, rule: OperatorRule, weights: list[WeightLabels]) -> Any:
     """Of activations with channels of two kinds the one of more channels, the other frozen: what any rule can read."""
-    counts = [len(labels[labels > 0].unique()) for labels in weights[0].factors]
+    counts = [len(np.unique(labels[labels > 0].numpy())) for labels in weights[0].factors]
     kept = counts.index(max(counts))
     for weight in weights:
         for labels in (*weight.factors[:kept], *weight.factors[kept + 1 :]):
