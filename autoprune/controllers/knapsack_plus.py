@@ -67,7 +67,8 @@ class KnapsackPlus(Controller):
         self._points = fitting if points is None else points
         self._domain = domain
         self._history, self._rng = History(domain), np.random.default_rng(seed)
-        self._todo = deque(_table(domain, self._points, self._rng)[:most])
+        table_rows = _table(domain, self._points, self._rng)[:most]
+        self._todo, self._table = deque(table_rows), frozenset(table_rows)
         self._search = TrustRegion(domain, Surrogate(domain, seed=seed, startup=1), seed=seed, distance=distance)
         self._stale = True  # something of the table became known since its optimum was looked for
 
@@ -77,7 +78,8 @@ class KnapsackPlus(Controller):
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Add the scores to the table; those inside the budget also teach the search."""
-        self._stale |= bool(self._history.tell(trials))
+        told = self._history.tell(trials)
+        self._stale |= any(trial.widths in self._table for trial, _ in told)
         if trials:
             inside = self._domain.feasible(np.array([trial.widths for trial in trials]))
             self._search.tell([trial for trial, keeps in zip(trials, inside, strict=True) if keeps])

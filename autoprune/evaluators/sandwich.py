@@ -20,6 +20,7 @@ from autoprune.errors import EvaluationError
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import Ranking, Slicer
 from autoprune.space.groups import SearchSpace, Widths
+from autoprune.training.objectives.relative_error import relative_error
 
 
 @final
@@ -96,8 +97,8 @@ def run(cut: Cut, parameters: Mapping[str, Tensor], args: Sequence[Any], kwargs:
 def distance(outputs: Any, taught: Any) -> Tensor:
     """How far outputs are from those of the full network, the mean over examples.
 
-    KL(full || narrower) in nats where they are one tensor of logits (N, C), C of at least 2; else the squared distance
-    over the squared length of all floating-point tensors, as the measure `divergence` decides.
+    KL(full || narrower) in nats where they are one tensor of logits (N, C), C of at least 2, as the measure
+    `divergence` decides; else the mean relative error of all floating-point tensors.
 
     Raises:
         EvaluationError: the two have other tensors.
@@ -113,8 +114,7 @@ def distance(outputs: Any, taught: Any) -> Tensor:
         log_p, log_q = taught.log_softmax(1), ours[0].log_softmax(1)
         return torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q)).sum(1).mean()
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if b.is_floating_point()]
-    apart = torch.stack([(a - b).square().sum() for a, b in pairs]).sum()
-    return apart / torch.stack([b.square().sum() for _, b in pairs]).sum().clamp_min(1e-12)
+    return torch.stack([relative_error(a, b) for a, b in pairs]).mean()
 
 
 def _with_loss(outputs: Any, loss: Tensor) -> Any:

@@ -118,7 +118,7 @@ def _by(controller: Controller) -> list[str]:
 def _digest(proposals: Sequence[Assignment], trials: Sequence[Trial]) -> str:
     """Of all that a controller was asked and told."""
     asked = [(one.number, one.widths, one.origin, one.seed, one.told) for one in proposals]
-    told = [(one.number, one.widths, str(one.state), one.score, one.fidelity, one.noise) for one in trials]
+    told = [(one.number, one.widths, str(one.state), one.score, one.fidelity, one.noise, one.partial) for one in trials]
     return hashlib.sha256(repr((asked, told)).encode()).hexdigest()
 
 

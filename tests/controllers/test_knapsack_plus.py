@@ -55,6 +55,15 @@ def test_proposals_after_the_optimum_stay_near_the_best() -> None:
     assert np.median(np.abs(ratios[1:] - ratios[0]).max(axis=1)) < 0.8
 
 
+def test_the_optimum_is_looked_for_again_only_when_the_table_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    optimum = KnapsackPlus.optimum
+    monkeypatch.setattr(KnapsackPlus, "optimum", lambda self: looked.append(1) or optimum(self))
+    domain = BudgetedSpace(chain_space((16, 24, 32, 24, 16)), {"flops": "30%"})
+    drive(KnapsackPlus(domain, seed=0, trials=24), 6)  # 11 of them are the table, told four at a time
+    assert 1 <= len(looked) <= 3
+
+
 def test_without_a_score_of_the_full_network_it_begins_with_uniform_widths() -> None:
     domain = half_of()
     controller = KnapsackPlus(domain, seed=0, trials=4)

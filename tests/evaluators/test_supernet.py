@@ -89,7 +89,7 @@ def test_outside_of_a_training_nothing_is_beside_the_network() -> None:
 def test_what_is_no_logits_is_compared_by_relative_squares() -> None:
     taught = {"a": torch.tensor([[3.0], [4.0]]), "b": torch.tensor([0, 1])}
     near = {"a": torch.tensor([[3.0], [5.0]]), "b": torch.tensor([0, 1])}
-    assert distance(near, taught) == pytest.approx(1 / 25)
+    assert distance(near, taught) == pytest.approx((0 + 1 / 16) / 2)
     logits = torch.tensor([[0.0, -torch.inf, 1.0]])
     assert distance(logits, logits) == 0
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_search import ROOMY, gist, noisy
 
 from autoprune.controllers import make_controller
-from autoprune.controllers.base import Controller
+from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.surrogate import Surrogate
 from autoprune.trials import snapshots
 from autoprune.trials.assignment import Assignment, Outcome
@@ -138,3 +139,9 @@ def test_controllers_that_have_snapshots_and_others_go_on_the_same(name: str, tm
 def test_short_searches_write_none(tmp_path: Path) -> None:
     drive(session(tmp_path / "run", fresh(), every=snapshots.EVERY), 52)
     assert not (tmp_path / "run" / SNAPSHOT).exists()
+
+
+def test_what_was_scored_on_the_way_is_part_of_what_a_snapshot_belongs_to() -> None:
+    trial = Trial(0, ROOMY.uniform(), TrialState.COMPLETE, 1.0, partial=((0.5, 0.2),))
+    assert snapshots._digest([], [trial]) == snapshots._digest([], [replace(trial, seconds=2.0)])
+    assert snapshots._digest([], [trial]) != snapshots._digest([], [replace(trial, partial=((0.5, 0.3),))])

@@ -20,8 +20,6 @@ def convolution(graph: LabelGraph, call: Call) -> Any:
     n_groups: int = call.get("groups") or 1
     copies = None if transposed or graph.is_weight(call["weight"]) else _one_filter(graph, call, n_groups)
     if not graph.is_weight(call["weight"]) and copies is None:
-        pixels = call["input"].shape if transposed else call.shape
-        graph.operation(call.layer, "conv", math.prod(pixels) * math.prod(call["weight"].shape[1:]), [])
         return unknown(graph, call, "a convolution whose weight is computed in forward")
     weight = copies or graph.axes_of(call["weight"])
     x = graph.labels(call["input"])

@@ -40,7 +40,6 @@ class _Operand:
 def linear(graph: LabelGraph, call: Call) -> Any:
     """`x @ weight.T + bias`, channels in the last dimension."""
     if not graph.is_weight(call["weight"]):
-        graph.operation(call.layer, "linear", math.prod(call.shape) * call["input"].shape[-1], [])
         return unknown(graph, call, "a linear layer whose weight is computed in forward")
     batch = ascii_letters[: len(call["input"].shape) - 1]
     made = multiply(graph, call, [call["input"], call["weight"]], [batch + "x", "yx"], batch + "y", kind="linear")
@@ -72,7 +71,6 @@ def einsum(graph: LabelGraph, call: Call) -> Any:
     inputs, _, output = str(call["equation"]).replace(" ", "").partition("->")
     letters = inputs.split(",")
     if "..." in inputs or any(len(set(term)) != len(term) for term in letters) or not output:
-        graph.operation(call.layer, "matmul", math.prod(call.shape), [])
         return unknown(graph, call, "an einsum with ellipses or repeated letters")
     return multiply(graph, call, call.tensors, letters, output, kind="unseen")  # fvcore rounds what it counts
 

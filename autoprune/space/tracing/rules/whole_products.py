@@ -1,4 +1,4 @@
-"""What a matrix product costs where nothing in it can be cut: what its rule could not read is counted all the same."""
+"""What a matrix product costs where nothing in it can be cut: what its rule does not note is counted all the same."""
 
 from __future__ import annotations
 
