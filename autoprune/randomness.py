@@ -49,6 +49,12 @@ def python_draws() -> Callable[[], bool]:
     return lambda: states() != before
 
 
+def draws() -> Callable[[], bool]:
+    """Return a function that says whether any global generator has been used since now."""
+    in_python, before = python_draws(), [(generator, generator.get_state()) for generator in _torch_generators(())]
+    return lambda: in_python() or any(not torch.equal(state, generator.get_state()) for generator, state in before)
+
+
 def isolated(items: Iterable[T], *generators: torch.Generator, seed: int) -> Iterator[T]:
     """Iterate `items` so that what it draws comes from `seed` and the loop around it notices nothing.
 

@@ -28,8 +28,34 @@ _BY_HOOK: Mapping[type, Any] = {
 
 def copy_network(model: Network) -> Network:
     """A copy that shares nothing with the model, as `copy.deepcopy` makes it."""
+    return copy.deepcopy(model, _computed_copies(model))
+
+
+def copy_on_write(model: Network) -> Network:
+    """A copy as `copy_network` makes it, whose tensors take memory of their own once somebody writes into them.
+
+    For networks of one's own: of what belongs to the caller, not even the storage is changed.
+    """
+    tensors: dict[int, Any] = {}
+    for parameter in model.parameters():
+        if type(parameter) is nn.Parameter and _is_plain(parameter):
+            tensors[id(parameter)] = nn.Parameter(parameter.detach()._lazy_clone(), parameter.requires_grad)  # type: ignore[attr-defined]
+    for buffer in model.buffers():
+        if type(buffer) is Tensor and _is_plain(buffer):
+            tensors[id(buffer)] = buffer._lazy_clone()  # type: ignore[attr-defined]
+    return copy.deepcopy(model, tensors | _computed_copies(model))
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """True where a copy is no more than its numbers, and torch can put that off."""
+    usual = tensor.layout is torch.strided and tensor.device.type in ("cpu", "cuda") and not vars(tensor)
+    return usual and tensor.grad_fn is None and hasattr(tensor, "_lazy_clone")
+
+
+def _computed_copies(model: nn.Module) -> dict[int, Any]:
+    """Copies of what cannot be copied by `copy.deepcopy`, by the identity of the original."""
     kept = (value for module in model.modules() for value, _ in computed_values(module))
-    return copy.deepcopy(model, {id(value): value.detach().clone() for value in kept})
+    return {id(value): value.detach().clone() for value in kept}
 
 
 def computed_values(module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:

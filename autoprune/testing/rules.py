@@ -11,7 +11,7 @@ channels masked (`autoprune.testing.masking`), never against the reference that 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, TypeAlias, final
@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.config.space import SpaceOptions
 from autoprune.cost import METRICS
+from autoprune.space.cutting.graph_form import GraphNetwork
 from autoprune.space.cutting.slicing import Ranking, random_ranking, slice_model
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.tracing.program import Example, run_model
@@ -71,16 +72,18 @@ class Tried:
     """A case after tracing and verification.
 
     Attributes:
-        case: the case.
-        model: its model in evaluation mode, without constant tensors.
+        case: the case, with the model that was traced and verified.
+        model: a copy in evaluation mode, without constant tensors.
         network: the same in the form of the space.
         space: the verified space.
+        changed: what tracing, verification and a cut changed of what belongs to the caller.
     """
 
     case: RuleCase
     model: nn.Module
     network: nn.Module
     space: SearchSpace
+    changed: Sequence[str]
 
 
 _LAYERS = (_ConvNd, nn.Linear, nn.RNNBase)
@@ -91,13 +94,43 @@ Build: TypeAlias = Callable[[], RuleCase]
 
 @cache
 def tried(build: Build) -> Tried:
-    """Trace and verify a case, once."""
+    """Trace and verify a case as the caller would, once."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         case = build()
+    changed = _changes(case.model, case.example)
+    verified = verify(case.model, trace(case.model, case.example, options=case.options))
+    slice_model(verified.network, verified.space, *next(cuts(verified.space, number=0)))
     model = randomised(case.model)
-    verified = verify(model, trace(model, case.example, options=case.options))
-    return Tried(case, model, verified.network, verified.space)
+    network: nn.Module = model
+    if isinstance(verified.network, GraphNetwork):
+        graph, copied = verified.network, copy.deepcopy(model)
+        network = GraphNetwork(copied, graph.graph_plan, verified.space.full, kind=graph.traced_class)
+    return Tried(case, model, network, verified.space, changed())
+
+
+def _changes(model: nn.Module, example: Example) -> Callable[[], list[str]]:
+    """Return a function that names what has changed since now of what belongs to the caller."""
+
+    def met() -> dict[str, Any]:
+        return {
+            "the global generators": global_generators(),
+            "the training flags": [m.training for m in model.modules()],
+            "which tensors are its parameters": [id(t) for t in model.parameters()],
+            "its class": type(model),
+            "its hooks": [len(hooks) for m in model.modules() for hooks in (m._forward_hooks, m._forward_pre_hooks)],
+        }
+
+    before, state, inputs = met(), _state(model), [leaf.clone() for leaf in _tensors(example)]
+
+    def changed() -> list[str]:
+        after, left = met(), _state(model)
+        found = [what for what, value in before.items() if after[what] != value]
+        found += [name for name in state if not torch.equal(state[name], left[name])]
+        same = (torch.equal(one, other) for one, other in zip(inputs, _tensors(example), strict=True))
+        return found if all(same) else [*found, "the example input"]
+
+    return changed
 
 
 def cuts(space: SearchSpace, *, number: int, seed: int = 0) -> Iterator[tuple[Widths, Ranking]]:
@@ -191,29 +224,18 @@ class RuleContract:
         assert {name: p.requires_grad for name, p in cut.named_parameters()} == wanted
 
     def test_the_model_is_left_as_it_was(self, build: Build) -> None:
-        case = build()
-        model, example = case.model, tried(build).case.example
-        flags, before = [m.training for m in model.modules()], _state(model)
-        tensors, generators, kind = [id(t) for t in model.parameters()], global_generators(), type(model)
-        inputs = [leaf.clone() for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
-        verified = verify(model, trace(model, example, options=case.options))
-        slice_model(verified.network, verified.space, *next(cuts(verified.space, number=0)))
-        assert global_generators() == generators
-        assert [m.training for m in model.modules()] == flags
-        assert [id(t) for t in model.parameters()] == tensors
-        assert type(model) is kind
-        after = _state(model)
-        assert all(torch.equal(before[name], after[name]) for name in before)
-        left = [leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
-        assert all(torch.equal(a, b) for a, b in zip(inputs, left, strict=True))
-        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+        assert not tried(build).changed
 
 
 def _reached_by_gradients(model: nn.Module, example: Example) -> set[str]:
     """Names of the parameters that a backward pass reaches."""
-    found = [leaf for leaf in tree_leaves(run_model(model, example)) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    found = [leaf for leaf in _tensors(run_model(model, example)) if leaf.requires_grad]
     torch.autograd.backward([leaf.double().sum() for leaf in found])
     return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def _state(model: nn.Module) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.space.copying import copy_network
+from autoprune.space.copying import copy_network, copy_on_write
 from autoprune.space.tracing.program import Example, Program, run_model
 from autoprune.space.tracing.resize import operator_name
 
@@ -88,7 +88,7 @@ def _near_one(like: Tensor, generator: torch.Generator) -> Tensor:
 
 def runs_in_training(network: nn.Module, example: Example) -> bool:
     """True where a copy of the network runs in training mode; batch norms stay in evaluation, for batches of one."""
-    clone = copy_network(network).train()
+    clone = copy_on_write(network).train()
     for module in clone.modules():
         if isinstance(module, _BatchNorm):
             module.eval()

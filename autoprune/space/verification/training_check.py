@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import SpaceError
-from autoprune.randomness import seeded
-from autoprune.space.copying import copy_network
+from autoprune.randomness import draws, seeded
+from autoprune.space.copying import copy_network, copy_on_write
 from autoprune.space.cutting.graph_form import GraphNetwork, step_of_cut
 from autoprune.space.cutting.training_form import without_batch_norms
 from autoprune.space.groups import SearchSpace
@@ -23,6 +23,9 @@ from autoprune.texts import first_line
 
 Step: TypeAlias = dict[str, Tensor]
 """What one step gives: outputs, gradients, buffers, by names for a message."""
+
+Compared: TypeAlias = tuple[list[str], bool]
+"""Names of what differs, and whether anything was drawn at random."""
 
 _SEEDS = (0, 1)  # what forward decides by chance shows in one of several
 _FLOOR = 1e-3
@@ -42,7 +45,7 @@ def check_training(space: SearchSpace, model: nn.Module, network: GraphNetwork, 
         SpaceError: gradients differ in evaluation mode, where nothing but the backward can be the reason.
     """
     kind, plan = network.traced_class, network.graph_plan
-    graph = GraphNetwork(copy_network(model), plan, space.full, kind=kind)
+    graph = GraphNetwork(copy_on_write(model), plan, space.full, kind=kind)
     try:
         differing = _differences(model, graph, example, nn.Module.eval)
     except _CannotRunError:  # no gradient reaches anything, and the note below says so
@@ -102,27 +105,30 @@ def _differences(
 ) -> list[str]:
     """Names of what differs, at least one seed long; rounding errors are told apart in double precision."""
     for seed in _SEEDS if prepare is not nn.Module.eval else _SEEDS[:1]:
-        differing = _compared(model, graph, example, prepare, seed)
+        differing, by_chance = _compared(model, graph, example, prepare, seed)
         if differing and _dtype(model) == torch.float32:
             double, doubled = in_double(model, example)
-            differing = _compared(double, copy_network(graph).double(), doubled, prepare, seed)
-        if differing:
+            differing, _ = _compared(double, copy_network(graph).double(), doubled, prepare, seed)
+        if differing or not by_chance:
             return differing
     return []
 
 
 def _compared(
     model: nn.Module, graph: nn.Module, example: Example, prepare: Callable[[nn.Module], object], seed: int
-) -> list[str]:
+) -> Compared:
     try:
-        expected = _step(model, example, prepare, seed)
+        expected, drawn = _step(model, example, prepare, seed)
     except Exception as error:
         raise _CannotRunError(f"{type(error).__name__}: {first_line(error)}") from error
     try:
-        found = _step(graph, example, prepare, seed)
+        found, drawn_too = _step(graph, example, prepare, seed)
     except Exception as error:  # noqa: BLE001 - what the model runs and the graph does not
-        return [f"its outputs (the graph does not run, {type(error).__name__}: {first_line(error)})"]
-    tolerance = TOLERANCE.get(_dtype(model), 1e-4)
+        return [f"its outputs (the graph does not run, {type(error).__name__}: {first_line(error)})"], drawn
+    return _differing(found, expected, TOLERANCE.get(_dtype(model), 1e-4)), drawn or drawn_too
+
+
+def _differing(found: Step, expected: Step, tolerance: float) -> list[str]:
     if found.keys() != expected.keys():
         return ["the number of outputs"]
     largest = max((float(t.abs().max()) for name, t in expected.items() if _is_gradient(name) and t.numel()), default=0)
@@ -138,21 +144,26 @@ def _differ(name: str, found: Tensor, expected: Tensor, tolerance: float, floor:
     return not _is_gradient(name) or float((found - expected).abs().max()) > tolerance * floor
 
 
-def _step(network: nn.Module, example: Example, prepare: Callable[[nn.Module], object], seed: int) -> Step:
-    """Outputs, gradients of a random direction, and buffers of a copy after one pass."""
-    clone = copy_network(network)
+def _step(network: nn.Module, example: Example, prepare: Callable[[nn.Module], object], seed: int) -> tuple[Step, bool]:
+    """Outputs, gradients of a random direction, and buffers of a copy after one pass; whether the pass drew numbers."""
+    clone = copy_on_write(network)  # a large network may be there several times already
     prepare(clone)
     clone.zero_grad(set_to_none=True)
     given, structure = pytree.tree_flatten(example)
     leaves = [_asking(leaf) for leaf in given]
     copies = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]  # forward may write into them
     with seeded(seed), torch.enable_grad():
+        drawn = draws()
         outputs = tensors(run_model(clone, pytree.tree_unflatten(copies, structure)))
+        by_chance = drawn()
         torch.manual_seed(seed)
         reached = [o for o in outputs if o.requires_grad]
         if reached:
-            torch.autograd.backward(reached, [torch.randn_like(o) for o in reached])
-    return dict(_named(clone, leaves, outputs))
+            directions = [torch.randn_like(o) for o in reached]
+            drawn = draws()
+            torch.autograd.backward(reached, directions)
+            by_chance = by_chance or drawn()
+    return dict(_named(clone, leaves, outputs)), by_chance
 
 
 def _named(network: nn.Module, inputs: list[Any], outputs: list[Tensor]) -> Iterator[tuple[str, Tensor]]:

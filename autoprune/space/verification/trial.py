@@ -127,9 +127,10 @@ class CutTrial:
         if space.presence.blocks:
             return {}
         for example in lengthened(self.model, self.example, self._tolerance):
-            found = [self._wrong_for(space, example, attention) for attention in ("heads", "head_dim")]
-            if all(found):
-                return min(found, key=len)
+            whole = self._wrong_for(space, example, "heads")
+            inside = self._wrong_for(space, example, "head_dim") if whole else {}  # a trace anew takes long
+            if inside:
+                return min(whole, inside, key=len)
         return {}
 
     def _wrong_for(self, space: SearchSpace, example: Example, attention: str) -> dict[int, str]:

@@ -72,8 +72,10 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
     verified = _with_network(model, traced, space, worst)
     if not isinstance(verified.network, GraphNetwork):
         return verified
+    scrambled_model, example = trial.model, trial.example
+    del trial  # and its graphs: gradients take as much memory again
     with untouched():
-        checked = check_training(verified.space, trial.model, verified.network, trial.example)
+        checked = check_training(verified.space, scrambled_model, verified.network, example)
     return replace(verified, space=checked)
 
 
