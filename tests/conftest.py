@@ -1,18 +1,80 @@
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import TextIO
 
 import numpy as np
 import pytest
 import torch
 
+from autoprune.report import figures
+
 torch.set_num_threads(1)  # pytest-xdist starts a worker per core; they must not fight
+
+SEED = 20
+FIGURES_ARE_LOOKED_AT = ("report", "studies")
+"""Rooms whose tests need figures that are really drawn: six of them take longer than all else in a small run."""
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: looking through all of it again and again took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What several tests share is made from one seed, whichever of them comes first, and leaves no trace."""
+    if request.scope == "function":
+        return (yield)
+    with _one_seed():
+        return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_global_stays() -> Iterator[None]:
+    """Each test starts from one seed, and leaves generators, the default type and the gradient mode as it met them."""
+    with _one_seed():
+        yield
+
+
+@contextmanager
+def _one_seed() -> Iterator[None]:
+    numbers, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
+    try:
+        yield
+    finally:
+        random.setstate(numbers)
+        np.random.set_state(arrays)
+        torch.set_rng_state(tensors)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradients)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _figures_are_drawn_where_they_are_looked_at(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Elsewhere everything is put on the axes, but what layout and text make of it is no part of the page."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.relative_to(Path(__file__).parent).parts[0] not in FIGURES_ARE_LOOKED_AT:
+            patch.setattr(figures.Figure, "savefig", _blank)
+        yield
+
+
+def _blank(figure: object, file: TextIO, **settings: object) -> None:
+    file.write('<svg viewBox="0 0 1 1"></svg>')
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,19 +83,6 @@ def _disks_are_not_waited_for() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _nothing_global_stays() -> Iterator[None]:
-    """Each test leaves the global generators, the default type and the gradient mode as it met them."""
-    numbers, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
-    yield
-    random.setstate(numbers)
-    np.random.set_state(arrays)
-    torch.set_rng_state(tensors)
-    torch.set_default_dtype(dtype)
-    torch.set_grad_enabled(gradients)
 
 
 @pytest.fixture(scope="session")

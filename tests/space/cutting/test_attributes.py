@@ -53,9 +53,11 @@ LAYERS: dict[str, tuple[nn.Module, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_attributes_of_layers_are_those_of_their_tensors(name: str) -> None:
     layer, expected = LAYERS[name]
+    before = {attribute: value for attribute, value in vars(layer).items() if isinstance(value, int | tuple)}
     cut, _ = halved(maps(layer), image())
     found = cut.layers[0]  # type: ignore[index, union-attr]
     assert {attribute: getattr(found, attribute) for attribute in expected} == expected
+    assert {attribute: getattr(layer, attribute) for attribute in before} == before, "the full network's are others"
 
 
 @pytest.mark.parametrize("norm", [nn.LayerNorm(DIM), nn.RMSNorm(DIM)])
@@ -120,16 +122,6 @@ def test_attention_whose_heads_nobody_finds_runs_as_a_graph() -> None:
 def test_a_cut_multihead_attention_runs() -> None:
     cut, _ = halved(Tokens(Multihead(batch_first=True)), tokens())
     assert cut(tokens()).shape == (2, 5)
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_the_full_network_keeps_its_attributes(name: str) -> None:
-    layer, _ = LAYERS[name]
-    model = maps(layer)
-    before = {attribute: value for attribute, value in vars(layer).items() if isinstance(value, int | tuple)}
-    halved(model, image())
-    after = {attribute: getattr(layer, attribute) for attribute in before}
-    assert after == before
 
 
 class Fused(nn.Module):

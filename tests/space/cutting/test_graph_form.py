@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from autoprune.space.groups import SearchSpace
 from autoprune.space.tracing.program import Example, run_model
 from autoprune.space.tracing.trace import Traced, trace
 from autoprune.space.verification.flop_check import counted_by_fvcore
-from autoprune.space.verification.verify import verify
+from autoprune.space.verification.verify import Verified, verify
 
 
 class Baked(nn.Module):
@@ -48,6 +49,7 @@ MODELS: dict[str, tuple[Any, Example]] = {
 }
 
 
+@cache
 def built(name: str) -> tuple[nn.Module, Traced]:
     make, example = MODELS[name]
     torch.manual_seed(0)
@@ -55,16 +57,27 @@ def built(name: str) -> tuple[nn.Module, Traced]:
     return model, trace(model, example)
 
 
-def full(name: str) -> tuple[nn.Module, GraphNetwork, Example]:
-    """A model and its graph at full width."""
+@cache
+def graph(name: str) -> GraphNetwork:
+    """The graph at full width."""
     model, traced = built(name)
-    return model, graph_network(model, traced.program, traced.space, traced.example), traced.example
+    return graph_network(model, traced.program, traced.space, traced.example)
+
+
+def full(name: str) -> tuple[nn.Module, GraphNetwork, Example]:
+    """Copies of a model and of its graph at full width."""
+    model, traced = built(name)
+    return copy.deepcopy(model), copy.deepcopy(graph(name)), traced.example
+
+
+@cache
+def verified_space(name: str) -> Verified:
+    return verify(*built(name))
 
 
 def cut(name: str, ratio: float = 0.5) -> tuple[nn.Module, SearchSpace]:
     """A cut network in graph form, and its space."""
-    model, traced = built(name)
-    verified = verify(model, traced)
+    verified = verified_space(name)
     assert verified.space.form == "graph"
     ranking = random_ranking(verified.space, np.random.default_rng(0))
     return slice_model(verified.network, verified.space, verified.space.uniform(ratio), ranking), verified.space
@@ -80,43 +93,43 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_at_full_width_it_gives_what_the_module_gives(name: str) -> None:
-    model, graph, example = full(name)
-    assert torch.allclose(graph.eval()(example), model.eval()(example), atol=1e-6)
+    model, traced, example = full(name)
+    assert torch.allclose(traced.eval()(example), model.eval()(example), atol=1e-6)
 
 
 def test_in_training_it_draws_the_same_dropout_and_moves_the_same_statistics(name: str) -> None:
-    model, graph, example = full(name)
+    model, traced, example = full(name)
     found = []
-    for network in (graph, model):
+    for network in (traced, model):
         torch.manual_seed(7)
         found.append(network.train()(example))
     assert torch.allclose(*found, atol=1e-5)
-    one, other = graph.state_dict(), model.state_dict()
+    one, other = traced.state_dict(), model.state_dict()
     assert one.keys() == other.keys()
     assert all(torch.allclose(one[key], other[key], atol=1e-6) for key in other)
 
 
 def test_gradients_are_those_of_the_module(name: str) -> None:
-    model, graph, example = full(name)
-    for network in (graph.eval(), model.eval()):
+    model, traced, example = full(name)
+    for network in (traced.eval(), model.eval()):
         run_model(network, example).square().sum().backward()
     theirs = {key: p.grad for key, p in model.named_parameters()}
-    for key, parameter in graph.named_parameters():
+    for key, parameter in traced.named_parameters():
         assert torch.allclose(parameter.grad, theirs[key], atol=1e-4), key  # type: ignore[arg-type]
 
 
 def test_its_tensors_have_the_names_of_the_model_and_are_copies(name: str) -> None:
-    model, graph, _ = full(name)
-    assert list(graph.state_dict()) == list(model.state_dict())
-    assert [key for key, _ in graph.named_parameters()] == [key for key, _ in model.named_parameters()]
+    model, network = built(name)[0], graph(name)
+    assert list(network.state_dict()) == list(model.state_dict())
+    assert [key for key, _ in network.named_parameters()] == [key for key, _ in model.named_parameters()]
     theirs = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    assert not any(t.untyped_storage().data_ptr() in theirs for t in (*graph.parameters(), *graph.buffers()))
+    assert not any(t.untyped_storage().data_ptr() in theirs for t in (*network.parameters(), *network.buffers()))
 
 
 def test_flops_are_those_of_the_module(name: str) -> None:
-    model, graph, example = full(name)
+    model, traced, example = full(name)
     counts = []
-    for network in (graph.eval(), model.eval()):
+    for network in (traced.eval(), model.eval()):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             run_model(network, example)
         counts.append((counter.get_total_flops(), counted_by_fvcore(network, example)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,14 @@ def step(network: nn.Module, x: Tensor, *, training: bool, seed: int = 3) -> dic
 
 
 def verified(name: str) -> tuple[nn.Module, Verified]:
+    """A network and its verified space, made anew."""
     torch.manual_seed(0)  # cut to its smallest widths, a network may be dead by chance
     model = NETS[name]()
     return model, verify(model, trace(model, image()))
+
+
+once = cache(verified)
+"""The same for those who only look at it."""
 
 
 def cut(result: Verified) -> nn.Module:
@@ -57,7 +63,7 @@ def cut(result: Verified) -> nn.Module:
 
 @pytest.mark.parametrize("name", NETS)
 def test_at_full_width_a_step_is_that_of_the_model(name: str) -> None:
-    model, result = verified(name)
+    model, result = once(name)
     assert not result.space.notes
     graph = result.network
     if not isinstance(graph, GraphNetwork):  # its own class serves
@@ -73,7 +79,7 @@ def test_at_full_width_a_step_is_that_of_the_model(name: str) -> None:
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_what_is_random_in_a_cut_network_is_so_in_training_alone(name: str) -> None:
-    network = cut(verified(name)[1])
+    network = cut(once(name)[1])
     assert isinstance(network, GraphNetwork)
     first, *others = (step(network, image(), training=True, seed=seed)["output"] for seed in range(8))
     assert not all(torch.allclose(first, other) for other in others)  # two draws of few units may be alike
@@ -83,7 +89,7 @@ def test_what_is_random_in_a_cut_network_is_so_in_training_alone(name: str) -> N
 
 @pytest.mark.parametrize("name", STATISTICS)
 def test_statistics_of_a_cut_network_move_in_training_alone(name: str) -> None:
-    network = cut(verified(name)[1])
+    network = cut(once(name)[1])
     before = dict(network.named_buffers())
     assert before
     training, evaluation = (step(network, image(), training=mode) for mode in (True, False))
@@ -153,7 +159,7 @@ def test_a_backward_with_sizes_in_it_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["gradient reversal", "two outputs", "stochastic depth", "functional instance norm"])
 def test_a_graph_that_is_traced_again_trains_alike(name: str) -> None:
-    model, result = verified(name)
+    model, result = once(name)
     again = full_network(model, result.space, origin_of(trace(model, image())))
     for graph in (again, in_form(result)(model)):
         expected, found = (step(network, image(), training=True) for network in (model, graph))
@@ -163,7 +169,7 @@ def test_a_graph_that_is_traced_again_trains_alike(name: str) -> None:
 @pytest.mark.parametrize("name", ["two outputs", "stochastic depth", "channel dropout written out", "attention"])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_cut_network_trains_on_any_batch(name: str, batch: int) -> None:
-    left = step(cut(verified(name)[1]), torch.randn(batch, 3, 6, 6), training=True)
+    left = step(cut(once(name)[1]), torch.randn(batch, 3, 6, 6), training=True)
     assert left["output"].shape == (batch, 5)
 
 
