@@ -20,14 +20,13 @@ class _Attributes(NamedTuple):
     """Names of attributes.
 
     Attributes:
-        empty, kinds: those of empty collections, and their types.
+        empty: those of empty collections, and their types.
         shallow: collections of constants, and their types.
         deep: all else that is no constant.
         tables: tables of parameters, buffers and modules.
     """
 
-    empty: tuple[str, ...]
-    kinds: tuple[Callable[..., Any], ...]
+    empty: tuple[tuple[str, Callable[..., Any]], ...]
     shallow: tuple[tuple[str, Callable[..., Any]], ...]
     deep: tuple[str, ...]
     tables: tuple[str, ...]
@@ -60,19 +59,16 @@ class Parts:
         """
         left_out = {id(m) for path in gone for below, m in self._below.items() if f"{below}.".startswith(f"{path}.")}
         plain = [entry for entry in self._plain if id(entry[0]) not in left_out] if gone else self._plain
-        shells = []
-        for module, _ in plain:
-            cls = type(module)
-            shell = made[id(module)] = cls.__new__(cls)
-            shells.append(shell)
+        shells = [type(module).__new__(type(module)) for module, _ in plain]
+        made.update(zip([id(module) for module, _ in plain], shells, strict=True))
         for module in self._own_way:
             if id(module) not in left_out:
                 copy.deepcopy(module, made)
         put = object.__setattr__
-        for (module, (names, kinds, shallow, deep, tables)), shell in zip(plain, shells, strict=True):
+        for (module, (empty, shallow, deep, tables)), shell in zip(plain, shells, strict=True):
             content = module.__dict__.copy()
-            for name, kind in zip(names, kinds, strict=True):  # hook tables, a dozen of each module
-                content[name] = kind()
+            for key, kind in empty:  # hook tables, a dozen of each module
+                content[key] = kind()
             for key, kind in shallow:
                 content[key] = kind(content[key])
             for key in deep:
@@ -118,8 +114,7 @@ def _attributes(module: nn.Module) -> _Attributes:
             shallow.append((name, type(value)))
         elif not _is_constant(value):
             deep.append(name)
-    names, kinds = tuple(name for name, _ in empty), tuple(kind for _, kind in empty)
-    return _Attributes(names, kinds, tuple(shallow), tuple(deep), tuple(tables))
+    return _Attributes(tuple(empty), tuple(shallow), tuple(deep), tuple(tables))
 
 
 def _is_constant(value: object) -> bool:

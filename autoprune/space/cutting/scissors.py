@@ -11,6 +11,7 @@ from torch import Tensor
 
 _ROW = 4  # elements from which on a kernel is copied as one piece
 _LARGE = 1 << 16
+_COLUMNS = 1.5  # times as many elements in the rows that stay, from which on the columns come first
 _WIDE = 16  # times as many elements, from which on the rows that stay are not read twice
 
 
@@ -36,16 +37,22 @@ class Scissors:
             return full.index_select(dim, indices)
         if len(along) > 2:  # rare: a computed weight
             return self.cut(full.index_select(dim, indices), along[1:])
-        if dim == 0 and along[1][0] == 1 and full.ndim > 2 and full.is_contiguous():
-            kernel = math.prod(full.shape[2:])
-            if kernel >= _ROW and len(indices) * full.shape[1] * kernel >= _WIDE * self._large:
-                return self._kernels(full, indices, along[1][1].to(full.device), kernel)
-        size = full.numel() // full.shape[dim] * len(indices)
+        other, others = along[1]
+        if not full.is_cpu:
+            others = others.to(full.device)
+        shape, n = full.shape, full.numel()
+        size, second = n // shape[dim] * len(indices), n // shape[other] * len(others)
+        if dim == 0 and other == 1 and full.is_contiguous():
+            kernel = math.prod(shape[2:])
+            if kernel >= _ROW and size >= _WIDE * self._large:
+                return self._kernels(full, indices, others, kernel)
+            if kernel == 1 and size > _COLUMNS * second:
+                dim, indices, other, others, size = other, others, dim, indices, second
         if size < self._large:
-            return self.cut(full.index_select(dim, indices), along[1:])
+            return full.index_select(dim, indices).index_select(other, others)
         part = self._part(full, dim, len(indices), size)
         torch.index_select(full, dim, indices, out=part)
-        return self.cut(part, along[1:])
+        return part.index_select(other, others)
 
     def _part(self, full: Tensor, dim: int, length: int, size: int) -> Tensor:
         shape = [*full.shape[:dim], length, *full.shape[dim + 1 :]]

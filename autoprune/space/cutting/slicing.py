@@ -75,8 +75,8 @@ class Slicer:
         self._remembered = remembered(model)
         self._computed = [(module, list(computed_values(module))) for module in model.modules()]
         self._computed = [(module, found) for module, found in self._computed if found]
-        self._axes: list[tuple[int, IntArray, IntArray]] = []
-        """Of each distinct axis: its group, or -1 where it has several; group and rank of every index."""
+        self._axes: list[tuple[IntArray, IntArray]] = []
+        """Of each distinct axis: group and rank of every index."""
         self._orders: dict[int, Tensor | None] = {}
         numbers: dict[int, int] = {}
         self._tensors: list[tuple[str, MutableMapping[str, Any], str, tuple[tuple[int, int], ...], bool]] = []
@@ -86,13 +86,17 @@ class Slicer:
             for _, axis in dims:
                 if id(axis) not in numbers:
                     numbers[id(axis)] = len(self._axes)
-                    first = int(axis.group[0])
-                    only = first if (axis.group == first).all() else -1
-                    self._axes.append((only, axis.group, _ranks(axis, ranking)))
+                    self._axes.append((axis.group, _ranks(axis, ranking)))
             table, name = self._parts.table_of(layout.name)
             places = tuple((dim, numbers[id(axis)]) for dim, axis in dims)
             self._places[layout.name] = len(layout.shape), places
             self._tensors.append((layout.name, table, name, places, layout.kind == "parameter"))
+        self._sizes = [len(group) for group, _ in self._axes]
+        self._ends = np.cumsum([0, *self._sizes])
+        none = np.zeros(0, dtype=np.int64)
+        self._groups = np.concatenate([none, *(group for group, _ in self._axes)])
+        self._ranks = np.concatenate([none, *(rank for _, rank in self._axes)])
+        self._indices = np.concatenate([none, *(np.arange(n) for n in self._sizes)])
 
     def __call__(self, widths: Widths) -> nn.Module:
         """Build the network of these widths, a member of the space.
@@ -138,7 +142,7 @@ class Slicer:
         if axis is None:
             return None
         if axis not in self._orders:
-            _, group, rank = self._axes[axis]
+            group, rank = self._axes[axis]
             several = len(np.unique(group[group >= 0])) > 1
             ranks = np.where(group < 0, -1, rank)
             self._orders[axis] = None if several else torch.from_numpy(np.argsort(ranks, kind="stable"))
@@ -166,14 +170,10 @@ class Slicer:
     def _kept(self, widths: Widths) -> list[Tensor | None]:
         """Surviving indices of each distinct axis; None where all survive."""
         limits = np.array([*widths, 1])  # of group -1: always kept, with rank 0
-        kept: list[Tensor | None] = []
-        for only, group, rank in self._axes:
-            if only >= 0 and widths[only] == self._space.groups[only].width:
-                kept.append(None)
-                continue
-            keep = rank < (widths[only] if only >= 0 else limits[group])
-            kept.append(torch.from_numpy(keep.nonzero()[0]) if only >= 0 or not keep.all() else None)
-        return kept
+        keep = self._ranks < limits[self._groups]  # of all axes in a row: one step each instead of one per axis
+        before = np.concatenate([[0], keep.cumsum()])[self._ends]
+        kept = torch.from_numpy(self._indices[keep]).split_with_sizes(np.diff(before).tolist())
+        return [None if len(left) == n else left for left, n in zip(kept, self._sizes, strict=True)]
 
 
 def check_model(model: nn.Module, space: SearchSpace) -> None:

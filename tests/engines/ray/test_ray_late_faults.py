@@ -139,7 +139,7 @@ LATE: dict[str, tuple[str, str, str, int, str]] = {
     "a row in epoch three of the base network": ("data", "rows", "fail", 230, r"OSError: the disk is gone \(HERE\)"),
     "a row in epoch three of the finals": ("data", "rows", "fail", 560, r"OSError: the disk is gone \(HERE\)"),
     "NaN in a later batch of the finals": ("data", "rows", "nan", 560, "NaN or infinite"),
-    "a row that is scored": ("data", "scored", "fail", 150, r"OSError: the disk is gone \(HERE\)"),
+    "a row that is scored": ("data", "scored", "fail", 100, r"OSError: the disk is gone \(HERE\)"),
     "a test row": ("data", "test", "leave", 70, r"SystemExit: bye \(HERE\)"),
 }
 
