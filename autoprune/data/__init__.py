@@ -106,7 +106,8 @@ def splits_from(data: object, *, name: str = "user data") -> DataSplits:
 
     Args:
         data: `DataSplits`; or a mapping with `train`, `validation` and optionally `test`; or a tuple of these two or
-            three. Each is a torch `Dataset` or `DataLoader` of (input, target) pairs, or a `Split`.
+            three. Each is a torch `Dataset` or `DataLoader` of (input, target) pairs, a `Split`, or a data set of
+            Hugging Face's `datasets` with a column of inputs and one of targets.
         name: what to call it, unless it is `DataSplits` already.
 
     Raises:
@@ -132,6 +133,52 @@ def splits_from(data: object, *, name: str = "user data") -> DataSplits:
         test=test,
         classes=len(named) if isinstance(named, list | tuple) else None,
         input_shape=tuple(example.shape[1:]),
+    )
+
+
+def parts_from(data: object) -> tuple[dict[str, Any], str | None]:
+    """What a user has for a task of any kind, part by part, and the name of the data where they have one.
+
+    Args:
+        data: as for `splits_from`; parts may also be data sets of Hugging Face's `datasets`.
+
+    Returns:
+        Role -> a `Split`, a torch `Dataset` or a `DataLoader`; there is no test where none was given.
+
+    Raises:
+        DataError: anything else.
+    """
+    from autoprune.data.base import DataSplits
+
+    if isinstance(data, DataSplits):
+        return {role: part for role in _ROLES if (part := getattr(data, role)) is not None}, data.name
+    return {role: _source(part, role) for role, part in _parts(data).items() if part is not None}, None
+
+
+def _source(given: object, role: str) -> Any:
+    """A part as a `Split`, a `Dataset` or a `DataLoader`; raises DataError where it is none."""
+    from torch.utils.data import DataLoader, Dataset
+
+    from autoprune.data.base import LoaderSplit, Split
+    from autoprune.data.rows import Rows, is_rows
+
+    if is_rows(given):
+        return Rows(given)
+    if not isinstance(given, Split | Dataset | DataLoader):
+        raise _no_part(given, role)
+    if not isinstance(given, Split):
+        LoaderSplit(given, role)  # refuses what has no length
+    return given
+
+
+def _no_part(source: object, role: str) -> DataError:
+    from autoprune.data.base import holds_nothing
+
+    if holds_nothing(source):
+        return DataError(f"{role} is empty, it is {source!r}: give at least one example")
+    return DataError(
+        f"{role} must be a torch Dataset, a DataLoader or a Split, got {type(source).__name__}; make arrays a data "
+        f"set: torch.utils.data.TensorDataset(torch.as_tensor(inputs), torch.as_tensor(class_numbers))"
     )
 
 
@@ -162,19 +209,19 @@ def _as_split(source: object, role: str) -> Split:
     import torch
     from torch.utils.data import DataLoader, Dataset, Subset
 
-    from autoprune.data.base import LoaderSplit, Split, holds_nothing
+    from autoprune.data.base import LoaderSplit, Split
+    from autoprune.data.rows import is_rows
 
+    if is_rows(source):
+        from autoprune.data.pairs import PairedRows
+
+        source = PairedRows(source)
     if isinstance(source, Split):
         return source
     if isinstance(source, DataLoader):
         return LoaderSplit(source, role)
     if not isinstance(source, Dataset):
-        if holds_nothing(source):
-            raise DataError(f"{role} is empty, it is {source!r}: give at least one example")
-        raise DataError(
-            f"{role} must be a torch Dataset, a DataLoader or a Split, got {type(source).__name__}; make arrays a data "
-            f"set: torch.utils.data.TensorDataset(torch.as_tensor(inputs), torch.as_tensor(class_numbers))"
-        )
+        raise _no_part(source, role)
     whole = LoaderSplit(source, role)
     if role == "train":
         return whole
