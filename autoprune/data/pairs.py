@@ -56,8 +56,8 @@ def pair_of(example: Any) -> tuple[Any, Any]:
     if isinstance(example, tuple | list) and len(example) == 2:
         return as_tensors(example[0]), as_tensors(example[1])
     raise DataError(
-        f"an example must be (input, target) or a mapping that names them, got {type(example).__name__}; several inputs "
-        f"are a tuple or a mapping in it, ((first, second), target)"
+        f"an example must be (input, target) or a mapping that names them, got {type(example).__name__}; several "
+        f"inputs are a tuple or a mapping in it, ((first, second), target)"
     )
 
 

@@ -1,6 +1,7 @@
 """What networks are for: data, objective and measure; one file per task, one card per task in the table below.
 
-A task is built as `Task(given, **settings)` with the `TaskInputs` of `autoprune.tasks.base`.
+A task is built as `Task(given, **settings)` with the `TaskInputs` of `autoprune.tasks.base`. One that trains by a recipe
+is a `RecipeTask` of `autoprune.tasks.trained`, which leaves it data, objective and measure to name.
 """
 
 from autoprune.registry import Part, Registry

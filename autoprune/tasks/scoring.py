@@ -143,7 +143,9 @@ def values_of(
     first: int = 0,
     run: Callable[[nn.Module, Batch], Any] = outputs_of,
 ) -> Values:
-    """One value, or row, for each example, on the CPU. Where memory does not suffice for a batch, it and all others are halved.
+    """One value, or row, for each example, on the CPU.
+
+    Where memory does not suffice for a batch, it and all others are halved.
 
     Args:
         measure: what counts.

@@ -161,6 +161,11 @@ class RecipeTask(MeasuredTask):
                 values = self._measure.values(outputs, batch, outputs if self._measure.needs_base else None)
                 if values.shape[:1] != (len(batch),):
                     raise EvaluationError(f"{failing}: {len(values)} values for {len(batch)} examples")
+                if not bool(self._measure.sound(outputs, len(batch)).all()):
+                    raise EvaluationError(
+                        f"the model returns NaN or infinite outputs for the first examples of {role}, which are finite; "
+                        f"load other weights, or correct its forward and what its buffers hold"
+                    )
                 if (loss := self.objective) is not None and role == "train" and not self.needs_teacher:
                     with seeded(0):
                         loss(outputs, batch.targets)
