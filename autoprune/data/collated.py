@@ -136,13 +136,17 @@ def in_fixed_order(source: Any, role: str) -> Any:
     return Subset(source, torch.randperm(total, generator=torch.Generator().manual_seed(0)).tolist())
 
 
-def stacked(examples: Sequence[Any]) -> Batch:
+def stacked(examples: Sequence[Any], target_of: Callable[[Any], Any] | None = None) -> Batch:
     """The usual collation: pairs (input, target) of any nesting, stacked.
+
+    Args:
+        examples: as the data set gives them.
+        target_of: see `pair_of`.
 
     Raises:
         DataError: examples that are no pairs, or whose tensors differ in shape.
     """
-    pairs = [pair_of(example) for example in examples]
+    pairs = [pair_of(example, target_of) for example in examples]
     with blame(
         DataError, "examples cannot be stacked", then="Give all of them one shape, or a loader with collate_fn."
     ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -34,27 +34,29 @@ class PairedRows(Dataset[Any]):
         return pair_of(self._rows[int(number)])
 
 
-def pair_of(example: Any) -> tuple[Any, Any]:
+def pair_of(example: Any, target_of: Callable[[Any], Any] | None = None) -> tuple[Any, Any]:
     """Input and target of one example, pictures and arrays as tensors.
 
     Args:
         example: (input, target); or a mapping as `datasets` gives them: the first name of `TARGETS` is the target, and
             what is left the input, a mapping of keyword inputs where it is more than one.
+        target_of: makes the target of what the example has; None: `as_tensors`.
 
     Raises:
         DataError: something else.
     """
+    read_target = target_of or as_tensors
     if isinstance(example, Mapping):
         name = next((name for name in TARGETS if name in example), None)
         inputs = {key: as_tensors(value) for key, value in example.items() if key != name}
         if name is not None and inputs:
-            return (next(iter(inputs.values())) if len(inputs) == 1 else inputs), as_tensors(example[name])
+            return (next(iter(inputs.values())) if len(inputs) == 1 else inputs), read_target(example[name])
         raise DataError(
             f"an example has the keys {', '.join(map(str, example))}; one of {', '.join(TARGETS)} must be its target, "
             f"and another its input. Rename or leave out columns"
         )
     if isinstance(example, tuple | list) and len(example) == 2:
-        return as_tensors(example[0]), as_tensors(example[1])
+        return as_tensors(example[0]), read_target(example[1])
     raise DataError(
         f"an example must be (input, target) or a mapping that names them, got {type(example).__name__}; several "
         f"inputs are a tuple or a mapping in it, ((first, second), target)"

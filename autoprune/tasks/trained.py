@@ -163,8 +163,8 @@ class RecipeTask(MeasuredTask):
                     raise EvaluationError(f"{failing}: {len(values)} values for {len(batch)} examples")
                 if not bool(self._measure.sound(outputs, len(batch)).all()):
                     raise EvaluationError(
-                        f"the model returns NaN or infinite outputs for the first examples of {role}, which are finite; "
-                        f"load other weights, or correct its forward and what its buffers hold"
+                        f"the model returns NaN or infinite outputs for the first examples of {role}, which are "
+                        f"finite: load other weights, or correct its forward and what its buffers hold"
                     )
                 if (loss := self.objective) is not None and role == "train" and not self.needs_teacher:
                     with seeded(0):
