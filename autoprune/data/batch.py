@@ -105,6 +105,11 @@ def examples_in(values: Any) -> int | None:
     return None
 
 
+def plain_lists(values: Any) -> Any:
+    """The same values, every `Ragged` a list, as those who never heard of it have them."""
+    return pytree.tree_map(lambda rows: list(rows) if _is_ragged(rows) else rows, values, is_leaf=_is_ragged)
+
+
 def _is_ragged(value: object) -> bool:
     return isinstance(value, Ragged)
 

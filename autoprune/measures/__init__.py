@@ -89,6 +89,12 @@ MEASURES = Registry(
             "COCO's AP: Lin et al. 2014, arXiv 1405.0312; computed by pycocotools",
             "The default of detection; needs pycocotools (autoprune[detection]).",
         ),
+        "torchmetrics": Part(
+            "autoprune.measures.of_torchmetrics:OfTorchmetrics",
+            "Detlefsen et al. 2022, TorchMetrics, Journal of Open Source Software 7",
+            "Any metric of that package by its name; needs torchmetrics (autoprune[torchmetrics]).",
+            needs={"metric": "name of a class of torchmetrics, such as classification.MulticlassAUROC"},
+        ),
     },
     group="autoprune.measures",
 )

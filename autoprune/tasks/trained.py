@@ -23,6 +23,7 @@ from autoprune.measures.base import Measure
 from autoprune.randomness import seeded
 from autoprune.space.copying import copy_network
 from autoprune.tasks.base import SplitName, TaskInputs
+from autoprune.tasks.identity import plain_values
 from autoprune.tasks.measured import MeasuredTask
 from autoprune.tasks.outputs import FIRST, outputs_for
 from autoprune.tasks.scoring import BATCH
@@ -218,7 +219,7 @@ class RecipeTask(MeasuredTask):
     @property
     def identity(self) -> tuple[str, ...]:
         """What else scores depend on: the measure, and settings of the task."""
-        return (repr(self.scale),)
+        return repr(self.scale), repr(plain_values(vars(self._measure)))
 
 
 def read_splits(given: TaskInputs, *, check: Check, collate: Collate = stacked) -> DataSplits:
