@@ -42,6 +42,34 @@ DATA_SETS = Registry(
             "Classification of your own that fits into memory.",
             needs={"path": "the folder with `train` in it, as data.path of a job"},
         ),
+        "image_masks": Part(
+            "autoprune.data.image_masks:load",
+            "your own pictures, and a mask of class numbers for each",
+            "Segmentation of your own that fits into memory.",
+            needs={"path": "the folder with `train` in it, as data.path of a job"},
+        ),
+        "coco": Part(
+            "autoprune.data.coco:load",
+            "your own pictures, and boxes as in the files of Lin et al. 2014, arXiv 1405.0312",
+            "Detection of your own; pictures are read from disk, and may differ in size.",
+            needs={"path": "the folder with `train.json` and `train` in it, as data.path of a job"},
+        ),
+        "tensor_files": Part(
+            "autoprune.data.tensor_files:load",
+            "your own tensors, as .safetensors or .npz",
+            "Anything that was prepared elsewhere: inputs and targets of any shape.",
+            needs={"path": "the folder with `train.npz`, or one file, as data.path of a job"},
+        ),
+        "table": Part(
+            "autoprune.data.table:load",
+            "your own rows, as JSON lines or parquet",
+            "Numbers in columns; with several columns of inputs the network gets them by name.",
+            needs={
+                "path": "the folder with `train.jsonl` or `train.parquet`, or one file, as data.path of a job",
+                "inputs": "name of the column of inputs, or a list of names",
+                "target": "name of the column of targets",
+            },
+        ),
     },
     group="autoprune.data",
 )
@@ -160,10 +188,10 @@ def _source(given: object, role: str) -> Any:
     from torch.utils.data import DataLoader, Dataset
 
     from autoprune.data.base import LoaderSplit, Split
-    from autoprune.data.rows import Rows, is_rows
+    from autoprune.data.rows import TableRows, is_rows
 
     if is_rows(given):
-        return Rows(given)
+        return TableRows(given)
     if not isinstance(given, Split | Dataset | DataLoader):
         raise _no_part(given, role)
     if not isinstance(given, Split):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import count
 from typing import Any, TypeAlias, final
@@ -69,9 +70,9 @@ class Collated(Split):
         left = len(self) if limit is None else limit
         for number in count():
             where = f"{self._role}, batch {number} as read"
-            with blame(DataError, f"{where}, cannot be read", then="Correct the data set."):
+            with blame(DataError, f"{where}, cannot be read", then="Correct the data set."), _told(where):
                 drawn = next(read, None) if left > 0 else None
-                batch = None if drawn is None else _paired(drawn, where)
+                batch = None if drawn is None else _paired(drawn)
             if batch is None:
                 break
             batch = self._check(batch.first(left), where)
@@ -159,13 +160,20 @@ def _positional(inputs: Any) -> Any:
     return tuple(inputs) if isinstance(inputs, list) else inputs
 
 
-def _paired(drawn: Any, where: str) -> Batch:
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Inside, an error of data says where they come from."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _paired(drawn: Any) -> Batch:
     if isinstance(drawn, Batch):
         return drawn
     if isinstance(drawn, Mapping):
         return Batch(*pair_of(drawn))
     if not isinstance(drawn, tuple | list) or len(drawn) != 2:
-        raise DataError(
-            f"{where}: a batch must be (inputs, targets), got {type(drawn).__name__}; set the loader's collate_fn"
-        )
+        raise DataError(f"a batch must be (inputs, targets), got {type(drawn).__name__}; set the loader's collate_fn")
     return as_batch(drawn)

@@ -15,7 +15,7 @@ ENDINGS = (".jsonl", ".ndjson", ".parquet")
 
 
 @final
-class Rows(Dataset[Any]):
+class TableRows(Dataset[Any]):
     """Rows as a torch data set of dictionaries.
 
     Args:
@@ -46,7 +46,7 @@ def is_rows(given: object) -> bool:
     )
 
 
-def read_rows(file: Path, *, columns: Sequence[str] | None = None) -> Rows:
+def read_rows(file: Path, *, columns: Sequence[str] | None = None) -> TableRows:
     """Rows of a file, read into memory.
 
     Args:
@@ -64,7 +64,7 @@ def read_rows(file: Path, *, columns: Sequence[str] | None = None) -> Rows:
     found = _parquet(file, columns) if file.suffix == ".parquet" else _json_lines(file)
     if not found:
         raise DataError(f"{file} has no rows; give at least one")
-    rows = Rows(found, columns)
+    rows = TableRows(found, columns)
     rows[0]  # a column that is missing is known before anything is done
     return rows
 
