@@ -42,6 +42,34 @@ DATA_SETS = Registry(
             "Classification of your own that fits into memory.",
             needs={"path": "the folder with `train` in it, as data.path of a job"},
         ),
+        "image_masks": Part(
+            "autoprune.data.image_masks:load",
+            "your own pictures, and a mask of class numbers for each",
+            "Segmentation of your own that fits into memory.",
+            needs={"path": "the folder with `train` in it, as data.path of a job"},
+        ),
+        "coco": Part(
+            "autoprune.data.coco:load",
+            "your own pictures, and boxes as in the files of Lin et al. 2014, arXiv 1405.0312",
+            "Detection of your own; pictures are read from disk, and may differ in size.",
+            needs={"path": "the folder with `train.json` and `train` in it, as data.path of a job"},
+        ),
+        "tensor_files": Part(
+            "autoprune.data.tensor_files:load",
+            "your own tensors, as .safetensors or .npz",
+            "Anything that was prepared elsewhere: inputs and targets of any shape.",
+            needs={"path": "the folder with `train.npz`, or one file, as data.path of a job"},
+        ),
+        "table": Part(
+            "autoprune.data.table:load",
+            "your own rows, as JSON lines or parquet",
+            "Numbers in columns; with several columns of inputs the network gets them by name.",
+            needs={
+                "path": "the folder with `train.jsonl` or `train.parquet`, or one file, as data.path of a job",
+                "inputs": "name of the column of inputs, or a list of names",
+                "target": "name of the column of targets",
+            },
+        ),
     },
     group="autoprune.data",
 )
@@ -106,7 +134,8 @@ def splits_from(data: object, *, name: str = "user data") -> DataSplits:
 
     Args:
         data: `DataSplits`; or a mapping with `train`, `validation` and optionally `test`; or a tuple of these two or
-            three. Each is a torch `Dataset` or `DataLoader` of (input, target) pairs, or a `Split`.
+            three. Each is a torch `Dataset` or `DataLoader` of (input, target) pairs, a `Split`, or a data set of
+            Hugging Face's `datasets` with a column of inputs and one of targets.
         name: what to call it, unless it is `DataSplits` already.
 
     Raises:
@@ -132,6 +161,52 @@ def splits_from(data: object, *, name: str = "user data") -> DataSplits:
         test=test,
         classes=len(named) if isinstance(named, list | tuple) else None,
         input_shape=tuple(example.shape[1:]),
+    )
+
+
+def parts_from(data: object) -> tuple[dict[str, Any], str | None]:
+    """What a user has for a task of any kind, part by part, and the name of the data where they have one.
+
+    Args:
+        data: as for `splits_from`; parts may also be data sets of Hugging Face's `datasets`.
+
+    Returns:
+        Role -> a `Split`, a torch `Dataset` or a `DataLoader`; there is no test where none was given.
+
+    Raises:
+        DataError: anything else.
+    """
+    from autoprune.data.base import DataSplits
+
+    if isinstance(data, DataSplits):
+        return {role: part for role in _ROLES if (part := getattr(data, role)) is not None}, data.name
+    return {role: _source(part, role) for role, part in _parts(data).items() if part is not None}, None
+
+
+def _source(given: object, role: str) -> Any:
+    """A part as a `Split`, a `Dataset` or a `DataLoader`; raises DataError where it is none."""
+    from torch.utils.data import DataLoader, Dataset
+
+    from autoprune.data.base import LoaderSplit, Split
+    from autoprune.data.rows import TableRows, is_rows
+
+    if is_rows(given):
+        return TableRows(given)
+    if not isinstance(given, Split | Dataset | DataLoader):
+        raise _no_part(given, role)
+    if not isinstance(given, Split):
+        LoaderSplit(given, role)  # refuses what has no length
+    return given
+
+
+def _no_part(source: object, role: str) -> DataError:
+    from autoprune.data.base import holds_nothing
+
+    if holds_nothing(source):
+        return DataError(f"{role} is empty, it is {source!r}: give at least one example")
+    return DataError(
+        f"{role} must be a torch Dataset, a DataLoader or a Split, got {type(source).__name__}; make arrays a data "
+        f"set: torch.utils.data.TensorDataset(torch.as_tensor(inputs), torch.as_tensor(class_numbers))"
     )
 
 
@@ -162,19 +237,19 @@ def _as_split(source: object, role: str) -> Split:
     import torch
     from torch.utils.data import DataLoader, Dataset, Subset
 
-    from autoprune.data.base import LoaderSplit, Split, holds_nothing
+    from autoprune.data.base import LoaderSplit, Split
+    from autoprune.data.rows import is_rows
 
+    if is_rows(source):
+        from autoprune.data.pairs import PairedRows
+
+        source = PairedRows(source)
     if isinstance(source, Split):
         return source
     if isinstance(source, DataLoader):
         return LoaderSplit(source, role)
     if not isinstance(source, Dataset):
-        if holds_nothing(source):
-            raise DataError(f"{role} is empty, it is {source!r}: give at least one example")
-        raise DataError(
-            f"{role} must be a torch Dataset, a DataLoader or a Split, got {type(source).__name__}; make arrays a data "
-            f"set: torch.utils.data.TensorDataset(torch.as_tensor(inputs), torch.as_tensor(class_numbers))"
-        )
+        raise _no_part(source, role)
     whole = LoaderSplit(source, role)
     if role == "train":
         return whole

@@ -64,8 +64,10 @@ class Split(ABC):
         seed: int | None = None,
         augment: bool | ImageTransform = False,
         limit: int | None = None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[Any]:
         """Yield (inputs (N, *input_shape), targets (N, ...)) on the CPU; the last batch may be smaller.
+
+        Splits of tasks other than classification yield a `Batch`, inputs and targets of any nesting: see `as_batch`.
 
         Args:
             batch_size: examples per batch, at least 1.
@@ -243,14 +245,18 @@ class LoaderSplit(Split):
 
     def read(self, batch_size: int, *, seed: int | None = None, limit: int | None = None) -> Iterator[object]:
         """Yield batches as the source gives them; of a loader all, whatever `limit` says."""
-        shuffler = None if seed is None else torch.Generator().manual_seed(seed)
-        order = _order(len(self), shuffler, batch_size=batch_size, limit=limit)
+        order = self.order(batch_size, seed=seed, limit=limit)
         if isinstance(self._source, DataLoader):
             loader = self._source
         else:
             loader = DataLoader(Subset(self._source, order.tolist()), batch_size)
         own = [loader.generator] if loader.generator is not None else []
         yield from isolated(loader, *own, seed=seed or 0)
+
+    def order(self, batch_size: int, *, seed: int | None = None, limit: int | None = None) -> Tensor:
+        """Numbers of the examples in the order in which they are read; of a data set."""
+        shuffler = None if seed is None else torch.Generator().manual_seed(seed)
+        return _order(len(self), shuffler, batch_size=batch_size, limit=limit)
 
     def stored(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Split.stored`: of a `TensorDataset`, or of parts of one, that nothing changes on the way."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from autoprune.data.arrays import Examples, Images, image_splits
+from autoprune.data.arrays import Examples, image_splits
 from autoprune.data.base import Augmentation, DataSplits
-from autoprune.errors import ConfigError, DataError, blame
+from autoprune.data.pictures import ENDINGS, pictures_in, read_picture
+from autoprune.errors import ConfigError, DataError
 
-_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # whatever the file is called: others have been ways to run programs
-_MOST_PIXELS = 2**27
 _HELD_OUT = 0.1  # of train, where there is no validation folder
 
 
@@ -59,27 +55,10 @@ def _read(folder: Path, classes: list[str], *, size: int) -> Examples:
         raise DataError(f"image_folder: {folder} has the classes {unknown}, which train has not; it has {classes}")
     files, labels = [], []
     for label, name in enumerate(classes):
-        own = sorted(file for file in (folder / name).glob("**/*") if file.suffix.lower() in _ENDINGS)
+        own = list(pictures_in(folder / name))
         if not own:
-            raise DataError(f"image_folder: no picture in {folder / name}; known endings are {sorted(_ENDINGS)}")
+            raise DataError(f"image_folder: no picture in {folder / name}; known endings are {sorted(ENDINGS)}")
         files += own
         labels += [label] * len(own)
-    images = np.stack([_decode(file, size) for file in files])
+    images = np.stack([read_picture(file, what="image_folder", size=size) for file in files])
     return Examples(images, np.array(labels, dtype=np.int64)).stratified()
-
-
-def _decode(file: Path, size: int) -> Images:
-    if not file.is_file():
-        raise DataError(f"image_folder: {file} is no plain file; remove it")
-    failing = blame(DataError, f"image_folder: {file} cannot be read as a picture", then="Repair or remove it.")
-    with failing, file.open("rb") as content, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is below
-        picture = Image.open(content, formats=_FORMATS)
-        width, height = picture.size
-        if width * height > _MOST_PIXELS:
-            raise DataError(
-                f"image_folder: {file} has {width:,} x {height:,} pixels, at most {_MOST_PIXELS:,} are read; make "
-                f"it smaller or remove it"
-            )
-        resized = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)

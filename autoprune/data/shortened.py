@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import final
-
-from torch import Tensor
+from typing import Any, final
 
 from autoprune.data.base import ImageTransform, Split
+from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError
 
 
@@ -38,12 +37,16 @@ class Shortened(Split):
         seed: int | None = None,
         augment: bool | ImageTransform = False,
         limit: int | None = None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[Any]:
         """See `Split.batches`."""
         left = len(self)
-        for inputs, targets in self._split.batches(batch_size, seed=seed, augment=augment, limit=limit):
-            yield inputs[:left], targets[:left]
-            left -= len(inputs)
+        for drawn in self._split.batches(batch_size, seed=seed, augment=augment, limit=limit):
+            if isinstance(drawn, Batch):
+                yield drawn.first(left)
+                left -= len(drawn)
+            else:
+                yield drawn[0][:left], drawn[1][:left]
+                left -= len(drawn[0])
             if left <= 0:
                 return
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from autoprune.data.batch import Batch
+from autoprune.data.batch import Batch, examples_in
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.importance.evidence import Activations, Calibration, check_data
 from autoprune.importance.needs import LOSS, RUN, Need
@@ -149,7 +149,7 @@ def on_device(calibration: Calibration) -> Iterator[tuple[Any, Any, int]]:
     """(inputs, targets, examples) of each batch, where the network runs."""
     for inputs, targets in calibration.batches:
         moved, aims = pytree.tree_map_only(Tensor, lambda t: t.to(calibration.device), (inputs, targets))
-        yield moved, aims, next((t.shape[0] for t in pytree.tree_leaves(moved) if isinstance(t, Tensor) and t.ndim), 1)
+        yield moved, aims, examples_in(moved) or 1
 
 
 def finite(values: Any) -> bool:

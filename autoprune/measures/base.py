@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +20,8 @@ from autoprune.measures import MEASURES
 from autoprune.texts import ScoreScale
 
 Values: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
-"""(N,) one value per example in the order of the data, as the measure counts; truth values count as 100 and 0 %."""
+"""(N,) one value per example in the order of the data, as the measure counts; truth values count as 100 and 0 %.
+Of measures that are `wide`: (N, K)."""
 
 
 class Measure(ABC):
@@ -35,6 +37,8 @@ class Measure(ABC):
         needs_base: it compares with the outputs of the base network.
         lowest: value that no score is below.
         highest: value that no score is above.
+        wide: it is no mean over examples, and `values` gives (N, K) numbers for them that only `combine` reads, such as
+            counts; K may differ from batch to batch, rows are then filled up with zeros.
     """
 
     name: str
@@ -44,10 +48,11 @@ class Measure(ABC):
     needs_base: bool = False
     lowest: float = -math.inf
     highest: float = math.inf
+    wide: bool = False
 
     @abstractmethod
     def values(self, outputs: Any, batch: Batch, base: Any) -> Tensor:
-        """Return (N,) one value per example, numbers or truth values, on any device.
+        """Return (N,) one value per example, numbers or truth values, on any device; (N, K) where `wide`.
 
         Args:
             outputs: of the network for `batch`, in evaluation mode without gradients.
@@ -139,6 +144,28 @@ def mean_and_error(values: Values) -> tuple[float, float | None]:
         return 100.0 * right / n, 100 * binomial_error(right, n)
     exact = values.astype(np.float64)
     return float(exact.mean()), float(exact.std(ddof=1)) / math.sqrt(n) if n > 1 else None
+
+
+def with_jackknife(statistic: Callable[[Values], float], values: Values) -> tuple[float, float | None]:
+    """A statistic of all examples and its standard error by the jackknife over 20 groups of them.
+
+    Quenouille 1956, Notes on bias in estimation, Biometrika 43: with s_g the statistic without group g, of G groups,
+    the squared error is (G - 1) / G · sum_g (s_g - mean s)². Groups are every G-th example.
+
+    Args:
+        statistic: of values, in the measure's unit.
+        values: one row for each example.
+    """
+    whole, groups = statistic(values), min(_GROUPS, len(values))
+    if groups < 2:
+        return whole, None
+    number = np.arange(len(values)) % groups
+    without = np.array([statistic(values[number != group]) for group in range(groups)])
+    spread = float(np.square(without - without.mean()).sum())
+    return whole, math.sqrt((groups - 1) / groups * spread) if math.isfinite(spread) else None
+
+
+_GROUPS = 20
 
 
 def binomial_error(right: float, examples: int) -> float:

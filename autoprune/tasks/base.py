@@ -16,7 +16,7 @@ from autoprune.config.settings import bind
 from autoprune.config.training import Recipe
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits
-from autoprune.data.batch import Batch
+from autoprune.data.batch import Batch, plain_lists
 from autoprune.errors import ConfigError, blame
 from autoprune.measures.base import Measure, make_measure
 from autoprune.tasks import TASKS
@@ -159,7 +159,7 @@ class Task(ABC):
         first = next(iter(self.calibration_batches(1, seed=0)), None)
         if first is None:
             raise ConfigError("there is no example input: give the task data with inputs of the network")
-        alone = first.first(1).inputs
+        alone = plain_lists(first.first(1).inputs)
         return pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().cpu().clone(), alone)
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -113,7 +114,7 @@ def score_of(measure: Measure, values: Values, *, examples: bool = False) -> Sco
     Args:
         measure: whose values they are.
         values: one for each example.
-        examples: keep them.
+        examples: keep them, unless the measure is `wide`.
 
     Raises:
         EvaluationError: no score that the measure can have.
@@ -121,7 +122,7 @@ def score_of(measure: Measure, values: Values, *, examples: bool = False) -> Sco
     with blame(EvaluationError, f"measure {measure.name!r} fails on the values of all examples"):
         value, error = measure.combine(values)
     score = checked_score(measure.scale.turned(value), measure.score_range, what=f"measure {measure.name!r}")
-    return Score(score, error, examples=turned(measure, values) if examples else None)
+    return Score(score, error, examples=turned(measure, values) if examples and not measure.wide else None)
 
 
 def turned(measure: Measure, values: Values) -> Values:
@@ -142,7 +143,9 @@ def values_of(
     first: int = 0,
     run: Callable[[nn.Module, Batch], Any] = outputs_of,
 ) -> Values:
-    """One value for each example, on the CPU. Where memory does not suffice for a batch, it and all others are halved.
+    """One value, or row, for each example, on the CPU.
+
+    Where memory does not suffice for a batch, it and all others are halved.
 
     Args:
         measure: what counts.
@@ -189,6 +192,9 @@ def values_of(
             f"the network's outputs are NaN or infinite for {len(broken)} of {len(finite)} examples, first for example "
             f"{int(broken[0])} as read; its weights and these inputs are finite: its forward overflows or divides by 0"
         )
+    if measure.wide:
+        widest = max(values.shape[1] for values in found)
+        found = [F.pad(values, (0, widest - values.shape[1])) for values in found]
     return torch.cat(found).cpu().numpy()
 
 
@@ -196,13 +202,14 @@ def _of_part(measure: Measure, outputs: Any, batch: Batch, reference: object) ->
     """(N,) values, and whether outputs and value are usable numbers."""
     with blame(EvaluationError, f"measure {measure.name!r} fails", then="Correct its settings or its code."):
         values = measure.values(outputs, batch, reference)
-    if values.shape != (len(batch),):
+    if values.shape[:1] != (len(batch),) or values.ndim != 1 + measure.wide:
         raise EvaluationError(
             f"measure {measure.name!r} gave values of shape {tuple(values.shape)} for {len(batch)} examples; it must "
-            f"give one for each"
+            f"give one {'row ' if measure.wide else ''}for each"
         )
     fine = measure.sound(outputs, len(batch)).to(values.device)
-    return values, fine & values.isfinite() if values.is_floating_point() else fine
+    finite = values.isfinite().all(1) if measure.wide else values.isfinite()
+    return values, fine & finite if values.is_floating_point() else fine
 
 
 def _empty_cache(device: torch.device) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.data.batch import Batch
+from autoprune.data.batch import Batch, Ragged
 from autoprune.errors import EvaluationError
 from autoprune.measures.base import Measure
 from autoprune.tasks.score import Score
@@ -53,11 +53,17 @@ class _Broken(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.where(x[:, :1] > 0, torch.nan, self.inner(x))
+        outputs: Tensor = self.inner(x).clone()
+        outputs[x[:, 0] > 0] = torch.nan
+        return outputs
 
 
 class MeasureContract:
-    """Laws that hold for every measure; the subclass provides the fixture `measure`."""
+    """Laws that hold for every measure; the subclass provides the fixture `measure`.
+
+    Measures of other outputs than those of a classifier need `model`, `base` and `examples` of their own, too: networks
+    that take (N, 5) numbers and give tensors.
+    """
 
     @pytest.fixture
     def measure(self) -> Measure:
@@ -98,7 +104,7 @@ class MeasureContract:
     ) -> None:
         first, again = (self.score(measure, model, base, examples) for _ in range(2))
         assert first == again
-        assert _values(first).tolist() == _values(again).tolist()
+        assert measure.wide or _values(first).tolist() == _values(again).tolist()
 
     def test_values_of_single_examples_average_to_the_score(
         self, measure: Measure, model: nn.Module, base: nn.Module, examples: Batch
@@ -125,14 +131,28 @@ class MeasureContract:
     ) -> None:
         order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(1))
         whole = self.score(measure, model, base, examples)
-        mixed = Batch(examples.inputs[order], examples.targets[order])
-        parts = [Batch(mixed.inputs[i : i + 7], mixed.targets[i : i + 7]) for i in range(0, len(mixed), 7)]
-        split = self.score(measure, model, base, *parts)
+        targets = examples.targets
+        mixed = Batch(
+            examples.inputs[order], Ragged(targets[i] for i in order) if isinstance(targets, Ragged) else targets[order]
+        )
+        split = self.score(measure, model, base, *mixed.split(7))
         assert split.value == pytest.approx(whole.value, rel=1e-5, abs=1e-7)
+        if measure.wide:  # groups of a jackknife depend on the order
+            assert (split.standard_error is None) == (whole.standard_error is None)
+            return
         assert split.standard_error == pytest.approx(whole.standard_error, rel=1e-5)
         np.testing.assert_allclose(
             _values(split).astype(float), _values(whole)[order.numpy()].astype(float), rtol=1e-4, atol=1e-6
         )
+
+    def test_rows_of_a_wide_measure_give_a_score_that_repeated_examples_do_not_change(
+        self, measure: Measure, model: nn.Module, base: nn.Module, examples: Batch
+    ) -> None:
+        if not measure.wide:
+            pytest.skip("a mean over examples, or one value for each")
+        twice = self.score(measure, model, base, examples, examples)
+        assert twice.examples is None
+        assert twice.value == pytest.approx(self.score(measure, model, base, examples).value, rel=0.05, abs=0.5)
 
     def test_networks_flags_and_random_state_are_left_alone(
         self, measure: Measure, model: nn.Module, base: nn.Module, examples: Batch

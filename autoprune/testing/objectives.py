@@ -12,16 +12,17 @@ Override `model`, `split` and `batch` too, if it takes anything else than logits
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import TensorDataset
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from autoprune.config.training import Recipe
-from autoprune.data.base import LoaderSplit, Split
-from autoprune.data.batch import Batch
+from autoprune.data.base import Split
+from autoprune.data.batch import Batch, as_batch
 from autoprune.errors import EvaluationError
 from autoprune.testing.evaluators import InterruptingWatch, TinyNet, tiny_splits
 from autoprune.testing.generators import global_generators
@@ -54,8 +55,7 @@ class ObjectiveContract:
     @pytest.fixture
     def batch(self, split: Split) -> Batch:
         """Return a batch of at least four of them."""
-        drawn = next(split.batches(12, seed=0))
-        return drawn if isinstance(drawn, Batch) else Batch(*drawn)
+        return as_batch(next(split.batches(12, seed=0)))
 
     def test_the_loss_is_a_finite_scalar_with_gradients(
         self, new: Callable[[], Objective], model: Callable[[int], nn.Module], batch: Batch
@@ -71,7 +71,7 @@ class ObjectiveContract:
         self, new: Callable[[], Objective], model: Callable[[int], nn.Module], batch: Batch
     ) -> None:
         network, objective, n = model(0).eval(), self._made(new, model, batch), len(batch)
-        parts = [_part(batch, slice(0, 1)), _part(batch, slice(1, n))]
+        parts = [batch.part(0, 1), batch.part(1, n)]
         whole = objective(network, batch)
         mean = sum(objective(network, part) * len(part) for part in parts) / n
         torch.testing.assert_close(whole, mean)
@@ -115,10 +115,8 @@ class ObjectiveContract:
     def test_numbers_that_are_none_are_an_error_with_a_remedy(
         self, new: Callable[[], Objective], model: Callable[[int], nn.Module], split: Split
     ) -> None:
-        inputs, targets = next(split.batches(len(split)))
-        broken = LoaderSplit(TensorDataset(torch.full_like(inputs, torch.nan), targets))
         with pytest.raises(EvaluationError, match=r"the loss is nan in epoch 1 .*lower lr"):
-            self._trained(new, model, broken, teacher=model(1))
+            self._trained(new, model, _Corrupted(split), teacher=model(1))
 
     def _made(self, new: Callable[[], Objective], model: Callable[[int], nn.Module], batch: Batch) -> Objective:
         objective = new()
@@ -158,5 +156,20 @@ def _network(seed: int) -> nn.Module:
         return TinyNet()
 
 
-def _part(batch: Batch, chosen: slice) -> Batch:
-    return Batch(batch.inputs[chosen], batch.targets[chosen])
+class _Corrupted(Split):
+    """The same examples, all of their inputs lost."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def batches(self, batch_size: int, **options: Any) -> Iterator[Batch]:
+        for batch in map(as_batch, self._split.batches(batch_size, **options)):
+            lost = pytree.tree_map_only(Tensor, lambda values: torch.full_like(values, torch.nan), batch.inputs)
+            yield Batch(lost, batch.targets)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"corrupted {self._split.fingerprint}"

@@ -8,7 +8,7 @@ from typing import final
 
 from autoprune.config.training import Recipe
 from autoprune.data.base import Split
-from autoprune.data.batch import Batch
+from autoprune.data.batch import Batch, as_batch
 from autoprune.data.rand_augment import rand_augment
 
 
@@ -43,7 +43,7 @@ def steps(split: Split, recipe: Recipe, *, seed: int) -> Iterator[tuple[list[Bat
     options = recipe.rand_augment
     augment = recipe.augment if options is None else rand_augment(options, own=recipe.augment)
     for drawn in split.batches(recipe.batch_size, seed=seed, augment=augment):
-        batch = drawn if isinstance(drawn, Batch) else Batch(*drawn)
+        batch = as_batch(drawn)
         size = len(batch)
         if size == 1 < recipe.batch_size and first:
             continue  # a leftover of one example has no batch statistics

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.config.training import Recipe
 from autoprune.data.base import Split
-from autoprune.data.batch import Batch
+from autoprune.data.batch import Batch, as_batch
 from autoprune.errors import DataError, EvaluationError
 from autoprune.randomness import seeded, untouched
 from autoprune.space.copying import copy_network
@@ -128,4 +128,4 @@ def first_batch(split: Split, batch_size: int, *, seed: int) -> Batch:
     drawn = next(iter(split.batches(batch_size, seed=seed)), None)
     if drawn is None:
         raise DataError("the training examples give no batch; correct the data set")
-    return drawn if isinstance(drawn, Batch) else Batch(*drawn)
+    return as_batch(drawn)

@@ -1,4 +1,4 @@
-"""Every measure keeps the contract, and its numbers are those of libraries that share no code with us."""
+"""The numbers of measures of classifiers are those of libraries that share no code with us."""
 
 from __future__ import annotations
 
@@ -12,22 +12,11 @@ from torch import Tensor, nn
 
 from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, EvaluationError, RegistryError
-from autoprune.measures import MEASURES
 from autoprune.measures.base import Measure, make_measure
 from autoprune.measures.divergence import Divergence
 from autoprune.tasks.scoring import BaseOutputs, scored_by
-from autoprune.testing.measures import MeasureContract
 
 CPU = torch.device("cpu")
-SETTINGS = [(name, {}) for name in MEASURES.names()]
-SETTINGS += [("divergence", {"kind": kind}) for kind in ("kl", "relative_error")]
-
-
-class TestEveryMeasure(MeasureContract):
-    @pytest.fixture(params=SETTINGS, ids=str)
-    def measure(self, request: pytest.FixtureRequest) -> Measure:
-        name, settings = request.param
-        return make_measure({"name": name, "settings": settings})
 
 
 @pytest.fixture

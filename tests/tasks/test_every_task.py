@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from task_nets import OfLists, Reader, SingleShot, TinyUNet, WithAuxiliary, parts, seeded_network
 from tiny import Convolutions, Perceptron, X, Y, closeness, fit, pictures
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from autoprune.errors import ConfigError, EvaluationError, RegistryError
-from autoprune.measures import MEASURES
 from autoprune.tasks import TASKS
 from autoprune.tasks.base import Task, TaskInputs, make_task
 from autoprune.testing.tasks import TaskContract
@@ -19,13 +19,37 @@ from autoprune.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=1, lr=0.05, batch_size=16)
+OF_CLASSES = (
+    *("accuracy", "loss", "divergence", "agreement", "balanced_accuracy", "macro_f1"),
+    {"name": "top_k_accuracy", "settings": {"k": 2}},
+)
 LABELLED = {"train": pictures(40, 0), "validation": pictures(30, 1), "test": pictures(20, 2)}
+LEARNING = Recipe(epochs=2, lr=0.003, batch_size=8, optimizer="adamw")
+SCENES: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "multilabel": (Reader, (16,)),
+    "regression": (Reader, (16,)),
+    "segmentation": (TinyUNet, (16,)),
+    "segmentation with an auxiliary head": (WithAuxiliary, (16,)),
+    "detection": (SingleShot, (16,)),
+    "detection of torchvision's kind": (OfLists, (16,)),
+    "detection of images of different sizes": (OfLists, (16, 20)),
+}
+"""Task, and what is special -> its network, and the sides of its images."""
+
 ROWS = [
-    *[("classification", {}, measure) for measure in (None, *MEASURES.names())],
+    *[("classification", {}, measure) for measure in (None, *OF_CLASSES)],
     *[("unlabelled", {}, measure) for measure in (None, "divergence", "agreement")],
     ("callable", {"score": closeness, "train": fit}, None),
     ("callable", {"score": "tiny:closeness"}, None),
+    *[(name, {}, None) for name in SCENES],
+    *[("multilabel", {}, measure) for measure in ("label_accuracy", "multilabel_f1", "divergence")],
+    *[("regression", {}, measure) for measure in ("mean_absolute_error", "r2")],
+    ("segmentation", {}, "dice"),
+    ("segmentation", {"ignore_index": None}, {"name": "divergence", "settings": {"kind": "kl"}}),
+    ("detection", {}, {"name": "mean_average_precision", "settings": {"overlap": 0.5}}),
+    ("detection", {}, "divergence"),
 ]
+"""Classes that need logits of several classes are for classification, others for the tasks that they are made for."""
 
 
 def pictured(seed: int) -> Convolutions:
@@ -34,7 +58,17 @@ def pictured(seed: int) -> Convolutions:
         return Convolutions(classes=4)
 
 
+def network_of(name: str, seed: int) -> nn.Module:
+    if name in SCENES:
+        return seeded_network(SCENES[name][0], seed)
+    return Perceptron() if name == "callable" else pictured(seed)
+
+
 def made(name: str, settings: dict[str, Any], measure: Any, data: Any = None) -> Task:
+    if name in SCENES:
+        network, sides = SCENES[name]
+        given = TaskInputs(seeded_network(network, 0), data or parts(name.split()[0], sides), LEARNING, CPU)
+        return make_task(name.split()[0], settings, given, measure=measure)
     if name == "callable":
         given = TaskInputs(Perceptron(), [(X[:16], Y[:16]), X[16:32]], RECIPE, CPU)
     else:
@@ -43,7 +77,7 @@ def made(name: str, settings: dict[str, Any], measure: Any, data: Any = None) ->
 
 
 def test_every_task_has_a_row() -> None:
-    assert {name for name, _, _ in ROWS} == set(TASKS.names())
+    assert {name.split()[0] for name, _, _ in ROWS} == set(TASKS.names())
 
 
 class TestEveryTask(TaskContract):
@@ -57,11 +91,11 @@ class TestEveryTask(TaskContract):
 
     @pytest.fixture
     def model(self, row: Any) -> nn.Module:
-        return Perceptron() if row[0] == "callable" else pictured(1)
+        return network_of(row[0], 1)
 
     @pytest.fixture
     def base(self, row: Any) -> nn.Module:
-        return Perceptron() if row[0] == "callable" else pictured(2)
+        return network_of(row[0], 2)
 
 
 def test_the_default_measure_of_classification_is_accuracy_and_changes_no_fingerprint() -> None:

@@ -18,6 +18,21 @@ OBJECTIVES = Registry(
             "for classes: Hui & Belkin 2021, arXiv 2006.07322",
             "Numbers as targets; of class numbers it takes one-hot rows.",
         ),
+        "binary_cross_entropy": Part(
+            "autoprune.training.objectives.binary_cross_entropy:BinaryCrossEntropy",
+            "maximum likelihood of independent labels: Bishop 2006, Pattern Recognition and Machine Learning, 4.3.2",
+            "Several labels at once, each there or not; the default of the task multilabel.",
+        ),
+        "pixel_cross_entropy": Part(
+            "autoprune.training.objectives.pixel_cross_entropy:PixelCrossEntropy",
+            "Long et al. 2015, Fully Convolutional Networks, arXiv 1411.4038; soft Dice: arXiv 1606.04797",
+            "Maps of classes; the default of the task segmentation.",
+        ),
+        "detection_loss": Part(
+            "autoprune.training.objectives.detection_loss:DetectionLoss",
+            "the detector's own, as torchvision's return it in training",
+            "Detectors; the default of the task detection.",
+        ),
         "distillation": Part(
             "autoprune.training.objectives.distillation:Distillation",
             "Hinton et al. 2015, Distilling the Knowledge in a Neural Network, arXiv 1503.02531, section 2",

@@ -41,9 +41,11 @@ class TeacherMemory:
         """The answer to a batch.
 
         Args:
-            batch: on any device.
+            batch: on any device; of one whose examples differ in size nothing is kept.
             ask: the teacher; what it returns has its examples along the first axis of every tensor.
         """
+        if batch.is_ragged:
+            return ask(batch)
         self._size = max(self._size, len(batch))
         if not self.open:
             return _asked(batch, self._size, ask)
