@@ -39,10 +39,10 @@ def copy_on_write(model: Network) -> Network:
     tensors: dict[int, Any] = {}
     for parameter in model.parameters():
         if type(parameter) is nn.Parameter and _is_plain(parameter):
-            tensors[id(parameter)] = nn.Parameter(parameter.detach()._lazy_clone(), parameter.requires_grad)  # type: ignore[attr-defined]
+            tensors[id(parameter)] = nn.Parameter(parameter.detach()._lazy_clone(), parameter.requires_grad)
     for buffer in model.buffers():
         if type(buffer) is Tensor and _is_plain(buffer):
-            tensors[id(buffer)] = buffer._lazy_clone()  # type: ignore[attr-defined]
+            tensors[id(buffer)] = buffer._lazy_clone()
     return copy.deepcopy(model, tensors | _computed_copies(model))
 
 

@@ -122,7 +122,7 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
 def on_three_networks() -> list[Any]:
     """(controller, settings, network, whether it is repeated): each case on one network, each controller on all.
 
-    The cases take turns with the networks, all others are slow; where a proposal takes seconds, the smallest one serves.
+    The cases take turns with the networks, all others are slow; where a proposal takes seconds the smallest one serves.
     """
     found = []
     for number, (name, settings) in enumerate(cases()):
