@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import final
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from autoprune.controllers.base import Controller, Trial
 from autoprune.controllers.parts.history import History
@@ -132,7 +132,7 @@ class ConstraintAware(Controller):
             return mean
         deviation = np.maximum(deviation, 1e-12)
         z = (mean - incumbent) / deviation
-        expected: FloatArray = deviation * (z * norm.cdf(z) + norm.pdf(z))
+        expected: FloatArray = deviation * (z * ndtr(z) + np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi))
         return expected
 
     def _refit(self) -> None:

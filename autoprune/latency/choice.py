@@ -177,7 +177,7 @@ def _onto(domain: BudgetedSpace, widths: Widths, latency: float) -> Widths | Non
     """These widths scaled onto a tighter latency limit, all other limits as they are; None below the smallest."""
     limits = {**domain.budget.constraints, METRIC: latency}
     try:
-        tighter = BudgetedSpace(domain.space, limits, metrics=domain.budget.settings)
+        tighter = domain.under(limits)
     except BudgetError:
         return None
     return tuple(int(w) for w in tighter.repair(np.array([widths]))[0])

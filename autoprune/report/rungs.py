@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from autoprune.controllers.parts.rungs import score_table
 from autoprune.space.groups import FloatArray
@@ -37,6 +36,8 @@ def rung_notes(record: RunRecord) -> Iterable[str]:
 
 
 def _agreement(both: FloatArray, names: list[str]) -> str:
+    from scipy.stats import kendalltau  # loads for half a second, and most runs have one rung
+
     given = both[np.isfinite(both).all(axis=1)]
     found = float(kendalltau(given[:, 0], given[:, 1]).statistic) if len(given) >= _LEAST_PAIRS else math.nan
     return f"{names[0]} with {names[1]} {found:.2f} ({len(given)} candidates)" if math.isfinite(found) else ""

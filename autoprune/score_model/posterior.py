@@ -16,7 +16,7 @@ from typing import TypeAlias, final
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.cost.polynomial import WidthMatrix
@@ -171,7 +171,7 @@ class ScoreModel:
         covariance = self._scale**2 * (prior - cross @ self._solve(cross.T))
         mean = self.mean(np.array([first, second]))
         variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-        return float(norm.cdf((mean[0] - mean[1]) / np.sqrt(max(variance, 1e-300))))
+        return float(ndtr((mean[0] - mean[1]) / np.sqrt(max(variance, 1e-300))))
 
     def mean_and_draws(self, n: int, rng: np.random.Generator) -> ScoreFunctions:
         """Return the posterior mean and `n` functions drawn from the posterior, cheap to evaluate at many widths.

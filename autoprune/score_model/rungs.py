@@ -16,7 +16,6 @@ from typing import final
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from autoprune.space.groups import BoolArray, FloatArray, IntArray
 
@@ -175,8 +174,15 @@ def normal_scores(scores: FloatArray) -> FloatArray:
     """(N,) quantiles of the standard normal distribution at the scores' ranks; equal scores have equal ones."""
     given = np.isfinite(scores)
     found = np.full(len(scores), np.nan)
-    found[given] = ndtri((rankdata(scores[given]) - 0.5) / max(1, given.sum()))
+    found[given] = ndtri((_ranks(scores[given]) - 0.5) / max(1, given.sum()))
     return found
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    """(N,) ranks from 1, of equal values their mean; scipy.stats has them, too, but takes half a second to load."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    means: FloatArray = np.cumsum(counts) - (counts - 1) / 2
+    return means[which]
 
 
 def _standard(values: FloatArray) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self, final
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from autoprune.errors import ConfigError
 from autoprune.tasks.score import unpacked
@@ -123,7 +123,7 @@ class CompareResult:
         if error is None:
             return f"{told}, {lead} against {reference.label}; how much of it is noise is not known."
         rivals = sum(row.budget == budget and row.score is not None for row in self.rows) - 1
-        needed = norm.ppf(1 - (1 - CONFIDENCE) / 2 / max(rivals, 1)) * error
+        needed = ndtri(1 - (1 - CONFIDENCE) / 2 / max(rivals, 1)) * error
         beyond = "beyond noise" if best.score - reference.score > needed else "within noise"
         return f"{told}, {lead} against {reference.label}, {beyond} (best of {rivals + 1}: ±{needed:.2g})."
 

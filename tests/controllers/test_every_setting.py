@@ -120,18 +120,23 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
 
 
 def on_three_networks() -> list[Any]:
-    """Every case on every network; where a proposal takes seconds, only on the smallest one unless slow tests run."""
-    return [
-        pytest.param(
-            name,
-            settings,
-            network_name,
-            id=f"{name}-{settings}-{network_name}",
-            marks=[pytest.mark.slow] if name == "optuna:GPSampler" and network_name != "transformer" else [],
-        )
-        for name, settings in cases()
-        for network_name in NETWORKS
-    ]
+    """(controller, settings, network, whether it is repeated): each case on one network, each controller on all.
+
+    The cases take turns with the networks, all others are slow; where a proposal takes seconds the smallest one serves.
+    """
+    found = []
+    for number, (name, settings) in enumerate(cases()):
+        turn = "transformer" if name == "optuna:GPSampler" else NETWORKS[number % len(NETWORKS)]
+        for network_name in NETWORKS:
+            serves = network_name == turn or not (settings or name == "optuna:GPSampler")
+            found.append(
+                pytest.param(
+                    *(name, settings, network_name, network_name == turn),
+                    id=f"{name}-{settings}-{network_name}",
+                    marks=[] if serves else [pytest.mark.slow],
+                )
+            )
+    return found
 
 
 class WidthScore(Evaluator):
@@ -227,8 +232,18 @@ def test_every_shared_setting_and_every_sampler_has_a_try() -> None:
     assert samplers == SAMPLERS.keys() | REFUSED.keys()
 
 
-@pytest.mark.parametrize(("name", "settings", "network_name"), on_three_networks())
-def test_a_whole_search(name: str, settings: dict[str, Any], network_name: str) -> None:
+def test_each_shared_setting_meets_each_network() -> None:
+    met: dict[str, set[str]] = {}
+    for case in on_three_networks():
+        _, settings, network_name, _ = case.values
+        for setting in settings.items() if not case.marks else ():
+            met.setdefault(str(setting), set()).add(network_name)
+    for setting, values in SHARED.items():
+        assert all(met[str((setting, value))] == set(NETWORKS) for value in values)
+
+
+@pytest.mark.parametrize(("name", "settings", "network_name", "repeated"), on_three_networks())
+def test_a_whole_search(name: str, settings: dict[str, Any], network_name: str, repeated: bool) -> None:
     domain, importance = domain_of(network_name), importance_of(network_name)
     if refusal_of(name, settings, domain):
         with pytest.raises(ConfigError, match=r"leave trust_region out.* or choose another controller"):
@@ -241,7 +256,7 @@ def test_a_whole_search(name: str, settings: dict[str, Any], network_name: str) 
     if "per" in settings:
         assert np.median([spread(domain, widths, settings["per"]) for widths in own]) < 1e-9
         assert max(spread(domain, widths, settings["per"]) for widths in own) < 0.1
-    if network_name != "transformer":
+    if not repeated:
         return
     again, same = whole_search(domain, name, settings, importance=importance)
     assert [(t.number, t.widths, t.score) for t in again] == [(t.number, t.widths, t.score) for t in trials]
@@ -255,9 +270,24 @@ BUDGETS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("network_name", NETWORKS)
-@pytest.mark.parametrize("options", [{}, {"blocks": True}, {"divisor": 8}], ids=str)
-@pytest.mark.parametrize("constraints", BUDGETS, ids=lambda c: "+".join(c))
+OPTIONS: list[dict[str, Any]] = [{}, {"blocks": True}, {"divisor": 8}]
+
+
+def squares() -> list[Any]:
+    """Every two of budget, options and network in one case (a Latin square); the whole product is slow."""
+    return [
+        pytest.param(
+            *(constraints, options, network_name),
+            id=f"{'+'.join(constraints)}-{options}-{network_name}",
+            marks=[] if (i + j + k) % 3 == 0 else [pytest.mark.slow],
+        )
+        for i, constraints in enumerate(BUDGETS)
+        for j, options in enumerate(OPTIONS)
+        for k, network_name in enumerate(NETWORKS)
+    ]
+
+
+@pytest.mark.parametrize(("constraints", "options", "network_name"), squares())
 def test_coarse_searches_keep_every_kind_of_budget(
     constraints: dict[str, Any], options: dict[str, Any], network_name: str
 ) -> None:

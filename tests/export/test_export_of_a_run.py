@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from tiny import Convolutions, write_job
 from torch import nn
 
 import autoprune
+from autoprune.cli import main as cli
+from autoprune.config.job import load_job
 from autoprune.errors import ConfigError, ExportError, RunError
 from autoprune.export.module import PlainModule
-from autoprune.pipeline.driver import export_run
+from autoprune.pipeline.driver import export_run, start_job
 from autoprune.pipeline.inputs import inputs_of_job, job_of_run
 from autoprune.verdict.record import read_record
 
 HELPERS = Path(__file__).parents[1] / "helpers"
+Here = Callable[..., tuple[int, str]]
 
 MINE = '''
 import json
@@ -50,11 +54,24 @@ def command(*arguments: object, cwd: Path, beside: Path = HELPERS) -> subprocess
     return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Here:
+    """The command in this process, where a start of another would prove nothing; (exit code, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["autoprune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), capfd.readouterr().err
+
+    return call
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    done = command("search", write_job(folder / "job.yaml"), "--run-dir", folder / "run", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    start_job(load_job(write_job(folder / "job.yaml")), folder / "run", progress="silent")
     return folder / "run"
 
 
@@ -92,7 +109,7 @@ def test_several_formats_at_once_by_command(finished: Path, tmp_path: Path, help
 
 
 def test_every_network_compared_is_exported_with_the_weights_that_were_scored(
-    finished: Path, tmp_path: Path, helpers: None
+    finished: Path, tmp_path: Path, helpers: None, here: Here
 ) -> None:
     record = read_record(finished)
     task = inputs_of_job(job_of_run(finished)).task
@@ -102,20 +119,8 @@ def test_every_network_compared_is_exported_with_the_weights_that_were_scored(
     for arm in record.arms:
         network = autoprune.load(export_run(finished, tmp_path / arm.name, arm=arm.name), packages=["tiny"])
         assert task.score(network, split="test") == pytest.approx(scores[arm.name], abs=1e-4)
-    done = command(
-        "export",
-        finished,
-        "--arm",
-        "uniform_all",
-        "--to",
-        "net",
-        "--format",
-        "module",
-        "--package",
-        "tiny",
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    by_command = ("--arm", "uniform_all", "--to", "net", "--format", "module", "--package", "tiny")
+    assert here("export", finished, *by_command) == (0, "")
     assert same_outputs(
         PlainModule().read(tmp_path / "net"), autoprune.load(tmp_path / "uniform_all", packages=["tiny"])
     )
@@ -130,10 +135,10 @@ def without_checksums(run: Path) -> None:
     (run / "run.json").write_text(json.dumps({k: v for k, v in entries.items() if k not in ("files", "sha256")}))
 
 
-def test_an_arm_that_there_is_not_is_one_clear_error(finished: Path, tmp_path: Path) -> None:
-    done = command("export", finished, "--arm", "unifrom_all", "--to", "net", cwd=tmp_path)
-    assert done.returncode == 2
-    told = " ".join(done.stderr.split())
+def test_an_arm_that_there_is_not_is_one_clear_error(finished: Path, tmp_path: Path, here: Here) -> None:
+    code, err = here("export", finished, "--arm", "unifrom_all", "--to", "net")
+    assert code == 2
+    told = " ".join(err.split())
     assert "no arm 'unifrom_all'; it has winner, uniform_all, uniform_inner" in told
     assert "Did you mean 'uniform_all'?" in told
     assert list(tmp_path.iterdir()) == []
@@ -182,12 +187,12 @@ def test_an_exporter_in_one_file_of_another_package_works_by_command(finished: P
     [("onxx", "unknown exporter 'onxx'; .*Did you mean 'onnx'"), (" , ", "give a list of safetensors")],
 )
 def test_wrong_formats_are_one_clear_error_by_command(
-    finished: Path, tmp_path: Path, formats: str, message: str
+    finished: Path, tmp_path: Path, here: Here, formats: str, message: str
 ) -> None:
-    done = command("export", finished, "--to", tmp_path / "net", "--format", formats, cwd=tmp_path)
-    assert done.returncode == 2
-    assert re.search(message, " ".join(done.stderr.split()))
-    assert "Traceback" not in done.stderr
+    code, err = here("export", finished, "--to", tmp_path / "net", "--format", formats)
+    assert code == 2
+    assert re.search(message, " ".join(err.split()))
+    assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,11 +16,11 @@ from typing import Any
 import pytest
 from tiny import write_job
 
-JOB: dict[str, Any] = {
-    "model": {"factory": "resnet20", "arguments": {"in_channels": 1, "width": 0.25}},
-    "training.epochs": 2,
-    "search": {"trials": 6, "rescore": 2},
-}
+QUICK: dict[str, Any] = {"training.epochs": 2, "search": {"trials": 6, "rescore": 2}}
+LONG: dict[str, Any] = {**QUICK, "model": {"factory": "resnet20", "arguments": {"in_channels": 1, "width": 0.25}}}
+"""Long enough to be met at any moment."""
+
+HELPERS = Path(__file__).parents[1] / "helpers"
 PATIENCE = 120.0
 
 
@@ -62,21 +63,22 @@ def journal(run: Path) -> Iterator[dict[str, Any]]:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "autoprune.cli.main", *arguments, "--progress", "silent"]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    given = os.environ | {"PYTHONPATH": os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen(command, cwd=folder, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def undisturbed(folder: Path) -> dict[str, Any]:
-    process = start(folder, "search", str(write_job(folder / "job.yaml", JOB)), "--run-dir", "run")
+def undisturbed(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    process = start(folder, "search", str(write_job(folder / "job.yaml", job)), "--run-dir", "run")
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert out.startswith("At 50 % of the FLOPs")
     return outcome(folder / "run")
 
 
-def disturbed(folder: Path, moments: list[Moment]) -> tuple[dict[str, Any], list[str]]:
+def disturbed(folder: Path, job: dict[str, Any], moments: list[Moment]) -> tuple[dict[str, Any], list[str]]:
     """The outcome, and at which of the moments the run was really killed."""
     run, hit = folder / "run", []
-    arguments: tuple[str, ...] = ("search", str(write_job(folder / "job.yaml", JOB)), "--run-dir", "run")
+    arguments: tuple[str, ...] = ("search", str(write_job(folder / "job.yaml", job)), "--run-dir", "run")
     for moment in moments:
         process = start(folder, *arguments)
         if _reached(moment, run, process):
@@ -117,27 +119,27 @@ def assert_same(killed: dict[str, Any], alone: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return undisturbed(tmp_path_factory.mktemp("alone"))
+def long_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return undisturbed(tmp_path_factory.mktemp("alone"), LONG)
 
 
 def test_a_run_killed_in_search_finals_and_conclusion_ends_as_if_left_alone(
-    alone: dict[str, Any], tmp_path: Path
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     moments = [
         Moment("search", entries("search", 4), 3),
         Moment("finals", entries("final trainings", 2), 40),
         Moment("report", exists("export/architecture.yaml")),
     ]
-    killed, hit = disturbed(tmp_path, moments)
+    killed, hit = disturbed(tmp_path, QUICK, moments)
     assert hit[:2] == ["search", "finals"]
-    assert_same(killed, alone)
+    assert_same(killed, undisturbed(tmp_path_factory.mktemp("alone"), QUICK))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_killed_at_ten_random_moments_ends_as_if_left_alone(
-    alone: dict[str, Any], tmp_path: Path, seed: int
+    long_alone: dict[str, Any], tmp_path: Path, seed: int
 ) -> None:
     rng = Random(seed)
     steps = [
@@ -154,6 +156,6 @@ def test_a_run_killed_at_ten_random_moments_ends_as_if_left_alone(
         ("report", exists("export/architecture.yaml"), 100),
     ]
     moments = [Moment(name, reached, rng.randint(0, longest)) for name, reached, longest in steps]
-    killed, hit = disturbed(tmp_path, moments)
+    killed, hit = disturbed(tmp_path, LONG, moments)
     assert len(hit) >= 10, hit
-    assert_same(killed, alone)
+    assert_same(killed, long_alone)

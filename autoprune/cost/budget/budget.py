@@ -29,6 +29,7 @@ class Budget:
         constraints: metric -> limit: `"50%"` of the full model, a number in the metric's unit, `"40M"` (k, M, G), or a
             range of those, `{"min": "45%", "max": "50%"}`.
         metrics: metric -> its settings, for example `{"peak_memory_mb": {"batch": 8}}`.
+        priced: what `price` gave for this space and these settings, for another budget of them.
 
     Attributes:
         metrics: all metrics that can be computed with these settings.
@@ -43,12 +44,18 @@ class Budget:
     """
 
     def __init__(
-        self, space: SearchSpace, constraints: Mapping[str, Bound], metrics: MetricSettings | None = None
+        self,
+        space: SearchSpace,
+        constraints: Mapping[str, Bound],
+        metrics: MetricSettings | None = None,
+        *,
+        priced: Mapping[str, CostFunction] | None = None,
     ) -> None:
         if not constraints:
             raise BudgetError('no budget given; name at least one limit, for example {"flops": "50%"}')
         self.settings: MetricSettings = metrics or {}
-        self.metrics: dict[str, CostFunction] = price(space, metrics, wanted=constraints)
+        known = priced is not None and constraints.keys() <= priced.keys()
+        self.metrics = dict(priced) if priced and known else price(space, metrics, wanted=constraints)
         self.limits = tuple(self._limit(space, name, value) for name, value in constraints.items())
 
     def __str__(self) -> str:

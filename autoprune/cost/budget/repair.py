@@ -15,7 +15,7 @@ from autoprune.cost.budget.budget import BAND, Bound, Budget
 from autoprune.cost.budget.limits import number
 from autoprune.cost.budget.notches import Notches, closest
 from autoprune.cost.budget.ranges import inside_all_ranges
-from autoprune.cost.polynomial import WidthMatrix
+from autoprune.cost.polynomial import CostFunction, WidthMatrix
 from autoprune.cost.pricing import MetricSettings
 from autoprune.errors import BudgetError
 from autoprune.space.groups import BoolArray, FloatArray, IntArray, SearchSpace, Widths
@@ -36,6 +36,7 @@ class BudgetedSpace:
         space: the width groups.
         constraints: metric -> limit, as `Budget` takes them.
         metrics: metric -> its settings.
+        priced: the metrics of another budget of this space, with the same settings; None: they are computed.
 
     Raises:
         BudgetError: the budget is malformed or cannot be reached (also by all limits together).
@@ -44,10 +45,15 @@ class BudgetedSpace:
     """
 
     def __init__(
-        self, space: SearchSpace, constraints: Mapping[str, Bound], *, metrics: MetricSettings | None = None
+        self,
+        space: SearchSpace,
+        constraints: Mapping[str, Bound],
+        *,
+        metrics: MetricSettings | None = None,
+        priced: Mapping[str, CostFunction] | None = None,
     ) -> None:
         self.space = space
-        self.budget = Budget(space, constraints, metrics)
+        self.budget = Budget(space, constraints, metrics, priced=priced)
         self._notches = Notches(space)
         self._smallest = np.array([space.smallest])
         self._full = np.array([space.full])
@@ -66,7 +72,15 @@ class BudgetedSpace:
             limit.metric: {"max": factor * limit.upper, **({"min": factor * limit.lower} if limit.lower else {})}
             for limit in self.budget.limits
         }
-        return BudgetedSpace(self.space, limits, metrics=self.budget.settings)
+        return self.under(limits)
+
+    def under(self, constraints: Mapping[str, Bound]) -> BudgetedSpace:
+        """The same space under other limits; its metrics are not computed anew.
+
+        Raises:
+            BudgetError: they cannot be reached.
+        """
+        return BudgetedSpace(self.space, constraints, metrics=self.budget.settings, priced=self.budget.metrics)
 
     def costs(self, widths: WidthMatrix) -> dict[str, FloatArray]:
         """Return metric -> (N,) costs of the (N, G) widths."""

@@ -23,6 +23,7 @@ from autoprune.space.cutting.training_form import TrainingForm
 from autoprune.space.origin import full_network, in_form, origin_of
 from autoprune.space.tracing import flatten
 from autoprune.space.tracing.trace import trace
+from autoprune.space.verification import training_check
 from autoprune.space.verification.verify import Verified, verify
 
 FUNCTIONS = ["gradient reversal", "straight-through", "quantised weight", "written in place", "two outputs"]
@@ -236,3 +237,15 @@ def test_a_batch_of_one_is_compared_without_batch_norms() -> None:
         lambda n, y: n.norm(y.mean((2, 3), keepdim=True)) + n.part(y), norm=nn.BatchNorm2d(16), part=Statistics(16)
     )
     assert not verify(model, trace(model, image()[:1])).space.notes
+
+
+@pytest.mark.parametrize(("part", "steps"), [(nn.Identity(), 4), (nn.Dropout(0.5), 6)], ids=["nothing", "dropout"])
+def test_another_seed_is_tried_where_something_is_drawn(
+    part: nn.Module, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Model and graph make a step each: in evaluation, in training, and there once more if it draws numbers."""
+    real, seeds = training_check._step, []
+    monkeypatch.setattr(training_check, "_step", lambda *given: seeds.append(given[-1]) or real(*given))
+    model = baked(lambda n, y: n.part(y), part=part)
+    assert verify(model, trace(model, image())).space.form == "graph"
+    assert len(seeds) == steps

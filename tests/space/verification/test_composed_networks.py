@@ -6,7 +6,7 @@ What is right is computed in `silenced.py`, which shares no code with what verif
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -16,10 +16,19 @@ from silenced import cut_error, trains_otherwise
 import autoprune
 from autoprune import AutopruneError, Space
 
-CHUNK = 10
-FEW, MANY = range(0, 60, CHUNK), range(60, 300, CHUNK)
+CHUNK = 9
+COVERING = (
+    *(1, 2, 3, 6, 7, 10, 11, 12, 13, 16, 17, 20, 21, 22, 23, 25, 28, 29),
+    *(30, 31, 32, 38, 39, 40, 44, 46, 48, 49, 50, 52, 53, 54, 55, 56, 57, 59),
+)
+"""Seeds below 60 among which each habit is that any of the 60 has; the others run with those above."""
+
 LEAST_ACCEPTED = 0.8
 """Share of the networks that must give a space and be cut: refusing all would be no wrong cut either."""
+
+
+def chunks(seeds: Sequence[int]) -> list[Sequence[int]]:
+    return [seeds[first : first + CHUNK] for first in range(0, len(seeds), CHUNK)]
 
 
 def some_widths(space: Space, seed: int) -> Iterator[tuple[int, ...]]:
@@ -63,7 +72,7 @@ def training_input(space: Space, case: Case) -> Inputs:
     return case.others[0]
 
 
-def assert_chunk_is_right(seeds: range) -> None:
+def assert_chunk_is_right(seeds: Sequence[int]) -> None:
     wrong, silent, cut = [], [], 0
     for seed in seeds:
         case = composed(seed)
@@ -81,22 +90,29 @@ def assert_chunk_is_right(seeds: range) -> None:
     assert cut >= LEAST_ACCEPTED * len(seeds) - 2, "too few networks are cut at all"
 
 
-@pytest.mark.parametrize("first", FEW)
-def test_no_wrong_cut_is_accepted_and_training_stays_what_it_was(first: int) -> None:
-    assert_chunk_is_right(range(first, first + CHUNK))
+def test_each_habit_is_among_the_networks_that_are_always_tried() -> None:
+    habits = {seed: set(composed(seed).habits) for seed in range(60)}
+    assert set().union(*(habits[seed] for seed in COVERING)) == set().union(*habits.values())
+
+
+@pytest.mark.parametrize("seeds", chunks(COVERING))
+def test_no_wrong_cut_is_accepted_and_training_stays_what_it_was(seeds: Sequence[int]) -> None:
+    assert_chunk_is_right(seeds)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", MANY)
-def test_no_wrong_cut_of_many_networks_is_accepted(first: int) -> None:
-    assert_chunk_is_right(range(first, first + CHUNK))
+@pytest.mark.parametrize("seeds", chunks([seed for seed in range(300) if seed not in COVERING]))
+def test_no_wrong_cut_of_many_networks_is_accepted(seeds: Sequence[int]) -> None:
+    assert_chunk_is_right(seeds)
 
 
 def test_without_verification_the_oracle_finds_wrong_cuts() -> None:
-    wrong: list[str] = []
+    unseen = ["is off", "does not run"]
     for seed in (*range(20), 23):
         case = composed(seed)
         space = autoprune.trace(case.model, case.example, options=case.options or None, verify=False)
-        wrong += wrong_cuts(space, case, seed) if space.groups else []
-    assert any("is off" in one for one in wrong)
-    assert any("does not run" in one for one in wrong)
+        wrong = wrong_cuts(space, case, seed) if space.groups else []
+        unseen = [what for what in unseen if not any(what in one for one in wrong)]
+        if not unseen:
+            return
+    raise AssertionError(f"no cut {unseen}")
