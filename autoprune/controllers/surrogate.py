@@ -163,7 +163,8 @@ class Surrogate(Controller):
             if parameters.shape != (len(astuple(kernel)),) or not np.isfinite(parameters).all():
                 return None
             queue = [as_widths(widths) for widths in snapshot["queue"]]
-            pool = np.array(snapshot["pool"], dtype=np.int64).reshape(-1, len(space.groups))
+            pool = np.array(snapshot["pool"], dtype=np.int64)
+            pool = pool.reshape(len(pool), len(space.groups))
             for widths in (*queue, *map(as_widths, pool)):
                 space.check(widths)
         except (LookupError, TypeError, ValueError, OverflowError, SpaceError):
