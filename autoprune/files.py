@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -201,6 +202,8 @@ def content_of(path: Path) -> bytes:
         RunError: it is missing, or cannot be read.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe is read from for ever, a device without end
+            raise RunError(f"{path} is no regular file; put back the run's own, or start a new run")
         return path.read_bytes()
     except OSError as error:
         raise RunError(

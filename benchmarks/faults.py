@@ -31,7 +31,7 @@ from typing import Any
 
 from fault_campaign import damage, jobs, processes
 from fault_campaign.cases import Case, NotHereError, results
-from fault_campaign.network import write_job
+from fault_campaign.network import LONG, write_job
 
 OUT = Path(__file__).parent.parent / "docs" / "results" / "faults"
 BAD = ("lost", "wrong", "traceback")
@@ -39,6 +39,7 @@ COLUMNS = ("survived", "clear error", *BAD, "not hit")
 KINDS = {
     "files": ("damaged file", 1000),
     "journals": ("damaged journal", 600),
+    "snapshots": ("damaged snapshot", 340),
     "jobs": ("mutated job", 3000),
     "kills": ("kills, local engine", 60),
     "ray-kills": ("kills, ray engine", 20),
@@ -46,6 +47,9 @@ KINDS = {
     "disks": ("full disk", 40),
 }
 """Kind -> its name, and how many cases at scale 1."""
+EARLIER = "\n## Earlier, on the code of its day\n\n"
+SEEDS = (0, 1)
+"""Of the long search whose snapshot is damaged, and of another one."""
 
 
 def main() -> int:
@@ -55,9 +59,11 @@ def main() -> int:
     if options.no_ray:
         chosen = [kind for kind in chosen if kind not in ("ray-kills", "nodes")]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    path = options.out.with_suffix(".jsonl")
+    path, shown = options.out.with_suffix(".jsonl"), options.out.with_suffix(".md")
+    before = earlier(shown.read_text(encoding="utf-8") if shown.is_file() else "", known=path.is_file())
     if options.anew:
         path.unlink(missing_ok=True)
+        before = ""
     ends = time.monotonic() + 3600 * options.hours
     with tempfile.TemporaryDirectory() as name:
         finished = prepared(Path(name))
@@ -69,8 +75,8 @@ def main() -> int:
                 if time.monotonic() > ends:
                     break
     found = kept(path)
-    text = page(found)
-    options.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    text = page(found) + before
+    shown.write_text(text, encoding="utf-8")
     print(text)
     return int(any(case.outcome in BAD for case in found))
 
@@ -82,6 +88,19 @@ def prepared(folder: Path) -> Path:
     if ended.code:
         raise SystemExit(f"the undisturbed run failed:\n{ended.printed}")
     return folder / "undisturbed"
+
+
+def long_runs(folder: Path) -> tuple[Path, Path]:
+    """Two runs long enough for a snapshot of their controller."""
+    made = []
+    for seed in SEEDS:
+        run = folder / f"long-{seed}"
+        if not run.is_dir():
+            ended = processes.finished(run, write_job(folder / f"long-{seed}.yaml", seed=seed, **LONG))
+            if ended.code:
+                raise SystemExit(f"the long run failed:\n{ended.printed}")
+        made.append(run)
+    return made[0], made[1]
 
 
 def campaign(kind: str, finished: Path, folder: Path, *, seed: int, numbers: Collection[int]) -> Iterator[Case]:
@@ -98,9 +117,15 @@ def campaign(kind: str, finished: Path, folder: Path, *, seed: int, numbers: Col
     entries = (finished / "journal.log").read_bytes().count(b"\n")
     work = folder / kind
     work.mkdir()
+    if kind == "snapshots":
+        finished, other = long_runs(folder)
+        reference = results(finished)
+    else:
+        other = finished
     ways: Mapping[str, Callable[[int, random.Random], Case]] = {
         "files": partial(damage.damaged_file, finished, reference, work),
         "journals": partial(damage.damaged_journal, finished, reference, work),
+        "snapshots": partial(damage.damaged_snapshot, finished, other, reference, work),
         "jobs": partial(jobs.mutated_job, work),
         "kills": partial(processes.kills, reference, work, engine="local", entries=entries),
         "ray-kills": partial(processes.kills, reference, work, engine="ray", entries=entries),
@@ -146,6 +171,22 @@ def page(found: Sequence[Case]) -> str:
     ]
     lines += [f"Left out: {', '.join(left_out)}."] if left_out else []
     return "\n".join(lines).rstrip() + "\n"
+
+
+def earlier(text: str, *, known: bool) -> str:
+    """What a page says of cases that are not in the list of cases any more, as a part of the next page.
+
+    Args:
+        text: of the page as it is.
+        known: whether the list of the cases that its table counts is still there.
+    """
+    figures, heading, rest = text.partition(EARLIER)
+    if known or not figures:
+        return heading + rest
+    when = next((line.rstrip(".") for line in figures.splitlines() if line.startswith("`python")), "")
+    table = [line for line in figures.splitlines() if line.startswith("|")]
+    ended = figures.partition(f"{table[-1]}\n")[2].strip() if table else ""
+    return "\n".join((EARLIER + f"{when}:", "", *table, "", ended, "")) + rest
 
 
 def kept(path: Path) -> list[Case]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from autoprune.config.bounds import Name, Text
+from autoprune.config.stopping import Seconds
 from autoprune.config.validation import Strict
 
 
@@ -24,6 +25,9 @@ class EngineOptions(Strict):
         default_factory=dict, max_length=100, description="custom resources of the cluster that each worker takes"
     )
     retries: int = Field(2, ge=0, le=1000, description="further attempts at an evaluation whose worker was lost")
+    wait_for_workers: Seconds = Field(
+        1800, description="how long a run without any worker waits for one before it ends: seconds, or 90s, 30min, 2h"
+    )
     storage_path: Text | None = Field(
         None, description="checkpoints of trainings: a folder all nodes see, or s3://…; None: in the run directory"
     )

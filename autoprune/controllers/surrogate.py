@@ -8,6 +8,7 @@ only (Eriksson et al. 2019, https://arxiv.org/abs/1910.01739). Evaluating it cos
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any, final
@@ -20,7 +21,7 @@ from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.parts.proposals import as_widths, cross, mutate, teachable, unseen_member
 from autoprune.controllers.parts.rungs import JoinedScores
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, SpaceError
 from autoprune.proxies import PROXIES
 from autoprune.score_model.kernel import Guess, Kernel
 from autoprune.score_model.posterior import ScoreFunctions, ScoreModel
@@ -135,18 +136,40 @@ class Surrogate(Controller):
 
     def restore(self, snapshot: Any, proposals: Sequence[Widths], trials: Sequence[Trial]) -> bool:
         """See `Controller.restore`."""
-        if snapshot["startup"] != self._startup:
+        kept = self._kept(snapshot, len(trials))
+        if kept is None:
             return False
         for trial in trials:
             self.tell([trial])
-        self._rng.bit_generator.state = snapshot["rng"]
-        self._model.kernel = Kernel(*snapshot["kernel"])
+        self._rng, self._model.kernel, self._queue, self._pool = kept
         self._fitted, self._fitted_afresh = snapshot["fitted"]
         self._draws_next, self._pooled = snapshot["draws_next"], snapshot["pooled"]
-        self._queue = [as_widths(widths) for widths in snapshot["queue"]]
-        self._pool = np.array(snapshot["pool"], dtype=np.int64).reshape(-1, len(self._domain.space.groups))
         self._seen.update(proposals, self._queue)
         return True
+
+    def _kept(self, snapshot: Any, told: int) -> tuple[np.random.Generator, Kernel, list[Widths], IntArray] | None:
+        """What a snapshot holds that belongs to this controller; None where it does not, or is no snapshot."""
+        space, rng = self._domain.space, copy.deepcopy(self._rng)
+        try:
+            counts = (*snapshot["fitted"], snapshot["pooled"])
+            if snapshot["startup"] != self._startup or type(snapshot["draws_next"]) is not bool or len(counts) != 3:
+                return None
+            if not all(type(count) is int and 0 <= count <= told for count in counts):
+                return None
+            if not all(type(snapshot[rows]) is list for rows in ("queue", "pool")):
+                return None
+            rng.bit_generator.state = snapshot["rng"]
+            kernel, parameters = Kernel(*snapshot["kernel"]), np.array(snapshot["kernel"], dtype=np.float64)
+            if parameters.shape != (len(astuple(kernel)),) or not np.isfinite(parameters).all():
+                return None
+            queue = [as_widths(widths) for widths in snapshot["queue"]]
+            pool = np.array(snapshot["pool"], dtype=np.int64)
+            pool = pool.reshape(len(pool), len(space.groups))
+            for widths in (*queue, *map(as_widths, pool)):
+                space.check(widths)
+        except (LookupError, TypeError, ValueError, OverflowError, SpaceError):
+            return None
+        return rng, kernel, queue, pool
 
     @property
     def _pending(self) -> int:

@@ -20,7 +20,8 @@ import scipy
 
 from autoprune._version import __version__
 from autoprune.controllers.base import Controller, Trial
-from autoprune.files import replace_file
+from autoprune.errors import RunError
+from autoprune.files import content_of, replace_file
 from autoprune.trials.assignment import Assignment
 
 SNAPSHOT = ".controller.json"
@@ -92,12 +93,12 @@ class Snapshots:
             trials: those of the ledger that ended, in the order in which they were told.
         """
         try:
-            seal, _, text = self._path.read_text().partition("\n")
+            seal, _, text = content_of(self._path).decode().partition("\n")
             if _sealed(text).decode().partition("\n")[0] != seal:
                 return None
             found = json.loads(text)
-            asked, told = int(found["asked"]), int(found["told"])
-        except (OSError, ValueError, TypeError, LookupError):
+            asked, told, state = int(found["asked"]), int(found["told"]), found["state"]
+        except (RunError, ValueError, OverflowError, TypeError, LookupError, RecursionError):
             return None
         if found.get("by") != _by(controller) or not (0 <= asked <= len(proposals) and 0 <= told <= len(trials)):
             return None
@@ -105,7 +106,7 @@ class Snapshots:
             return None
         if any(one.told < told for one in proposals[asked:]):
             return None
-        return ControllerSnapshot(asked, told, found["state"])
+        return ControllerSnapshot(asked, told, state)
 
 
 def _by(controller: Controller) -> list[str]:

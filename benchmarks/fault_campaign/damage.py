@@ -1,13 +1,16 @@
-"""Files of a run, finished or stopped before its end, that are lost or damaged; and journals."""
+"""Files of a run, finished or stopped before its end, that are lost or damaged; journals, and snapshots."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from autoprune.trials.snapshots import SNAPSHOT
 from fault_campaign.cases import Case, Ended, command, judged
 
 LATE = ("result.json", "report.html", "report.md")
@@ -120,3 +123,78 @@ def _all(run: Path, folder: Path, rng: random.Random) -> list[Ended]:
     if before:
         return [resumed, *before]
     return [resumed, *(command(*arguments) for arguments in read)]
+
+
+def _sealed(change: Callable[[Any, random.Random], Any]) -> Change:
+    """Change what a snapshot holds, and make it whole again: only its content is wrong."""
+
+    def changed(content: bytes, rng: random.Random) -> bytes:
+        text = json.dumps(change(json.loads(content.partition(b"\n")[2]), rng))
+        return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}".encode()
+
+    return changed
+
+
+WRONG: tuple[Any, ...] = (None, -1, 10**40, 1e300, "text", True, [], [[]], [None] * 8, [[3] * 9], {}, {"a": {}})
+
+
+def _wrong_type(found: Any, rng: random.Random) -> Any:
+    return {**found, rng.choice([*found]): rng.choice(WRONG)}
+
+
+def _wrong_state(found: Any, rng: random.Random) -> Any:
+    # what has no number of entries that it must have may be empty
+    values = [value for value in WRONG if value not in ([], [[]])]
+    return {**found, "state": {**found["state"], rng.choice([*found["state"]]): rng.choice(values)}}
+
+
+def _newer(found: Any, rng: random.Random) -> Any:
+    more = rng.randint(1, 1000)
+    return {**found, "asked": found["asked"] + more, "told": found["told"] + more}
+
+
+SNAPSHOTS: Mapping[str, Change] = {
+    **CHANGES,
+    "wrong type": _sealed(_wrong_type),
+    "wrong type in its state": _sealed(_wrong_state),
+    "newer than the journal": _sealed(_newer),
+    "of another version": _sealed(lambda found, rng: {**found, "by": [found["by"][0], "0.0.1", *found["by"][2:]]}),
+    "of another ledger": _sealed(lambda found, rng: {**found, "ledger": f"{rng.getrandbits(256):064x}"}),
+    "no object": _sealed(lambda found, rng: rng.choice(WRONG)),
+}
+
+
+def damaged_snapshot(
+    finished: Path, other: Path, reference: Mapping[str, Any], folder: Path, number: int, rng: random.Random
+) -> Case:
+    """Damage of the snapshot of a controller, in a run that was stopped anywhere after the trial that it stands for.
+
+    Args:
+        finished: a run long enough for a snapshot.
+        other: another one, whose snapshot may be taken for its own.
+        reference: results of the first.
+        folder: to work in.
+        number: of the case.
+        rng: chooses.
+    """
+    ways = [*SNAPSHOTS, "of another run", "a folder", "older than the journal says"]
+    change = ways[number % len(ways)]
+    run = _copied(finished, folder / "run", late=True)
+    path, journal = run / SNAPSHOT, run / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    least = len(lines) // 20 if change == "older than the journal says" else len(lines) * 19 // 20
+    lines = lines[: rng.randint(least, len(lines))]  # 20 of 120 trials follow the snapshot
+    journal.write_bytes(b"".join(lines))
+    if change == "of another run":
+        shutil.copyfile(other / SNAPSHOT, path)
+    elif change == "a folder":
+        path.unlink()
+        path.mkdir()
+    elif change in SNAPSHOTS:
+        content = SNAPSHOTS[change](path.read_bytes(), rng)
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+    ended = [command("resume", str(run), "--progress", "silent")]
+    return judged("damaged snapshot", f"{change}, {len(lines)} lines", run, reference, ended)

@@ -30,6 +30,13 @@ JOB: dict[str, Any] = {
 }
 
 
+LONG: dict[str, Any] = {
+    "search": JOB["search"] | {"trials": 120, "controller": "surrogate", "rescore": 1},
+    "verdict": {"protocols": ["fine_tune"], "seeds": 0, "random_candidates": 1},
+}
+"""What differs in a search that is long enough for a snapshot of its controller."""
+
+
 class Small(nn.Module):
     """Two convolutions and a linear layer."""
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import faults
 import pytest
+from fault_campaign import damage
 from fault_campaign.cases import Case, Ended, command, judged
 from fault_campaign.network import write_job
+
+from autoprune.trials import snapshots
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +58,27 @@ def test_the_campaign_sees_what_is_wrong(finished: Path) -> None:
     text = faults.page(cases)
     assert "| k | 6 | 1 | 1 | 1 | 1 | 2 | 0 |" in text
     assert "k 0, n: wrong: differs: unit" in text
+
+
+def test_figures_whose_cases_are_gone_stay_under_their_date() -> None:
+    first = faults.page([Case("damaged file", "f", "survived"), Case("damaged file", "g", "lost", "it is gone")])
+    assert faults.earlier(first, known=True) == ""
+    assert faults.earlier("", known=False) == ""
+    second = faults.page([Case("lost node", "n", "survived")]) + faults.earlier(first, known=False)
+    assert second.index("| lost node | 1 | 1 |") < second.index(faults.EARLIER) < second.index("| damaged file | 2 | 1 |")
+    assert "damaged file 0, g: lost: it is gone" in second
+    third = faults.page([Case("lost node", "n", "survived")] * 2) + faults.earlier(second, known=True)
+    assert third.partition(faults.EARLIER)[2] == second.partition(faults.EARLIER)[2]
+    fourth = faults.page([]) + faults.earlier(second, known=False)
+    assert fourth.count(faults.EARLIER) == 1
+    assert fourth.index("| lost node | 1 | 1 |") < fourth.index("| damaged file | 2 | 1 |")
+
+
+@pytest.mark.parametrize("change", [*damage.SNAPSHOTS])
+def test_a_snapshot_is_damaged_as_is_said(change: str) -> None:
+    content = {"by": ["a", "1", "2"], "asked": 3, "told": 2, "ledger": "0" * 64, "state": {"rng": {}, "pool": [1]}}
+    whole = snapshots._sealed(json.dumps(content))
+    found = damage.SNAPSHOTS[change](whole, random.Random(0))
+    assert found != whole
+    seal, _, text = (found or b"").partition(b"\n")
+    assert (hashlib.sha256(text).hexdigest().encode() == seal) == (change not in damage.CHANGES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,46 @@ def test_a_snapshot_that_is_damaged_or_of_something_else_is_not_believed(
     resumed = session(tmp_path / "run", fresh())
     assert gist(resumed.trials) == gist(whole.trials)
     assert sum(asked) >= 20, "all was proposed again"
+
+
+NONSENSE: tuple[object, ...] = (
+    None, -1, 10**40, 1e300, "text", [], [[]], [None] * 8, [[3] * 99], [float("nan")] * 8, {}, {"state": {}},
+)  # fmt: skip
+
+
+def test_a_whole_snapshot_that_holds_nonsense_is_not_believed_and_changes_nothing(tmp_path: Path) -> None:
+    whole, made = session(tmp_path / "run", fresh()), fresh()
+    drive(whole, 13)
+    file = tmp_path / "run" / SNAPSHOT
+    content = json.loads(file.read_text().partition("\n")[2])
+    for key in (*content["state"], None):
+        for value in NONSENSE:
+            state = value if key is None else {**content["state"], key: value}
+            if key not in ("queue", "pool") or value not in ([], [[]]):  # an empty one is as good as any
+                assert not made.restore(state, [], whole.trials[:10]), (key, value)
+    assert made.ask(12) == fresh().ask(12), "it is as it was made"
+    for wrong in (None, [], [content], {"state": {}}, {**content, "asked": "many"}, {**content, "state": 3}):
+        file.write_bytes(snapshots._sealed(json.dumps(wrong)))
+        assert gist(session(tmp_path / "run", fresh()).trials) == gist(whole.trials)
+    del content["state"]
+    file.write_bytes(snapshots._sealed(json.dumps(content)))
+    assert gist(session(tmp_path / "run", fresh()).trials) == gist(whole.trials)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "not UTF-8"])
+def test_what_is_no_file_of_text_is_no_snapshot(kind: str, tmp_path: Path) -> None:
+    drive(session(tmp_path / "run", fresh()), 11)
+    file = tmp_path / "run" / SNAPSHOT
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes(b"\xff\xfe\n{}")
+    assert len(session(tmp_path / "run", fresh()).trials) == 11
 
 
 def test_a_snapshot_that_cannot_be_written_stops_no_search(tmp_path: Path) -> None:

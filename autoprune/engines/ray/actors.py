@@ -30,12 +30,6 @@ from autoprune.space.groups import Widths
 from autoprune.trials.assignment import Outcome
 from autoprune.trials.session import SearchSession
 
-PATIENCE = 1800.0
-"""Seconds without any worker after which the run is given up; autoscalers need minutes."""
-
-_QUIET = 30.0
-"""Seconds without any worker after which that is told."""
-
 _WORKERS_PER_RESERVE = 8
 """For so many workers one proposal is made in advance: a worker that gets free need not wait for the controller and
 the ledger. Few workers wait for less than a better informed proposal is worth."""
@@ -108,16 +102,14 @@ class ActorLane:
         cluster: where they live.
         packed: reference to the packed setup in the object store.
         directory: of the run, which names the workers; nothing is written there.
-        patience: seconds without any worker after which the run is given up.
     """
 
-    def __init__(self, cluster: Cluster, packed: Any, directory: Path, *, patience: float = PATIENCE) -> None:
+    def __init__(self, cluster: Cluster, packed: Any, directory: Path) -> None:
         self._cluster, self._packed = cluster, packed
         self._actor = ray.remote(concurrency_groups={"watch": 1}, max_restarts=0, max_task_retries=0)(EvaluationWorker)
         lane = uuid.uuid4().hex[:6]  # the caller's namespace may hold workers of a run of the same name
         self._names = (f"autoprune {run_name(directory)} evaluation {i} ({lane})" for i in itertools.count())
-        self._patience, self._alone_since = patience, time.monotonic()
-        self._told_of_waiting = False
+        self._waiting = cluster.waiting()
         self._stillborn = 0
         self._again: deque[_Piece] = deque()
         self._reserve: deque[_Piece] = deque()  # asked for in advance
@@ -299,15 +291,6 @@ class ActorLane:
 
     def _check_patience(self) -> None:
         if any(member.ready for member in self._members):
-            self._alone_since = time.monotonic()
-            self._told_of_waiting = False
-            return
-        alone = time.monotonic() - self._alone_since
-        if alone > _QUIET and not self._told_of_waiting:
-            self._told_of_waiting = True
-            self._cluster.note("waiting for a worker: the cluster has no room for one yet, or it takes long to start")
-        if alone > self._patience:
-            raise RunError(
-                f"the cluster has had no room for a worker for {alone / 60:.0f} minutes; every ended trial is on disk: "
-                f"add nodes or ask for less per worker, then resume the run"
-            )
+            self._waiting.seen()
+        else:
+            self._waiting.check()

@@ -16,6 +16,7 @@ from autoprune.config.engine import EngineOptions
 from autoprune.config.stopping import NEVER, StoppingOptions
 from autoprune.engines.ray.connection import check_resources, reach, start, told_as_notes
 from autoprune.engines.ray.node_watch import NodeWatch
+from autoprune.engines.ray.waiting import Waiting, amounts
 from autoprune.errors import ConfigError, EngineLostError, EvaluationError, told_of_traceback
 from autoprune.evaluators.rungs import Rungs
 from autoprune.trials.run_directory import check_there
@@ -109,10 +110,18 @@ class Cluster:
         self.happened["lost_workers"] += 1
         self.note(f"a worker was lost: {why}")
 
+    def waiting(self) -> Waiting:
+        """What looks at whether there are workers, from now on."""
+        return Waiting(self._needed(), self.options.wait_for_workers, lambda line: self.note(line))
+
+    def _needed(self) -> dict[str, float]:
+        """What a worker takes: resource -> how much."""
+        needed = {"CPU": self.options.cpus_per_worker, "GPU": self._gpus, **self.options.resources}
+        return {name: share for name, share in needed.items() if share}
+
     def _room(self, *, grows: bool) -> int:
         """How many workers to make; where the instance may grow, an autoscaler may still bring the nodes for them."""
-        needed = {"CPU": self.options.cpus_per_worker, "GPU": self._gpus, **self.options.resources}
-        needed = {name: share for name, share in needed.items() if share}
+        needed = self._needed()
         if self.options.workers is not None and (grows or not needed):
             return self.options.workers
         if not needed:
@@ -120,11 +129,10 @@ class Cluster:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         room = sum(_holds(node, needed) for node in nodes)
         if not room:
-            asked = ", ".join(f"{name} {share:g}" for name, share in needed.items())
-            held = "; ".join(", ".join(f"{name} {node.get(name, 0):g}" for name in needed) for node in nodes)
+            held = "; ".join(amounts({name: node.get(name, 0) for name in needed}) for node in nodes)
             raise ConfigError(
-                f"engine: a worker needs {asked}, but no node of the cluster has that (they have {held}). Lower "
-                f"cpus_per_worker, gpus_per_worker or resources, or set workers where an autoscaler adds nodes"
+                f"engine: a worker needs {amounts(needed)}, but no node of the cluster has that (they have {held}). "
+                f"Lower cpus_per_worker, gpus_per_worker or resources, or set workers where an autoscaler adds nodes"
             )
         return room if self.options.workers is None else self.options.workers
 

@@ -19,6 +19,7 @@ from typing import Any
 import ray
 
 from autoprune.config.engine import EngineOptions
+from autoprune.engines.ray.machine import check_machine
 from autoprune.errors import ConfigError
 
 _PATIENCE = 5.0
@@ -69,6 +70,7 @@ def start(options: EngineOptions) -> None:
             f"engine: workers is {wanted}, each a process, and this machine has {cores} cores; at most {most} start "
             f"here. Lower workers, or give the address of a cluster"
         )
+    check_machine(max(wanted, cores))
     try:
         with _loopback(), _signals_kept():
             ray.init(

@@ -18,9 +18,6 @@ from autoprune.engines.ray.tune_errors import error_of
 from autoprune.engines.ray.tune_worker import Ending, Outgrown, WorkItem
 from autoprune.errors import RunError
 
-_PATIENCE = 1800.0
-"""Seconds without any worker after which the work is given up; autoscalers need minutes."""
-
 
 class Source(ABC):
     """Where pieces of work come from, and who is told how each one ended."""
@@ -62,7 +59,7 @@ class Dispatcher:
         self._live: dict[str, _Attempt] = {}
         self._again: deque[WorkItem] = deque()
         self._lost: dict[str, int] = {}
-        self._worked = time.monotonic()  # when a worker was last seen
+        self._waiting = cluster.waiting()
         self.failure: BaseException | None = None
         self.cancelled = False
 
@@ -143,17 +140,20 @@ class Dispatcher:
         except RunError as error:
             self.failure = self.failure or error
 
+    def _check_patience(self) -> None:
+        try:
+            self._waiting.check()
+        except RunError as error:
+            self.failure = self.failure or error
+
     def look_after(self) -> None:
         """End the workers that are past the time limit, all where the work is to end; give up where none ever comes."""
         now, limit = time.monotonic(), self._time_limit
         self._check_node()
         if self.busy or not self._live:
-            self._worked = now
-        elif now - self._worked > _PATIENCE:
-            self.failure = RunError(
-                f"the cluster has had no room for a worker for {_PATIENCE / 60:.0f} minutes; every ended trial is on "
-                f"disk: add nodes, then resume the run"
-            )
+            self._waiting.seen()
+        else:
+            self._check_patience()
         for attempt in self._live.values():
             late = limit is not None and now - attempt.since > limit
             if attempt.trial is not None and not attempt.overdue and (late or self.over):

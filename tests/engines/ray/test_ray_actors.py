@@ -60,15 +60,15 @@ def nodes() -> Iterator[Any]:
 class Lane:
     """A lane, the cluster's book of what happened, and what was told."""
 
-    def __init__(self, folder: Path, behaviour: Behaviour, *, patience: float = 60.0, **options: Any) -> None:
+    def __init__(self, folder: Path, behaviour: Behaviour, **options: Any) -> None:
         stopping = {key: options.pop(key) for key in StoppingOptions.model_fields if key in options}
-        self.cluster = Cluster(EngineOptions(name="ray", **{"workers": 1, **options}))
+        self.cluster = Cluster(EngineOptions(name="ray", **{"workers": 1, "wait_for_workers": 60.0, **options}))
         self.cluster.stopping = StoppingOptions(**stopping)
         self.cluster.open()
         self.told: list[str] = []
         self.cluster.note = self.told.append
         packed = ray.put(pack_setup(setup(folder, behaviour)))
-        self.actors = ActorLane(self.cluster, packed, folder, patience=patience)
+        self.actors = ActorLane(self.cluster, packed, folder)
 
     def search(self, search: SearchSession) -> dict[str, int]:
         """Search, dismiss the workers, and return what happened to them."""
@@ -219,10 +219,15 @@ def test_a_node_that_goes_takes_its_workers_but_no_trial(nodes: Any, tmp_path: P
 
 
 def test_where_no_worker_ever_comes_the_run_ends_with_what_to_do(nodes: Any, tmp_path: Path) -> None:
-    lane = Lane(tmp_path, plain, patience=0.5, resources={"moon": 1})
-    with pytest.raises(RunError, match=r"no room for a worker .* add nodes or ask for less per worker, then resume"):
+    lane = Lane(tmp_path, plain, wait_for_workers=0.5, resources={"moon": 1})
+    expected = (
+        r"no room for a worker for .* needs CPU 1, moon 1; free on . nodes?: CPU .* of .*, moon 0 of 0 \(no node has "
+        r"so much\)\. .* add nodes or ask for less per worker, then resume"
+    )
+    with pytest.raises(RunError, match=expected):
         lane.search(session(tmp_path / "run"))
     lane.actors.close()
+    assert ["waiting for a worker" in line and "moon 0 of 0" in line for line in lane.told] == [True]
 
 
 def test_an_evaluator_that_cannot_be_built_ends_the_run(nodes: Any, tmp_path: Path) -> None:
