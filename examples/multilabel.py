@@ -78,13 +78,7 @@ def main() -> None:
         task="multilabel",
         measure={"name": "multilabel_f1", "settings": {"average": "macro"}},
         trained=False,
-        training={
-            "epochs": options.epochs,
-            "lr": 1e-2,
-            "batch_size": 32,
-            "optimizer": "adamw",
-            "schedule": "one_cycle",
-        },
+        training={"epochs": options.epochs, "lr": 1e-2, "batch_size": 32, "optimizer": "adamw"},
         trials=options.trials,
         threads=1,
         verdict={"seeds": options.seeds, "fine_tune_epochs": -(-options.epochs // 3), "protocols": ["fine_tune"]},
@@ -95,9 +89,8 @@ def main() -> None:
     images, labels = Tagged(1400, 1797).images, Tagged(1400, 1797).labels
     with torch.inference_mode():
         right = ((result.model(images) > 0) == labels).float().mean(0)
-    print(
-        "right: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in zip(NAMES, right.tolist(), strict=True))
-    )
+    told = (f"{name} {100 * share:.1f} %" for name, share in zip(NAMES, right.tolist(), strict=True))
+    print(f"right: {', '.join(told)}")
     print(f"report: {result.report()}")
 
 

@@ -2,9 +2,9 @@
 
     python examples/segmentation.py [--trials 20] [--epochs 12] [--run runs/segmentation]
 
-The network, its data as pairs of an image and a mask, and the words `task="segmentation"` are all there is to give: loss
-(pixel cross entropy with some Dice), score (mean intersection over union), calibration and the example input follow.
-Pixels at the border of a shape do not count, as in PASCAL VOC. Under a minute on two cores.
+The network, its data as pairs of an image and a mask, and the words `task="segmentation"` are all there is to give:
+loss (pixel cross entropy with some Dice), score (mean intersection over union), calibration and the example input
+follow. Pixels at the border of a shape do not count, as in PASCAL VOC. Under a minute on two cores.
 docs/howto/segmentation.md explains it.
 """
 
@@ -64,9 +64,8 @@ def scenes(count: int, seed: int) -> TensorDataset:
     rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     for image, mask in zip(images, masks, strict=True):
         for _ in range(int(torch.randint(1, 4, (), generator=made))):
-            radius, y, x = (
-                int(torch.randint(low, high, (), generator=made)) for low, high in ((4, 8), (8, 24), (8, 24))
-            )
+            radius = int(torch.randint(4, 8, (), generator=made))
+            y, x = torch.randint(8, 24, (2,), generator=made).tolist()
             kind = int(torch.randint(1, 3, (), generator=made))
             across, down = (columns - x).abs(), (rows - y).abs()
             distance = torch.maximum(across, down) if kind == 1 else torch.hypot(across.float(), down.float())
@@ -107,9 +106,8 @@ def main() -> None:
     )
     assert result.verdict is not None
     print(result.verdict.sentence)
-    print(
-        f"the unpruned network: {result.record.base['test']:.1f} % mean IoU on {result.record.base['test_examples']} images"
-    )
+    base = result.record.base
+    print(f"the unpruned network: {base['test']:.1f} % mean IoU on {base['test_examples']} images")
     print(f"report: {result.report()}")
 
 
