@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 import autoprune
 
@@ -66,6 +67,43 @@ class SingleShot(nn.Module):
         for sides, (score, index) in zip(maps[:, :4], zip(*peaks.topk(10, dim=1), strict=True), strict=True):
             kind, y, x = index // (height * width), index % (height * width) // width, index % width
             middle = (torch.stack([x, y], dim=1) + 0.5) * STRIDE
+            apart = sides[:, y, x].T.exp()
+            boxes = torch.cat([middle - apart[:, :2], middle + apart[:, 2:]], dim=1)
+            found.append({"boxes": boxes, "scores": score, "labels": kind + 1})
+        return found
+
+
+def convolution(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+    """A convolution of 3 x 3, its norm and ReLU."""
+    return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+class Scenes(Dataset[Any]):
+    """Images (1, 48, 48), each with the boxes (left, top, right, bottom) and the labels of one to three shapes."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        made = torch.Generator().manual_seed(seed)
+        self.rows = [self._scene(made) for _ in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.rows[number]
+
+    @staticmethod
+    def _scene(made: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        image = 0.4 * torch.rand(1, SIDE, SIDE, generator=made)
+        places = torch.arange(SIDE)
+        boxes, labels = [], []
+        for quarter in torch.randperm(4, generator=made)[: int(torch.randint(1, 4, (), generator=made))].tolist():
+            size = int(torch.randint(8, 20, (), generator=made))
+            left, top = (
+                int(torch.randint(SIDE // 2 - size + 1, (), generator=made)) + SIDE // 2 * half
+                for half in (quarter % 2, quarter // 2)
+            )
+            kind = int(torch.randint(1, 3, (), generator=made))
+            across, down = ((places - start - (size - 1) / 2).abs() for start in (left, top))
             apart = (torch.hypot if kind == 2 else torch.maximum)(across[None], down[:, None])
             image[0][apart <= size / 2] += 0.5
             boxes.append([left, top, left + size, top + size])
