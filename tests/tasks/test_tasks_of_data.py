@@ -107,7 +107,7 @@ def test_pixels_that_do_not_count_are_those_of_the_setting() -> None:
     masks[masks == 255] = 2
     other = made("segmentation", both(masks, images), ignore_index=2).calibration_batches(1, seed=0)[0].targets
     assert set(other.unique().tolist()) == {-100, 0, 1}
-    with pytest.raises(DataError, match="class number -[123] in a mask; allowed are 0 and more"):
+    with pytest.raises(DataError, match=r"class number -[123] in a mask; allowed are 0 and more"):
         made("segmentation", both(masks - 3, images))
 
 
