@@ -16,6 +16,10 @@ SAYS = {
     "budgeted_job": ("after ", "without autoprune it reads ", "'flops': '"),
     "own_task": ("closed loop", "uniform_all: even ", "At 30 % of the FLOPs"),
     "reference_architecture": ("At 60 % of the FLOPs", "At 30 % of the FLOPs", "published in "),
+    "multilabel": ("At 33 % of the FLOPs", "right: even ", "report: "),
+    "regression": ("At 33 % of the parameters", "mean squared error on test examples: ", "report: "),
+    "segmentation": ("At 40 % of the FLOPs", "% mean IoU on 96 images", "report: "),
+    "detection": ("At 50 % of the FLOPs", "in the first test image are ", "report: "),
     "team_on_ray": ("exit code 143", "'complete': ", "alone: At 50 %"),
 }
 """Script -> what it prints."""
@@ -42,7 +46,7 @@ def run(
     return capsys.readouterr().out, seconds() - begun
 
 
-@pytest.mark.parametrize("name", ["budgeted_job", "own_task"])
+@pytest.mark.parametrize("name", ["budgeted_job", "own_task", "multilabel", "regression", "segmentation", "detection"])
 def test_an_example_runs_in_little(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
