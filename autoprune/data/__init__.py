@@ -2,6 +2,7 @@
 
 A data set is a function that returns `DataSplits`, or anything that `splits_from` understands. Its keyword arguments
 are what a job may set; `path` among them receives the job's path. Beside it may stand `available` (see `is_there`).
+Longer than others, as what data may be is said beside the table of data sets.
 """
 
 from __future__ import annotations
@@ -69,6 +70,17 @@ DATA_SETS = Registry(
                 "inputs": "name of the column of inputs, or a list of names",
                 "target": "name of the column of targets",
             },
+        ),
+        "text": Part(
+            "autoprune.data.text:load",
+            "your own text, or tokens in an array",
+            "Language models: a file in UTF-8, or whole numbers as .npz, .npy or .safetensors, in blocks.",
+            needs={"path": "the file, as data.path of a job"},
+        ),
+        "python_manual": Part(
+            "autoprune.data.python_manual:load",
+            "the topics of Python's manual, as Python ships them (PSF licence)",
+            "First steps with language models: 370 kB of English, nothing to fetch.",
         ),
     },
     group="autoprune.data",

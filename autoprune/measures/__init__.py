@@ -89,6 +89,11 @@ MEASURES = Registry(
             "COCO's AP: Lin et al. 2014, arXiv 1405.0312; computed by pycocotools",
             "The default of detection; needs pycocotools (autoprune[detection]).",
         ),
+        "perplexity": Part(
+            "autoprune.measures.perplexity:Perplexity",
+            "per token: Jelinek et al. 1977, J. Acoust. Soc. Am. 62, S63",
+            "Language models: what their papers report.",
+        ),
         "torchmetrics": Part(
             "autoprune.measures.of_torchmetrics:OfTorchmetrics",
             "Detlefsen et al. 2022, TorchMetrics, Journal of Open Source Software 7",
