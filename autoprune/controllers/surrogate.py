@@ -18,7 +18,14 @@ import numpy as np
 from autoprune.config.parts import ChosenPart, NamedPart
 from autoprune.config.settings import bind
 from autoprune.controllers.base import Controller, Trial, TrialState
-from autoprune.controllers.parts.proposals import as_widths, cross, mutate, teachable, unseen_member
+from autoprune.controllers.parts.proposals import (
+    as_widths,
+    cross,
+    mutate,
+    teachable,
+    unseen_member,
+    unseen_on_the_way_out,
+)
 from autoprune.controllers.parts.rungs import JoinedScores
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError, SpaceError
@@ -54,7 +61,7 @@ _GROWTH = 1.15
 
 @final
 class Surrogate(Controller):
-    """Random first proposals, then maxima of the posterior.
+    """First proposals at every distance from uniform widths, then maxima of the posterior.
 
     Args:
         domain: the space under its budget.
@@ -101,7 +108,7 @@ class Surrogate(Controller):
     def ask(self, n: int = 1) -> list[Widths]:
         """Return `n` proposals; they repeat nothing told or pending as long as an unseen member is found."""
         first = n if not self._told else min(n, max(0, self._startup - len(self._seen)))
-        proposals = [self._mark(unseen_member(self._domain, self._seen, self._rng)) for _ in range(first)]
+        proposals = [self._mark(unseen_on_the_way_out(self._domain, self._seen, self._rng)) for _ in range(first)]
         if n - first > len(self._queue):
             missing = n - first - len(self._queue)
             known, pending = len(self._told) // _SCORES_PER_PROPOSAL, self._pending // _PENDING_PER_PROPOSAL

@@ -69,6 +69,17 @@ def unseen_member(domain: BudgetedSpace, seen: Container[Widths], rng: np.random
     return _first_unseen(domain.sample(TRIES, rng), seen) or first
 
 
+def unseen_on_the_way_out(domain: BudgetedSpace, seen: Container[Widths], rng: np.random.Generator) -> Widths:
+    """Return an unseen member, a random part of the way from uniform widths to a random member.
+
+    Random members alone all lie about equally far from uniform, the farther the more groups there are.
+    """
+    kinds = domain.space.kinds
+    centre, ends = kinds.log_ratios([domain.uniform()]), kinds.log_ratios(domain.sample(TRIES, rng))
+    between = centre + rng.random((TRIES, 1)) * (ends - centre)
+    return unseen_variation(domain, kinds.decided(kinds.from_log_ratios(between)), seen, rng)
+
+
 def unseen_variation(
     domain: BudgetedSpace, proposals: FloatArray | IntArray, seen: Container[Widths], rng: np.random.Generator
 ) -> Widths:
