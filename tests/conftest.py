@@ -96,25 +96,36 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session")
 def import_torchvision() -> Callable[[], ModuleType]:
-    """A function that imports torchvision, and skips the test where it is not installed.
-
-    Built for another torch, torchvision lacks its compiled operators, and then its import fails for want of two
-    schemas; its models need neither operator.
-    """
-    kept_alive: list[torch.library.Library] = []
+    """A function that imports torchvision, and skips the test where it is not installed."""
 
     def load() -> ModuleType:
         if importlib.util.find_spec("torchvision") is None:
             pytest.skip("needs torchvision, which is not installed")
-        try:
-            return importlib.import_module("torchvision")
-        except RuntimeError as error:
-            if "torchvision::nms does not exist" not in str(error):
-                raise
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        kept_alive.append(library)  # a schema lives as long as its library
-        return importlib.import_module("torchvision")
+        return _torchvision()
 
     return load
+
+
+_SCHEMAS: list[torch.library.Library] = []
+"""Kept alive: a schema lives as long as its library."""
+
+
+def _torchvision() -> ModuleType:
+    """Import torchvision, also one that was built for another torch.
+
+    Such a one lacks its compiled operators, and its import fails for want of two schemas; its models need neither.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _SCHEMAS.append(library)
+    return importlib.import_module("torchvision")
+
+
+if importlib.util.find_spec("torchvision") is not None:
+    _torchvision()  # torchmetrics imports it where it is installed

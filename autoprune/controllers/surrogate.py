@@ -4,6 +4,8 @@ Every second proposal maximises a function drawn from the posterior (Thompson 19
 the others its mean, because the winner of a search is the posterior mean's. The maximum is sought by a small evolution
 of repaired candidates around the best scored widths: in many dimensions a model of few scores is right near its data
 only (Eriksson et al. 2019, https://arxiv.org/abs/1910.01739). Evaluating it costs microseconds, training minutes.
+
+Longer than others, as proposals, what they learn from and its snapshot are one state.
 """
 
 from __future__ import annotations

@@ -65,7 +65,9 @@ def test_figures_whose_cases_are_gone_stay_under_their_date() -> None:
     assert faults.earlier(first, known=True) == ""
     assert faults.earlier("", known=False) == ""
     second = faults.page([Case("lost node", "n", "survived")]) + faults.earlier(first, known=False)
-    assert second.index("| lost node | 1 | 1 |") < second.index(faults.EARLIER) < second.index("| damaged file | 2 | 1 |")
+    assert (
+        second.index("| lost node | 1 | 1 |") < second.index(faults.EARLIER) < second.index("| damaged file | 2 | 1 |")
+    )
     assert "damaged file 0, g: lost: it is gone" in second
     third = faults.page([Case("lost node", "n", "survived")] * 2) + faults.earlier(second, known=True)
     assert third.partition(faults.EARLIER)[2] == second.partition(faults.EARLIER)[2]
