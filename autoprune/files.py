@@ -9,8 +9,9 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from autoprune.errors import RunError
 from autoprune.redaction import masked
@@ -210,7 +211,7 @@ def content_of(path: Path) -> bytes:
         ) from error
 
 
-def regular(path: Path) -> BinaryIO:
+def regular(path: Path) -> BufferedReader:
     """Open a file of a run to read it.
 
     Raises:
