@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -202,13 +203,28 @@ def content_of(path: Path) -> bytes:
         RunError: it is missing, or cannot be read.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe is read from for ever, a device without end
-            raise RunError(f"{path} is no regular file; put back the run's own, or start a new run")
-        return path.read_bytes()
+        with regular(path) as file:
+            return file.read()
     except OSError as error:
         raise RunError(
             f"{path} cannot be read: {error.strerror}; `autoprune resume` goes on with a run that has not got that far"
         ) from error
+
+
+def regular(path: Path) -> BufferedReader:
+    """Open a file of a run to read it.
+
+    Raises:
+        OSError: that cannot be, or it is a pipe, which is read from for ever, or a device, which may have no end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def parsed_json(content: bytes, path: Path) -> dict[str, Any]:

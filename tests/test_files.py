@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.errors import RunError
-from autoprune.files import replace_file, sync_tree, write_whole
+from autoprune.files import content_of, regular, replace_file, sync_tree, write_whole
 
 
 def test_a_file_is_synced_before_it_is_in_its_place_and_its_folder_after(
@@ -56,3 +56,26 @@ def test_a_run_directory_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be written: No such file"):
         write_whole(tmp_path / "gone" / "a.json", b"{}")
     assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop", "missing"])
+def test_only_a_regular_file_is_read(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "loop":
+        path.symlink_to(path)
+    with pytest.raises(OSError, match=r"regular file|Is a directory|Too many levels|No such file"):
+        regular(path)
+    with pytest.raises(RunError, match=r"a\.json cannot be read: "):
+        content_of(path)
+
+
+def test_a_regular_file_is_read_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "b").symlink_to("a")
+    assert content_of(tmp_path / "b") == b"content"

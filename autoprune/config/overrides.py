@@ -7,9 +7,13 @@ from typing import Any
 
 from autoprune.config.yaml_reader import parse_yaml
 from autoprune.errors import ConfigError
+from autoprune.texts import printable
 
 _NAMED = ("engine", "controller", "evaluator", "criterion", "task", "measure")
 """Parts that a job may give by their name alone."""
+
+_SHOWN = 200
+"""Characters of a pair that a message shows."""
 
 
 def read_pairs(pairs: Sequence[str], option: str = "--set", *, example: str = "search.trials=200") -> dict[str, Any]:
@@ -23,12 +27,13 @@ def read_pairs(pairs: Sequence[str], option: str = "--set", *, example: str = "s
         key, separator, value = pair.partition("=")
         key = key.strip()
         if not separator or not key or not all(key.split(".")):
-            raise ConfigError(f"{option} {pair!r}: give KEY=VALUE, for example {example}")
+            raise ConfigError(f"{option} {printable(repr(pair), _SHOWN)}: give KEY=VALUE, for example {example}")
         try:
             found[key] = parse_yaml(value, "the value")
         except ConfigError as error:
+            shown = printable(repr(pair), _SHOWN)
             raise ConfigError(
-                f"{option} {pair!r}: the value is not valid YAML; quote it, or close its brackets ({error})"
+                f"{option} {shown}: the value is not valid YAML; quote it, or close its brackets ({error})"
             ) from error
     return found
 

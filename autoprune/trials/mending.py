@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
 
-from autoprune.files import replace_file
+from autoprune.files import content_of, replace_file
 from autoprune.trials.entries import Entries
 from autoprune.trials.journal import RunningSum, has_sum
 from autoprune.trials.run_files import set_aside
@@ -28,7 +28,7 @@ def mend(journal: Path) -> str | None:
     journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
     if not journal.exists():
         return None
-    content = journal.read_bytes()
+    content = content_of(journal)
     whole = content[: content.rfind(b"\n") + 1]
     lines = [line + b"\n" for line in whole.split(b"\n")[:-1]]
     kept = _fitting(lines)

@@ -275,7 +275,7 @@ class RunDirectory:
 
     def _aside(self, path: Path) -> Path | None:
         try:
-            return set_aside(path) if path.is_file() else None
+            return set_aside(path) if os.path.lexists(path) else None
         except OSError as error:
             raise _unwritable(self.path, error) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import RunError
-from autoprune.files import content_of, parsed_json, read_json, replace_file
+from autoprune.files import content_of, parsed_json, read_json, regular, replace_file
 
 MARK = "run.json"
 FILES, REPLACED, SEAL = "files", "replaced", "sha256"
@@ -39,7 +40,8 @@ def copy_path(run: Path, name: str) -> Path:
 def journal_lines(run: Path) -> int:
     """How many lines the journal has; 0 where the ledger is elsewhere."""
     try:
-        return (run / "journal.log").read_bytes().count(b"\n")
+        with regular(run / "journal.log") as file:
+            return file.read().count(b"\n")
     except OSError:
         return 0
 
@@ -80,7 +82,7 @@ def sealed(entries: Mapping[str, Any]) -> bytes:
 
 
 def differing(run: Path, names: Collection[str] | None = None) -> dict[str, str]:
-    """File -> "is missing" or "is not as it was written", of all or some that run.json has a checksum of."""
+    """File -> "is missing", "cannot be read" or "is not as it was written", of those that run.json knows."""
     entries = read_run(run)
     files, replaced = entries.get(FILES, {}), entries.get(REPLACED, {})
     found = {}
@@ -167,18 +169,18 @@ def copy_of(run: Path, name: str) -> bytes | None:
     entries, path = read_run(run), copy_path(run, name)
     if name not in TWICE or _wrong(path, entries.get(FILES, {}).get(name, ""), entries.get(REPLACED, {}).get(name)):
         return None
-    return path.read_bytes()
+    return content_of(path)
 
 
 def _wrong(path: Path, *known: str | None) -> str | None:
     try:
         return None if _checksum_of(path) in known else "is not as it was written"
     except OSError:
-        return "is missing"
+        return "cannot be read" if os.path.lexists(path) else "is missing"
 
 
 def _checksum_of(path: Path) -> str:
-    with path.open("rb") as file:
+    with regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

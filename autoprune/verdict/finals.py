@@ -20,11 +20,11 @@ from autoprune.allocation import UNIFORM
 from autoprune.config.parts import PartOptions
 from autoprune.cost.flops import flops
 from autoprune.engines.base import Engine, Failure
-from autoprune.errors import EvaluationError, told_of_traceback
+from autoprune.errors import EvaluationError, RunError, told_of_traceback
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.gradual import GradualCuts, stages
 from autoprune.evaluators.trained import train_and_score
-from autoprune.files import write_whole
+from autoprune.files import content_of, write_whole
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.tasks.score import Score
 from autoprune.training.protocols import make_protocol, reinitialise
@@ -277,8 +277,8 @@ def _holds(path: Path, arm: str, record: Mapping[str, Any]) -> bool:
     Records of older versions do not tell. The file is of the arm as it was then: uniform ones never change.
     """
     try:
-        found = checksum(path.read_bytes())
-    except OSError:
+        found = checksum(content_of(path))
+    except RunError:
         return False
     known = record.get("weights")
     return bool(arm in UNIFORM or record["arm"] == arm) if known is None else found == known

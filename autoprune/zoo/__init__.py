@@ -131,9 +131,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             the key "state_dict" or "model" of a checkpoint; a `module.` prefix on every key is dropped.
 
     Raises:
-        ConfigError: the file is missing or unreadable, or its keys or shapes are not those of the model.
+        ConfigError: the file is missing or unreadable, its keys or shapes are not those of the model, or its numbers
+            do not fit into the model's.
     """
-    from autoprune.zoo.weights import read_weights
+    from autoprune.zoo.weights import is_lost, read_weights
 
     weights = read_weights(Path(path))
     own = model.state_dict()
@@ -146,6 +147,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             f"{key} {tuple(weights[key].shape)} instead of {tuple(tensor.shape)}"
             for key, tensor in own.items()
             if key in weights and weights[key].shape != tensor.shape
+        ],
+        "that do not fit": [
+            f"{key} of {weights[key].dtype} into {tensor.dtype}"
+            for key, tensor in own.items()
+            if key in weights and weights[key].shape == tensor.shape and is_lost(weights[key], tensor.dtype)
         ],
     }
     if any(problems.values()):

@@ -50,6 +50,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
+def is_lost(given: Tensor, into: torch.dtype) -> bool:
+    """Whether numbers change by more than rounding: imaginary parts go, fractions become whole, large ones infinite."""
+    if given.dtype == into or into.is_complex:
+        return False
+    if given.is_complex():
+        return True
+    wide, cast = given.to(torch.float64), given.to(into).to(torch.float64)
+    if into.is_floating_point:
+        return bool((wide.isfinite() & ~cast.isfinite()).any())
+    return not torch.equal(cast, wide)
+
+
 def _is_state_dict(found: Any) -> bool:
     return isinstance(found, Mapping) and all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()

@@ -35,6 +35,16 @@ def test_what_is_no_pair_is_one_clear_error(pair: str) -> None:
         read_pairs([pair])
 
 
+@pytest.mark.parametrize(
+    "pair", ["a" * 9000, "constraints.flops=" + "9" * 9000, "a=" + "[" * 9000, "a=\x1b[31m" + "x" * 9000]
+)
+def test_a_long_pair_is_not_all_of_the_message(pair: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--set '.*…: ") as caught:
+        read_pairs([pair])
+    assert len(str(caught.value)) < 800
+    assert "\x1b" not in str(caught.value)
+
+
 def test_of_two_pairs_of_one_key_the_last_holds() -> None:
     assert read_pairs(["seed=1", "seed=2"]) == {"seed": 2}
 

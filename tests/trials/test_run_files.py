@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,30 @@ def test_what_is_kept_twice_is_read_and_restored_and_what_was_damaged_stays(dire
     assert differing(run) == {}
     assert (run / "damaged" / "latency.json").read_bytes() == b"\xff"
     assert directory.restore() == []
+
+
+@pytest.mark.parametrize("name", ["job.yaml", "run.json", "result.json", "latency.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_ends_no_command_in_waiting(directory: RunDirectory, name: str, kind: str) -> None:
+    path, seed = directory / name, read_run(directory.path)["seed"]
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    assert read_run(directory.path)["seed"] == seed
+    if name != "run.json":
+        assert differing(directory.path) == {name: "cannot be read"}
+    told = directory.restore()
+    if copy_path(directory.path, name).exists():
+        assert len(told) == 1
+        assert path.is_file()
+        assert (directory.path / "damaged" / name).exists(), "as it was"
+    else:
+        with pytest.raises(RunError, match="cannot be read"):
+            whole(directory.path, name)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"null", b"\xff\x00", b'{"seed": 3, "sha256": "0"}'])
