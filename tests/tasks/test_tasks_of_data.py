@@ -296,12 +296,13 @@ def _nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 @pytest.fixture
-def detectors(import_torchvision: Callable[[], ModuleType]) -> Any:
-    import_torchvision()
+def detectors(import_torchvision: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Any:
+    torchvision = import_torchvision()
     library = None
     if not torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", "CPU"):
         library = torch.library.Library("torchvision", "IMPL")
         library.impl("nms", _nms, "CPU")
+        monkeypatch.setattr(torchvision.extension, "_has_ops", lambda: True)
     from torchvision.models import detection
 
     return detection, library
