@@ -54,11 +54,12 @@ class SearchArguments:
             `{"min": "45%", "max": "50%"}`; several at once. For `sweep` also a list of limits, `["75%", "50%", "25%"]`.
         metrics: metric -> its settings, for example `{"latency_ms": {"profile": "cpu.json"}}`.
         data: for classification: a data set's name, `module:function`, `DataSplits`, or train, validation and
-            optionally test as a tuple or mapping of data sets or loaders. Without labels also one loader, data set or
-            tensor of inputs. With `score_func`: training data for batch norm recalibration (optional).
-        task: what networks are for: a name, {"name": …, "settings": {…}, "measure": …}, or an object of your own
-            subclass of `autoprune.tasks.base.Task`. None: classification, or, with a measure that needs no labels and
-            data that have none, unlabelled.
+            optionally test as a tuple or mapping of data sets or loaders; for other tasks likewise, with targets as
+            these need them. Without labels also one loader, data set or tensor of inputs. With `score_func`: training
+            data for batch norm recalibration (optional).
+        task: what networks are for: a name ("segmentation", …), {"name": …, "settings": {…}, "measure": …}, or an
+            object of your own subclass of `autoprune.tasks.base.Task`. None: classification, or, with a measure that
+            needs no labels and data that have none, unlabelled.
         measure: what scores count, a name or {"name": …, "settings": {…}}: "accuracy", "loss", "divergence", …; None:
             what the task counts by itself.
         score_func: model -> score, higher is better, in place of classification accuracy.

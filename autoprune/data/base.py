@@ -348,7 +348,8 @@ def _pair(batch: object) -> tuple[Tensor, Tensor]:
         )
     raise DataError(
         f"a batch must be a pair of tensors (input, target), got {_told(batch)}; let the data set return (input, class "
-        f"number), or for other tasks pass score_func(model) and train_func(model, epochs, seed)"
+        f"number), choose the task multilabel, regression, segmentation or detection, or pass score_func(model) and "
+        f"train_func(model, epochs, seed)"
     )
 
 

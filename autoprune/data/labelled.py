@@ -13,7 +13,10 @@ from torch import Tensor
 from autoprune.data.base import DataSplits, ImageTransform, Split
 from autoprune.errors import DataError, blame
 
-OTHER_TASKS = "for other tasks call autoprune.search from Python with your own score_func and train_func"
+OTHER_TASKS = (
+    "for other targets choose the task multilabel, regression, segmentation or detection, or call autoprune.search "
+    "from Python with your own score_func and train_func"
+)
 
 
 @final

@@ -99,13 +99,9 @@ class OfTorchmetrics(Measure):
 
 def _class_of(metric: str) -> Any:
     package, _, name = metric.rpartition(".")
-    try:
+    then = "Install it, pip install 'autoprune[torchmetrics]', or correct the name."
+    with blame(ConfigError, f"torchmetrics: {metric} cannot be imported", then=then):
         module: Any = importlib.import_module(f"torchmetrics{package and '.'}{package}")
-    except ImportError as error:
-        raise ConfigError(
-            f"torchmetrics: {metric} cannot be imported ({error}); install it, pip install 'autoprune[torchmetrics]', "
-            f"or correct the name"
-        ) from None
     if not isinstance(getattr(module, name, None), type):
         known = [one for one in vars(module) if one[:1].isupper()]
         raise ConfigError(f"torchmetrics has no metric {metric!r}.{suggest(name, known)}")

@@ -87,7 +87,7 @@ def _class_outputs(network: nn.Module, inputs: Tensor, classes: int | None) -> T
         kind = f" and type {outputs.dtype}" if isinstance(outputs, Tensor) and rows else ""
         raise ConfigError(
             f"the model returns {given}{kind} for {len(inputs)} inputs; classification needs a tensor (N, classes). "
-            f"Return only that, or call autoprune.search from Python with your own score_func and train_func"
+            f"Return only that; {OTHER_TASKS}"
         )
     columns = outputs.shape[1]
     if classes is not None and columns != classes:

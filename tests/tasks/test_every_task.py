@@ -31,7 +31,6 @@ SCENES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "segmentation": (TinyUNet, (16,)),
     "segmentation with an auxiliary head": (WithAuxiliary, (16,)),
     "detection": (SingleShot, (16,)),
-    "detection of torchvision's kind": (OfLists, (16,)),
     "detection of images of different sizes": (OfLists, (16, 20)),
 }
 """Task, and what is special -> its network, and the sides of its images."""
@@ -46,8 +45,6 @@ ROWS = [
     *[("regression", {}, measure) for measure in ("mean_absolute_error", "r2")],
     ("segmentation", {}, "dice"),
     ("segmentation", {"ignore_index": None}, {"name": "divergence", "settings": {"kind": "kl"}}),
-    ("detection", {}, {"name": "mean_average_precision", "settings": {"overlap": 0.5}}),
-    ("detection", {}, "divergence"),
 ]
 """Classes that need logits of several classes are for classification, others for the tasks that they are made for."""
 

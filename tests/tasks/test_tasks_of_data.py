@@ -296,12 +296,13 @@ def _nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 @pytest.fixture
-def detectors(import_torchvision: Callable[[], ModuleType]) -> Any:
-    import_torchvision()
+def detectors(import_torchvision: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Any:
+    torchvision = import_torchvision()
     library = None
     if not torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", "CPU"):
         library = torch.library.Library("torchvision", "IMPL")
         library.impl("nms", _nms, "CPU")
+        monkeypatch.setattr(torchvision.extension, "_has_ops", lambda: True)
     from torchvision.models import detection
 
     return detection, library
@@ -309,8 +310,8 @@ def detectors(import_torchvision: Callable[[], ModuleType]) -> Any:
 
 def test_a_detector_of_torchvision_is_trained_and_scored_as_it_is(detectors: Any) -> None:
     def network() -> nn.Module:
-        options = {"min_size": 64, "max_size": 96, "num_classes": 3, "detections_per_img": 10}
-        made: nn.Module = detectors[0].retinanet_resnet50_fpn(weights=None, weights_backbone=None, **options)
+        options = {"weights": None, "weights_backbone": None, "num_classes": 3, "detections_per_img": 10}
+        made: nn.Module = detectors[0].ssdlite320_mobilenet_v3_large(**options, topk_candidates=20)
         return made
 
     data = {

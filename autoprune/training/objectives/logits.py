@@ -67,7 +67,7 @@ class LogitLayout:
         if isinstance(targets, Tensor) and targets.is_floating_point() and targets.shape == logits.shape:
             return cls(None)
         if isinstance(targets, Tensor) and not targets.is_floating_point():
-            for axis in (logits.ndim - 1, 1):
+            for axis in (1, logits.ndim - 1) if logits.ndim > 3 else (logits.ndim - 1, 1):  # maps; tokens
                 if 0 < axis < logits.ndim and logits.shape[:axis] + logits.shape[axis + 1 :] == targets.shape:
                     return cls(axis, None if targets.ndim == 1 else (targets != IGNORED).flatten(1))
         given = f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__

@@ -22,6 +22,7 @@ from autoprune.tasks.detection import collate_images
 from autoprune.testing.objectives import ObjectiveContract
 from autoprune.training.objectives.base import LossOfOutputs, Objective, make_objective
 from autoprune.training.objectives.detection_loss import DetectionLoss
+from autoprune.training.objectives.logits import LogitLayout
 
 MADE = torch.Generator().manual_seed(5)
 LOGITS, LABELS = torch.randn(6, 4, generator=MADE), (torch.rand(6, 4, generator=MADE) < 0.5).float()
@@ -134,6 +135,14 @@ def test_one_channel_is_the_logit_of_class_one() -> None:
     each = -np.where(masks.numpy() == 1, np.log(p), np.log(1 - p)) * counts
     by_hand = (each.sum((1, 2)) / counts.sum((1, 2))).mean()
     assert loss("pixel_cross_entropy", single, masks) == pytest.approx(by_hand)
+
+
+def test_maps_with_as_many_classes_as_pixels_are_read_as_maps() -> None:
+    maps, masks = torch.randn(2, 5, 5, 5, generator=MADE), torch.randint(5, (2, 5, 5), generator=MADE)
+    assert LogitLayout.of(maps, masks).axis == 1
+    assert LogitLayout.of(maps, masks).loss(maps, masks, smoothing=0.0).item() == pytest.approx(
+        loss("pixel_cross_entropy", maps, masks)
+    )
 
 
 def twice(outputs: Tensor, targets: Any) -> Tensor:
