@@ -70,6 +70,17 @@ DATA_SETS = Registry(
                 "target": "name of the column of targets",
             },
         ),
+        "text": Part(
+            "autoprune.data.text:load",
+            "your own text, or tokens in an array",
+            "Language models: a file in UTF-8, or whole numbers as .npz, .npy or .safetensors, in blocks.",
+            needs={"path": "the file, as data.path of a job"},
+        ),
+        "python_manual": Part(
+            "autoprune.data.python_manual:load",
+            "the topics of Python's manual, as Python ships them (PSF licence)",
+            "First steps with language models: 370 kB of English, nothing to fetch.",
+        ),
     },
     group="autoprune.data",
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.measures.base import Measure, rows_of
+from autoprune.training.objectives.logits import IGNORED
 
 Kind: TypeAlias = Literal["auto", "kl", "relative_error"]
 
@@ -19,7 +20,7 @@ class Divergence(Measure):
     """KL(base || network) of the classes in nats, or the relative squared error of the outputs; needs no labels.
 
     With p the base network's softmax and q the network's, an example's value is sum_c p_c (log p_c - log q_c), the mean
-    over positions where there are several. It is 0 if and only if all probabilities are equal. The relative squared
+    over positions where there are several, without those whose target is -100. It is 0 if and only if all probabilities are equal. The relative squared
     error of an example is |outputs - base|^2 / |base|^2, over all numbers of all output tensors that have a row for
     each example. Both are computed in double precision.
 
@@ -69,7 +70,7 @@ class Divergence(Measure):
                 f"not change"
             )
         kind = _kind_of(base) if self.kind == "auto" else self.kind
-        return _kl(ours, theirs, self.axis) if kind == "kl" else _relative_error(ours, theirs)
+        return _kl(ours, theirs, self.axis, batch.targets) if kind == "kl" else _relative_error(ours, theirs)
 
 
 def _kind_of(outputs: Any) -> Kind:
@@ -77,8 +78,8 @@ def _kind_of(outputs: Any) -> Kind:
     return "kl" if rows else "relative_error"
 
 
-def _kl(ours: list[Tensor], theirs: list[Tensor], axis: int) -> Tensor:
-    """(N,) nats, the mean over what is neither batch nor classes."""
+def _kl(ours: list[Tensor], theirs: list[Tensor], axis: int, targets: Any) -> Tensor:
+    """(N,) nats, the mean over what is neither batch nor classes and counts; 0 where nothing does."""
     shape = tuple(theirs[0].shape)
     if len(theirs) != 1 or not -len(shape) < axis < len(shape) or shape[axis] < 2:
         raise EvaluationError(
@@ -93,7 +94,13 @@ def _kl(ours: list[Tensor], theirs: list[Tensor], axis: int) -> Tensor:
         )
     log_p, log_q = base.log_softmax(axis), ours[0].double().log_softmax(axis)
     parts = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))  # masked classes have p = 0
-    return parts.sum(axis).reshape(shape[0], -1).mean(1).clamp(min=0.0)
+    each = parts.sum(axis)
+    if isinstance(targets, Tensor) and targets.shape == each.shape and each.ndim > 1 and bool((targets == IGNORED).any()):
+        counts = (targets.to(each.device) != IGNORED).reshape(shape[0], -1)
+        found = torch.where(counts, each.reshape(shape[0], -1), 0.0).sum(1) / counts.sum(1).clamp(min=1)
+    else:
+        found = each.reshape(shape[0], -1).mean(1)
+    return found.clamp(min=0.0)
 
 
 def _relative_error(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:

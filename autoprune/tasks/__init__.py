@@ -39,6 +39,16 @@ TASKS = Registry(
             "the base network's outputs in place of labels, as in Luo and Wu 2020, arXiv 1911.08114",
             "A pretrained network and inputs without labels, or targets of any kind that are to be ignored.",
         ),
+        "language_model": Part(
+            "autoprune.tasks.language_model:language_model",
+            "perplexity per token; masked: Devlin et al. 2019, arXiv 1810.04805, section 3.1",
+            "Texts: each token from those before it (causal), or hidden ones from all around them (masked).",
+        ),
+        "sequence_classification": Part(
+            "autoprune.tasks.sequence_classification:sequence_classification",
+            "cross entropy and top-1 accuracy",
+            "Texts with one class each: tokens and what else the network takes as keyword inputs.",
+        ),
         "callable": Part(
             "autoprune.tasks.callable:by_functions",
             "your own functions",

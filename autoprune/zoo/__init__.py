@@ -1,4 +1,4 @@
-"""CIFAR-style reference networks by name, networks of the user's own by `module:factory`, and weights from a file."""
+"""Reference networks by name, CIFAR-style and a small Llama, networks of the user's own by `module:factory`, and weights from a file."""
 
 from __future__ import annotations
 
@@ -57,6 +57,11 @@ ZOO = Registry(
             "autoprune.zoo.densenet:densenet40",
             "Huang et al. 2017, arXiv 1608.06993, section 3",
             "Concatenations: every layer reads the channels of all before it.",
+        ),
+        "char_llama": Part(
+            "autoprune.zoo.llama:char_llama",
+            "Touvron et al. 2023, arXiv 2302.13971; grouped queries: Ainslie et al. 2023, arXiv 2305.13245",
+            "A language model that is trained in minutes: rotary positions, grouped queries, SwiGLU, tied embeddings.",
         ),
     },
     group="autoprune.zoo",

@@ -13,6 +13,11 @@ OBJECTIVES = Registry(
             "label smoothing: Szegedy et al. 2016, arXiv 1512.00567, section 7",
             "The default: class numbers.",
         ),
+        "token_cross_entropy": Part(
+            "autoprune.training.objectives.token_cross_entropy:TokenCrossEntropy",
+            "label smoothing: Szegedy et al. 2016, arXiv 1512.00567, section 7",
+            "Tokens, and networks of transformers: of logits, wherever they lie in the outputs.",
+        ),
         "mse": Part(
             "autoprune.training.objectives.mse:MeanSquaredError",
             "for classes: Hui & Belkin 2021, arXiv 2006.07322",

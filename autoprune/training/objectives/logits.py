@@ -13,7 +13,7 @@ from torch import Tensor
 from autoprune.errors import EvaluationError
 from autoprune.training.scores import class_outputs
 
-_IGNORED = -100
+IGNORED = -100
 """A target that does not count, as in torch and transformers."""
 
 
@@ -69,7 +69,7 @@ class LogitLayout:
         if isinstance(targets, Tensor) and not targets.is_floating_point():
             for axis in (logits.ndim - 1, 1):
                 if 0 < axis < logits.ndim and logits.shape[:axis] + logits.shape[axis + 1 :] == targets.shape:
-                    return cls(axis, None if targets.ndim == 1 else (targets != _IGNORED).flatten(1))
+                    return cls(axis, None if targets.ndim == 1 else (targets != IGNORED).flatten(1))
         given = f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
         raise EvaluationError(
             f"distillation: logits of shape {tuple(logits.shape)} and targets {given} do not fit; give class numbers "
@@ -85,7 +85,7 @@ class LogitLayout:
         if self.counts is None:
             return F.cross_entropy(class_outputs(logits, targets), targets, label_smoothing=smoothing)
         each = F.cross_entropy(
-            logits.movedim(self.axis, 1), targets, label_smoothing=smoothing, ignore_index=_IGNORED, reduction="none"
+            logits.movedim(self.axis, 1), targets, label_smoothing=smoothing, ignore_index=IGNORED, reduction="none"
         )
         return self._mean(each.flatten(1))
 

@@ -1,0 +1,1 @@
+"""The language model of `language_model.py`, its cuts and its page."""
