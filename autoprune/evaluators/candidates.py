@@ -46,7 +46,7 @@ class CandidateFactory:
     final_inherit: tuple[ChosenPart, ...] | None = None
     batches: int | None = None
     _slicer: Slicer = field(init=False, repr=False)
-    _heirs: dict[tuple[str, bool], Heirs] = field(default_factory=dict, init=False, repr=False)
+    _heirs: dict[tuple[str, bool, int], Heirs] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", self.task.compared_with(self.model))
@@ -60,7 +60,7 @@ class CandidateFactory:
         """As `candidate`, with the indices that survived."""
         return self._slicer.cut(widths)
 
-    def heirs(self, use: Use, *, channels_last: bool = False) -> Heirs:
+    def heirs(self, use: Use, *, channels_last: bool = False, draw: int = 0) -> Heirs:
         """Makes networks whose weights went through the job's inheritance, the one place where that is done.
 
         What is gathered for it is gathered once for each use.
@@ -69,15 +69,16 @@ class CandidateFactory:
             use: "search" for candidates; "final" for networks that are compared at the end; "training" for those of
                 them that a training goes on from.
             channels_last: images, and the weights of the networks, lie in memory with their channels last.
+            draw: which inputs are drawn for it; 0: those of the search.
         """
         if use == "final" and self.final_inherit is None and self.inherit is not None:
             use = "search"
-        key = use, channels_last
+        key = use, channels_last, draw
         if key not in self._heirs:
             chain = Chain(self._chosen(use))
             if use == "training" and self.final_inherit is None:  # a training makes running statistics of its own
                 chain = chain.before_training()
-            inputs = partial(self.task.calibration_inputs, seed=0)
+            inputs = partial(self.task.calibration_inputs, seed=draw)
             statistics = Statistics(inputs, self.task.device, channels_last=channels_last)
             self._heirs[key] = Heirs(self, chain, statistics)
         return self._heirs[key]

@@ -23,6 +23,11 @@ EXPORTERS = Registry(
             "torch.export, https://docs.pytorch.org/docs/stable/export.html",
             "PyTorch without the model's code: ExecuTorch, AOTInductor, or `torch.export.load`.",
         ),
+        "transformers": Part(
+            "autoprune.export.transformers:Transformers",
+            "save_pretrained, https://huggingface.co/docs/transformers",
+            "Networks of transformers: a folder for `from_pretrained`, where their widths fit into a config.",
+        ),
         "module": Part(
             "autoprune.export.module:PlainModule",
             "the graph of torch.export, written as Python",

@@ -31,6 +31,7 @@ from autoprune.space.tracing.program import Example
 from autoprune.texts import printable
 from autoprune.verdict.record import Arm, RunRecord
 from autoprune.zoo import load_weights
+from autoprune.zoo.hugging_face import described
 from autoprune.zoo.weights import read_weights
 
 __all__ = ["PYTHON_MODEL", "load", "read_source", "write_architecture"]
@@ -63,7 +64,7 @@ def write_architecture(
     chosen, model = arm or record.winner, record.job["model"]
     architecture: dict[str, Any] = {
         "format": FORMAT,
-        "model": {"factory": model["factory"], "arguments": model["arguments"]},
+        "model": described(network, model["factory"], model["arguments"]),
         "widths": {
             group.name: {"kept": int(width), "of": group.width}
             for group, width in zip(record.space.groups, chosen.widths, strict=True)

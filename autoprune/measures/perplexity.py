@@ -19,8 +19,8 @@ from autoprune.training.objectives.logits import IGNORED, LogitLayout, logits_of
 class Perplexity(Measure):
     """exp of the mean cross entropy in nats of all tokens that are to be told, whatever example they are in.
 
-    Needs logits (N, T, V), or an output with `logits`, and tokens (N, T) as targets, -100 where nothing is to be told.
-    Computed in double precision. A network that knows nothing has V, one that is always right and sure has 1.
+    Needs logits (N, T, V), or an output with `logits`, and tokens (N, T) as targets, -100 where nothing is to be told;
+    (N, V) and class numbers (N,) are texts of one token. Computed in double precision. A network that knows nothing has V, one that is always right and sure has 1.
     """
 
     name, higher_is_better, lowest, wide = "perplexity", False, 1.0, True
@@ -44,13 +44,15 @@ def token_nats(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
 
     Args:
         outputs: logits (N, T, V), or something that has `logits`.
-        targets: (N, T) tokens, -100 where nothing is to be told.
+        targets: (N, T) tokens, -100 where nothing is to be told; of (N, V) also class numbers (N,).
 
     Raises:
         EvaluationError: they do not fit, or a token is not one of V.
     """
     logits = logits_of(outputs, what="perplexity")
     there = targets.to(logits.device) if isinstance(targets, Tensor) else targets
+    if logits.ndim == 2 and isinstance(there, Tensor) and there.ndim == 1:
+        logits, there = logits[:, None], there[:, None]
     layout = LogitLayout.of(logits, there)
     if layout.axis != logits.ndim - 1 or logits.ndim != 3 or layout.counts is None:
         given = f"targets of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else "no targets"

@@ -82,11 +82,12 @@ def check_trainings(run_inputs: RunInputs) -> None:
     """Check that the task can train where the job does; raises ConfigError where it cannot."""
     job, task = run_inputs.job, run_inputs.task
     evaluator_trains = kind_of(job.search.evaluator.name, job.search.evaluator.settings) == "training"
-    if not task.trains and (not run_inputs.trained or job.verdict.seeds or evaluator_trains):
+    verdict_trains = job.verdict.seeds and any(make_protocol(one).trains for one in job.verdict.protocols)
+    if not task.trains and (not run_inputs.trained or verdict_trains or evaluator_trains):
         raise ConfigError(
             f"this job trains networks (the base network, the evaluator or the verdict), but {task.why_untrained}, or "
-            f"set verdict seeds to 0, choose an evaluator that does not train (the default does not) and give a "
-            f"trained model"
+            f"set verdict seeds to 0 or its protocols to [no_training], choose an evaluator that does not train (the "
+            f"default does not) and give a trained model"
         )
     if job.verdict.seeds and not task.cuts_in_training:
         for protocol in job.verdict.protocols:

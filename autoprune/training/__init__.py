@@ -18,6 +18,11 @@ PROTOCOLS = Registry(
             "cubic schedule: Zhu & Gupta 2017, arXiv 1710.01878, equation 1, on widths",
             "As fine_tune, cut in steps on the way: where more than half of a network goes.",
         ),
+        "no_training": Part(
+            "autoprune.training.protocols:no_training",
+            "post-training pruning: Frantar & Alistarh 2023, SparseGPT, arXiv 2301.00774; Sun et al. 2023, arXiv 2306.11695",
+            "Networks too large to train, or without labels: reconstruction alone, over several draws of inputs.",
+        ),
         "scratch_e": Part(
             "autoprune.training.protocols:scratch_e",
             "Scratch-E: Liu et al. 2019, Rethinking the Value of Network Pruning, arXiv 1810.05270, section 3",

@@ -29,6 +29,8 @@ class Protocol:
         told: how a sentence says it, for example "fine-tuned".
         steps: in how many the network is cut while it trains; 0: it is cut before.
         cutting: share of the training over which these are spread.
+        trains: False: the network is what inheritance makes of it, on calibration inputs of a draw of its own for each
+            seed; it needs no labels.
     """
 
     inherits: bool
@@ -37,6 +39,7 @@ class Protocol:
     told: str = ""
     steps: int = 0
     cutting: float = 0.0
+    trains: bool = True
 
 
 def fine_tune(*, lr_share: float = 0.1) -> Protocol:
@@ -82,6 +85,21 @@ def gradual(*, steps: int = 4, cutting: float = 0.5, lr_share: float = 0.1) -> P
         told="cut in steps and fine-tuned",
         steps=steps,
         cutting=float(cutting),
+    )
+
+
+def no_training() -> Protocol:
+    """Train nothing: weights are refitted as the job's `verdict: inherit` says, and scored.
+
+    Seeds are draws of calibration inputs, none of which the search has seen; where the inheritance reads none, all
+    seeds give one score and there is no interval.
+    """
+    return Protocol(
+        inherits=True,
+        epochs=lambda base, fine_tune, ratio: 0,
+        lr=lambda lr: lr,
+        told="without training",
+        trains=False,
     )
 
 

@@ -180,6 +180,8 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
     """
     started = time.perf_counter()
     protocol = make_protocol(piece.protocol)
+    if not protocol.trains:
+        return _untrained(factory, piece, started)
     epochs, cut, cuts = epochs_of(piece, factory.space, factory.base_epochs), None, None
     if protocol.steps:
         at = stages(factory.space, piece.widths, steps=protocol.steps, share=protocol.cutting, epochs=epochs)
@@ -214,6 +216,14 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
     weights = weights_as_bytes(network) if piece.keeps_weights else None
     noise = scores[-1].standard_error
     return Trained(trained.score, trained.as_trained, noise, epochs, time.perf_counter() - started, weights)
+
+
+def _untrained(factory: CandidateFactory, piece: PlannedFinal, started: float) -> Trained:
+    """A network as inheritance makes it, on inputs of a draw that is not the search's."""
+    network = factory.heirs("final", draw=1 + piece.seed)(piece.widths)
+    score = factory.task.scored(network, split="test")
+    weights = weights_as_bytes(network) if piece.keeps_weights else None
+    return Trained(float(score), None, score.standard_error, 0, time.perf_counter() - started, weights)
 
 
 def epochs_of(piece: PlannedFinal, space: SearchSpace, base_epochs: int) -> int:

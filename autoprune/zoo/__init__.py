@@ -92,18 +92,24 @@ def build_with(factory: object, arguments: Mapping[str, Any] | None, *, name: st
         arguments: its keyword arguments.
         name: what messages call it.
 
-    A class of transformers is given its `config` as keys and values.
+    A class of transformers is given its `config` as keys and values, or `pretrained`, a folder to read.
 
     Raises:
         ConfigError: as for `build_model`.
     """
     from torch import nn
 
+    from autoprune.zoo.hugging_face import by_config, from_folder, is_auto_class, reads_folder
+
     if not callable(factory) or isinstance(factory, nn.Module):
         raise ConfigError(
             f"model {name!r} is a {type(factory).__name__}; name a function or class that builds a new network"
         )
     keywords = dict(arguments or {})
+    if reads_folder(factory, keywords):
+        return from_folder(factory, keywords, name=name)
+    if is_auto_class(factory):
+        return by_config(factory, keywords, name=name)
     configuration = getattr(factory, "config_class", None)  # classes of transformers take an object
     if isinstance(keywords.get("config"), Mapping) and callable(configuration):
         with blame(ConfigError, f"the config of model {name!r} cannot be made", then="Correct its keys and values."):

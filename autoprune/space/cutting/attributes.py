@@ -16,7 +16,7 @@ from autoprune.space.tracing.rules.norms import whole_groups
 Adapter: TypeAlias = Callable[[Any], None]
 
 _HEADS = ("num_heads", "n_heads", "n_head", "heads", "num_attention_heads", "nhead")
-_HEADS_WIDTH = ("all_head_size", "attn_dim", "inner_dim", "attention_dim", "dim_attn", "attn_embed_dim")
+_HEADS_WIDTH = ("all_head_size", "attn_dim", "inner_dim", "attention_dim", "dim_attn", "attn_embed_dim", "split_size")
 
 
 def adapters(model: nn.Module) -> list[tuple[nn.Module, Adapter]]:
@@ -26,7 +26,8 @@ def adapters(model: nn.Module) -> list[tuple[nn.Module, Adapter]]:
 
 
 def _adapter(module: nn.Module) -> Adapter | None:
-    return next((adapter for kind, adapter in _ADAPTERS if isinstance(module, kind)), None)
+    found = next((adapter for kind, adapter in _ADAPTERS if isinstance(module, kind)), None)
+    return _adapt_transposed if found is None and _is_transposed(module) else found
 
 
 def _adapt_convolution(conv: Any) -> None:
@@ -47,6 +48,18 @@ def _adapt_linear(linear: Any) -> None:
     rows, columns = _weight(linear).shape
     _set(linear, "out_features", rows)
     _set(linear, "in_features", columns)
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether it is the linear layer of GPT-2 in transformers, which is not imported for it."""
+    weight, sizes = module._parameters.get("weight"), (getattr(module, "nx", None), getattr(module, "nf", None))
+    return type(module).__name__ == "Conv1D" and weight is not None and tuple(weight.shape) == sizes
+
+
+def _adapt_transposed(linear: Any) -> None:
+    columns, rows = _weight(linear).shape
+    _set(linear, "nf", rows)
+    _set(linear, "nx", columns)
 
 
 def _adapt_bilinear(bilinear: Any) -> None:
