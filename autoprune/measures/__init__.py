@@ -88,6 +88,7 @@ MEASURES = Registry(
             "autoprune.measures.mean_average_precision:MeanAveragePrecision",
             "COCO's AP: Lin et al. 2014, arXiv 1405.0312; computed by pycocotools",
             "The default of detection; needs pycocotools (autoprune[detection]).",
+        ),
         "perplexity": Part(
             "autoprune.measures.perplexity:Perplexity",
             "per token: Jelinek et al. 1977, J. Acoust. Soc. Am. 62, S63",
