@@ -11,7 +11,7 @@ from torch import Tensor
 from autoprune.data.base import DataSplits
 from autoprune.data.tokenizers import CHARACTERS, tokenizer_for
 from autoprune.data.tokens import part_ends, splits_of_parts, token_splits
-from autoprune.errors import ConfigError, DataError, blame
+from autoprune.errors import DataError, blame
 
 _ARRAYS = (".npy", ".npz", ".safetensors")
 
@@ -94,5 +94,5 @@ def _arrays(path: Path) -> dict[str, Tensor]:
 
 def _tensor(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]  # of any kind, which is looked at
     if array.dtype.kind not in "iu":
-        raise ConfigError(f"tokens must be whole numbers, got an array of {array.dtype}")
+        raise DataError(f"tokens must be whole numbers, got an array of {array.dtype}")
     return torch.from_numpy(array.astype(np.int64))

@@ -150,7 +150,7 @@ class TokenSplit(Split):
         for places in torch.split(order, batch_size):
             rows = windows[self._order[places]].long()
             made = [
-                self._masking(row[None], torch.Generator().manual_seed(2**32 * (1 + (seed or 0) % 2**20) + int(place)))
+                self._masking(row[None], torch.Generator().manual_seed(_mixed(seed, int(place))))
                 for row, place in zip(rows, places, strict=True)
             ]
             yield torch.cat([inputs for inputs, _ in made]), torch.cat([targets for _, targets in made])
@@ -164,6 +164,11 @@ class TokenSplit(Split):
         """(N, context + 1) windows, with masking (N, context)."""
         length = self._context + (self._masking is None)
         return rows.unfold(1, length, self._context).flatten(0, 1)
+
+
+def _mixed(seed: int | None, place: int) -> int:
+    """A seed for a block; of torch's generator on the CPU only the lowest 32 bits of one count."""
+    return (2_654_435_761 * (1 + (seed or 0)) + 40_503 * place) % 2**32
 
 
 def token_splits(

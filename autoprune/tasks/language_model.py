@@ -13,7 +13,7 @@ from torch.utils.data import default_collate
 from autoprune.config.parts import NamedPart
 from autoprune.config.training import Recipe
 from autoprune.data.base import DataSplits
-from autoprune.data.batch import Batch
+from autoprune.data.batch import Batch, as_batch
 from autoprune.data.collated import stacked
 from autoprune.data.tokens import Masking, TokenSplit, splits_of_parts, token_splits
 from autoprune.errors import ConfigError, DataError, blame
@@ -126,10 +126,8 @@ def _blocks(given: TaskInputs, context: int, kind: Kind) -> DataSplits:
                 f"tokens must be train, validation and maybe test, got {', '.join(map(str, named))}; or give one text"
             )
         length = None if named["train"].ndim == 2 else context
-        rows = [named.get(role) for role in _ROLES]
-        return splits_of_parts(
-            named["train"], named["validation"], rows[2], context=length, vocabulary=None, name=given.data_name
-        )
+        train, validation, test = (named.get(role) for role in _ROLES)
+        return splits_of_parts(train, validation, test, context=length, vocabulary=None, name=given.data_name)
     if isinstance(data, DataSplits) and isinstance(data.train, TokenSplit):
         return data
 
@@ -208,7 +206,9 @@ def _vocabulary(model: nn.Module, data: DataSplits) -> int:
     """
     check_finite(model)
     for drawn in data.train.batches(FIRST, limit=FIRST):
-        batch = drawn if isinstance(drawn, Batch) else Batch(*drawn)
+        batch = as_batch(drawn)
+        if isinstance(data.train, TokenSplit):  # tokens that it does not know are told of below
+            batch = Batch(torch.zeros_like(batch.inputs))
         with blame(ConfigError, "language_model: the network gives no logits"):
             logits = logits_of(outputs_for(copy_network(model).eval(), batch), what="language_model")
         if logits.ndim == 3:

@@ -147,7 +147,7 @@ class Laboratory:
         factory = dataclasses.replace(self._factory, inherit=tuple(CHAINS[chain]))
         network = factory.heirs("final", draw=1 + seed)(widths)
         seconds = time.process_time() - started
-        divergence = -self._factory.task.score(network, split="test")
+        divergence = abs(self._factory.task.score(network, split="test"))
         found = perplexity(network, self.base.splits)
         full = sum(p.numel() for p in self.base.model.parameters())
         params = 100 * sum(p.numel() for p in network.parameters()) / full
