@@ -70,16 +70,16 @@ def _measure(laboratory: Laboratory, cells: LanguageCells, options: argparse.Nam
             arms = ["uniform_all", "uniform_inner", ours] if refitted else [ours]
             if all((arm, chain, seed) in cells for arm in arms for chain in CHAINS):
                 continue
-            seconds, found = laboratory.searched(
-                seed, refitted=refitted, budget=options.budget, trials=options.trials
-            )
+            seconds, found = laboratory.searched(seed, refitted=refitted, budget=options.budget, trials=options.trials)
             print(f"search, seed {seed}: {seconds:.0f} s of CPU time", flush=True)
             for arm in arms:
                 for chain in CHAINS:
                     _cell(laboratory, cells, arm, chain, seed, found["winner" if arm == ours else arm])
 
 
-def _cell(laboratory: Laboratory, cells: LanguageCells, arm: str, chain: str, seed: int, widths: tuple[int, ...]) -> None:
+def _cell(
+    laboratory: Laboratory, cells: LanguageCells, arm: str, chain: str, seed: int, widths: tuple[int, ...]
+) -> None:
     if (arm, chain, seed) not in cells:
         made: LanguageCell = laboratory.measured(arm, chain, seed, widths)
         cells.add(made)

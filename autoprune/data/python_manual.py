@@ -11,7 +11,12 @@ from autoprune.errors import DataError
 
 
 def load(
-    *, tokenizer: str = CHARACTERS, context: int = 128, validation: float = 0.1, test: float = 0.1, limit: int | None = None
+    *,
+    tokenizer: str = CHARACTERS,
+    context: int = 128,
+    validation: float = 0.1,
+    test: float = 0.1,
+    limit: int | None = None,
 ) -> DataSplits:
     """The manual in three parts, 373,292 characters in Python 3.11; those of other versions differ a little.
 

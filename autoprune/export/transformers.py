@@ -118,7 +118,9 @@ def plan_of(network: Any, widths: Mapping[str, Mapping[str, int]]) -> Plan:
         key = _key(config, group, width["of"])
         if key is None:
             if width["kept"] != width["of"]:
-                raise ExportError(f"the config of {type(network).__name__} has no key for the width of {group!r}; {_ELSE}")
+                raise ExportError(
+                    f"the config of {type(network).__name__} has no key for the width of {group!r}; {_ELSE}"
+                )
             continue
         found.setdefault(key, {})[group] = width["kept"]
     for key, kept in found.items():
@@ -144,12 +146,18 @@ def plan_drops(plan: Plan, group: str) -> bool:
 
 
 def _leave_out(plan: Plan, network: Any, widths: Mapping[str, Mapping[str, int]]) -> None:
-    gone = [group.removeprefix("block:") for group, width in widths.items() if group.startswith("block:") and not width["kept"]]
+    gone = [
+        group.removeprefix("block:")
+        for group, width in widths.items()
+        if group.startswith("block:") and not width["kept"]
+    ]
     stacks = dict(_stacks(network))
     for block in gone:
         stack, _, number = block.rpartition(".")
         if stack not in stacks or not number.isdigit():
-            raise ExportError(f"{block} was left out, which is a part of a layer, and a config only counts layers; {_ELSE}")
+            raise ExportError(
+                f"{block} was left out, which is a part of a layer, and a config only counts layers; {_ELSE}"
+            )
     for stack, layers in stacks.items():
         kept = tuple(number for number, layer in enumerate(layers) if not isinstance(layer, Skip))
         if len(kept) < len(layers):
@@ -237,7 +245,10 @@ def _built(network: Any, plan: Plan) -> Any:
     failing = "transformers builds no network of these widths"
     if layers:
         failing = f"its layers differ ({_differing(plan)}), and {type(network).__name__} of this transformers has one width for all"
-    with blame(ExportError, failing, then=f"{_ELSE[0].upper()}{_ELSE[1:]}; or search with the space option per: model."), seeded(0):
+    with (
+        blame(ExportError, failing, then=f"{_ELSE[0].upper()}{_ELSE[1:]}; or search with the space option per: model."),
+        seeded(0),
+    ):
         made = type(network)(config)
     return made.eval()
 

@@ -95,7 +95,12 @@ def _kl(ours: list[Tensor], theirs: list[Tensor], axis: int, targets: Any) -> Te
     log_p, log_q = base.log_softmax(axis), ours[0].double().log_softmax(axis)
     parts = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))  # masked classes have p = 0
     each = parts.sum(axis)
-    if isinstance(targets, Tensor) and targets.shape == each.shape and each.ndim > 1 and bool((targets == IGNORED).any()):
+    if (
+        isinstance(targets, Tensor)
+        and targets.shape == each.shape
+        and each.ndim > 1
+        and bool((targets == IGNORED).any())
+    ):
         counts = (targets.to(each.device) != IGNORED).reshape(shape[0], -1)
         found = torch.where(counts, each.reshape(shape[0], -1), 0.0).sum(1) / counts.sum(1).clamp(min=1)
     else:

@@ -97,9 +97,9 @@ def language_model(
         masking = Masking(mask_share, vocabulary - 1 if mask_token is None else mask_token, vocabulary)
         data = replace(data, **{role: _masked(getattr(data, role), masking) for role in _ROLES})
     measure = measure_of_tokens(given.measure)
-    return LanguageModelTask(
-        data, given.recipe, measure=measure, device=given.device, vocabulary=vocabulary
-    ).tried(given.model)
+    return LanguageModelTask(data, given.recipe, measure=measure, device=given.device, vocabulary=vocabulary).tried(
+        given.model
+    )
 
 
 def measure_of_tokens(measure: Measure | None) -> Measure:

@@ -96,5 +96,7 @@ def _train(model: nn.Module, splits: DataSplits, *, seed: int, epochs: int) -> f
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-        print(f"epoch {epoch + 1} of {epochs}: loss {loss.item():.3f}, {time.process_time() - started:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1} of {epochs}: loss {loss.item():.3f}, {time.process_time() - started:.0f} s", flush=True
+        )
     return time.process_time() - started

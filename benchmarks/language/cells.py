@@ -89,7 +89,10 @@ class LanguageCells:
     def add(self, cell: LanguageCell) -> None:
         """Keep one."""
         self.cells.append(cell)
-        print(f"{' / '.join(map(str, cell.key))}: perplexity {cell.perplexity:.3f}, {cell.divergence:.4f} nats", flush=True)
+        print(
+            f"{' / '.join(map(str, cell.key))}: perplexity {cell.perplexity:.3f}, {cell.divergence:.4f} nats",
+            flush=True,
+        )
         with self._path.open("a") as file:
             file.write(json.dumps(dataclasses.asdict(cell)) + "\n")
 

@@ -79,7 +79,9 @@ def failures(cells: Sequence[LanguageCell]) -> list[str]:
         for arm in rows:
             sliced = _of(cells, arm, "as sliced", [seed])
             if sliced and rows[arm].perplexity >= sliced[0].perplexity:
-                found.append(f"seed {seed}: {arm} refitted {rows[arm].perplexity:.3f}, sliced {sliced[0].perplexity:.3f}")
+                found.append(
+                    f"seed {seed}: {arm} refitted {rows[arm].perplexity:.3f}, sliced {sliced[0].perplexity:.3f}"
+                )
     return found
 
 
@@ -129,7 +131,10 @@ def _reading(cells: Sequence[LanguageCell], seeds: Sequence[int]) -> list[str]:
 def _widths(cells: Sequence[LanguageCell], seeds: Sequence[int], space: SearchSpace) -> list[str]:
     rows = [_of(cells, arm, "as sliced", [seed]) for seed in seeds for arm in ("searched",)]
     found = [row[0] for row in rows if row]
-    lines = [f"| group | full | {' | '.join(f'seed {cell.seed}' for cell in found)} |", f"|---|---:|{'---:|' * len(found)}"]
+    lines = [
+        f"| group | full | {' | '.join(f'seed {cell.seed}' for cell in found)} |",
+        f"|---|---:|{'---:|' * len(found)}",
+    ]
     for number, group in enumerate(space.groups):
         kept = " | ".join(str(cell.widths[number]) for cell in found)
         lines.append(f"| `{group.name}` ({group.kind}) | {group.width} | {kept} |")

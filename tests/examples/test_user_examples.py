@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 TWO_MINUTES_ON_TWO_CORES = 240.0
 LITTLE = ("--trials", "2", "--epochs", "1", "--seeds", "1")
 SAYS = {
+    "language_model": ("At 60 % of ", "before the cut: perplexity ", "winner: perplexity "),
     "budgeted_job": ("after ", "without autoprune it reads ", "'flops': '"),
     "own_task": ("closed loop", "uniform_all: even ", "At 30 % of the FLOPs"),
     "reference_architecture": ("At 60 % of the FLOPs", "At 30 % of the FLOPs", "published in "),
@@ -42,7 +43,7 @@ def run(
     return capsys.readouterr().out, seconds() - begun
 
 
-@pytest.mark.parametrize("name", ["budgeted_job", "own_task"])
+@pytest.mark.parametrize("name", ["budgeted_job", "own_task", "language_model"])
 def test_an_example_runs_in_little(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

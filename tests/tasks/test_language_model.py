@@ -129,7 +129,12 @@ def test_a_model_of_transformers_has_the_loss_that_it_computes_itself() -> None:
     [
         (SPLITS, {"kind": "casual"}, ConfigError, "kind must be one of causal, masked, got 'casual'"),
         (SPLITS, {"kind": "masked", "mask_token": 32}, ConfigError, "mask token must be from 0 to 31"),
-        ({"train": torch.full((90,), 32), "validation": torch.zeros(90).long()}, {"context": 8}, ConfigError, "train has tokens from 32 to 32"),
+        (
+            {"train": torch.full((90,), 32), "validation": torch.zeros(90).long()},
+            {"context": 8},
+            ConfigError,
+            "train has tokens from 32 to 32",
+        ),
         ({"train": torch.rand(90), "validation": torch.rand(90)}, {"context": 8}, DataError, "whole numbers"),
         ({"train": torch.zeros(90).long(), "val": torch.zeros(9)}, {"context": 8}, DataError, "train, validation"),
         ((TensorDataset(torch.rand(9, 4), torch.zeros(9)),) * 2, {}, DataError, "reads tokens, whole numbers"),
