@@ -21,11 +21,11 @@ import sys
 from pathlib import Path
 
 import torch
-
-from autoprune.data.python_manual import manual
 from language.base import EPOCHS, trained
 from language.cells import CHAINS, Laboratory, LanguageCell, LanguageCells
 from language.page import failures, page
+
+from autoprune.data.python_manual import manual
 
 
 def main() -> int:

@@ -2,9 +2,9 @@
 
     python examples/language_model.py [--run runs/language_model] [--trials 20] [--epochs 4]
 
-A small Llama is trained on the topics of Python's manual, which ship with Python. Its heads with their queries, MLPs and
-embedding are searched by the divergence from its own logits, no label and no training after the cut; what is left is
-refitted by least squares. Uniform pruning gets the same. Then the perplexity of each on text that nothing has seen.
+A small Llama is trained on the topics of Python's manual, which ship with Python. Its heads with their queries, MLPs
+and embedding are searched by the divergence from its own logits, no label and no training after the cut; what is left
+is refitted by least squares. Uniform pruning gets the same. Then the perplexity of each on text that nothing has seen.
 
 With a network of transformers the call is the same: `AutoModelForCausalLM.from_pretrained(folder)` with
 `use_cache=False`, the example {"input_ids": …}, and `result.save(folder, formats=["transformers"])` writes a folder for

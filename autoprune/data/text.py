@@ -57,10 +57,9 @@ def text_splits(
     """A text in three parts; the tokenizer knows what the part for training has. Arguments and errors as of `load`."""
     first, second = part_ends(len(text), validation=validation, test=test)
     known = tokenizer_for(tokenizer, text[:first])
-    parts = [known.encode(part) for part in (text[:first], text[first:second], text[second:])]
-    return splits_of_parts(
-        *parts[:2], parts[2] if test else None, context=context, vocabulary=known.vocabulary, name=name
-    )
+    train, held_out = known.encode(text[:first]), known.encode(text[first:second])
+    last = known.encode(text[second:]) if test else None
+    return splits_of_parts(train, held_out, last, context=context, vocabulary=known.vocabulary, name=name)
 
 
 def _of_arrays(
@@ -75,9 +74,9 @@ def _of_arrays(
         raise DataError(
             f"{path} holds {', '.join(arrays) or 'nothing'}; give one array of tokens, or train, validation and test"
         )
-    parts = [arrays[role].flatten() for role in ("train", "validation")]
+    train, held_out = arrays["train"].flatten(), arrays["validation"].flatten()
     last = arrays["test"].flatten() if "test" in arrays else None
-    return splits_of_parts(*parts, last, context=context, vocabulary=vocabulary, name=path.stem)
+    return splits_of_parts(train, held_out, last, context=context, vocabulary=vocabulary, name=path.stem)
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
@@ -92,7 +91,7 @@ def _arrays(path: Path) -> dict[str, Tensor]:
         return {name: _tensor(array) for name, array in named.items()}
 
 
-def _tensor(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]  # of any kind, which is looked at
+def _tensor(array: np.ndarray) -> Tensor:
     if array.dtype.kind not in "iu":
         raise DataError(f"tokens must be whole numbers, got an array of {array.dtype}")
     return torch.from_numpy(array.astype(np.int64))

@@ -60,7 +60,7 @@ class Characters(Tokenizer):
     """
 
     def __init__(self, text: str) -> None:
-        self._known = _points(text).unique()
+        self._known = torch.unique(_points(text))
         self.vocabulary = len(self._known) + 1
 
     def encode(self, text: str) -> Tensor:

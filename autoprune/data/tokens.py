@@ -194,9 +194,9 @@ def token_splits(
         ConfigError: shares that leave nothing to train on.
         DataError: see `TokenSplit`.
     """
-    ends = part_ends(len(tokens), validation=validation, test=test)
-    parts = tokens[: ends[0]], tokens[ends[0] : ends[1]], tokens[ends[1] :]
-    return splits_of_parts(*parts[:2], parts[2] if test else None, context=context, vocabulary=vocabulary, name=name)
+    first, second = part_ends(len(tokens), validation=validation, test=test)
+    train, held_out, last = tokens[:first], tokens[first:second], tokens[second:] if test else None
+    return splits_of_parts(train, held_out, last, context=context, vocabulary=vocabulary, name=name)
 
 
 def splits_of_parts(

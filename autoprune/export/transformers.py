@@ -1,4 +1,7 @@
-"""A folder that Hugging Face's transformers loads: a config of the cut widths, and the weights."""
+"""A folder that Hugging Face's transformers loads: a config of the cut widths, and the weights.
+
+Longer than others, as what a config says, what is built by it and why it may not fit are read together.
+"""
 
 from __future__ import annotations
 
@@ -81,13 +84,13 @@ class Plan:
     Attributes:
         values: key -> value for all layers.
         layers: number of a layer that is left -> key -> value.
-        depths: key -> layers that are left.
+        depths: key -> old numbers of the layers that are left.
         left_out: path of a stack of layers -> old numbers of those that are left, in order.
     """
 
     values: dict[str, int] = field(default_factory=dict)
     layers: dict[int, dict[str, int]] = field(default_factory=dict)
-    depths: dict[str, int] = field(default_factory=dict)
+    depths: dict[str, tuple[int, ...]] = field(default_factory=dict)
     left_out: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def renamed(self, name: str) -> str:
@@ -127,8 +130,8 @@ def plan_of(network: Any, widths: Mapping[str, Mapping[str, int]]) -> Plan:
         if len(set(kept.values())) == 1:
             plan.values[key] = next(iter(kept.values()))
         else:
-            for group, width in kept.items():
-                plan.layers.setdefault(_layer(plan.renamed(group)), {})[key] = width
+            for group, count in kept.items():
+                plan.layers.setdefault(_layer(plan.renamed(group)), {})[key] = count
     _count_queries(plan, config)
     return plan
 
@@ -162,7 +165,7 @@ def _leave_out(plan: Plan, network: Any, widths: Mapping[str, Mapping[str, int]]
         kept = tuple(number for number, layer in enumerate(layers) if not isinstance(layer, Skip))
         if len(kept) < len(layers):
             plan.left_out[stack] = kept
-            plan.depths[_depth_key(network.config, stack, len(layers))] = len(kept)
+            plan.depths[_depth_key(network.config, stack, len(layers))] = kept
 
 
 def _stacks(network: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
@@ -229,12 +232,11 @@ def _quietly() -> Iterator[None]:
 def _built(network: Any, plan: Plan) -> Any:
     """A network of the same class, built by a config of the plan."""
     config = copy.deepcopy(network.config)
-    for key, count in plan.depths.items():
-        kept = next(kept for kept in plan.left_out.values() if len(kept) == count)
+    for key, kept in plan.depths.items():
         for name, value in list(vars(config).items()):
-            if isinstance(value, list) and len(value) == getattr(config, key) and not name.startswith("architectures"):
-                setattr(config, name, [value[number] for number in kept])
-        setattr(config, key, count)
+            if isinstance(value, list) and len(value) == getattr(config, key) and name != "architectures":
+                setattr(config, name, [value[number] for number in kept])  # what is said of each layer
+        setattr(config, key, len(kept))
     for key, value in plan.values.items():
         setattr(config, key, value)
     layers = dict(sorted(plan.layers.items()))
@@ -242,13 +244,12 @@ def _built(network: Any, plan: Plan) -> Any:
         if -1 in layers or not hasattr(type(config), "per_layer_config"):
             raise ExportError(f"its widths differ: {_differing(plan)}, for which this config has no place; {_ELSE}")
         config.per_layer_config = layers
-    failing = "transformers builds no network of these widths"
+    failing, then = "transformers builds no network of these widths", f"T{_ELSE[1:]}."
     if layers:
-        failing = f"its layers differ ({_differing(plan)}), and {type(network).__name__} of this transformers has one width for all"
-    with (
-        blame(ExportError, failing, then=f"{_ELSE[0].upper()}{_ELSE[1:]}; or search with the space option per: model."),
-        seeded(0),
-    ):
+        name = type(network).__name__
+        failing = f"its layers differ ({_differing(plan)}), and {name} of this transformers has one width for all"
+        then = f"T{_ELSE[1:]}; or search with the space option per: model."
+    with blame(ExportError, failing, then=then), seeded(0):
         made = type(network)(config)
     return made.eval()
 
@@ -261,10 +262,11 @@ def _check_shapes(made: nn.Module, weights: Mapping[str, Tensor], plan: Plan) ->
         return
     name = wrong[0]
     one, other = (tuple(found[name].shape) if name in found else "nothing" for found in (own, weights))
-    told = ", ".join(f"{key}: {value}" for key, value in (plan.values | plan.depths).items())
+    said = plan.values | {key: len(kept) for key, kept in plan.depths.items()}
+    told = ", ".join(f"{key}: {value}" for key, value in said.items())
     raise ExportError(
-        f"its widths do not fit into a config: with {told}, transformers has {one} for {name}, and the network {other}; "
-        f"{_ELSE}"
+        f"its widths do not fit into a config: with {told}, transformers has {one} for {name}, and the network "
+        f"{other}; {_ELSE}"
     )
 
 

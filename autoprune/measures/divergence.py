@@ -20,9 +20,9 @@ class Divergence(Measure):
     """KL(base || network) of the classes in nats, or the relative squared error of the outputs; needs no labels.
 
     With p the base network's softmax and q the network's, an example's value is sum_c p_c (log p_c - log q_c), the mean
-    over positions where there are several, without those whose target is -100. It is 0 if and only if all probabilities are equal. The relative squared
-    error of an example is |outputs - base|^2 / |base|^2, over all numbers of all output tensors that have a row for
-    each example. Both are computed in double precision.
+    over positions where there are several, without those whose target is -100. It is 0 if and only if all
+    probabilities are equal. The relative squared error of an example is |outputs - base|^2 / |base|^2, over all numbers
+    of all output tensors that have a row for each example. Both are computed in double precision.
 
     Args:
         kind: "kl"; "relative_error"; "auto": kl where the outputs are one tensor (N, C) with C of at least 2, as

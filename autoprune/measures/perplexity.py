@@ -20,7 +20,8 @@ class Perplexity(Measure):
     """exp of the mean cross entropy in nats of all tokens that are to be told, whatever example they are in.
 
     Needs logits (N, T, V), or an output with `logits`, and tokens (N, T) as targets, -100 where nothing is to be told;
-    (N, V) and class numbers (N,) are texts of one token. Computed in double precision. A network that knows nothing has V, one that is always right and sure has 1.
+    (N, V) and class numbers (N,) are texts of one token. Computed in double precision. A network that knows nothing has
+    V, one that is always right and sure has 1.
     """
 
     name, higher_is_better, lowest, wide = "perplexity", False, 1.0, True

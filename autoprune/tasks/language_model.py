@@ -126,8 +126,8 @@ def _blocks(given: TaskInputs, context: int, kind: Kind) -> DataSplits:
                 f"tokens must be train, validation and maybe test, got {', '.join(map(str, named))}; or give one text"
             )
         length = None if named["train"].ndim == 2 else context
-        train, validation, test = (named.get(role) for role in _ROLES)
-        return splits_of_parts(train, validation, test, context=length, vocabulary=None, name=given.data_name)
+        train, held_out, last = named["train"], named["validation"], named.get("test")
+        return splits_of_parts(train, held_out, last, context=length, vocabulary=None, name=given.data_name)
     if isinstance(data, DataSplits) and isinstance(data.train, TokenSplit):
         return data
 

@@ -20,7 +20,7 @@ PROTOCOLS = Registry(
         ),
         "no_training": Part(
             "autoprune.training.protocols:no_training",
-            "post-training pruning: Frantar & Alistarh 2023, SparseGPT, arXiv 2301.00774; Sun et al. 2023, arXiv 2306.11695",
+            "post-training pruning: Frantar & Alistarh 2023, SparseGPT, arXiv 2301.00774",
             "Networks too large to train, or without labels: reconstruction alone, over several draws of inputs.",
         ),
         "scratch_e": Part(

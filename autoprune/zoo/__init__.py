@@ -1,4 +1,4 @@
-"""Reference networks by name, CIFAR-style and a small Llama, networks of the user's own by `module:factory`, and weights from a file."""
+"""Reference networks by name, networks of the user's own by `module:factory`, and weights from a file."""
 
 from __future__ import annotations
 

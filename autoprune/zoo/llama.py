@@ -139,6 +139,8 @@ class Llama(nn.Module):
         cos, sin = _rotations(context, head_width)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
+        self.cos: Tensor
+        self.sin: Tensor
         self._layers = layers
         self.reset_parameters()
 

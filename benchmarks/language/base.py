@@ -69,7 +69,7 @@ def trained(folder: Path, *, seed: int = 0, epochs: int = EPOCHS, limit: int | N
 
 
 def perplexity(model: nn.Module, splits: DataSplits) -> float:
-    """exp of the mean cross entropy per character of the test part, by torch alone."""
+    """Exp of the mean cross entropy per character of the test part, by torch alone."""
     assert splits.test is not None
     total = count = 0.0
     with torch.inference_mode():

@@ -45,10 +45,10 @@ def page(cells: Sequence[LanguageCell], about: Mapping[str, Any], space: SearchS
             f"**{base.perplexity:.3f}**.",
             "",
             f"Cut to {about['budget']} % of its parameters, whatever layers they are in: {_kinds(space)}. Nothing is "
-            f"trained after the cut. A search of {about['trials']} proposals sees the base network's logits on 96 blocks "
-            f"of the validation part and no label; least squares are fitted on 128 blocks of the training part. "
-            f"{len(seeds)} seeds, each with a search and with calibration blocks of its own that no search has seen; mean "
-            f"± standard deviation.",
+            f"trained after the cut. A search of {about['trials']} proposals sees the base network's logits on 96 "
+            f"blocks of the validation part and no label; least squares are fitted on 128 blocks of the training part. "
+            f"{len(seeds)} seeds, each with a search and with calibration blocks of its own that no search has seen; "
+            f"mean ± standard deviation.",
             "",
             *_table("Perplexity per character", cells, seeds, lambda cell: cell.perplexity, "3f"),
             "",

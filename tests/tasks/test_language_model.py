@@ -63,7 +63,7 @@ def by_numpy(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
 @pytest.mark.parametrize("kind", ["causal", "masked"])
 def test_the_score_is_the_perplexity_of_every_token_that_is_to_be_told(kind: str) -> None:
     task = made(kind=kind)
-    blocks = [batch for batch in task.scored_batches("test", None)]  # type: ignore[attr-defined]
+    blocks = list(task.scored_batches("test", None))  # type: ignore[attr-defined]
     inputs, targets = (torch.cat([getattr(b, name) for b in blocks]) for name in ("inputs", "targets"))
     assert (targets != -100).sum(1).tolist() == [16 if kind == "causal" else 2] * len(inputs)
     assert -task.score(llama(), split="test") == pytest.approx(by_numpy(llama(), inputs, targets), rel=1e-6)
