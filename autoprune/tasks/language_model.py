@@ -56,10 +56,6 @@ class LanguageModelTask(RecipeTask):
         length = max(1, data.input_shape[0] if data.input_shape else 1)
         self.scored_together = max(1, min(RecipeTask.scored_together, _LOGITS // (length * vocabulary)))
 
-    def example_input(self) -> Any:
-        """See `Task.example_input`; two blocks, as some networks ask whether there is more than one."""
-        return self.calibration_batches(1, seed=0)[0].first(2).to("cpu").inputs
-
 
 def language_model(
     given: TaskInputs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -24,10 +24,6 @@ class SequenceClassificationTask(RecipeTask):
     """Trained by cross entropy on texts of one class each, scored by accuracy or another measure of the logits."""
 
     usual_objective = NamedPart(name="token_cross_entropy")
-
-    def example_input(self) -> Any:
-        """See `Task.example_input`; two texts, as some networks ask whether there is more than one."""
-        return self.calibration_batches(1, seed=0)[0].first(2).to("cpu").inputs
 
 
 def sequence_classification(given: TaskInputs) -> SequenceClassificationTask:

@@ -77,7 +77,8 @@ def made(name: str, settings: dict[str, Any], measure: Any, data: Any = None) ->
 
 
 def test_every_task_has_a_row() -> None:
-    assert {name.split()[0] for name, _, _ in ROWS} == set(TASKS.names())
+    elsewhere = {"language_model", "sequence_classification"}  # in files of their own, as they read tokens
+    assert {name.split()[0] for name, _, _ in ROWS} | elsewhere == set(TASKS.names())
 
 
 class TestEveryTask(TaskContract):

@@ -8,12 +8,12 @@ import hugging_face
 import numpy as np
 import pytest
 import torch
+from listed import Listed
 from scipy.special import log_softmax
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from autoprune.data.batch import Batch
-from autoprune.data.rows import Rows
 from autoprune.data.text import text_splits
 from autoprune.errors import ConfigError, DataError
 from autoprune.tasks.base import Task, TaskInputs, make_task
@@ -113,15 +113,15 @@ def test_a_model_of_transformers_has_the_loss_that_it_computes_itself() -> None:
     model = hugging_face.network("llama")
     rows = torch.randint(3, 61, (24, 9), generator=torch.Generator().manual_seed(0))
     data = [{"input_ids": row, "attention_mask": torch.ones(9, dtype=torch.int64)} for row in rows]
-    task = made({"train": Rows(data[:8]), "validation": Rows(data[8:])}, model)
+    task = made({"train": Listed(data[:8]), "validation": Listed(data[8:])}, model)
     with torch.no_grad():
         loss = model(input_ids=rows[8:], labels=rows[8:]).loss
     assert -task.score(model) == pytest.approx(float(loss.exp()), rel=1e-5)
     trained = hugging_face.network("llama")
     task.train(trained, epochs=3, seed=0)
-    assert made({"train": Rows(data[:8]), "validation": Rows(data[:8])}, model).score(trained) > task.score(model)
+    assert made({"train": Listed(data[:8]), "validation": Listed(data[:8])}, model).score(trained) > task.score(model)
     example = task.example_input()
-    assert {name: tuple(tensor.shape) for name, tensor in example.items()} == dict.fromkeys(example, (2, 9))
+    assert {name: tuple(tensor.shape) for name, tensor in example.items()} == dict.fromkeys(example, (1, 9))
 
 
 @pytest.mark.parametrize(

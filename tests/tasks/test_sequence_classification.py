@@ -7,11 +7,11 @@ from typing import Any
 import hugging_face
 import pytest
 import torch
+from listed import Listed
 from sklearn.metrics import accuracy_score
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from autoprune.data.rows import Rows
 from autoprune.errors import ConfigError, DataError
 from autoprune.tasks.base import Task, TaskInputs, make_task
 from autoprune.testing.tasks import TaskContract
@@ -50,7 +50,7 @@ def texts(count: int, seed: int) -> list[dict[str, Tensor]]:
 
 
 TEST = texts(20, 2)
-DATA = {"train": Rows(texts(64, 0)), "validation": Rows(texts(30, 1)), "test": Rows(TEST)}
+DATA = {"train": Listed(texts(64, 0)), "validation": Listed(texts(30, 1)), "test": Listed(TEST)}
 
 
 def made(data: Any = DATA, model: nn.Module | None = None, measure: Any = None) -> Task:
@@ -114,7 +114,7 @@ def test_a_classifier_of_transformers_is_read_as_it_is() -> None:
 )
 def test_targets_that_are_no_classes_are_one_clear_error(data: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        made({"train": Rows(data), "validation": Rows(data)})
+        made({"train": Listed(data), "validation": Listed(data)})
 
 
 def test_a_network_with_too_few_classes_is_one_clear_error() -> None:
