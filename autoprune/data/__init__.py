@@ -2,6 +2,7 @@
 
 A data set is a function that returns `DataSplits`, or anything that `splits_from` understands. Its keyword arguments
 are what a job may set; `path` among them receives the job's path. Beside it may stand `available` (see `is_there`).
+Longer than others, as what data may be is said beside the table of data sets.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Characters(Tokenizer):
 
 
 @final
-class Written(Tokenizer):
+class TokenizerFile(Tokenizer):
     """What a `tokenizer.json` says, by the package `tokenizers`; it adds no special tokens.
 
     Args:
@@ -131,7 +131,7 @@ def tokenizer_for(name: str, training: str) -> Tokenizer:
         raise DataError("the text of training is empty; give a longer text")
     if name == BYTES:
         return Bytes()
-    return Characters(training) if name == CHARACTERS else Written(Path(name).expanduser())
+    return Characters(training) if name == CHARACTERS else TokenizerFile(Path(name).expanduser())
 
 
 def _points(text: str) -> Tensor:

@@ -78,7 +78,7 @@ class Transformers(Exporter):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ConfigPlan:
     """What a config has to say.
 
     Attributes:
@@ -102,7 +102,7 @@ class Plan:
         return name
 
 
-def plan_of(network: Any, widths: Mapping[str, Mapping[str, int]]) -> Plan:
+def plan_of(network: Any, widths: Mapping[str, Mapping[str, int]]) -> ConfigPlan:
     """What a config has to say for a cut network.
 
     Args:
@@ -112,7 +112,7 @@ def plan_of(network: Any, widths: Mapping[str, Mapping[str, int]]) -> Plan:
     Raises:
         ExportError: a part of a layer was left out, or a group has no name in the config.
     """
-    plan, config = Plan(), network.config
+    plan, config = ConfigPlan(), network.config
     _leave_out(plan, network, widths)
     found: dict[str, dict[str, int]] = {}
     for group, width in widths.items():
@@ -139,7 +139,7 @@ def plan_of(network: Any, widths: Mapping[str, Mapping[str, int]]) -> Plan:
 _ELSE = "take safetensors for autoprune.load, or module, which needs neither"
 
 
-def plan_drops(plan: Plan, group: str) -> bool:
+def plan_drops(plan: ConfigPlan, group: str) -> bool:
     """Whether the layer of a group was left out."""
     for stack, kept in plan.left_out.items():
         match = _NUMBER.match(group, len(stack)) if group.startswith(f"{stack}.") else None
@@ -148,7 +148,7 @@ def plan_drops(plan: Plan, group: str) -> bool:
     return False
 
 
-def _leave_out(plan: Plan, network: Any, widths: Mapping[str, Mapping[str, int]]) -> None:
+def _leave_out(plan: ConfigPlan, network: Any, widths: Mapping[str, Mapping[str, int]]) -> None:
     gone = [
         group.removeprefix("block:")
         for group, width in widths.items()
@@ -206,7 +206,7 @@ def _layer(group: str) -> int:
     return -1 if match is None else int(match[1])
 
 
-def _count_queries(plan: Plan, config: Any) -> None:
+def _count_queries(plan: ConfigPlan, config: Any) -> None:
     """Query heads go with their key and value heads, and the width of a head stays what it was."""
     full = getattr(config, _KEY_VALUE_HEADS, None)
     for values in (plan.values, *plan.layers.values()):
@@ -229,7 +229,7 @@ def _quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _built(network: Any, plan: Plan) -> Any:
+def _built(network: Any, plan: ConfigPlan) -> Any:
     """A network of the same class, built by a config of the plan."""
     config = copy.deepcopy(network.config)
     for key, kept in plan.depths.items():
@@ -254,7 +254,7 @@ def _built(network: Any, plan: Plan) -> Any:
     return made.eval()
 
 
-def _check_shapes(made: nn.Module, weights: Mapping[str, Tensor], plan: Plan) -> None:
+def _check_shapes(made: nn.Module, weights: Mapping[str, Tensor], plan: ConfigPlan) -> None:
     """Raise ExportError unless what was built is of the shapes that were searched."""
     own = made.state_dict()
     wrong = sorted(set(own) ^ set(weights)) or [name for name in own if own[name].shape != weights[name].shape]
@@ -270,6 +270,6 @@ def _check_shapes(made: nn.Module, weights: Mapping[str, Tensor], plan: Plan) ->
     )
 
 
-def _differing(plan: Plan) -> str:
+def _differing(plan: ConfigPlan) -> str:
     keys = sorted({key for values in plan.layers.values() for key in values})
     return "; ".join(f"{key} {[values.get(key) for _, values in sorted(plan.layers.items())]}" for key in keys)

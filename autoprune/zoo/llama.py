@@ -74,7 +74,7 @@ class SwiGLU(nn.Module):
 
 
 @final
-class Block(nn.Module):
+class LlamaBlock(nn.Module):
     """Attention and MLP, each added to what it read through a norm."""
 
     def __init__(self, width: int, heads: int, key_value_heads: int, head_width: int, hidden: int) -> None:
@@ -133,7 +133,9 @@ class Llama(nn.Module):
                 f"{head_width}"
             )
         self.embedding = nn.Embedding(vocabulary, width)
-        self.blocks = nn.ModuleList(Block(width, heads, key_value_heads, head_width, hidden) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            LlamaBlock(width, heads, key_value_heads, head_width, hidden) for _ in range(layers)
+        )
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.output = nn.Linear(width, vocabulary, bias=False)
         cos, sin = _rotations(context, head_width)
