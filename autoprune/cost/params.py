@@ -16,11 +16,23 @@ def params(space: SearchSpace) -> CostFunction:
 
 
 def tensor_sizes(space: SearchSpace) -> Iterator[tuple[TensorLayout, list[AffineSize]]]:
-    """Every parameter and buffer with its sizes; one that goes with a block has the block's switch as a last factor."""
+    """Every parameter and buffer with its sizes; one that goes with a block has the block's switch as a last factor.
+
+    Of a tensor whose single weights go, what is left is one size.
+    """
     switch = {name: AffineSize(0, ((group, 1),)) for name, group in space.presence.tensors.items()}
     for tensor in space.tensors:
+        if tensor.name in space.sparse:
+            yield tensor, [weights_left(space, tensor.name)]
+            continue
         sizes = [
             AffineSize(length) if axis is None else axis_size(axis, space.groups)
             for length, axis in zip(tensor.shape, tensor.axes, strict=True)
         ]
         yield tensor, [*sizes, switch[tensor.name]] if tensor.name in switch else sizes
+
+
+def weights_left(space: SearchSpace, name: str) -> AffineSize:
+    """How many weights are left of a tensor whose single weights go."""
+    group, density = space.sparse[name]
+    return AffineSize(density.fixed, ((group, density.per_step),))

@@ -47,4 +47,6 @@ def _parts(space: SearchSpace) -> Iterator[tuple[_Metric, int, set[int]]]:
             groups = {int(g) for axis in tensor.axes if axis is not None for g in set(axis.group.tolist()) if g >= 0}
             if tensor.name in space.presence.tensors:
                 groups.add(space.presence.tensors[tensor.name])
+            if tensor.name in space.sparse:
+                groups.add(space.sparse[tensor.name][0])
             yield "params", math.prod(tensor.shape), groups

@@ -18,6 +18,7 @@ from autoprune.inherit.bn_recalibration import (
 )
 from autoprune.inherit.norm_averages import Replaced
 from autoprune.space.cutting.cut import Cut
+from autoprune.space.cutting.masks import keep_masks
 from autoprune.tasks.base import Task
 from autoprune.training.cuts import TrainingCuts
 from autoprune.training.loop import EpochProgress
@@ -94,6 +95,7 @@ def train_and_score(
         score=partial(_score_now, network, score, recalibrate) if scores_epochs else None,
         **more,
     )
+    keep_masks(network)  # a task of the user's own may train in a way that knows no masks
     replaced, as_trained = recalibrate(), None
     if replaced and compare:
         recalibrated = restore(replaced)

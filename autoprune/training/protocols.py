@@ -14,6 +14,7 @@ from autoprune.config.parts import PartOptions
 from autoprune.config.settings import bind
 from autoprune.errors import ConfigError, blame
 from autoprune.randomness import seeded
+from autoprune.space.cutting.masks import keep_masks
 from autoprune.training import PROTOCOLS
 
 
@@ -142,7 +143,7 @@ def reinitialise(model: nn.Module, *, seed: int) -> None:
 
     Modules with `reset_parameters` are asked to, inner ones first, so that a network that defines it has the last word
     on its own initialisation. Parameters held by other modules stay if they are constant, and are else drawn from
-    a normal distribution with their own mean and standard deviation.
+    a normal distribution with their own mean and standard deviation. Weights that a mask leaves out are 0.
     """
     with seeded(seed), torch.no_grad():
         for module in reversed(list(model.modules())):
@@ -153,3 +154,4 @@ def reinitialise(model: nn.Module, *, seed: int) -> None:
             for parameter in module.parameters(recurse=False):
                 if parameter.numel() and parameter.min() < parameter.max():
                     parameter.normal_(parameter.mean().item(), parameter.std().item())
+    keep_masks(model)

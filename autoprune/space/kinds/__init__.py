@@ -28,6 +28,11 @@ KIND_PARTS = Registry(
             "Huang et al., ECCV 2016",
             "Residual blocks that can be left out, `blocks: true` in a space.",
         ),
+        "weights": Part(
+            "autoprune.space.kinds.weights:Weights",
+            "Han et al., NeurIPS 2015",
+            "Single weights of a layer, in a pattern, `density: {…}` in a space.",
+        ),
     },
     group="autoprune.kinds",
 )
