@@ -18,6 +18,11 @@ PROTOCOLS = Registry(
             "cubic schedule: Zhu & Gupta 2017, arXiv 1710.01878, equation 1, on widths",
             "As fine_tune, cut in steps on the way: where more than half of a network goes.",
         ),
+        "lottery": Part(
+            "autoprune.training.protocols:lottery",
+            "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, arXiv 1803.03635; rewinding: arXiv 1912.05671",
+            "Densities: are these sparse networks trainable? Masks are found in rounds of trainings of their own.",
+        ),
         "scratch_e": Part(
             "autoprune.training.protocols:scratch_e",
             "Scratch-E: Liu et al. 2019, Rethinking the Value of Network Pruning, arXiv 1810.05270, section 3",

@@ -30,6 +30,8 @@ class Protocol:
         told: how a sentence says it, for example "fine-tuned".
         steps: in how many the network is cut while it trains; 0: it is cut before.
         cutting: share of the training over which these are spread.
+        rounds: of trainings whose magnitudes say which single weights go, before the one that counts; 0: none.
+        rewind: share of a training to whose weights each of them goes back.
     """
 
     inherits: bool
@@ -38,6 +40,8 @@ class Protocol:
     told: str = ""
     steps: int = 0
     cutting: float = 0.0
+    rounds: int = 0
+    rewind: float = 0.0
 
 
 def fine_tune(*, lr_share: float = 0.1) -> Protocol:
@@ -83,6 +87,35 @@ def gradual(*, steps: int = 4, cutting: float = 0.5, lr_share: float = 0.1) -> P
         told="cut in steps and fine-tuned",
         steps=steps,
         cutting=float(cutting),
+    )
+
+
+def lottery(*, rounds: int = 3, rewind: float = 0.0) -> Protocol:
+    """Iterative magnitude pruning with rewinding: fresh weights, the ticket found in rounds, then trained as the base.
+
+    In each round the network is trained, each layer keeps its largest weights, and these go back to what they were at
+    the beginning (or a little into the training): round i of n leaves every layer with its final density to the power
+    i / n, so that the same share of what is left goes each time. Of widths, whole channels are ranked. Rounds cost a
+    training each, which the epochs that are told do not count.
+
+    Args:
+        rounds: n, at least 1.
+        rewind: to which share of the training weights go back, in whole epochs; 0 is the first paper's.
+
+    Raises:
+        ConfigError: a setting out of its range.
+    """
+    if not isinstance(rounds, int) or isinstance(rounds, bool) or not 1 <= rounds <= 100:
+        raise ConfigError(f"protocol 'lottery': rounds must be a whole number from 1 to 100, got {rounds!r}")
+    if not isinstance(rewind, int | float) or isinstance(rewind, bool) or not 0 <= rewind < 1:
+        raise ConfigError(f"protocol 'lottery': rewind must be at least 0 and below 1, got {rewind!r}")
+    return Protocol(
+        inherits=False,
+        epochs=lambda base, fine_tune, ratio: base,
+        lr=lambda lr: lr,
+        told=f"a ticket of {rounds} rounds trained from its rewound weights",
+        rounds=rounds,
+        rewind=float(rewind),
     )
 
 

@@ -17,7 +17,7 @@ from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.space.copying import copy_network
 from autoprune.space.cutting.cut import Cut
-from autoprune.space.cutting.masks import masks_of
+from autoprune.space.cutting.masks import keep_masks, masks_of
 from autoprune.training.averaging import WeightAverage
 from autoprune.training.cuts import TrainingCuts, become, carry_over
 from autoprune.training.epochs import EpochRecord, steps
@@ -155,12 +155,14 @@ class Trainer:
         if self._average is None:
             return score()
         with self._average.in_place():
+            keep_masks(self._model)
             return score()
 
     def finish(self) -> None:
         """Leave the network as the training gives it."""
         if self._average is not None:
             self._average.give()
+            keep_masks(self._model)  # masks may have moved while weights were averaged
 
     def run_epoch(self, split: Split, epoch: int, *, seed: int) -> EpochRecord:
         """Train on all examples once.

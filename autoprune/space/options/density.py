@@ -15,6 +15,8 @@ from autoprune.space.density import LayerDensity
 from autoprune.space.groups import FrozenPart, SearchSpace, TensorLayout, WidthGroup
 from autoprune.space.sizes import AffineSize, Operation
 
+_UNNAMED = "density.layers does not name it"
+
 
 def density_space(space: SearchSpace, options: DensityOptions, exclude: Sequence[str] = ()) -> SearchSpace:
     """The space of densities of a traced model, in which all widths are full.
@@ -40,7 +42,7 @@ def density_space(space: SearchSpace, options: DensityOptions, exclude: Sequence
         if pattern is not None:
             reason = f"excluded by {pattern!r}"
         elif not any(fnmatch(name, p) for p in options.layers):
-            reason = "density.layers does not name it"
+            reason = _UNNAMED
         else:
             reason = layer.problem(options)
         if reason:
@@ -50,7 +52,8 @@ def density_space(space: SearchSpace, options: DensityOptions, exclude: Sequence
         densities.append(density)
         groups.append(_group(density, options, layer.uses))
     if not groups:
-        reasons = "; ".join(sorted({f"{part.name}: {part.reason}" for part in frozen})[:3])
+        named = [part for part in frozen if part.reason != _UNNAMED] or frozen
+        reasons = "; ".join(sorted({f"{part.name}: {part.reason}" for part in named})[:3])
         raise SpaceError(f"no layer of this model can have a density ({reasons or 'it has no layers with weights'})")
     whole = tuple(replace(tensor, axes=(None,) * len(tensor.shape)) for tensor in space.tensors)
     return SearchSpace(
