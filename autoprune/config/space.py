@@ -69,7 +69,12 @@ class DensityOptions(Strict):
     layers: Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=RULES)] = Field(
         ("*",), description="shell-style patterns of the layers that get a density; all others stay dense"
     )
-    steps: int = Field(64, ge=2, le=1024, description="a density is a multiple of 1/steps; not for N:M")
+    steps: int = Field(
+        64,
+        ge=2,
+        le=1024,
+        description="at most so many densities of a layer, evenly apart; not for N:M",
+    )
     min_density: Share = Field(0.02, description="no layer below this share of its weights")
     compare: Literal["layer", "output"] = Field(
         "layer",

@@ -212,7 +212,7 @@ class Trainer:
             term.after_backward(model, done=done)
         for masked in self._masks:
             if masked.weight.grad is not None:
-                masked.weight.grad.mul_(masked.mask)
+                masked.weight.grad.masked_fill_(~masked.mask, 0.0)
         if self._recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), self._recipe.clip_norm)
         self._scaler.step(self._optimizer)
@@ -221,7 +221,7 @@ class Trainer:
             for term in self._terms:
                 term.after_step(model, done=done)
             for masked in self._masks:
-                masked.weight.mul_(masked.mask)
+                masked.weight.masked_fill_(~masked.mask, 0.0)
         if self._average is not None:
             self._average.update()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()

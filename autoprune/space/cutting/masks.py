@@ -77,7 +77,7 @@ def put_mask(network: nn.Module, density: LayerDensity, mask: Tensor | None) -> 
     layer.register_buffer(f"{attribute}{_SUFFIX}", mask.to(weight.device), persistent=False)
     object.__setattr__(layer, f"{attribute}{_SUFFIX}_density", density)
     with torch.no_grad():
-        weight.mul_(mask.to(weight.device))
+        weight.masked_fill_(~mask.to(weight.device), 0.0)
 
 
 def masks_of(network: nn.Module) -> list[Masked]:
@@ -89,7 +89,7 @@ def keep_masks(network: nn.Module) -> None:
     """Set the weights to 0 that are left out, whatever has been done to them."""
     with torch.no_grad():
         for masked in _masks(network):
-            masked.weight.mul_(masked.mask)
+            masked.weight.masked_fill_(~masked.mask, 0.0)
 
 
 def masks_from_zeros(network: nn.Module) -> None:

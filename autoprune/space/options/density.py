@@ -103,9 +103,14 @@ class _Layer:
             rows = number // of[1]
         elif options.compare == "output":
             rows = self.outputs // outputs
-        steps = min(options.steps, units) if of is None else of[1]
+        steps = _steps(units, options.steps) if of is None else of[1]
         shape, block = self.tensor.shape, options.block
         return LayerDensity(name, self.tensor.name, shape, steps, self.reads, block, rows, options.pattern)
+
+
+def _steps(units: int, most: int) -> int:
+    """As many steps as there may be that leave over no more units than one step has: the first step takes those."""
+    return next(n for n in range(min(most, units), 0, -1) if units % n <= units // n)
 
 
 def _layers(space: SearchSpace) -> dict[str, _Layer]:

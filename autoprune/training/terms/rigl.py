@@ -91,4 +91,4 @@ def _move(masked: Masked, share: float) -> None:
     steep = units_of(density, weight.grad.abs()).sum(dim=1).masked_fill(kept, -math.inf)
     kept[steep.topk(number).indices] = True
     masked.mask.copy_(of_units(density, kept))
-    weight.mul_(of_units(density, kept & before))
+    weight.masked_fill_(~of_units(density, kept & before), 0.0)

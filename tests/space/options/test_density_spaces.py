@@ -155,13 +155,16 @@ def test_weights_compete_in_their_layer_or_in_their_output() -> None:
 
 
 def test_steps_need_not_divide_the_weights() -> None:
-    density = LayerDensity("x", "x.weight", (7, 15), 64)
-    assert [density.kept(width) for width in (1, 2, 63, 64)] == [42, 43, 104, 105]
+    density = LayerDensity("x", "x.weight", (7, 15), 10)
+    assert [density.kept(width) for width in (1, 2, 9, 10)] == [15, 25, 95, 105]
     model = nn.Sequential(nn.Linear(15, 7))
-    space = autoprune.trace(model, torch.randn(1, 15), options={"density": {"steps": 64, "min_density": 0.01}})
-    for width in (1, 30, 64):
-        network = space.slice(model, (width,), criterion="magnitude")
-        assert int((network[0].weight != 0).sum()) == 41 + width == space.cost((width,))["params"] - 7
+    for most, steps, step in ((10, 10, 10), (64, 52, 2), (105, 105, 1), (1024, 105, 1), (2, 2, 52)):
+        space = autoprune.trace(model, torch.randn(1, 15), options={"density": {"steps": most, "min_density": 0.001}})
+        assert space.full == (steps,)
+        for width in {1, steps // 2, steps}:
+            network = space.slice(model, (width,), criterion="magnitude")
+            left = 105 - step * (steps - width)
+            assert int((network[0].weight != 0).sum()) == left == space.cost((width,))["params"] - 7
 
 
 @pytest.mark.parametrize("reads", [0, 1])
