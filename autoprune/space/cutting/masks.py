@@ -7,7 +7,8 @@ as they are called, with zeros where weights are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -90,6 +91,22 @@ def keep_masks(network: nn.Module) -> None:
     with torch.no_grad():
         for masked in _masks(network):
             masked.weight.masked_fill_(~masked.mask, 0.0)
+
+
+@contextmanager
+def gradients_masked(network: nn.Module) -> Iterator[None]:
+    """Inside, weights that are left out get no gradients, whoever trains: optimizers leave what is 0 at 0."""
+
+    def only(mask: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda gradient: gradient.masked_fill(~mask.to(gradient.device), 0.0)
+
+    masks = [masked for masked in _masks(network) if masked.weight.requires_grad]
+    hooks = [m.weight.register_hook(only(m.mask)) for m in masks]  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def masks_from_zeros(network: nn.Module) -> None:
