@@ -110,6 +110,7 @@ def test_what_densities_cannot_do_is_told_before_anything_is_written(tmp_path: P
         ({"search.inherit": ["least_squares"]}, ConfigError, "least_squares is for channels that are cut"),
         ({"search.criterion": "apoz"}, ConfigError, "a density leaves single weights out"),
         ({"search.allocations": ["cluster_count"]}, ConfigError, "compares the filters of channels"),
+        ({"search.evaluator": {"name": "supernet"}}, ConfigError, "a space of densities has none"),
         ({"constraints": {"params": "1%"}}, BudgetError, "params"),
         ({"constraints": {"peak_memory_mb": "50%"}}, BudgetError, "peak_memory_mb"),
         ({"space": {"density": {}, "per": "stage"}}, ConfigError, "per would say nothing"),
