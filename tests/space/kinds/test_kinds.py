@@ -191,7 +191,7 @@ def test_kinds_of_other_packages_stand_behind_ours_and_are_made_once(monkeypatch
         WidthGroup("x", 4, (1, 2, 3, 4), kind="density")
     offer(monkeypatch, "Density")
     assert list(KINDS) == ["channels", "heads", "blocks", "weights", "density"]
-    assert len(KINDS) == 4
+    assert len(KINDS) == 5
     assert KINDS["density"] is KINDS["density"]
     assert isinstance(KINDS["density"], Density)
 
