@@ -107,6 +107,16 @@ class DensityOptions(Strict):
         return (int(found[3]), int(found[4])) if found and found[3] is not None else (1, 1)
 
 
+class RankOptions(Strict):
+    """A rank for each layer: two factors take its place, or it stays as it is."""
+
+    layers: Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=RULES)] = Field(
+        ("*",), description="shell-style patterns of the layers that get a rank; all others stay as they are"
+    )
+    steps: int = Field(64, ge=1, le=1024, description="at most so many ranks of a layer below the layer itself")
+    min_ratio: Share = Field(0.05, description="no rank below this share of the highest one that saves weights")
+
+
 class SpaceOptions(Strict):
     """Which widths are allowed (the content of a file in `search_spaces/`)."""
 
@@ -145,14 +155,19 @@ class SpaceOptions(Strict):
         None, description="search the density of each layer instead of its width; with exclude, but no other key"
     )
 
+    rank: RankOptions | None = Field(
+        None, description="search the rank of each layer's weights instead of its width; with exclude, but no other key"
+    )
+
     @model_validator(mode="after")
-    def _densities_alone(self) -> Self:
-        others = sorted(self.model_fields_set - {"density", "exclude"})
+    def _no_widths_beside(self) -> Self:
+        what = "density" if self.density is not None else "rank"
+        others = sorted(self.model_fields_set - {what, "exclude"})
         changed = [name for name in others if getattr(self, name) != type(self).model_fields[name].get_default()]
-        if self.density is not None and changed:
+        if getattr(self, what) is not None and changed:
             raise ValueError(
-                f"density is searched at full widths, so that {', '.join(changed)} would say nothing; leave it out "
-                f"(exclude keeps layers dense)"
+                f"{what} is searched at full widths, so that {', '.join(changed)} would say nothing; leave it out "
+                f"(exclude keeps layers as they are)"
             )
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from autoprune.cost.kinked import Kink, Kinked
 from autoprune.cost.polynomial import CostFunction, Polynomial
 from autoprune.space.groups import SearchSpace, TensorLayout, axis_size
 from autoprune.space.sizes import AffineSize
@@ -11,8 +12,10 @@ from autoprune.space.sizes import AffineSize
 
 def params(space: SearchSpace) -> CostFunction:
     """Return the function (N, G) widths -> (N,) parameter counts."""
-    terms = ((1, sizes) for tensor, sizes in tensor_sizes(space) if tensor.kind == "parameter")
-    return Polynomial(terms, len(space.groups))
+    counted = [(t, sizes) for t, sizes in tensor_sizes(space) if t.kind == "parameter"]
+    rest = Polynomial(((1, sizes) for t, sizes in counted if t.name not in space.factored), len(space.groups))
+    kinks = [Kink(group, 0.0, factors.per_rank, factors.dense) for group, factors in space.factored.values()]
+    return Kinked(rest, kinks) if kinks else rest
 
 
 def tensor_sizes(space: SearchSpace) -> Iterator[tuple[TensorLayout, list[AffineSize]]]:

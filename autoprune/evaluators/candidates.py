@@ -77,6 +77,8 @@ class CandidateFactory:
             chain = Chain(self._chosen(use))
             if self.space.densities:
                 chain.check_masks()
+            if self.space.factors:
+                chain.check_factors()
             if use == "training" and self.final_inherit is None:  # a training makes running statistics of its own
                 chain = chain.before_training()
             inputs = partial(self.task.calibration_inputs, seed=0)
@@ -95,7 +97,8 @@ class CandidateFactory:
         if asked is not None:
             return asked
         has_inputs = bool(self.task.calibration_inputs(1, seed=0))
-        usual = usual_inheritance(use, has_inputs=has_inputs, densities=bool(self.space.densities))
+        fits = has_inputs and not self.space.factors
+        usual = usual_inheritance(use, has_inputs=fits, densities=bool(self.space.densities))
         return usual if self.batches is None else _calibrated(usual, self.batches)
 
     def calibrated(self, batches: int) -> CandidateFactory:

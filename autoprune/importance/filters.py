@@ -23,8 +23,10 @@ def group_filters(model: nn.Module, space: SearchSpace) -> list[list[FloatArray]
     Raises:
         ConfigError: the space is one of densities.
     """
-    if space.densities:
-        raise ConfigError("this rule compares the filters of channels, which densities do not cut: leave it out")
+    if space.densities or space.factors:
+        raise ConfigError(
+            "this rule compares the filters of channels, which densities and ranks do not cut: leave it out"
+        )
     found: list[list[FloatArray]] = []
     for index, group in enumerate(space.groups):
         sets = enumerate(set_ranges(group)) if KINDS[group.kind].ranked else ()

@@ -18,7 +18,8 @@ from autoprune.importance.needs import NETWORK, RUN
 from autoprune.importance.network_scores import network_scores
 from autoprune.importance.scoring import ChosenCriterion
 from autoprune.importance.single import check_single, single_weights
-from autoprune.space.cutting.slicing import Ranking, check_model
+from autoprune.space.cutting.factored import decomposed
+from autoprune.space.cutting.slicing import Ranking, check_model, tensor_of
 from autoprune.space.groups import FloatArray, SearchSpace, WidthGroup
 from autoprune.space.kinds import KINDS
 from autoprune.space.options.ties import rank_slots, set_ranges
@@ -73,6 +74,8 @@ def channel_scores(
     scoring, rng = ChosenCriterion.of(criterion), np.random.default_rng(seed)
     what = f"criterion {scoring.label!r}"
     check_model(model, space)
+    if space.factors:
+        return singular_values(model, space)
     if space.densities:
         check_single(scoring, what)
     if scoring.needs & NETWORK:
@@ -98,6 +101,21 @@ def channel_scores(
         else np.ones(group.slots)  # a block as a whole: nothing to rank
         for index, group in enumerate(space.groups)
     ]
+
+
+def singular_values(model: nn.Module, space: SearchSpace) -> list[FloatArray]:
+    """Per group of ranks, the squares of singular values, the last one of all that only the layer itself has.
+
+    Whatever the criterion: components of factors have an order of their own.
+    """
+    found = []
+    for group, factors in sorted(space.factored.values(), key=lambda entry: entry[0]):
+        squares = decomposed(tensor_of(model, factors.tensor)).values.square().cpu().numpy()
+        low = np.zeros(space.groups[group].width)
+        low[: min(factors.highest, len(squares))] = squares[: factors.highest]
+        low[-1] += squares[factors.highest :].sum()
+        found.append(low)
+    return found
 
 
 def _checked(scores: Tensor, width: int, what: str, group: str) -> FloatArray:

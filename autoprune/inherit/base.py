@@ -191,6 +191,19 @@ class Chain:
                     f"choose sparsegpt, bn_recalibration, or leave inherit out"
                 )
 
+    def check_factors(self) -> None:
+        """Check that the methods can be used where layers become two.
+
+        Raises:
+            ConfigError: one looks at the layers that were there.
+        """
+        for name, method in zip(self._names, self._methods, strict=True):
+            if method.changes != "statistics":
+                raise ConfigError(
+                    f"inherit: {name} fits the layers of the dense network, and ranks put two in the place of one; "
+                    f"choose bn_recalibration, or leave inherit out"
+                )
+
     def before_training(self) -> Chain:
         """The same without the last methods that only change running statistics: a training makes its own."""
         shorter = Chain(())

@@ -20,6 +20,7 @@ import numpy as np
 from autoprune.errors import SpaceError
 from autoprune.space.arrays import BoolArray, FloatArray, IntArray, Widths
 from autoprune.space.density import LayerDensity
+from autoprune.space.factors import LayerFactors
 from autoprune.space.kinds import KINDS
 from autoprune.space.kinds.columns import KindColumns
 from autoprune.space.presence import Block, Presence
@@ -33,6 +34,7 @@ __all__ = [
     "FrozenPart",
     "IntArray",
     "LayerDensity",
+    "LayerFactors",
     "SearchSpace",
     "StepLayout",
     "TensorLayout",
@@ -185,13 +187,17 @@ class SearchSpace:
     activations: tuple[Activation, ...] = field(default=(), repr=False)  # values of the graph, in order
     calls: tuple[KernelCall, ...] = field(default=(), repr=False)  # calls of the graph, in order; see `shapes.py`
     densities: tuple[LayerDensity, ...] = ()  # one for each group of single weights
+    factors: tuple[LayerFactors, ...] = ()  # one for each group of ranks
     why_graph: str = ""  # for a person, where the space was verified: what the user's class does wrong when cut
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
         known = {block.group for block in self.blocks}
         dense = {(density.group, density.steps, density.units) for density in self.densities}
+        low = {(factors.group, factors.highest + 1) for factors in self.factors}
         for group in self.groups:
+            if group.kind == "ranks" and (group.name, group.width) not in low:
+                raise SpaceError(f"group {group.name!r} of kind 'ranks' has no factors of its ranks")
             if KINDS[group.kind].single and (group.name, group.width, group.slots) not in dense:
                 raise SpaceError(f"group {group.name!r} of kind {group.kind!r} has no density of its steps and units")
             if KINDS[group.kind].switches and group.name not in known:
@@ -228,6 +234,12 @@ class SearchSpace:
         index = {group.name: number for number, group in enumerate(self.groups)}
         return {density.tensor: (index[density.group], density) for density in self.densities}
 
+    @cached_property
+    def factored(self) -> dict[str, tuple[int, LayerFactors]]:
+        """Name of a tensor -> the group that says at which rank it is factored, and how."""
+        index = {group.name: number for number, group in enumerate(self.groups)}
+        return {factors.tensor: (index[factors.group], factors) for factors in self.factors}
+
     def left_out(self, widths: Sequence[int]) -> tuple[Block, ...]:
         """The blocks that these widths switch off, in graph order."""
         return self.presence.left_out(widths)
@@ -250,6 +262,8 @@ class SearchSpace:
             content.append([[i, b.name, [name for name in b.tensors if name not in uncut]] for i, b in blocks])
         if self.densities:
             content.append([[d.tensor, d.steps, d.block, d.rows, d.pattern] for d in self.densities])
+        if self.factors:
+            content.append([[f.layer, f.shape, f.uses] for f in self.factors])
         text = json.dumps(content)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -36,6 +36,7 @@ def check_json(data: Mapping[str, Any]) -> None:
         raise ValueError("tensors: two have one name")
     _rows(data, "blocks", lambda block, at: _block(block, at, len(operations)), optional=True)
     _rows(data, "densities", lambda density, at: _density(density, at, data), optional=True)
+    _rows(data, "factors", lambda factors, at: _factors(factors, at, data), optional=True)
     steps = _many(_pair(_whole(0, _MOST_AXES), _index(len(axes))))
     _rows(data, "steps", _pair(_text, steps), optional=True)
     _values_and_calls(data, len(sizes), len(groups))
@@ -120,6 +121,17 @@ def _density(density: Any, at: str, data: Mapping[str, Any]) -> None:
     units = math.prod(density["shape"]) // (outputs * inputs)
     if units % density["rows"] or density["steps"] > units:
         raise ValueError(f"{at}: {units} units in {density['rows']} rows and {density['steps']} steps")
+
+
+def _factors(factors: Any, at: str, data: Mapping[str, Any]) -> None:
+    """Its weights are there, in the layer that it names."""
+    _each(group=_text, layer=_text, tensor=_text, shape=_many(_whole(1)), uses=_whole(0))(factors, at)
+    shapes = {tensor["name"]: list(tensor["shape"]) for tensor in data["tensors"]}
+    named = factors["tensor"] == f"{factors['layer']}.weight"
+    if not named or shapes.get(factors["tensor"]) != list(factors["shape"]) or len(factors["shape"]) < 2:
+        raise ValueError(f"{at}: layer {_short(factors['layer'])} has no weights of the shape {factors['shape']}")
+    if factors["group"] not in {group["name"] for group in data["groups"]}:
+        raise ValueError(f"{at}: there is no group {_short(factors['group'])}")
 
 
 def _values_and_calls(data: Mapping[str, Any], sizes: int, groups: int) -> None:

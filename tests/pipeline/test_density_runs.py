@@ -110,7 +110,7 @@ def test_what_densities_cannot_do_is_told_before_anything_is_written(tmp_path: P
         ({"search.inherit": ["least_squares"]}, ConfigError, "least_squares is for channels that are cut"),
         ({"search.criterion": "apoz"}, ConfigError, "a density leaves single weights out"),
         ({"search.allocations": ["cluster_count"]}, ConfigError, "compares the filters of channels"),
-        ({"search.evaluator": {"name": "supernet"}}, ConfigError, "a space of densities has none"),
+        ({"search.evaluator": {"name": "supernet"}}, ConfigError, "a space of densities or ranks has none"),
         ({"constraints": {"params": "1%"}}, BudgetError, "params"),
         ({"constraints": {"peak_memory_mb": "50%"}}, BudgetError, "peak_memory_mb"),
         ({"space": {"density": {}, "per": "stage"}}, ConfigError, "per would say nothing"),
@@ -118,6 +118,23 @@ def test_what_densities_cannot_do_is_told_before_anything_is_written(tmp_path: P
         with pytest.raises(error, match=told):
             ran(tmp_path, changes)
         assert not (tmp_path / "run").exists()
+
+
+def test_ranks_are_searched_and_exported_as_layers_of_two(tmp_path: Path) -> None:
+    record = ran(tmp_path, {"space": {"rank": {}}, "constraints": {"flops": "60%"}, "search.allocations": ["erk"]})
+    network = autoprune.load(tmp_path / "run" / "export", packages=["tiny"])
+    assert sum(p.numel() for p in network.parameters()) == record.winner.costs["params"]
+    assert any(name.endswith(".first.weight") for name in network.state_dict())
+    for changes, told in (
+        ({"verdict.protocols": ["gradual"]}, "a rank is chosen before"),
+        ({"search.inherit": ["sparsegpt"]}, "sparsegpt fits the layers of the dense network"),
+        ({"search.evaluator": {"name": "supernet"}}, "densities or ranks has none"),
+    ):
+        folder = tmp_path / told[:5]
+        folder.mkdir()
+        with pytest.raises(ConfigError, match=told):
+            ran(folder, {"space": {"rank": {}}, "constraints": {"flops": "60%"}, "search.allocations": [], **changes})
+        assert not (folder / "run").exists()
 
 
 def test_uniform_arms_have_one_density(tmp_path: Path) -> None:

@@ -8,15 +8,13 @@ tensor where that is less. An exported file holds their zeros, too, and is as la
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import final
 
-import numpy as np
-
+from autoprune.cost.kinked import Kink, Kinked
 from autoprune.cost.memory.dtypes import MEGABYTE, bytes_of
 from autoprune.cost.params import tensor_sizes
 from autoprune.cost.polynomial import CostFunction, Polynomial, WidthMatrix
-from autoprune.cost.steps import Tightest
+from autoprune.cost.steps import Tightest, steps_of
 from autoprune.space.groups import FloatArray, IntArray, LayerDensity, SearchSpace
 from autoprune.space.sizes import AffineSize
 
@@ -32,10 +30,20 @@ def size_mb(space: SearchSpace, *, dtype: str | None = None) -> CostFunction:
         ConfigError: an unknown dtype.
     """
     sized = [(tensor, bytes_of(tensor.dtype, dtype), sizes) for tensor, sizes in tensor_sizes(space)]
-    whole = Polynomial(((each, sizes) for t, each, sizes in sized if t.name not in space.sparse), len(space.groups))
-    if not space.sparse:
-        return _Megabytes(whole)
-    return _StoredSparse(whole, [(*space.sparse[t.name], each) for t, each, _ in sized if t.name in space.sparse])
+    apart = space.sparse.keys() | space.factored.keys()
+    whole = Polynomial(((each, sizes) for t, each, sizes in sized if t.name not in apart), len(space.groups))
+    each_of = {tensor.name: each for tensor, each, _ in sized}
+    kinks = [_stored(group, density, each_of[name]) for name, (group, density) in space.sparse.items()]
+    kinks += [Kink(g, 0.0, each_of[n] * f.per_rank, each_of[n] * f.dense) for n, (g, f) in space.factored.items()]
+    return _Megabytes(Kinked(whole, kinks) if kinks else whole)
+
+
+def _stored(group: int, density: LayerDensity, each: int) -> Kink:
+    """Bytes of a layer of which single weights are left out: those that stay, and what says which ones."""
+    mask, place = density.index_bits
+    weight = each + place / 8
+    constant = math.ceil(mask / 8) + weight * density.fixed
+    return Kink(group, constant, weight * density.per_step, each * density.kept(density.steps))
 
 
 def held_mb(space: SearchSpace, *, dtype: str | None = None) -> CostFunction:
@@ -47,32 +55,10 @@ def held_mb(space: SearchSpace, *, dtype: str | None = None) -> CostFunction:
 
 
 @final
-class _StoredSparse:
-    """Megabytes where single weights of layers are left out."""
-
-    def __init__(self, whole: Polynomial, layers: Sequence[tuple[int, LayerDensity, int]]) -> None:
-        self._whole = whole
-        self._groups = np.array([group for group, _, _ in layers])
-        rows = []
-        for _, density, each in layers:
-            mask, place = density.index_bits
-            weight = each + place / 8
-            dense = each * density.kept(density.steps)
-            rows.append((math.ceil(mask / 8) + weight * density.fixed, weight * density.per_step, dense))
-        self._constant, self._slope, self._dense = np.array(rows, dtype=np.float64).T
-
-    def __call__(self, widths: WidthMatrix) -> FloatArray:
-        """Return the (N,) megabytes at the (N, G) widths."""
-        kept = np.atleast_2d(np.asarray(widths, dtype=np.float64))[:, self._groups]
-        stored: FloatArray = np.minimum(self._constant + self._slope * kept, self._dense).sum(axis=1)
-        return (self._whole(widths) + stored) / MEGABYTE
-
-
-@final
 class _Megabytes:
     """Bytes as megabytes."""
 
-    def __init__(self, size: Polynomial) -> None:
+    def __init__(self, size: Polynomial | Kinked) -> None:
         self._size = size
 
     def __call__(self, widths: WidthMatrix) -> FloatArray:
@@ -81,4 +67,4 @@ class _Megabytes:
 
     def steps(self, widths: IntArray) -> Tightest:
         """Return what follows changes of one entry at a time (`autoprune.cost.steps`)."""
-        return Tightest([(self._size.steps(widths), MEGABYTE)])
+        return Tightest([(steps_of(self._size, widths), MEGABYTE)])

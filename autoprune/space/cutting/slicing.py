@@ -16,6 +16,7 @@ from autoprune.errors import SpaceError
 from autoprune.space.copying import compute_again, computed_values
 from autoprune.space.cutting.attributes import adapt_heads, adapters
 from autoprune.space.cutting.cut import Cut, KeptIndices
+from autoprune.space.cutting.factored import Factoring
 from autoprune.space.cutting.masks import put_mask, ranks_of_weights
 from autoprune.space.cutting.parts import Parts
 from autoprune.space.cutting.remembered import follow, remembered
@@ -105,6 +106,7 @@ class Slicer:
         self._groups = np.concatenate([none, *(group for group, _ in self._axes)])
         self._ranks = np.concatenate([none, *(rank for _, rank in self._axes)])
         self._indices = np.concatenate([none, *(np.arange(n) for n in self._sizes)])
+        self._factoring = Factoring(model, list(space.factored.values()))
         self._sparse = [
             (group, density, ranks_of_weights(density, ranking[group])) for group, density in space.sparse.values()
         ]
@@ -147,6 +149,7 @@ class Slicer:
             follow(self._remembered, made)
         for group, density, ranks in self._sparse:
             put_mask(sliced, density, None if widths[group] == density.steps else ranks < widths[group])
+        self._factoring.put(sliced, widths)
         return Cut(sliced, self._space, widths, KeptIndices(self._places, kept, frozenset(gone)), self.order)
 
     def order(self, name: str, dim: int) -> Tensor | None:

@@ -33,6 +33,11 @@ KIND_PARTS = Registry(
             "Han et al., NeurIPS 2015",
             "Single weights of a layer, in a pattern, `density: {…}` in a space.",
         ),
+        "ranks": Part(
+            "autoprune.space.kinds.ranks:Ranks",
+            "Denton et al., NeurIPS 2014",
+            "Low-rank factors of a layer's weights, `rank: {…}` in a space.",
+        ),
     },
     group="autoprune.kinds",
 )

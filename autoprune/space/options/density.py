@@ -31,9 +31,9 @@ def density_space(space: SearchSpace, options: DensityOptions, exclude: Sequence
     Raises:
         SpaceError: a pattern matches no layer, or no layer can lose weights in this pattern.
     """
-    layers = _layers(space)
-    _check_patterns(options.layers, "density.layers", layers)
-    _check_patterns(exclude, "exclude", layers)
+    layers = weighted_layers(space)
+    check_patterns(options.layers, "density.layers", layers)
+    check_patterns(exclude, "exclude", layers)
     groups: list[WidthGroup] = []
     densities: list[LayerDensity] = []
     frozen: list[FrozenPart] = []
@@ -67,7 +67,7 @@ def density_space(space: SearchSpace, options: DensityOptions, exclude: Sequence
 
 
 @final
-class _Layer:
+class WeightedLayer:
     """A layer with weights, and the products that use them."""
 
     def __init__(self, tensors: Sequence[TensorLayout], products: Sequence[int]) -> None:
@@ -78,14 +78,21 @@ class _Layer:
         self.inputs = self.tensor.shape[self.reads]
         self.uses = sum(products) // math.prod(self.tensor.shape)
 
-    def problem(self, options: DensityOptions) -> str:
-        """Why it stays dense; empty where it need not."""
-        number, of = math.prod(self.tensor.shape), options.kept_of
+    def uneven(self) -> str:
+        """Why costs cannot tell what one of its weights takes; empty where they can."""
+        number = math.prod(self.tensor.shape)
         if self._several:
             return "it has several weights"
         whole = all(product % number == 0 for product in self.products)
         if sum(self.products) % number or not (whole or len(set(self.products)) == 1):
             return "its weights are not all multiplied equally often"
+        return ""
+
+    def problem(self, options: DensityOptions) -> str:
+        """Why it stays dense; empty where it need not."""
+        number, of = math.prod(self.tensor.shape), options.kept_of
+        if self.uneven():
+            return self.uneven()
         if of is not None and self.inputs % of[1]:
             return f"its {self.inputs} inputs are no multiple of {of[1]}"
         outputs, inputs = options.block
@@ -113,7 +120,7 @@ def _steps(units: int, most: int) -> int:
     return next(n for n in range(min(most, units), 0, -1) if units % n <= units // n)
 
 
-def _layers(space: SearchSpace) -> dict[str, _Layer]:
+def weighted_layers(space: SearchSpace) -> dict[str, WeightedLayer]:
     """Name -> layer, in the order of their first products; weights that nobody multiplies with are none."""
     weights: dict[str, list[TensorLayout]] = defaultdict(list)
     for tensor in space.tensors:
@@ -124,7 +131,7 @@ def _layers(space: SearchSpace) -> dict[str, _Layer]:
     for operation in space.operations:
         if operation.kind in ("conv", "linear") and operation.layer in weights:
             products[operation.layer].append(_total(space, operation))
-    return {name: _Layer(weights[name], found) for name, found in products.items()}
+    return {name: WeightedLayer(weights[name], found) for name, found in products.items()}
 
 
 def _owner(name: str) -> str:
@@ -148,7 +155,7 @@ def _group(density: LayerDensity, options: DensityOptions, uses: int) -> WidthGr
 
 
 def _operations(
-    space: SearchSpace, of_layer: dict[str, tuple[int, LayerDensity]], layers: dict[str, _Layer]
+    space: SearchSpace, of_layer: dict[str, tuple[int, LayerDensity]], layers: dict[str, WeightedLayer]
 ) -> tuple[Operation, ...]:
     """All products, those with weights that go as often as each weight is multiplied."""
     made, counted = [], set[str]()
@@ -168,7 +175,8 @@ def _operations(
     return tuple(made)
 
 
-def _check_patterns(patterns: Sequence[str], option: str, layers: dict[str, _Layer]) -> None:
+def check_patterns(patterns: Sequence[str], option: str, layers: dict[str, WeightedLayer]) -> None:
+    """Check that every pattern matches a layer; raises SpaceError."""
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in layers):
             known = ", ".join(list(layers)[:6]) + (", …" if len(layers) > 6 else "")
