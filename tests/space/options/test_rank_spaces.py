@@ -125,7 +125,7 @@ def test_what_cannot_be_two_layers_says_why() -> None:
     with pytest.raises(ConfigError, match="density is searched at full widths, so that rank would say nothing"):
         autoprune.trace(small(), EXAMPLE, options={"rank": {}, "density": {}, "exclude": ["looked"]})
     with pytest.raises(ConfigError, match="least_squares fits the layers of the dense network"):
-        space.slice(small(), space.smallest, inherit=["least_squares"], calibration=EXAMPLE)
+        space.slice(small(), space.search_space.smallest, inherit=["least_squares"], calibration=EXAMPLE)
 
 
 def test_a_space_goes_through_json_and_damage_is_found() -> None:
