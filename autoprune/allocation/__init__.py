@@ -77,6 +77,16 @@ ALLOCATIONS = Registry(
             "Li et al. 2017, arXiv 1608.08710, section 3.2; FastNAS of NVIDIA Model Optimizer",
             "Some evaluations per group, once for all budgets: no group alone loses more than another.",
         ),
+        "lamp": Part(
+            "autoprune.allocation.lamp:lamp",
+            "Lee et al. 2021, Layer-adaptive Sparsity, arXiv 2010.07611, section 3",
+            "Densities, no data: one threshold over all layers on magnitudes that are comparable between them.",
+        ),
+        "owl": Part(
+            "autoprune.allocation.owl:owl",
+            "Yin et al. 2024, Outlier Weighed Layerwise Sparsity, arXiv 2310.05175, section 3.2",
+            "Densities of language models at high sparsity: close to uniform, denser where outliers are.",
+        ),
         "knapsack": Part(
             "autoprune.allocation.knapsack:knapsack",
             "HALP: Shen et al. 2022, arXiv 2110.10811; Puzzle: Bercovich et al. 2024, arXiv 2411.19146",
@@ -96,5 +106,5 @@ ALLOCATIONS = Registry(
     },
     group="autoprune.allocation",
     called_with=2,
-    reserved=("probe", "filters"),
+    reserved=("probe", "filters", "slots"),
 )

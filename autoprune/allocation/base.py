@@ -8,6 +8,9 @@ scored. A run answers with the evaluator of its job, on all validation data, eac
 other budgets of the job, is not scored again), and counts them in its report.
 
 *filters*: per group and tied set the (set width, n) weights that write each channel.
+
+*slots*: per group the (slots,) scores by the rule's criterion before they are summed to units of width: of each channel
+of all tied sets, of each single weight (or block) of a density.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray, Widths
 
-Need: TypeAlias = Literal["probe", "filters"]
+Need: TypeAlias = Literal["probe", "filters", "slots"]
 
-NEEDS: tuple[Need, ...] = ("probe", "filters")
+NEEDS: tuple[Need, ...] = ("probe", "filters", "slots")
 
 Probe: TypeAlias = Callable[[Sequence[Widths]], FloatArray]
 """Members of the space, inside the budget or not -> (N,) scores, higher is better, NaN where there is none."""

@@ -21,7 +21,7 @@ from autoprune.errors import ConfigError
 from autoprune.importance.evidence import Objective
 from autoprune.importance.given import named_criterion
 from autoprune.importance.members import rank_channels
-from autoprune.inherit import FINAL_DEFAULT
+from autoprune.inherit import FINAL_DEFAULT, OF_DENSITIES, WITHOUT_INPUTS
 from autoprune.inherit.base import Chain, Statistics
 from autoprune.space.cutting.slicing import Slicer
 from autoprune.space.groups import FrozenPart, SearchSpace, WidthGroup, Widths
@@ -121,7 +121,13 @@ class Space:
             ConfigError: an unknown criterion or inheritance, wrong settings, or data that they need are missing.
         """
         batches, device = calibration_batches(calibration), device_of(model)
-        chain = Chain(inherit if inherit is not None else FINAL_DEFAULT if batches else ())
+        usual: Sequence[str] = OF_DENSITIES if self.search_space.densities else FINAL_DEFAULT
+        usual = WITHOUT_INPUTS if self.search_space.factors else usual
+        chain = Chain(inherit if inherit is not None else usual if batches else ())
+        if self.search_space.densities:
+            chain.check_masks()
+        if self.search_space.factors:
+            chain.check_factors()
         given = as_calibration(batches, objective, device) if batches else None
         if chain.needs_data and given is None:
             raise ConfigError("inherit needs data: give calibration=, a batch of inputs or a loader of batches")

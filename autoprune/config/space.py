@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import (
     BeforeValidator,
     Field,
+    field_validator,
+    model_validator,
 )
 
 from autoprune.config.bounds import CHANNELS, RULES, Name, number
@@ -51,6 +54,69 @@ def _listed(value: object) -> object:
 Tied: TypeAlias = Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=RULES), BeforeValidator(_listed)]
 
 
+_PATTERN = re.compile(r"unstructured|(N|\d{1,2}):(\d{1,2})|([1-9]\d?)x([1-9]\d?)")
+
+
+class DensityOptions(Strict):
+    """A density for each layer: its single weights go, its shape stays."""
+
+    pattern: str = Field(
+        "unstructured",
+        max_length=16,
+        description="which weights may go: unstructured; 2:4 (2 of 4 neighbours along the inputs stay, or all), N:4 (1 "
+        "to 4 of them); 1x4 (blocks: outputs x inputs). In quotes",
+    )
+    layers: Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=RULES)] = Field(
+        ("*",), description="shell-style patterns of the layers that get a density; all others stay dense"
+    )
+    steps: int = Field(
+        64,
+        ge=2,
+        le=1024,
+        description="at most so many densities of a layer, evenly apart; not for N:M",
+    )
+    min_density: Share = Field(0.02, description="no layer below this share of its weights")
+    compare: Literal["layer", "output"] = Field(
+        "layer",
+        description="a weight competes with all of its layer, or with those of the same output (Wanda); not for N:M",
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _known(cls, given: str) -> str:
+        found = _PATTERN.fullmatch(given)
+        if not found:
+            raise ValueError('must be unstructured, N:M such as "2:4" or "N:4", or blocks such as 1x4')
+        kept, of = found[1], found[2]
+        if of is not None and (int(of) < 2 or (kept != "N" and not 1 <= int(kept) < int(of))):
+            raise ValueError("N:M keeps at least 1 and fewer than M of every M weights")
+        return given
+
+    @property
+    def kept_of(self) -> tuple[int | None, int] | None:
+        """(N, M) of N:M, N None where it is searched; None for another pattern."""
+        found = _PATTERN.fullmatch(self.pattern)
+        if not found or found[2] is None:
+            return None
+        return (None if found[1] == "N" else int(found[1])), int(found[2])
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """(outputs, inputs) of what goes together."""
+        found = _PATTERN.fullmatch(self.pattern)
+        return (int(found[3]), int(found[4])) if found and found[3] is not None else (1, 1)
+
+
+class RankOptions(Strict):
+    """A rank for each layer: two factors take its place, or it stays as it is."""
+
+    layers: Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=RULES)] = Field(
+        ("*",), description="shell-style patterns of the layers that get a rank; all others stay as they are"
+    )
+    steps: int = Field(64, ge=1, le=1024, description="at most so many ranks of a layer below the layer itself")
+    min_ratio: Share = Field(0.05, description="no rank below this share of the highest one that saves weights")
+
+
 class SpaceOptions(Strict):
     """Which widths are allowed (the content of a file in `search_spaces/`)."""
 
@@ -85,6 +151,25 @@ class SpaceOptions(Strict):
     kinds: KindRules = Field(KindRules(), description="rules for groups by kind; overrides win over them")
     attention: Literal["heads", "head_dim"] = Field("heads", description="cut whole heads, or inside every head")
     blocks: bool = Field(False, description="whole residual blocks may go, too")
+    density: DensityOptions | None = Field(
+        None, description="search the density of each layer instead of its width; with exclude, but no other key"
+    )
+
+    rank: RankOptions | None = Field(
+        None, description="search the rank of each layer's weights instead of its width; with exclude, but no other key"
+    )
+
+    @model_validator(mode="after")
+    def _no_widths_beside(self) -> Self:
+        what = "density" if self.density is not None else "rank"
+        others = sorted(self.model_fields_set - {what, "exclude"})
+        changed = [name for name in others if getattr(self, name) != type(self).model_fields[name].get_default()]
+        if getattr(self, what) is not None and changed:
+            raise ValueError(
+                f"{what} is searched at full widths, so that {', '.join(changed)} would say nothing; leave it out "
+                f"(exclude keeps layers as they are)"
+            )
+        return self
 
 
 def load_space_options(path: Path) -> SpaceOptions:

@@ -5,10 +5,15 @@ Convolutions and matrix products count; biases, norms, activations and pooling a
 
 from __future__ import annotations
 
+from autoprune.cost.kinked import Kink, Kinked
 from autoprune.cost.polynomial import CostFunction, Polynomial
 from autoprune.space.groups import SearchSpace
 
 
 def flops(space: SearchSpace) -> CostFunction:
     """Return the function (N, G) widths -> (N,) multiply-adds."""
-    return Polynomial(((op.coefficient, op.sizes) for op in space.operations), len(space.groups))
+    layers = {factors.layer for factors in space.factors}
+    products = [op for op in space.operations if op.layer not in layers or op.kind not in ("conv", "linear")]
+    rest = Polynomial(((op.coefficient, op.sizes) for op in products), len(space.groups))
+    kinks = [Kink(g, 0.0, f.uses * f.per_rank, f.uses * f.dense) for g, f in space.factored.values()]
+    return Kinked(rest, kinks) if kinks else rest

@@ -39,12 +39,19 @@ def prunable(space: SearchSpace) -> Shares:
 
 def _parts(space: SearchSpace) -> Iterator[tuple[_Metric, int, set[int]]]:
     """(metric, full cost, groups that change it) of every product and every parameter."""
+    layers = {factors.layer: group for group, factors in space.factored.values()}
     for operation in space.operations:
         value = operation.coefficient * math.prod(size(space.full) for size in operation.sizes)
-        yield "flops", value, {group for size in operation.sizes for group, _ in size.terms}
+        groups = {group for size in operation.sizes for group, _ in size.terms}
+        if operation.kind in ("conv", "linear") and operation.layer in layers:
+            groups.add(layers[operation.layer])
+        yield "flops", value, groups
     for tensor in space.tensors:
         if tensor.kind == "parameter":
             groups = {int(g) for axis in tensor.axes if axis is not None for g in set(axis.group.tolist()) if g >= 0}
             if tensor.name in space.presence.tensors:
                 groups.add(space.presence.tensors[tensor.name])
+            for owners in (space.sparse, space.factored):
+                if tensor.name in owners:
+                    groups.add(owners[tensor.name][0])
             yield "params", math.prod(tensor.shape), groups

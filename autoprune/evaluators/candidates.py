@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, final
 from torch import nn
 
 from autoprune.config.parts import ChosenPart, NamedPart
-from autoprune.inherit import FINAL_DEFAULT, SEARCH_DEFAULT, WITHOUT_INPUTS
+from autoprune.inherit import FINAL_DEFAULT, OF_DENSITIES, SEARCH_DEFAULT, WITHOUT_INPUTS
 from autoprune.inherit.base import Chain, Statistics
 from autoprune.space.copying import copy_network
 from autoprune.space.cutting.cut import Cut
@@ -76,6 +76,10 @@ class CandidateFactory:
         key = use, channels_last, draw
         if key not in self._heirs:
             chain = Chain(self._chosen(use))
+            if self.space.densities:
+                chain.check_masks()
+            if self.space.factors:
+                chain.check_factors()
             if use == "training" and self.final_inherit is None:  # a training makes running statistics of its own
                 chain = chain.before_training()
             inputs = partial(self.task.calibration_inputs, seed=draw)
@@ -93,7 +97,9 @@ class CandidateFactory:
         asked = self.inherit if use == "search" or self.final_inherit is None else self.final_inherit
         if asked is not None:
             return asked
-        usual = usual_inheritance(use, has_inputs=bool(self.task.calibration_inputs(1, seed=0)))
+        has_inputs = bool(self.task.calibration_inputs(1, seed=0))
+        fits = has_inputs and not self.space.factors
+        usual = usual_inheritance(use, has_inputs=fits, densities=bool(self.space.densities))
         return usual if self.batches is None else _calibrated(usual, self.batches)
 
     def calibrated(self, batches: int) -> CandidateFactory:
@@ -112,9 +118,11 @@ class CandidateFactory:
         return {name: why for heirs in self._heirs.values() for name, why in heirs.left_alone.items()}
 
 
-def usual_inheritance(use: Use, *, has_inputs: bool) -> tuple[NamedPart, ...]:
+def usual_inheritance(use: Use, *, has_inputs: bool, densities: bool = False) -> tuple[NamedPart, ...]:
     """What is done to weights for this use where no job says it, with calibration inputs and without."""
-    names = WITHOUT_INPUTS if not has_inputs else SEARCH_DEFAULT if use == "search" else FINAL_DEFAULT
+    names: tuple[str, ...] = SEARCH_DEFAULT if use == "search" else FINAL_DEFAULT
+    if not has_inputs or densities:
+        names = OF_DENSITIES if has_inputs else WITHOUT_INPUTS
     return tuple(NamedPart(name=name) for name in names)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -18,6 +19,7 @@ from autoprune.inherit.bn_recalibration import (
 )
 from autoprune.inherit.norm_averages import Replaced
 from autoprune.space.cutting.cut import Cut
+from autoprune.space.cutting.masks import gradients_masked, keep_masks
 from autoprune.tasks.base import Task
 from autoprune.training.cuts import TrainingCuts
 from autoprune.training.loop import EpochProgress
@@ -84,16 +86,19 @@ def train_and_score(
         more["cut"] = cut
     if cuts is not None:
         more["cuts"] = cuts
-    task.train(
-        network,
-        epochs=epochs,
-        seed=seed,
-        lr=lr,
-        progress=progress,
-        watch=watch,
-        score=partial(_score_now, network, score, recalibrate) if scores_epochs else None,
-        **more,
-    )
+    masked = nullcontext() if task.cuts_in_training else gradients_masked(network)
+    with masked:  # a training of the user's own knows no masks
+        task.train(
+            network,
+            epochs=epochs,
+            seed=seed,
+            lr=lr,
+            progress=progress,
+            watch=watch,
+            score=partial(_score_now, network, score, recalibrate) if scores_epochs else None,
+            **more,
+        )
+    keep_masks(network)
     replaced, as_trained = recalibrate(), None
     if replaced and compare:
         recalibrated = restore(replaced)

@@ -19,9 +19,10 @@ from autoprune.export.base import Description, ExportSource
 from autoprune.export.factories import check_packages
 from autoprune.export.inputs import describe
 from autoprune.export.reading import EXPORT_ANEW, read_data
-from autoprune.export.rebuilding import FORMAT, full_model, kept_widths, load_alone, read_architecture
+from autoprune.export.rebuilding import FORMAT, full_model, in_order, kept_widths, load_alone, read_architecture
 from autoprune.export.safetensors import PYTHON_MODEL, Safetensors
 from autoprune.files import make_folder
+from autoprune.space.cutting.masks import masks_from_zeros
 from autoprune.space.cutting.slicing import Ranking, slice_model
 from autoprune.space.groups import SearchSpace
 from autoprune.space.options.ties import set_ranges
@@ -78,7 +79,8 @@ def write_architecture(
     inputs = _described(example)
     if inputs is not None:
         architecture |= {"space": record.job.get("space") or {}, "inputs": inputs}
-    space = to_json(record.space, origin=origin) | {"ranking": [ranks.tolist() for ranks in ranking], "inputs": inputs}
+    told = [] if record.space.densities else [ranks.tolist() for ranks in ranking]  # the zeros of the weights tell
+    space = to_json(record.space, origin=origin) | {"ranking": told, "inputs": inputs}
     source = ExportSource(architecture, space, network.state_dict(), lambda: network, lambda: inputs or {})
     Safetensors().write(source, folder, note=note)
     return folder
@@ -153,6 +155,7 @@ def load(
     if not (path / "space.json").exists() and "inputs" in description:
         network = load_alone(path / "architecture.yaml", model=model, packages=packages, trust=trust, weights=True)
         load_weights(network, path / "model.safetensors")
+        masks_from_zeros(network)
         return network.eval()
     data = read_data(path / "space.json")
     with blame(RunError, f"{path}/space.json does not fit together", then=f"Is it damaged? {EXPORT_ANEW}"):
@@ -163,11 +166,14 @@ def load(
     with blame(RunError, f"{path} does not fit this {type(full).__name__}", then=f"Is it damaged? {EXPORT_ANEW}"):
         network = slice_model(full_network(full, space, data.get("origin")), space, widths, ranking)
     load_weights(network, path / "model.safetensors")
+    masks_from_zeros(network)
     return network.eval()
 
 
 def _ranking(data: Mapping[str, Any], space: SearchSpace, folder: Path) -> Ranking:
     """The ranks as they were stored; exports of format 1 have none and, as their weights are loaded, need none."""
+    if space.densities:
+        return tuple(in_order(group) for group in space.groups)
     stored = data.get("ranking") or [range(group.width) for group in space.groups]
     try:
         ranking = tuple(np.array(ranks, dtype=np.int64) for ranks in stored)

@@ -20,7 +20,7 @@ from autoprune.export.reading import EXPORT_ANEW, damaged, read_data
 from autoprune.export.safetensors import PYTHON_MODEL
 from autoprune.space.cutting.slicing import slice_model
 from autoprune.space.groups import IntArray, SearchSpace, WidthGroup
-from autoprune.space.options.ties import set_ranges
+from autoprune.space.options.ties import rank_slots
 from autoprune.space.tracing.program import Example
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import Verified, unverified, verify
@@ -128,7 +128,7 @@ def load_alone(
         found = _traced(description, full, example, options, path)
         space = found.space
         widths = space.check([description["widths"][group.name]["kept"] for group in space.groups])
-        network = slice_model(found.network, space, widths, tuple(map(_in_order, space.groups)))
+        network = slice_model(found.network, space, widths, tuple(map(in_order, space.groups)))
     hidden = [t.name for t in space.tensors if any(t.axes) and t.name not in full.state_dict()]
     if weights and hidden:
         raise RunError(f"{path.parent}: {hidden[0]} is in no weights file, so that space.json is needed; {EXPORT_ANEW}")
@@ -165,6 +165,6 @@ def _differences(description: Mapping[str, Any], space: SearchSpace) -> str:
     return "" if form == space.form else f"it is cut as a {space.form}, not a {form}"
 
 
-def _in_order(group: WidthGroup) -> IntArray:
+def in_order(group: WidthGroup) -> IntArray:
     """The first channels of each set are kept."""
-    return np.concatenate([np.arange(size) * group.width // size for _, size in set_ranges(group)])
+    return rank_slots(group, -np.arange(group.slots, dtype=np.float64))

@@ -19,6 +19,11 @@ CRITERIA = Registry(
             "The group norm of DepGraph: Fang et al. 2023, arXiv 2301.12900, section 3.3",
             "The default: needs no data and works for every network.",
         ),
+        "magnitude": Part(
+            "autoprune.importance.l1:l1",
+            "Han et al. 2015, Learning both Weights and Connections, arXiv 1506.02626, section 3.1",
+            "The name of l1 where single weights go (a space of densities); the two are one criterion.",
+        ),
         "group_norm": Part(
             "autoprune.importance.group_norm:group_norm",
             "Li et al. 2019, OICSR, arXiv 1905.11664; DepGraph: Fang et al. 2023, arXiv 2301.12900, section 3.3",

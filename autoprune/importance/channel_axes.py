@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.importance.reads import Slots
+from autoprune.space.cutting.masks import of_units
 from autoprune.space.groups import SearchSpace
 
 Side: TypeAlias = Literal["written", "read"]
@@ -23,7 +24,8 @@ class ChannelAxis:
     Attributes:
         name: of the weight.
         dim: the axis.
-        numbers: (n,) the slot of each index; the last slot where it belongs to no channel.
+        numbers: (n,) the slot of each index; the last slot where it belongs to no channel. Of single weights: of each
+            element of the flattened weight, with `dim` 0.
     """
 
     name: str
@@ -64,6 +66,9 @@ def owned_axes(model: nn.Module, space: SearchSpace, slots: Slots) -> list[Chann
     for axis in written:
         taken[axis.numbers.cpu()] = True
     found = list(written)
+    for name, (group, density) in space.sparse.items():  # every weight has a slot of its own
+        units = torch.arange(density.units, device=slots.device) + slots.part(group, 0, density.units).start
+        found.append(ChannelAxis(name, 0, of_units(density, units).flatten()))
     for axis in axes_of(model, space, slots, "read"):
         numbers = torch.where(taken.to(axis.numbers.device)[axis.numbers], outside, axis.numbers)
         if bool((numbers != outside).any()):

@@ -188,8 +188,8 @@ class InputMoments:
 class GroupEvidence:
     """What a criterion sees of one width group, or of one of the sets that are tied in it.
 
-    Rows are channels, aligned over all members. Besides filters, scales and layers only what the criterion needs is
-    there.
+    Rows are channels, aligned over all members; for a density, single weights of a layer (or blocks of them). Besides
+    filters, scales and layers only what the criterion needs is there.
 
     Attributes:
         width: number of channels.
@@ -204,6 +204,7 @@ class GroupEvidence:
         inputs: as `readers`: the mean over examples and positions of the square of what the weight multiplies.
         pooled: (width, examples) mean of what the readers get of each of a sample of examples.
         moments: of each weight that reads the channels.
+        spread: of single weights: (groups, D) values of what `moments` are of -> as `filters`, of what each multiplies.
         maps: one (width, examples, height, width) tensor per call that reads the channels: what it gets, position by
             position, of each of a sample of examples.
     """
@@ -220,3 +221,4 @@ class GroupEvidence:
     pooled: Tensor | None = None
     maps: tuple[Tensor, ...] | None = None
     moments: tuple[InputMoments, ...] | None = None
+    spread: Callable[[Tensor], Tensor] | None = None

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.errors import ConfigError
 from autoprune.importance.members import group_evidence
 from autoprune.space.groups import FloatArray, SearchSpace
 from autoprune.space.kinds import KINDS
@@ -18,7 +19,14 @@ def group_filters(model: nn.Module, space: SearchSpace) -> list[list[FloatArray]
     Args:
         model: the network that was traced; only read.
         space: its space.
+
+    Raises:
+        ConfigError: the space is one of densities.
     """
+    if space.densities or space.factors:
+        raise ConfigError(
+            "this rule compares the filters of channels, which densities and ranks do not cut: leave it out"
+        )
     found: list[list[FloatArray]] = []
     for index, group in enumerate(space.groups):
         sets = enumerate(set_ranges(group)) if KINDS[group.kind].ranked else ()

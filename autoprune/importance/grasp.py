@@ -14,7 +14,7 @@ from autoprune.importance.evidence import criterion
 from autoprune.importance.network import NetworkEvidence
 
 
-@criterion("losses", zeros_last=False)
+@criterion("losses", zeros_last=False, single=True)
 def grasp(
     network: NetworkEvidence, rng: np.random.Generator, *, temperature: float = 200.0, examples: int | None = 128
 ) -> Tensor:

@@ -17,7 +17,9 @@ from autoprune.importance.group import group_evidence, group_tensors
 from autoprune.importance.needs import NETWORK, RUN
 from autoprune.importance.network_scores import network_scores
 from autoprune.importance.scoring import ChosenCriterion
-from autoprune.space.cutting.slicing import Ranking, check_model
+from autoprune.importance.single import check_single, single_weights
+from autoprune.space.cutting.factored import decomposed
+from autoprune.space.cutting.slicing import Ranking, check_model, tensor_of
 from autoprune.space.groups import FloatArray, SearchSpace, WidthGroup
 from autoprune.space.kinds import KINDS
 from autoprune.space.options.ties import rank_slots, set_ranges
@@ -60,7 +62,8 @@ def channel_scores(
         calibration: data, for a criterion that needs more than weights.
 
     Returns:
-        Per group (slots,) scores; a slot is a channel. A block that can be left out has the score 1.
+        Per group (slots,) scores; a slot is a channel, or a single weight (or block of them) of a density. A residual
+        block that can be left out has the score 1.
 
     Raises:
         RegistryError: no such criterion.
@@ -71,9 +74,16 @@ def channel_scores(
     scoring, rng = ChosenCriterion.of(criterion), np.random.default_rng(seed)
     what = f"criterion {scoring.label!r}"
     check_model(model, space)
+    if space.factors:
+        return singular_values(model, space)
+    if space.densities:
+        check_single(scoring, what)
     if scoring.needs & NETWORK:
         found = network_scores(scoring.score, model, space, scoring.needs, calibration, rng, what=what)
         return [_by_set(group, scores, scoring.normalised) for group, scores in zip(space.groups, found, strict=True)]
+    if space.densities:
+        found = single_weights(model, space, scoring, calibration, rng, what=what)
+        return [scoring.normalised(scores) for scores in found]
     gathered = gather(model, space, scoring.needs, calibration, what=what)
 
     def of_set(index: int, number: int) -> FloatArray:
@@ -91,6 +101,21 @@ def channel_scores(
         else np.ones(group.slots)  # a block as a whole: nothing to rank
         for index, group in enumerate(space.groups)
     ]
+
+
+def singular_values(model: nn.Module, space: SearchSpace) -> list[FloatArray]:
+    """Per group of ranks, the squares of singular values, the last one of all that only the layer itself has.
+
+    Whatever the criterion: components of factors have an order of their own.
+    """
+    found = []
+    for group, factors in sorted(space.factored.values(), key=lambda entry: entry[0]):
+        squares = decomposed(tensor_of(model, factors.tensor)).values.square().cpu().numpy()
+        low = np.zeros(space.groups[group].width)
+        low[: min(factors.highest, len(squares))] = squares[: factors.highest]
+        low[-1] += squares[factors.highest :].sum()
+        found.append(low)
+    return found
 
 
 def _checked(scores: Tensor, width: int, what: str, group: str) -> FloatArray:

@@ -16,7 +16,7 @@ from autoprune.importance.evidence import criterion
 from autoprune.importance.network import NetworkEvidence
 
 
-@criterion("losses", zeros_last=False)
+@criterion("losses", zeros_last=False, single=True)
 def movement(
     network: NetworkEvidence,
     rng: np.random.Generator,

@@ -40,7 +40,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def criterion(
-    *needs: Need, zeros_last: bool = True, members: Members | None = None, blind: bool = False
+    *needs: Need, zeros_last: bool = True, members: Members | None = None, blind: bool = False, single: bool = False
 ) -> Callable[[_F], _F]:
     """Mark a criterion with what it needs; one without a mark needs `weights` only.
 
@@ -50,11 +50,13 @@ def criterion(
         members: what is split where the setting `reduction` asks for scores layer by layer; None: there is nothing to
             split.
         blind: a control that looks at no evidence.
+        single: it holds for single weights, too, where evidence has a row for each weight (or block of weights) of a
+            layer in place of a channel: filters, readers, inputs, gradients by weights and moments, or sums over them.
     """
 
     def mark(part: _F) -> _F:
         part.needs, part.zeros_last = frozenset(needs or ("weights",)), zeros_last  # type: ignore[attr-defined]
-        part.members, part.blind = members, blind  # type: ignore[attr-defined]
+        part.members, part.blind, part.single = members, blind, single  # type: ignore[attr-defined]
         return part
 
     return mark

@@ -11,7 +11,7 @@ from autoprune.importance.evidence import criterion
 from autoprune.importance.network import NetworkEvidence
 
 
-@criterion("losses")
+@criterion("losses", single=True)
 def obd(
     network: NetworkEvidence,
     rng: np.random.Generator,

@@ -41,6 +41,7 @@ class ChosenCriterion:
         members: what is split by layer for the reduction.
         reduction: one of `REDUCTIONS`; None: as the criterion itself joins layers.
         normalise: one of `NORMS`.
+        single: whether it holds for single weights.
     """
 
     label: str
@@ -49,6 +50,7 @@ class ChosenCriterion:
     members: Members | None
     reduction: str | None
     normalise: str
+    single: bool = False
 
     @classmethod
     def of(cls, criterion: ChosenPart) -> ChosenCriterion:
@@ -72,7 +74,8 @@ class ChosenCriterion:
         members = _members(part)
         if reduction is not None and members is None:
             raise ConfigError(f"{what} has no scores layer by layer: leave its setting 'reduction' out")
-        return cls(chosen.label, score, needs_of(part), members, reduction, normalise)
+        single = bool(getattr(part, "single", False))
+        return cls(chosen.label, score, needs_of(part), members, reduction, normalise, single)
 
     def __call__(self, evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
         """(width,) scores of one group, before normalisation."""

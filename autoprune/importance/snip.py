@@ -10,7 +10,7 @@ from autoprune.importance.evidence import criterion
 from autoprune.importance.members import GroupEvidence
 
 
-@criterion("gradients")
+@criterion("gradients", single=True)
 def snip(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) |Σ w · ∂L/∂w| over the weights that write the channel, L the mean loss over all batches.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from autoprune.importance.evidence import GroupEvidence, criterion
 
 
-@criterion("gradients", members="filters")
+@criterion("gradients", members="filters", single=True)
 def taylor_weight(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) sum over the weights that write the channel of (gradient x weight) squared, averaged over batches."""
     assert evidence.gradients is not None  # it is asked for

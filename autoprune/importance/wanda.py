@@ -9,12 +9,13 @@ from torch import Tensor
 from autoprune.importance.evidence import GroupEvidence, criterion
 
 
-@criterion("readers", "inputs", members="readers")
+@criterion("readers", "inputs", members="readers", single=True)
 def wanda(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) Σ |W_oj| ‖x_j‖₂ over all weights W_oj that read the channel, x_j being what each of them multiplies.
 
     The norm is that over examples and positions, here divided by the root of their number, so that it does not grow
     with the data. The paper compares single weights of one output; their sum over outputs is what a channel is worth.
+    A density scores single weights as the paper does, and compares them so with `compare: output`.
     Unlabelled data, one pass for all groups.
     """
     assert evidence.inputs is not None  # it is asked for

@@ -48,6 +48,11 @@ INHERITANCE = Registry(
             "ThiNet: Luo et al. 2017, arXiv 1707.06342, section 3.2.3",
             "To compare with ThiNet: one factor for each kept channel of a layer, few unknowns for few data.",
         ),
+        "sparsegpt": Part(
+            "autoprune.inherit.sparsegpt:SparseGPT",
+            "Frantar and Alistarh 2023, SparseGPT, arXiv 2301.00774, algorithm 1",
+            "Single weights go (a space of densities): those that stay make up for them; the default there.",
+        ),
     },
     group="autoprune.inherit",
 )
@@ -60,3 +65,6 @@ FINAL_DEFAULT = ("sequential_least_squares", "bn_recalibration")
 
 WITHOUT_INPUTS = ("bn_recalibration",)
 """The same where there are no calibration inputs."""
+
+OF_DENSITIES = ("sparsegpt", "bn_recalibration")
+"""The same for all networks of a space of densities, with calibration inputs."""

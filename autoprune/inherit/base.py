@@ -17,6 +17,7 @@ from autoprune.data.batch import Batch, channels_last
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.inherit import INHERITANCE
 from autoprune.space.cutting.cut import Cut
+from autoprune.space.cutting.masks import keep_masks
 
 T = TypeVar("T")
 
@@ -113,11 +114,13 @@ class Inheritance(ABC):
     Attributes:
         changes: says where in a list it may stand, see `Chain`.
         needs_data: it does nothing without calibration inputs.
+        keeps_masks: it can be used where single weights are left out, which fits of whole layers know nothing of.
         left_alone: name of a tensor -> why the last `apply` could do nothing for it.
     """
 
     changes: ClassVar[Changes] = "anything"
     needs_data: ClassVar[bool] = True
+    keeps_masks: ClassVar[bool] = False
     left_alone: Mapping[str, str] = {}
 
     def prepare(self, statistics: Statistics) -> None:  # noqa: B027 - many need nothing
@@ -175,6 +178,32 @@ class Chain:
         named = zip(self._names, self._methods, strict=True)
         return {name: f"{label}: {why}" for label, method in named for name, why in method.left_alone.items()}
 
+    def check_masks(self) -> None:
+        """Check that the methods can be used where single weights are left out.
+
+        Raises:
+            ConfigError: one fits weights and cannot.
+        """
+        for name, method in zip(self._names, self._methods, strict=True):
+            if method.changes not in ("statistics", "offsets") and not method.keeps_masks:
+                raise ConfigError(
+                    f"inherit: {name} is for channels that are cut and would fit weights that densities leave out; "
+                    f"choose sparsegpt, bn_recalibration, or leave inherit out"
+                )
+
+    def check_factors(self) -> None:
+        """Check that the methods can be used where layers become two.
+
+        Raises:
+            ConfigError: one looks at the layers that were there.
+        """
+        for name, method in zip(self._names, self._methods, strict=True):
+            if method.changes != "statistics":
+                raise ConfigError(
+                    f"inherit: {name} fits the layers of the dense network, and ranks put two in the place of one; "
+                    f"choose bn_recalibration, or leave inherit out"
+                )
+
     def before_training(self) -> Chain:
         """The same without the last methods that only change running statistics: a training makes its own."""
         shorter = Chain(())
@@ -208,7 +237,8 @@ class Chain:
             method.prepare(statistics)
 
     def apply(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> nn.Module:
-        """Apply all methods in their order; returns the network of the cut."""
+        """Apply all methods in their order; returns the network of the cut, its masks as they were."""
         for method in self._methods:
             method.apply(cut, dense, statistics)
+            keep_masks(cut.network)
         return cut.network

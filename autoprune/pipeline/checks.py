@@ -114,6 +114,7 @@ def _try_protocol(options: PartOptions, job: Job) -> None:
 def rehearse_parts(prepared: Prepared) -> None:
     """Build from the network as it is what the run will build from the trained one, so that it cannot fail late."""
     base, search = prepared.network, prepared.run_inputs.job.search
+    _check_cuts(prepared)
     scores = prepared.scores(base, batches=1)
     by_criterion = partial(_scored_by, prepared, base)
     prepared.plan(scores, inputs=rule_inputs(prepared.space, base, by_criterion))
@@ -126,6 +127,17 @@ def rehearse_parts(prepared: Prepared) -> None:
         factory.heirs("training")
     if search.storage is not None:
         open_storage(search.storage, Path())
+
+
+def _check_cuts(prepared: Prepared) -> None:
+    """Layers become two before a training, not in it; raises ConfigError."""
+    for options in prepared.run_inputs.job.verdict.protocols if prepared.space.factors else ():
+        protocol = make_protocol(options)
+        if protocol.steps or protocol.rounds:
+            raise ConfigError(
+                f"protocol {options.label!r} cuts networks while they train, and a rank is chosen before: choose "
+                f"fine_tune or scratch_e"
+            )
 
 
 def _scored_by(prepared: Prepared, base: nn.Module, criterion: NamedPart) -> list[FloatArray]:

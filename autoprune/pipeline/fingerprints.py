@@ -37,14 +37,22 @@ def as_begun(job: Job, job_format: int) -> Job:
 
 def job_fingerprint(job: Job, *, job_format: int = JOB_FORMAT) -> str:
     """A hash of every option of a job but its secrets, which may change; as runs of this format have it."""
-    dumped = _as_written(job, job_format).model_dump(mode="json")
-    return _digest(json.dumps(masked(dumped, references=False), sort_keys=True))
+    return _digest(json.dumps(masked(_dumped(job, job_format), references=False), sort_keys=True))
 
 
 def same_job(recorded: object, job: Job, *, job_format: int = JOB_FORMAT) -> bool:
     """Whether a fingerprint is that of a job, also one made when secrets were part of it, or stopping was not."""
-    dumped = _as_written(job, job_format).model_dump(mode="json")
-    return recorded in (job_fingerprint(job, job_format=job_format), _digest(json.dumps(dumped, sort_keys=True)))
+    dumped = json.dumps(_dumped(job, job_format), sort_keys=True)
+    return recorded in (job_fingerprint(job, job_format=job_format), _digest(dumped))
+
+
+def _dumped(job: Job, job_format: int) -> dict[str, Any]:
+    """Every option; keys that are younger than some runs are there only where they say something."""
+    dumped: dict[str, Any] = _as_written(job, job_format).model_dump(mode="json")
+    for key in ("density", "rank") if isinstance(dumped.get("space"), dict) else ():
+        if dumped["space"].get(key) is None:
+            dumped["space"].pop(key, None)
+    return dumped
 
 
 def _as_written(job: Job, job_format: int) -> Job:

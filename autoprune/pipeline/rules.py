@@ -33,17 +33,20 @@ def rule_inputs(
     by_criterion: dict[str, Sequence[FloatArray]] = {}
     filters: list[Filters] = []
 
-    def scores(criterion: NamedPart) -> Sequence[FloatArray]:
+    def slots(criterion: NamedPart) -> Sequence[FloatArray]:
         if criterion.label not in by_criterion:
-            by_criterion[criterion.label] = unit_scores(space, channel_scores(criterion))
+            by_criterion[criterion.label] = channel_scores(criterion)
         return by_criterion[criterion.label]
+
+    def scores(criterion: NamedPart) -> Sequence[FloatArray]:
+        return unit_scores(space, slots(criterion))
 
     def of_base() -> Filters:
         if not filters:
             filters.append(group_filters(base, space))
         return filters[0]
 
-    return RuleInputs(scores, of_base, _formula if probe is None else probe)
+    return RuleInputs(scores, of_base, _formula if probe is None else probe, slots)
 
 
 def _formula(rows: Sequence[Widths]) -> FloatArray:

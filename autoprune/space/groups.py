@@ -19,6 +19,8 @@ import numpy as np
 
 from autoprune.errors import SpaceError
 from autoprune.space.arrays import BoolArray, FloatArray, IntArray, Widths
+from autoprune.space.density import LayerDensity
+from autoprune.space.factors import LayerFactors
 from autoprune.space.kinds import KINDS
 from autoprune.space.kinds.columns import KindColumns
 from autoprune.space.presence import Block, Presence
@@ -31,6 +33,8 @@ __all__ = [
     "FloatArray",
     "FrozenPart",
     "IntArray",
+    "LayerDensity",
+    "LayerFactors",
     "SearchSpace",
     "StepLayout",
     "TensorLayout",
@@ -56,6 +60,8 @@ class WidthGroup:
         kind: what one unit of width is, one of `KINDS`: "channels", "heads", "blocks".
         positions: output positions (batch x pixels or tokens) of the first producer; equal ones form a stage.
         sets: full channel counts of tied channel sets, each a multiple of `width`; () is one set of `width` channels.
+            Of single weights: one set of all units.
+        rows: units of single weights are compared with one another inside each of so many equal parts of them.
     """
 
     name: str
@@ -66,6 +72,7 @@ class WidthGroup:
     kind: str = "channels"
     positions: int = 0
     sets: tuple[int, ...] = ()
+    rows: int = 1
 
     def allows(self, width: float) -> bool:
         """True where the width is one of the choices."""
@@ -179,12 +186,20 @@ class SearchSpace:
     blocks: tuple[Block, ...] = ()  # in graph order, whether they are offered as groups or not
     activations: tuple[Activation, ...] = field(default=(), repr=False)  # values of the graph, in order
     calls: tuple[KernelCall, ...] = field(default=(), repr=False)  # calls of the graph, in order; see `shapes.py`
+    densities: tuple[LayerDensity, ...] = ()  # one for each group of single weights
+    factors: tuple[LayerFactors, ...] = ()  # one for each group of ranks
     why_graph: str = ""  # for a person, where the space was verified: what the user's class does wrong when cut
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
         known = {block.group for block in self.blocks}
+        dense = {(density.group, density.steps, density.units) for density in self.densities}
+        low = {(factors.group, factors.highest + 1) for factors in self.factors}
         for group in self.groups:
+            if group.kind == "ranks" and (group.name, group.width) not in low:
+                raise SpaceError(f"group {group.name!r} of kind 'ranks' has no factors of its ranks")
+            if KINDS[group.kind].single and (group.name, group.width, group.slots) not in dense:
+                raise SpaceError(f"group {group.name!r} of kind {group.kind!r} has no density of its steps and units")
             if KINDS[group.kind].switches and group.name not in known:
                 raise SpaceError(
                     f"every group of kind {group.kind!r} must name a block, one of {sorted(known)}; got {names}"
@@ -213,6 +228,18 @@ class SearchSpace:
         index = {group.name: number for number, group in enumerate(self.groups)}
         return Presence({index[block.group]: block for block in self.blocks if block.group in index})
 
+    @cached_property
+    def sparse(self) -> dict[str, tuple[int, LayerDensity]]:
+        """Name of a tensor -> the group that says how many of its weights stay, and in which pattern."""
+        index = {group.name: number for number, group in enumerate(self.groups)}
+        return {density.tensor: (index[density.group], density) for density in self.densities}
+
+    @cached_property
+    def factored(self) -> dict[str, tuple[int, LayerFactors]]:
+        """Name of a tensor -> the group that says at which rank it is factored, and how."""
+        index = {group.name: number for number, group in enumerate(self.groups)}
+        return {factors.tensor: (index[factors.group], factors) for factors in self.factors}
+
     def left_out(self, widths: Sequence[int]) -> tuple[Block, ...]:
         """The blocks that these widths switch off, in graph order."""
         return self.presence.left_out(widths)
@@ -233,6 +260,10 @@ class SearchSpace:
         if self.presence.blocks:
             blocks = self.presence.blocks.items()
             content.append([[i, b.name, [name for name in b.tensors if name not in uncut]] for i, b in blocks])
+        if self.densities:
+            content.append([[d.tensor, d.steps, d.block, d.rows, d.pattern] for d in self.densities])
+        if self.factors:
+            content.append([[f.layer, f.shape, f.uses] for f in self.factors])
         text = json.dumps(content)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

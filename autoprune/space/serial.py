@@ -9,13 +9,24 @@ from typing import Any, Literal
 import numpy as np
 
 from autoprune.errors import SpaceError
-from autoprune.space.groups import AxisLayout, Block, FrozenPart, SearchSpace, StepLayout, TensorLayout, WidthGroup
+from autoprune.space.groups import (
+    AxisLayout,
+    Block,
+    FrozenPart,
+    LayerDensity,
+    LayerFactors,
+    SearchSpace,
+    StepLayout,
+    TensorLayout,
+    WidthGroup,
+)
 from autoprune.space.serial_checks import check_json
 from autoprune.space.sizes import Activation, AffineSize, KernelCall, Operation
 from autoprune.texts import printable
 
 FORMAT = 3
-_READABLE = (1, 2, 3)  # 1 knows neither graphs nor tied sets, 2 neither activations nor calls
+_READABLE = (1, 2, 3, 4)  # 1 knows neither graphs nor tied sets, 2 neither activations nor calls
+_OF_DENSITIES = 4  # only spaces of them, or of ranks, are written so: older versions would read them as widths
 
 
 def to_json(space: SearchSpace, *, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -42,7 +53,7 @@ def to_json(space: SearchSpace, *, origin: Mapping[str, Any] | None = None) -> d
     steps = [[s.name, [[dim, number(axis)] for dim, axis in s.axes]] for s in space.steps] if graph else []
     sizes = _SizeTable()
     return {
-        "format": FORMAT,
+        "format": _OF_DENSITIES if space.densities or space.factors else FORMAT,
         "form": space.form,
         "groups": [asdict(group) for group in space.groups],
         "frozen": [asdict(part) for part in space.frozen],
@@ -51,6 +62,8 @@ def to_json(space: SearchSpace, *, origin: Mapping[str, Any] | None = None) -> d
         "tensors": tensors,
         "steps": steps,
         "blocks": [asdict(block) for block in space.blocks],
+        **({"factors": [asdict(factors) for factors in space.factors]} if space.factors else {}),
+        **({"densities": [asdict(density) for density in space.densities]} if space.densities else {}),
         "activations": [{**_fields(a), "sizes": sizes.numbers(a.sizes)} for a in space.activations],
         "calls": [{**_fields(c), "weights": [sizes.numbers(w) for w in c.weights]} for c in space.calls],
         "sizes": sizes.rows,
@@ -86,6 +99,8 @@ def from_json(data: dict[str, Any]) -> SearchSpace:
             tuple(Block(**_tuples(block)) for block in data.get("blocks", ())),
             tuple(_activation(activation, sizes) for activation in data.get("activations", ())),
             tuple(_call(call, sizes) for call in data.get("calls", ())),
+            factors=tuple(LayerFactors(**_tuples(factors)) for factors in data.get("factors", ())),
+            densities=tuple(LayerDensity(**_tuples(density)) for density in data.get("densities", ())),
         )
     except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
         what = printable(f"{type(error).__name__}: {error}", 400)

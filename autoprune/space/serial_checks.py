@@ -5,6 +5,7 @@ Every value is of its type and within sensible bounds, and whatever refers to an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -34,6 +35,8 @@ def check_json(data: Mapping[str, Any]) -> None:
     if len({tensor["name"] for tensor in tensors}) < len(tensors):
         raise ValueError("tensors: two have one name")
     _rows(data, "blocks", lambda block, at: _block(block, at, len(operations)), optional=True)
+    _rows(data, "densities", lambda density, at: _density(density, at, data), optional=True)
+    _rows(data, "factors", lambda factors, at: _factors(factors, at, data), optional=True)
     steps = _many(_pair(_whole(0, _MOST_AXES), _index(len(axes))))
     _rows(data, "steps", _pair(_text, steps), optional=True)
     _values_and_calls(data, len(sizes), len(groups))
@@ -43,9 +46,11 @@ def check_json(data: Mapping[str, Any]) -> None:
 
 def _group(group: Any, at: str) -> None:
     _each(name=_text, width=_whole(1), choices=_many(_whole()))(group, at)
-    optional = _each(members=_many(_text), residual=_flag, kind=_text, positions=_whole(), sets=_many(_whole(1)))
-    optional({"members": [], "residual": False, "kind": "", "positions": 0, "sets": [], **group}, at)
-    if any(size % group["width"] for size in group.get("sets", ())):
+    optional = _each(
+        members=_many(_text), residual=_flag, kind=_text, positions=_whole(), sets=_many(_whole(1)), rows=_whole(1)
+    )
+    optional({"members": [], "residual": False, "kind": "", "positions": 0, "sets": [], "rows": 1, **group}, at)
+    if group.get("kind") != "weights" and any(size % group["width"] for size in group.get("sets", ())):
         raise ValueError(f"{at}.sets must be multiples of the width {group['width']}, got {_short(group['sets'])}")
 
 
@@ -98,6 +103,35 @@ def _block(block: Any, at: str, operations: int) -> None:
     _whole(0, _MOST_AXES)(block.get("outputs", 0), f"{at}.outputs")
     argument = block.get("argument", 0)
     (_text if isinstance(argument, str) else _whole(0, _MOST_AXES))(argument, f"{at}.argument")
+
+
+def _density(density: Any, at: str, data: Mapping[str, Any]) -> None:
+    """Its weights are there, and its rows, blocks and steps divide them."""
+    whole = _each(group=_text, tensor=_text, shape=_many(_whole(1)), steps=_whole(1), reads=_whole(0, 1))
+    whole(density, at)
+    _each(block=_pair(_whole(1), _whole(1)), rows=_whole(1), pattern=_text)(density, at)
+    shapes = {tensor["name"]: list(tensor["shape"]) for tensor in data["tensors"]}
+    if shapes.get(density["tensor"]) != list(density["shape"]) or len(density["shape"]) < 2:
+        raise ValueError(f"{at}: there is no tensor {_short(density['tensor'])} of the shape {density['shape']}")
+    if density["group"] not in {group["name"] for group in data["groups"]}:
+        raise ValueError(f"{at}: there is no group {_short(density['group'])}")
+    reads, (outputs, inputs) = density["reads"], density["block"]
+    if density["shape"][1 - reads] % outputs or density["shape"][reads] % inputs:
+        raise ValueError(f"{at}: blocks of {outputs} x {inputs} do not divide the shape {density['shape']}")
+    units = math.prod(density["shape"]) // (outputs * inputs)
+    if units % density["rows"] or density["steps"] > units:
+        raise ValueError(f"{at}: {units} units in {density['rows']} rows and {density['steps']} steps")
+
+
+def _factors(factors: Any, at: str, data: Mapping[str, Any]) -> None:
+    """Its weights are there, in the layer that it names."""
+    _each(group=_text, layer=_text, tensor=_text, shape=_many(_whole(1)), uses=_whole(0))(factors, at)
+    shapes = {tensor["name"]: list(tensor["shape"]) for tensor in data["tensors"]}
+    named = factors["tensor"] == f"{factors['layer']}.weight"
+    if not named or shapes.get(factors["tensor"]) != list(factors["shape"]) or len(factors["shape"]) < 2:
+        raise ValueError(f"{at}: layer {_short(factors['layer'])} has no weights of the shape {factors['shape']}")
+    if factors["group"] not in {group["name"] for group in data["groups"]}:
+        raise ValueError(f"{at}: there is no group {_short(factors['group'])}")
 
 
 def _values_and_calls(data: Mapping[str, Any], sizes: int, groups: int) -> None:

@@ -123,6 +123,9 @@ def call(rule: Rule, domain: BudgetedSpace, scores: Sequence[FloatArray]) -> Wid
         given["probe"] = smooth_probe(domain.space)
     if "filters" in needs:
         given["filters"] = random_filters(domain.space)
+    if "slots" in needs:
+        rng = np.random.default_rng(1)
+        given["slots"] = [rng.gamma(1.0, size=group.slots) for group in domain.space.groups]
     return rule(domain, scores, **given)
 
 

@@ -23,6 +23,11 @@ PROTOCOLS = Registry(
             "post-training pruning: Frantar & Alistarh 2023, SparseGPT, arXiv 2301.00774",
             "Networks too large to train, or without labels: reconstruction alone, over several draws of inputs.",
         ),
+        "lottery": Part(
+            "autoprune.training.protocols:lottery",
+            "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, arXiv 1803.03635; rewinding: arXiv 1912.05671",
+            "Densities: are these sparse networks trainable? Masks are found in rounds of trainings of their own.",
+        ),
         "scratch_e": Part(
             "autoprune.training.protocols:scratch_e",
             "Scratch-E: Liu et al. 2019, Rethinking the Value of Network Pruning, arXiv 1810.05270, section 3",

@@ -14,6 +14,7 @@ from autoprune.config.parts import PartOptions
 from autoprune.config.settings import bind
 from autoprune.errors import ConfigError, blame
 from autoprune.randomness import seeded
+from autoprune.space.cutting.masks import keep_masks
 from autoprune.training import PROTOCOLS
 
 
@@ -31,6 +32,8 @@ class Protocol:
         cutting: share of the training over which these are spread.
         trains: False: the network is what inheritance makes of it, on calibration inputs of a draw of its own for each
             seed; it needs no labels.
+        rounds: of trainings whose magnitudes say which single weights go, before the one that counts; 0: none.
+        rewind: share of a training to whose weights each of them goes back.
     """
 
     inherits: bool
@@ -40,6 +43,8 @@ class Protocol:
     steps: int = 0
     cutting: float = 0.0
     trains: bool = True
+    rounds: int = 0
+    rewind: float = 0.0
 
 
 def fine_tune(*, lr_share: float = 0.1) -> Protocol:
@@ -103,6 +108,35 @@ def no_training() -> Protocol:
     )
 
 
+def lottery(*, rounds: int = 3, rewind: float = 0.0) -> Protocol:
+    """Iterative magnitude pruning with rewinding: fresh weights, the ticket found in rounds, then trained as the base.
+
+    In each round the network is trained, each layer keeps its largest weights, and these go back to what they were at
+    the beginning (or a little into the training): round i of n leaves every layer with its final density to the power
+    i / n, so that the same share of what is left goes each time. Of widths, whole channels are ranked. Rounds cost a
+    training each, which the epochs that are told do not count.
+
+    Args:
+        rounds: n, at least 1.
+        rewind: to which share of the training weights go back, in whole epochs; 0 is the first paper's.
+
+    Raises:
+        ConfigError: a setting out of its range.
+    """
+    if not isinstance(rounds, int) or isinstance(rounds, bool) or not 1 <= rounds <= 100:
+        raise ConfigError(f"protocol 'lottery': rounds must be a whole number from 1 to 100, got {rounds!r}")
+    if not isinstance(rewind, int | float) or isinstance(rewind, bool) or not 0 <= rewind < 1:
+        raise ConfigError(f"protocol 'lottery': rewind must be at least 0 and below 1, got {rewind!r}")
+    return Protocol(
+        inherits=False,
+        epochs=lambda base, fine_tune, ratio: base,
+        lr=lambda lr: lr,
+        told=f"a ticket of {rounds} rounds trained from its rewound weights",
+        rounds=rounds,
+        rewind=float(rewind),
+    )
+
+
 def scratch_e() -> Protocol:
     """Scratch-E: fresh weights, trained exactly as the base network."""
     return Protocol(
@@ -160,7 +194,7 @@ def reinitialise(model: nn.Module, *, seed: int) -> None:
 
     Modules with `reset_parameters` are asked to, inner ones first, so that a network that defines it has the last word
     on its own initialisation. Parameters held by other modules stay if they are constant, and are else drawn from
-    a normal distribution with their own mean and standard deviation.
+    a normal distribution with their own mean and standard deviation. Weights that a mask leaves out are 0.
     """
     with seeded(seed), torch.no_grad():
         for module in reversed(list(model.modules())):
@@ -171,3 +205,4 @@ def reinitialise(model: nn.Module, *, seed: int) -> None:
             for parameter in module.parameters(recurse=False):
                 if parameter.numel() and parameter.min() < parameter.max():
                     parameter.normal_(parameter.mean().item(), parameter.std().item())
+    keep_masks(model)

@@ -17,6 +17,7 @@ from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.space.copying import copy_network
 from autoprune.space.cutting.cut import Cut
+from autoprune.space.cutting.masks import keep_masks, masks_of
 from autoprune.training.averaging import WeightAverage
 from autoprune.training.cuts import TrainingCuts, become, carry_over
 from autoprune.training.epochs import EpochRecord, steps
@@ -82,6 +83,7 @@ class Trainer:
         for term in self._terms:
             term.begin(model)
         self._average = None if recipe.ema is None else WeightAverage(model, recipe.ema)
+        self._masks = masks_of(model)
         self._scaler = layout.scaler(device)
 
     @property
@@ -111,6 +113,7 @@ class Trainer:
             term.begin(self._model)
         if self._average is not None and self._recipe.ema is not None:
             self._average = WeightAverage(self._model, self._recipe.ema)
+        self._masks = masks_of(self._model)
         if self._first is not None:
             self.begin(self._first)
 
@@ -152,12 +155,14 @@ class Trainer:
         if self._average is None:
             return score()
         with self._average.in_place():
+            keep_masks(self._model)
             return score()
 
     def finish(self) -> None:
         """Leave the network as the training gives it."""
         if self._average is not None:
             self._average.give()
+            keep_masks(self._model)  # masks may have moved while weights were averaged
 
     def run_epoch(self, split: Split, epoch: int, *, seed: int) -> EpochRecord:
         """Train on all examples once.
@@ -205,6 +210,9 @@ class Trainer:
             self._scaler.unscale_(self._optimizer)
         for term in self._terms:
             term.after_backward(model, done=done)
+        for masked in self._masks:
+            if masked.weight.grad is not None:
+                masked.weight.grad.masked_fill_(~masked.mask, 0.0)
         if self._recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), self._recipe.clip_norm)
         self._scaler.step(self._optimizer)
@@ -212,6 +220,8 @@ class Trainer:
         with torch.no_grad():
             for term in self._terms:
                 term.after_step(model, done=done)
+            for masked in self._masks:
+                masked.weight.masked_fill_(~masked.mask, 0.0)
         if self._average is not None:
             self._average.update()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()

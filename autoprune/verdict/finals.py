@@ -23,6 +23,7 @@ from autoprune.engines.base import Engine, Failure
 from autoprune.errors import EvaluationError, RunError, told_of_traceback
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.gradual import GradualCuts, stages
+from autoprune.evaluators.lottery import ticket
 from autoprune.evaluators.trained import train_and_score
 from autoprune.files import content_of, write_whole
 from autoprune.space.groups import SearchSpace, Widths
@@ -187,6 +188,10 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         at = stages(factory.space, piece.widths, steps=protocol.steps, share=protocol.cutting, epochs=epochs)
         gradual = GradualCuts(factory, at)
         network, cuts = gradual.start(), gradual.cuts
+    elif protocol.rounds:
+        lr = protocol.lr(piece.base_lr)
+        rounds, rewind = protocol.rounds, protocol.rewind
+        network = ticket(factory, piece.widths, rounds=rounds, rewind=rewind, epochs=epochs, lr=lr, seed=piece.seed)
     elif protocol.inherits:
         cut = factory.heirs("training").cut(piece.widths)
         network = cut.network

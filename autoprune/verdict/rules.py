@@ -24,11 +24,13 @@ class RuleInputs:
         scores: criterion -> per group, the (width,) importances by it.
         filters: the weights that write each channel.
         probe: scores networks.
+        slots: criterion -> per group, the (slots,) importances by it.
     """
 
     scores: Callable[[NamedPart], Sequence[FloatArray]]
     filters: Callable[[], Filters]
     probe: Probe
+    slots: Callable[[NamedPart], Sequence[FloatArray]]
 
 
 def criterion_for(chosen: AllocationOptions) -> NamedPart | None:
@@ -67,6 +69,10 @@ def called(
         scores = scores if criterion is None else inputs.scores(criterion)
         given = {"filters": inputs.filters()} if "filters" in needs else {}
         given |= {"probe": inputs.probe} if "probe" in needs else {}
+        if "slots" in needs:
+            if criterion is None:
+                raise ConfigError(f"{what} needs slots and names no criterion; give it one: {{criterion: …}}")
+            given["slots"] = inputs.slots(criterion)
     with blame(ConfigError, f"{what} fails", then="Correct its settings or its code."):
         widths: Widths = rule(domain, scores, **given)
     if widths not in domain.space:

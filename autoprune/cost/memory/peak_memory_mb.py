@@ -20,7 +20,7 @@ from autoprune.cost.memory.cpu_convolution import ConvolutionCopies
 from autoprune.cost.memory.cpu_products import ProductCopies
 from autoprune.cost.memory.dtypes import MEGABYTE, bytes_of
 from autoprune.cost.memory.held import Held
-from autoprune.cost.memory.size_mb import size_mb
+from autoprune.cost.memory.size_mb import held_mb
 from autoprune.cost.polynomial import CostFunction, Polynomial, WidthMatrix
 from autoprune.cost.unpriced import UnpricedError
 from autoprune.errors import ConfigError
@@ -83,7 +83,7 @@ class _PeakMemory:
             (growth if a.batched else 1.0) * (a.bytes if dtype is None else bytes_of(a.dtype, dtype))
             for a in (space.activations[index] for index in owners)
         ]
-        self._weights, self._copies = size_mb(space, dtype=dtype), copies
+        self._weights, self._copies = held_mb(space, dtype=dtype), copies
         self._held = Held(space, owners, [call for some in copies for call in some.calls.tolist()])
         sizes = [space.activations[index].sizes for index in owners]
         self._bytes = _Bytes(sizes, per_element, self._held.switches, len(space.groups))

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.space.cutting.masks import masks_from_zeros
 from autoprune.space.groups import Widths
 from autoprune.zoo import load_weights
 
@@ -24,4 +25,5 @@ def exported_network(factory: CandidateFactory, widths: Widths, weights: Path | 
         return factory.heirs("final")(widths)
     network = factory.candidate(widths)
     load_weights(network, weights)
+    masks_from_zeros(network)  # a training may have chosen other ones
     return network

@@ -14,7 +14,8 @@ from autoprune.space.kinds import KINDS
 def narrowed(space: SearchSpace, ranking: Ranking, widths: Widths) -> tuple[SearchSpace, Ranking]:
     """Space and ranking of the network that was cut to `widths`; widths in it are counted as before.
 
-    Blocks that are left out stay so: their groups are there, their tensors are not.
+    Blocks that are left out stay so: their groups are there, their tensors are not. Layers that have lost single
+    weights have the shapes that they had, and what they have lost comes last in their ranking.
 
     Args:
         space: of the dense network.
@@ -27,7 +28,7 @@ def narrowed(space: SearchSpace, ranking: Ranking, widths: Widths) -> tuple[Sear
     space.check(widths)
     groups, kept = [], []
     for group, width, rank in zip(space.groups, widths, ranking, strict=True):
-        switch = KINDS[group.kind].switches
+        switch = KINDS[group.kind].switches or KINDS[group.kind].single
         groups.append(group if switch else _narrower(group, width))
         kept.append(np.ones(len(rank), dtype=np.bool_) if switch else rank < width)
     axes: dict[int, tuple[AxisLayout, BoolArray]] = {}

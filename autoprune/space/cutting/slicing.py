@@ -16,20 +16,29 @@ from autoprune.errors import SpaceError
 from autoprune.space.copying import compute_again, computed_values
 from autoprune.space.cutting.attributes import adapt_heads, adapters
 from autoprune.space.cutting.cut import Cut, KeptIndices
+from autoprune.space.cutting.factored import Factoring
+from autoprune.space.cutting.masks import put_mask, ranks_of_weights
 from autoprune.space.cutting.parts import Parts
 from autoprune.space.cutting.remembered import follow, remembered
 from autoprune.space.cutting.scissors import Scissors
 from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
+from autoprune.space.kinds import KINDS
 from autoprune.space.tracing.blocks import Skip
 
 Ranking: TypeAlias = tuple[IntArray, ...]
-"""Per group: (slots,) rank of each channel (of its unit, inside its own set, where sets are tied); 0 is the best."""
+"""Per group: (slots,) rank of each channel (of its unit, inside its own set, where sets are tied); 0 is the best. Of
+single weights: the width at which each comes in, counted from 0."""
 
 
 def random_ranking(space: SearchSpace, rng: np.random.Generator) -> Ranking:
     """An order of the channels of every group by chance; tied sets each have their own."""
     return tuple(
-        np.concatenate([rng.permutation(n) * group.width // n for n in group.sets or (group.width,)])
+        np.concatenate(
+            [
+                KINDS[group.kind].ranks(-rng.permutation(n).astype(np.float64), group.width, group.rows)
+                for n in group.sets or (group.width,)
+            ]
+        )
         for group in space.groups
     )
 
@@ -97,6 +106,10 @@ class Slicer:
         self._groups = np.concatenate([none, *(group for group, _ in self._axes)])
         self._ranks = np.concatenate([none, *(rank for _, rank in self._axes)])
         self._indices = np.concatenate([none, *(np.arange(n) for n in self._sizes)])
+        self._factoring = Factoring(model, list(space.factored.values()))
+        self._sparse = [
+            (group, density, ranks_of_weights(density, ranking[group])) for group, density in space.sparse.values()
+        ]
 
     def __call__(self, widths: Widths) -> nn.Module:
         """Build the network of these widths, a member of the space.
@@ -134,6 +147,9 @@ class Slicer:
         else:
             adapt_heads(self._model, sliced, self._space, widths)
             follow(self._remembered, made)
+        for group, density, ranks in self._sparse:
+            put_mask(sliced, density, None if widths[group] == density.steps else ranks < widths[group])
+        self._factoring.put(sliced, widths)
         return Cut(sliced, self._space, widths, KeptIndices(self._places, kept, frozenset(gone)), self.order)
 
     def order(self, name: str, dim: int) -> Tensor | None:

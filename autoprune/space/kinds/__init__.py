@@ -28,6 +28,16 @@ KIND_PARTS = Registry(
             "Huang et al., ECCV 2016",
             "Residual blocks that can be left out, `blocks: true` in a space.",
         ),
+        "weights": Part(
+            "autoprune.space.kinds.weights:Weights",
+            "Han et al., NeurIPS 2015",
+            "Single weights of a layer, in a pattern, `density: {…}` in a space.",
+        ),
+        "ranks": Part(
+            "autoprune.space.kinds.ranks:Ranks",
+            "Denton et al., NeurIPS 2014",
+            "Low-rank factors of a layer's weights, `rank: {…}` in a space.",
+        ),
     },
     group="autoprune.kinds",
 )

@@ -55,6 +55,7 @@ class Kind(ABC):
         rule: the key of `kinds` in a space file that holds for it; None: those of channels.
         counted: attributes of modules count its units, and must follow a cut.
         label: how it is shown beside the name of a group; "" where it goes without saying.
+        single: what goes are single weights: no tensor gets smaller.
     """
 
     least: ClassVar[int] = 1
@@ -64,6 +65,7 @@ class Kind(ABC):
     rule: ClassVar[str | None] = None
     counted: ClassVar[bool] = False
     label: ClassVar[str] = ""
+    single: ClassVar[bool] = False
 
     @abstractmethod
     def drawn(self, full: FloatArray, ratios: FloatArray, chances: FloatArray) -> FloatArray:
@@ -105,6 +107,18 @@ class Kind(ABC):
     def decided(self, proposals: FloatArray) -> FloatArray:
         """Return proposals without what stands between two states."""
         return proposals
+
+    def ranks(self, scores: FloatArray, width: int, rows: int) -> IntArray:
+        """Return at which width each slot of a set comes in, counted from 0; ties keep their order.
+
+        Args:
+            scores: (slots,) importances.
+            width: of the group.
+            rows: in so many equal parts slots are compared with one another, for kinds that know parts.
+        """
+        order = np.argsort(-scores, kind="stable")
+        ranks: IntArray = np.argsort(order, kind="stable") * width // len(scores)
+        return ranks
 
     @abstractmethod
     def settle(self, rows: Settling) -> None:

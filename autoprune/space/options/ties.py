@@ -91,11 +91,9 @@ def rank_slots(group: WidthGroup, scores: FloatArray) -> IntArray:
     Returns:
         (slots,) rank of each channel's unit in its own set, 0 for the most important.
     """
-    ranks = []
-    for start, size in set_ranges(group):
-        order = np.argsort(-scores[start : start + size], kind="stable")
-        ranks.append(np.argsort(order, kind="stable") * group.width // size)
-    return np.concatenate(ranks)
+    ranks = KINDS[group.kind].ranks
+    sets = set_ranges(group)
+    return np.concatenate([ranks(scores[start : start + size], group.width, group.rows) for start, size in sets])
 
 
 def _merged(groups: Sequence[WidthGroup]) -> WidthGroup:

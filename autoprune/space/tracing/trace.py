@@ -14,6 +14,8 @@ from torch import Tensor, fx, nn
 from autoprune.config.space import SpaceOptions
 from autoprune.space.groups import SearchSpace
 from autoprune.space.options.choices import apply_options, freeze_groups
+from autoprune.space.options.density import density_space
+from autoprune.space.options.factors import rank_space, refusals
 from autoprune.space.tracing.assemble import assemble
 from autoprune.space.tracing.blocks import find_blocks, offer_blocks, with_calls
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter, WeightLabels
@@ -72,6 +74,12 @@ def trace(model: nn.Module, example: Example, *, options: SpaceOptions | None = 
     program = record(model, example)
     started = time.process_time()
     space, products = _groups(program, model, example, chosen)
+    if chosen.density is not None:
+        space = density_space(space, chosen.density, chosen.exclude)
+        return Traced(space, program, example, time.process_time() - started)
+    if chosen.rank is not None:
+        space = rank_space(space, chosen.rank, refusals(model), chosen.exclude)
+        return Traced(space, program, example, time.process_time() - started)
     tied = "these channels can only go all together"
     space = freeze_groups(space, {i: tied for i, group in enumerate(space.groups) if group.width == 1})
     blocks = find_blocks(program, space, products)

@@ -23,6 +23,7 @@ from autoprune.space.kinds import KINDS
 from autoprune.space.options.ties import tie
 from autoprune.space.tracing.shapes import with_shapes
 from autoprune.space.tracing.trace import Traced
+from autoprune.space.verification.factored import check_factored
 from autoprune.space.verification.scramble import scrambled, silences
 from autoprune.space.verification.training_check import check_training
 from autoprune.space.verification.trial import CutTrial
@@ -56,6 +57,10 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
         SpaceError: fvcore counts other FLOPs than the closed form, no group is left, or the model is random.
     """
     _check_values(model, traced)
+    if traced.space.densities:  # a weight of zero is no other network
+        return unverified(model, traced)
+    if traced.space.factors:
+        return replace(unverified(model, traced), largest_error=check_factored(model, traced.space, traced.example))
     with untouched():
         trial = _trial(model, traced, seed)
         trial.check_repeatable()

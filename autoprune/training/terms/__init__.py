@@ -13,6 +13,11 @@ TERMS = Registry(
             "Network Slimming: Liu et al. 2017, arXiv 1708.06519, section 3, equation 1",
             "Before pruning by `bn_scale`: scales of batch norms that matter little go to 0.",
         ),
+        "rigl": Part(
+            "autoprune.training.terms.rigl:RigL",
+            "RigL: Evci et al. 2020, Rigging the Lottery, arXiv 1911.11134, section 3",
+            "Densities that are trained for long, from scratch above all: which weights stay is found on the way.",
+        ),
     },
     group="autoprune.terms",
 )

@@ -19,7 +19,8 @@ class Term(ABC):  # noqa: B024 - each of its methods may be left out
 
     In each step the order is: gradients of the loss and the penalties, `after_backward` (before gradients are clipped),
     the optimizer's step, `after_step` (before weights are averaged). Everywhere `done` is the share of the training
-    that is over, at the middle of the step.
+    that is over, at the middle of the step. Single weights that a mask leaves out have gradients in `after_backward`
+    alone, and are 0 after the step whatever was done to them.
     """
 
     def begin(self, model: nn.Module) -> None:  # noqa: B027

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from autoprune.config.training import Recipe
 from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError
+from autoprune.space.cutting.masks import put_mask
+from autoprune.space.density import LayerDensity
 from autoprune.testing.inheritance import _network
 from autoprune.testing.terms import TermContract
+from autoprune.testing.terms import _network as tiny_network
 from autoprune.training.terms import TERMS
 from autoprune.training.terms.base import Term, make_terms
 from autoprune.training.terms.bn_l1 import BatchNormL1
@@ -24,7 +27,21 @@ CPU = torch.device("cpu")
 class TestEachCard(TermContract):
     @pytest.fixture(params=TERMS.names())
     def new(self, request: pytest.FixtureRequest) -> Callable[[], Term]:
-        return functools.partial(lambda name: make_terms([name])[0], request.param)
+        settings = {"rigl": {"interval": 2}}.get(request.param, {})
+        return functools.partial(lambda name: make_terms([{"name": name, "settings": settings}])[0], request.param)
+
+    @pytest.fixture
+    def model(self) -> Callable[[], nn.Module]:
+        """Weights of one layer are left out: terms that move masks have something to do."""
+
+        def made() -> nn.Module:
+            network = tiny_network()
+            name, weight = next((n, p) for n, p in network.named_parameters() if p.ndim > 1)
+            density = LayerDensity(name.rpartition(".")[0], name, tuple(weight.shape), 2)
+            put_mask(network, density, torch.arange(weight.numel()).reshape(weight.shape) % 2 == 0)
+            return network
+
+        return made
 
 
 @final
