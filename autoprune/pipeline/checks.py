@@ -31,6 +31,7 @@ from autoprune.randomness import untouched
 from autoprune.space.copying import copy_network
 from autoprune.space.groups import FloatArray
 from autoprune.tasks.base import Task
+from autoprune.sparsity.base import make_sparsity
 from autoprune.training.protocols import make_protocol
 from autoprune.training.recipe import check_recipe, rehearse
 from autoprune.trials.ledger import open_storage
@@ -64,6 +65,8 @@ def check_parts(job: Job) -> None:
     for protocol in job.verdict.protocols:
         _try_protocol(protocol, job)
     check_recipe(job.training)
+    for method in job.sparsity.methods:
+        make_sparsity(method)
     for callback in job.callbacks:
         make_callback(callback)
 
@@ -87,6 +90,11 @@ def check_trainings(run_inputs: RunInputs) -> None:
             f"this job trains networks (the base network, the evaluator or the verdict), but {task.why_untrained}, or "
             f"set verdict seeds to 0, choose an evaluator that does not train (the default does not) and give a "
             f"trained model"
+        )
+    if job.sparsity.methods and (not task.trains or not task.takes_terms or task.recipe is None):
+        raise ConfigError(
+            f"sparsity names {job.sparsity.methods[0].label!r}, which takes part in the steps of a training, and the task "
+            f"{job.task.name!r} trains in a way of its own, or not at all; leave sparsity out"
         )
     if job.verdict.seeds and not task.cuts_in_training:
         for protocol in job.verdict.protocols:

@@ -188,6 +188,11 @@ class Task(ABC):
         return False
 
     @property
+    def takes_terms(self) -> bool:
+        """Whether `train` takes the keywords `recipe`, `terms` and `objective`, in place of those of the task."""
+        return False
+
+    @property
     @abstractmethod
     def trains(self) -> bool:
         """Whether `train` can be called."""
