@@ -30,8 +30,8 @@ from autoprune.progress.callback_list import make_callback
 from autoprune.randomness import untouched
 from autoprune.space.copying import copy_network
 from autoprune.space.groups import FloatArray
-from autoprune.tasks.base import Task
 from autoprune.sparsity.base import make_sparsity
+from autoprune.tasks.base import Task
 from autoprune.training.protocols import make_protocol
 from autoprune.training.recipe import check_recipe, rehearse
 from autoprune.trials.ledger import open_storage
@@ -93,8 +93,8 @@ def check_trainings(run_inputs: RunInputs) -> None:
         )
     if job.sparsity.methods and (not task.trains or not task.takes_terms or task.recipe is None):
         raise ConfigError(
-            f"sparsity names {job.sparsity.methods[0].label!r}, which takes part in the steps of a training, and the task "
-            f"{job.task.name!r} trains in a way of its own, or not at all; leave sparsity out"
+            f"sparsity names {job.sparsity.methods[0].label!r}, which takes part in the steps of a training, and the "
+            f"task {job.task.name!r} trains in a way of its own, or not at all; leave sparsity out"
         )
     if job.verdict.seeds and not task.cuts_in_training:
         for protocol in job.verdict.protocols:

@@ -40,6 +40,7 @@ class Subject:
         recipe: of this training.
         seed: of all randomness.
         batches: (how many) -> training examples on the device.
+        examples: how many there are for training.
         loss: (outputs, targets) -> mean loss; None where the task has none that can be called.
     """
 
@@ -49,6 +50,7 @@ class Subject:
     recipe: Recipe
     seed: int
     batches: Callable[[int], list[Batch]]
+    examples: int = 1
     loss: Callable[[Any, Any], Tensor] | None = None
 
     @cached_property

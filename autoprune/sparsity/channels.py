@@ -130,9 +130,7 @@ class GroupChannels:
         squares = {axis.name: weights[axis.name].square() for axis in axes}
         return (self.sums(squares, axes) + least).sqrt()
 
-    def scaled(
-        self, weights: Mapping[str, Tensor], factors: Tensor, axes: Iterable[ChannelAxis]
-    ) -> dict[str, Tensor]:
+    def scaled(self, weights: Mapping[str, Tensor], factors: Tensor, axes: Iterable[ChannelAxis]) -> dict[str, Tensor]:
         """The tensors on these axes, the elements of each channel times its factor; gradients pass.
 
         Args:

@@ -43,7 +43,6 @@ class ChannelGates(Gates, ABC):
     def factors(self) -> Tensor:
         """(number of channels,) the factors of this pass."""
 
-    @final
     def forward(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Gates.forward`."""
         return self.channels.scaled(weights, self.factors(), self.channels.gated)

@@ -1,4 +1,4 @@
-"""Parameters that a method steps itself: gates and the like, which have no weight decay and no schedule of the weights."""
+"""Parameters that a method steps itself, as gates, which have no weight decay and no schedule of the weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from autoprune.training.state import on_cpu
+_BETAS = (0.9, 0.999)
 
 
 @final
@@ -18,12 +18,16 @@ class OwnOptimizer:
     Args:
         chosen: the parameters.
         lr: learning rate, the same over the whole training.
+        shared: one second moment for all of them, so that gradients keep their ratios: of gates that a common pressure
+            closes, those whose loss resists close last, where Adam's own steps would all be equally long.
     """
 
-    def __init__(self, chosen: Sequence[nn.Parameter], *, lr: float) -> None:
-        self._chosen = tuple(chosen)
-        self._adam = torch.optim.Adam(self._chosen, lr=lr)
+    def __init__(self, chosen: Sequence[nn.Parameter], *, lr: float, shared: bool = False) -> None:
+        self._chosen, self._lr, self._shared = tuple(chosen), lr, shared
         self._gradients: list[Tensor | None] = []
+        self._first = [torch.zeros_like(parameter) for parameter in chosen]
+        self._second = [torch.zeros(() if shared else p.shape, device=p.device) for p in chosen]
+        self._steps = 0
 
     def take(self) -> None:
         """Take the gradients, after backward."""
@@ -31,21 +35,29 @@ class OwnOptimizer:
         for parameter in self._chosen:
             parameter.grad = None
 
+    @torch.no_grad()
     def step(self) -> None:
-        """Do the step, after that of the weights; one whose gradients are not finite is left out."""
-        if any(gradient is not None and not gradient.isfinite().all() for gradient in self._gradients):
+        """Do the step, after that of the weights; one whose gradients are missing or not finite is left out."""
+        if not all(gradient is not None and bool(gradient.isfinite().all()) for gradient in self._gradients):
             return
-        for parameter, gradient in zip(self._chosen, self._gradients, strict=True):
-            parameter.grad = gradient
-        self._adam.step()
-        for parameter in self._chosen:
-            parameter.grad = None
+        self._steps += 1
+        correct = [1 - beta**self._steps for beta in _BETAS]
+        for parameter, gradient, first, second in zip(
+            self._chosen, self._gradients, self._first, self._second, strict=True
+        ):
+            if gradient is None:
+                continue
+            squares = gradient.square()
+            first.lerp_(gradient, 1 - _BETAS[0])
+            second.lerp_(squares.mean() if self._shared else squares, 1 - _BETAS[1])
+            parameter.sub_(self._lr * (first / correct[0]) / ((second / correct[1]).sqrt() + 1e-8))
 
     def state_dict(self) -> dict[str, Any]:
         """See `Term.state_dict`."""
-        state: dict[str, Any] = on_cpu(self._adam.state_dict())
-        return state
+        return {"first": list(self._first), "second": list(self._second), "steps": self._steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Term.load_state_dict`."""
-        self._adam.load_state_dict(dict(state))
+        for own, kept in zip((*self._first, *self._second), (*state["first"], *state["second"]), strict=True):
+            own.copy_(kept)
+        self._steps = state["steps"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.sparsity.base import SparsityTraining, Subject, check_number
+from autoprune.sparsity.factors import FactorSteps
 from autoprune.sparsity.gates import GatedNetwork, PlainGates
-from autoprune.sparsity.proximal import accelerated_step
 
 
 @final
@@ -32,47 +32,32 @@ class SparseStructureSelection(SparsityTraining):
 
     def set_up(self, subject: Subject) -> nn.Module:
         """See `SparsityTraining.set_up`."""
-        gates = PlainGates(subject.channels)
-        self.subject, self._z = subject, gates.values.detach().clone()
-        self._momentum = torch.zeros_like(self._z)
-        self._gradient: Tensor | None = None
+        self.subject, gates = subject, PlainGates(subject.channels)
+        self._steps = FactorSteps(gates.values, weight=self._weight, momentum=self._mu, lr=subject.lr)
         return GatedNetwork(subject.network, gates)
 
     def after_backward(self, model: nn.Module, *, done: float) -> None:
-        """The optimizer of the weights is not to move the scales."""
-        values = _values(model)
-        self._gradient, values.grad = values.grad, None
+        """See `Term.after_backward`."""
+        self._steps.take(model.gates.values)  # type: ignore[arg-type]
 
     def after_step(self, model: nn.Module, *, done: float) -> None:
         """See `Term.after_step`."""
-        if self._gradient is None or not self._gradient.isfinite().all():
-            return
-        values, lr = _values(model), self.subject.lr(done)
-        self._z, self._momentum, moved = accelerated_step(
-            values.detach(), self._gradient, self._momentum, lr=lr, weight=self._weight, mu=self._mu
-        )
-        values.copy_(moved)
+        self._steps.step(model.gates.values, done)  # type: ignore[arg-type]
 
     def scores(self, model: nn.Module) -> Tensor:
         """|z|: with exact zeros, where λ' has not come to rest."""
-        return self._z.abs()
+        return self._steps.z.abs()
 
     def settle(self, model: nn.Module) -> nn.Module:
         """See `SparsityTraining.settle`."""
         with torch.no_grad():
-            _values(model).copy_(self._z)
+            model.gates.values.copy_(self._steps.z)  # type: ignore[union-attr, operator]
         return super().settle(model)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Term.state_dict`."""
-        return {"z": self._z, "momentum": self._momentum}
+        return self._steps.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Term.load_state_dict`."""
-        device = self._z.device
-        self._z, self._momentum = state["z"].to(device), state["momentum"].to(device)
-
-
-def _values(model: nn.Module) -> nn.Parameter:
-    values: nn.Parameter = model.gates.values  # type: ignore[union-attr, assignment]
-    return values
+        self._steps.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""One sparsity training, from a copy of the base network to scores, widths and weights; runs where an engine has it run."""
+"""One sparsity training, from a copy of the base network to scores and weights; runs where an engine has it run."""
 
 from __future__ import annotations
 
@@ -84,6 +84,7 @@ def sparsify(factory: CandidateFactory, piece: SparsityPiece, watch: Watch | Non
         recipe,
         piece.seed,
         lambda n: task.calibration_batches(n, seed=piece.seed),
+        max(1, task.training_examples or 1),
         task.objective,
     )
     with blame(ConfigError, f"{what} cannot begin with this network"), seeded(piece.seed):
@@ -111,20 +112,10 @@ def trained(
         EvaluationError, ConfigError, Stopped: see `Task.train`.
     """
     task, objective = factory.task, method.objective()
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"recipe": recipe, "terms": (*make_terms(recipe.terms), method), "objective": objective}
     if task.needs_teacher or (objective is not None and objective.needs_teacher):
         more["teacher"] = factory.model
-    terms = (*make_terms(recipe.terms), method)
-    task.train(
-        model,
-        epochs=recipe.epochs,
-        seed=seed,
-        watch=watch,
-        recipe=recipe,
-        terms=terms,
-        objective=objective,
-        **more,
-    )
+    task.train(model, epochs=recipe.epochs, seed=seed, watch=watch, **more)
     return model
 
 
@@ -132,8 +123,8 @@ def _recipe(factory: CandidateFactory, piece: SparsityPiece, method: SparsityTra
     recipe = factory.task.recipe
     if recipe is None or not factory.task.takes_terms:
         raise ConfigError(
-            f"sparsity training {piece.method.label!r} takes part in the steps of a training, and this task trains in a "
-            f"way of its own; leave `sparsity` out, or choose the task classification"
+            f"sparsity training {piece.method.label!r} takes part in the steps of a training, and this task trains in "
+            f"a way of its own; leave `sparsity` out, or choose the task classification"
         )
     if recipe.freeze:
         recipe = recipe.model_copy(update={"freeze": (*recipe.freeze, *(f"network.{name}" for name in recipe.freeze))})

@@ -188,6 +188,11 @@ class Task(ABC):
         return False
 
     @property
+    def training_examples(self) -> int | None:
+        """How many examples a pass over the training data reads; None if unknown."""
+        return None
+
+    @property
     def takes_terms(self) -> bool:
         """Whether `train` takes the keywords `recipe`, `terms` and `objective`, in place of those of the task."""
         return False

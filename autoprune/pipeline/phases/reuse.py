@@ -67,9 +67,7 @@ def _final_trainings(run: RunContext, compared: Sequence[Arm], finals: Sequence[
     return len(known & _distinct(run, compared, finals))
 
 
-def _distinct(
-    run: RunContext, compared: Sequence[Arm], finals: Sequence[FinalTraining]
-) -> set[tuple[str, object]]:
+def _distinct(run: RunContext, compared: Sequence[Arm], finals: Sequence[FinalTraining]) -> set[tuple[str, object]]:
     """(key, epochs) of each training; arms of equal widths share theirs."""
     arms, found = {arm.name: arm for arm in compared}, set[tuple[str, object]]()
     inherits = {chosen.label for chosen in run.job.verdict.protocols if make_protocol(chosen).inherits}

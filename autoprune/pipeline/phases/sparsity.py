@@ -1,4 +1,4 @@
-"""The sparsity trainings of a job: each done once, kept in the run, then proposed to the search and compared at the end."""
+"""The sparsity trainings of a job: done once, kept in the run, proposed to the search and compared at the end."""
 
 from __future__ import annotations
 
