@@ -16,6 +16,8 @@ from autoprune.testing.sparsity import SparsityContract
 OTHERS: dict[str, dict[str, Any]] = {
     "autopruner": {"per": "group"},
     "implicit": {"optimizer": "adagrad"},
+    "group_lasso": {"members": "written", "step": "gradient", "raised": 3.0},
+    "soft_filter": {"by": "fpgm"},
 }
 """A second way of a method."""
 
