@@ -44,13 +44,9 @@ class ApproximatedOracle(SparsityTraining):
             raise ConfigError("sparsity training 'aofp' closes channels that weights read, on examples: there are none")
         self._steps = self._probes = 0
         device = channels.slots.device
-        self._scores = torch.zeros(channels.number, device=device)
-        self._sums, self._counts = (
-            torch.zeros(channels.number, device=device),
-            torch.zeros(channels.number, device=device),
-        )
+        self._sums, self._counts = (torch.zeros(channels.number, device=device) for _ in range(2))
+        self._scores, self._running = (torch.full_like(self._sums, torch.nan) for _ in range(2))
         self._candidates = torch.ones(channels.number, dtype=torch.bool, device=device)
-        self._known = torch.zeros(channels.number, dtype=torch.bool, device=device)
         return subject.network
 
     def after_step(self, model: nn.Module, *, done: float) -> None:
@@ -63,7 +59,7 @@ class ApproximatedOracle(SparsityTraining):
         self._probes += 1
         inside = self._candidates[part].nonzero().flatten() + part.start
         closed = inside[torch.randperm(len(inside))[: max(1, len(inside) // 2)].to(inside.device)]
-        factors = torch.ones_like(self._scores).index_fill(0, closed, 0.0)
+        factors = torch.ones_like(self._sums).index_fill(0, closed, 0.0)
         whole = reader_outputs(model, self.subject.channels, batch, part)
         masked = reader_outputs(model, self.subject.channels, batch, part, factors)
         self._sums[closed] += damage(whole, masked)
@@ -71,33 +67,35 @@ class ApproximatedOracle(SparsityTraining):
         self._search(part, inside)
 
     def _search(self, part: slice, inside: Tensor) -> None:
+        """Note the damage so far; where the round is over, the next one begins, or the search anew."""
         means = self._sums[inside] / self._counts[inside].clamp(min=1)
         seen = self._counts[inside] > 0
-        self._scores[inside[seen]] = means[seen]
-        self._known[inside[seen]] = True
+        self._running[inside[seen]] = means[seen]
         if bool((self._counts[inside] < self._trials).any()):
             return
         fewer = inside[means.argsort(stable=True)[: len(inside) // 2]]
         self._candidates[part] = len(fewer) == 0
         self._candidates[fewer] = True
+        if not len(fewer):
+            self._scores[part] = self._running[part]
         self._sums[part] = 0
         self._counts[part] = 0
 
     def scores(self, model: nn.Module) -> Tensor:
-        """See `SparsityTraining.scores`; channels that were never closed stay."""
-        highest = self._scores.max() + 1
-        return torch.where(self._known, self._scores, highest)
+        """Those of the last search that has ended, else of the one that goes on; channels never closed stay."""
+        found = torch.where(self._scores.isnan(), self._running, self._scores)
+        return found.nan_to_num(nan=1.0 + float(found.nan_to_num(nan=0.0).max()))
 
     def passes(self, epochs: int) -> float:
         """The training, and two forward passes of a batch for each mask, each a third of one of training."""
-        probes, subject = getattr(self, "_probes", 0), getattr(self, "subject", None)
+        subject: Subject | None = getattr(self, "subject", None)
         if subject is None:
             return float(epochs)
-        return epochs + probes * 2 / 3 * subject.recipe.batch_size / subject.examples
+        return epochs + self._probes * 2 / 3 * subject.recipe.batch_size / subject.examples
 
     def state_dict(self) -> dict[str, Any]:
         """See `Term.state_dict`."""
-        names = ("_steps", "_probes", "_scores", "_sums", "_counts", "_candidates", "_known")
+        names = ("_steps", "_probes", "_scores", "_running", "_sums", "_counts", "_candidates")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

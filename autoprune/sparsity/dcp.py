@@ -16,7 +16,7 @@ from autoprune.errors import ConfigError
 from autoprune.importance.evidence import Calibration
 from autoprune.importance.members import channel_scores
 from autoprune.space.groups import FloatArray, Widths
-from autoprune.sparsity.base import SparsityTraining, check_number
+from autoprune.sparsity.base import SparsityTraining, Subject, check_number
 from autoprune.sparsity.targets import target_widths
 from autoprune.training.objectives.answers import Answers
 from autoprune.training.objectives.base import Objective, make_objective
@@ -31,9 +31,9 @@ class DiscriminationAware(SparsityTraining):
     """Losses at the ends of stages make what is inside tell classes apart; then channels are taken up greedily.
 
     The loss of the training is that of the task plus Σ_p weight · L_S^p, a classifier on AvgPool(ReLU(features)) at
-    each of P places (section 3.2). Afterwards the criterion `dcp` takes channels up by the gradients of the reconstruction
-    and the loss. Widths are uniform, as the paper has one rate for all layers; the rule `dcp_adapt` stops each layer
-    by itself.
+    each of P places (section 3.2). Afterwards the criterion `dcp` takes channels up by the gradients of the
+    reconstruction and the loss. Widths are uniform, as the paper has
+    one rate for all layers; the rule `dcp_adapt` stops each layer by itself.
 
     Args:
         weight: of each loss inside; λ, 1 in the paper.
@@ -67,7 +67,7 @@ class DiscriminationAware(SparsityTraining):
 
     def passes(self, epochs: int) -> float:
         """The training, and for each group forward and backward passes over some examples."""
-        subject = getattr(self, "subject", None)
+        subject: Subject | None = getattr(self, "subject", None)
         if subject is None:
             return float(epochs)
         share = min(_EXAMPLES, subject.examples) / subject.examples

@@ -68,7 +68,7 @@ class EnergyAware(SparsityTraining):
 
     def passes(self, epochs: int) -> float:
         """The training, and some forward passes for each group, each a third of one of training."""
-        subject = getattr(self, "subject", None)
+        subject: Subject | None = getattr(self, "subject", None)
         if subject is None:
             return float(epochs)
         seen = sum(len(batch) for batch in self._batches)
