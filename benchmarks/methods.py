@@ -60,9 +60,9 @@ def main() -> None:
     if unknown:
         parser.error(f"no job {unknown[0]!r} in {JOBS}; there are {', '.join(jobs)}")
     known = read()
-    for name, path in () if arguments.page else jobs.items():
-        fresh = any(row["job"] == name and row["digest"] == digest(path) for row in known)
-        if name not in arguments.names and (arguments.names or fresh):
+    wanted = () if arguments.page else arguments.names or jobs
+    for name, path in ((name, jobs[name]) for name in wanted):
+        if any(row["job"] == name and row["digest"] == digest(path) for row in known) and not arguments.names:
             continue
         started = time.perf_counter()
         record = run(name, path)

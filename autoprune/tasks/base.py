@@ -1,4 +1,7 @@
-"""What networks are trained for and scored by."""
+"""What networks are trained for and scored by.
+
+Longer than others, as it is one interface, whose every member says what it promises.
+"""
 
 from __future__ import annotations
 
