@@ -18,7 +18,7 @@ from autoprune.sparsity.base import SparsityTraining, Subject, check_number
 from autoprune.sparsity.channels import GroupChannels, weights_of
 from autoprune.sparsity.soft_costs import SoftFlops
 from autoprune.sparsity.within_loss import WithinLoss
-from autoprune.training.objectives.base import Objective, make_objective
+from autoprune.training.objectives.base import Objective
 
 
 @final
@@ -127,7 +127,7 @@ class AutoPruner(SparsityTraining):
 
     def objective(self) -> Objective:
         """See `SparsityTraining.objective`; the codes that are drawn belong to the pass that made them."""
-        return WithinLoss(make_objective(self.subject.recipe), self._drawn)
+        return WithinLoss(self.subject.goal(), self._drawn)
 
     def after_step(self, model: nn.Module, *, done: float) -> None:
         """α of the next step."""

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from autoprune.config.parts import NamedPart
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray, Widths
@@ -18,7 +17,7 @@ from autoprune.sparsity.channels import GroupChannels
 from autoprune.sparsity.gates import ChannelGates, GatedNetwork
 from autoprune.sparsity.own_parameters import OwnOptimizer
 from autoprune.sparsity.soft_costs import SoftFlops
-from autoprune.training.objectives.base import Objective, build_objective
+from autoprune.training.objectives.base import Objective
 
 TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1
 """β, γ, ζ of the hard-concrete distribution (Louizos et al. 2018, arXiv 1712.01312, section 4.1)."""
@@ -103,10 +102,7 @@ class BudgetAwareRegularization(SparsityTraining):
 
     def objective(self) -> Objective | None:
         """See `SparsityTraining.objective`."""
-        own = self.subject.recipe.objective
-        if not self._distil or own.name != "cross_entropy":
-            return None
-        return build_objective(NamedPart(name="distillation"), self.subject.recipe.label_smoothing)
+        return self.subject.taught() if self._distil else None
 
     def begin(self, model: nn.Module) -> None:
         """See `Term.begin`."""

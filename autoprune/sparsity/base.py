@@ -24,6 +24,8 @@ from autoprune.sparsity import SPARSITY
 from autoprune.sparsity.channels import GroupChannels, weights_of
 from autoprune.sparsity.gates import GatedNetwork, inner
 from autoprune.training.objectives.base import Objective
+from autoprune.training.objectives.cross_entropy import CrossEntropy
+from autoprune.training.objectives.distillation import Distillation
 from autoprune.training.schedules.base import learning_rate
 from autoprune.training.terms.base import Term
 
@@ -42,6 +44,8 @@ class Subject:
         batches: (how many) -> training examples on the device.
         examples: how many there are for training.
         loss: (outputs, targets) -> mean loss; None where the task has none that can be called.
+        goal: what the task trains for, made anew.
+        taught: the same, learning from the base network, too.
     """
 
     network: nn.Module
@@ -52,6 +56,8 @@ class Subject:
     batches: Callable[[int], list[Batch]]
     examples: int = 1
     loss: Callable[[Any, Any], Tensor] | None = None
+    goal: Callable[[], Objective] = CrossEntropy
+    taught: Callable[[], Objective] = Distillation
 
     @cached_property
     def channels(self) -> GroupChannels:

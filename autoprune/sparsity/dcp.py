@@ -19,7 +19,7 @@ from autoprune.space.groups import FloatArray, Widths
 from autoprune.sparsity.base import SparsityTraining, Subject, check_number
 from autoprune.sparsity.targets import target_widths
 from autoprune.training.objectives.answers import Answers
-from autoprune.training.objectives.base import Objective, make_objective
+from autoprune.training.objectives.base import Objective
 from autoprune.training.objectives.features import observed, stage_ends
 from autoprune.training.state import on_cpu
 
@@ -49,7 +49,7 @@ class DiscriminationAware(SparsityTraining):
 
     def objective(self) -> Objective:
         """See `SparsityTraining.objective`."""
-        return InnerLosses(make_objective(self.subject.recipe), self._weight, self._places)
+        return InnerLosses(self.subject.goal(), self._weight, self._places)
 
     def scores(self, model: nn.Module) -> Tensor:
         """See `SparsityTraining.scores`."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 from torch import nn
@@ -16,7 +18,10 @@ from autoprune.randomness import seeded
 from autoprune.space.copying import copy_network
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.sparsity.base import SparsityTraining, Subject, make_sparsity
+from autoprune.tasks.base import Task
+from autoprune.tasks.trained import RecipeTask
 from autoprune.training.integrity import check_finite
+from autoprune.training.objectives.base import Objective, make_objective
 from autoprune.training.state import weights_as_bytes
 from autoprune.training.terms.base import make_terms
 from autoprune.training.watch import Watch
@@ -86,6 +91,7 @@ def sparsify(factory: CandidateFactory, piece: SparsityPiece, watch: Watch | Non
         lambda n: task.calibration_batches(n, seed=piece.seed),
         max(1, task.training_examples or 1),
         task.objective,
+        *_objectives(task, recipe),
     )
     with blame(ConfigError, f"{what} cannot begin with this network"), seeded(piece.seed):
         model = method.set_up(subject)
@@ -117,6 +123,13 @@ def trained(
         more["teacher"] = factory.model
     task.train(model, epochs=recipe.epochs, seed=seed, watch=watch, **more)
     return model
+
+
+def _objectives(task: Task, recipe: Recipe) -> tuple[Callable[[], Objective], Callable[[], Objective]]:
+    """What the task trains for, and the same with the base network as teacher."""
+    taught = task.distilled()
+    goal = task.new_objective if isinstance(task, RecipeTask) else partial(make_objective, recipe)
+    return goal, taught.new_objective if isinstance(taught, RecipeTask) else goal
 
 
 def _recipe(factory: CandidateFactory, piece: SparsityPiece, method: SparsityTraining) -> Recipe:
