@@ -31,6 +31,7 @@ from autoprune.randomness import untouched
 from autoprune.space.copying import copy_network
 from autoprune.space.groups import FloatArray
 from autoprune.sparsity.base import make_sparsity
+from autoprune.sparsity.training import SparsityPiece, check_fits
 from autoprune.tasks.base import Task
 from autoprune.training.protocols import make_protocol
 from autoprune.training.recipe import check_recipe, rehearse
@@ -129,6 +130,8 @@ def rehearse_parts(prepared: Prepared) -> None:
     with _built("evaluator", search.evaluator.name, search.evaluator.settings):
         factory = prepared.factory(base, scores)
         prepared.evaluator(factory)
+    for method in prepared.run_inputs.job.sparsity.methods:
+        check_fits(factory, SparsityPiece(method, 1, 0.01, 0, prepared.domain.uniform()))
     if prepared.run_inputs.job.verdict.inherit is not None:
         factory.heirs("training")
     if search.storage is not None:

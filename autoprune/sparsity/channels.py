@@ -152,9 +152,9 @@ class GroupChannels:
             weights[name].copy_(tensor)
 
     def split(self, values: Tensor) -> list[FloatArray]:
-        """(number,) values -> per group (slots,); ones for blocks, in which nothing is ranked."""
+        """(number,) values -> per group (slots,); blocks, in which nothing is ranked, have the highest: they stay."""
         flat = values.detach().double().cpu().numpy()
-        found = [np.ones(group.slots) for group in self.space.groups]
+        found = [np.full(group.slots, flat.max(initial=1.0)) for group in self.space.groups]
         for index, parts in self.of_groups:
             found[index] = np.concatenate([flat[part] for part in parts])
         return found

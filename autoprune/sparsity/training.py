@@ -70,6 +70,17 @@ class Sparsified:
     seconds: float
 
 
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Begun:
+    """A sparsity training that has been set up."""
+
+    method: SparsityTraining
+    subject: Subject
+    recipe: Recipe
+    model: nn.Module
+
+
 def sparsify(factory: CandidateFactory, piece: SparsityPiece, watch: Watch | None = None) -> Sparsified:
     """Train a copy of the base network with the method, and read importances off it.
 
@@ -78,12 +89,32 @@ def sparsify(factory: CandidateFactory, piece: SparsityPiece, watch: Watch | Non
         EvaluationError: the training diverged.
     """
     started, what = time.perf_counter(), f"sparsity training {piece.method.label!r}"
-    method = make_sparsity(piece.method)
+    begun = _begun(factory, piece)
+    method, model = begun.method, trained(factory, begun.model, begun.method, begun.recipe, piece.seed, watch)
+    with blame(EvaluationError, f"{what} has trained, but cannot be read"), seeded(piece.seed):
+        scores = begun.subject.channels.split(method.scores(model).clamp(min=0))
+        settled = method.settle(model)
+    check_finite(settled, what=f"{what}: the network", kind=EvaluationError, then="lower its learning rate")
+    seconds = time.perf_counter() - started
+    return Sparsified(tuple(scores), weights_as_bytes(settled), method.passes(piece.epochs), seconds)
+
+
+def check_fits(factory: CandidateFactory, piece: SparsityPiece) -> None:
+    """Set the training up and go no further.
+
+    Raises:
+        ConfigError: the method can do nothing with the network.
+    """
+    begun = _begun(factory, piece)
+    with blame(ConfigError, f"sparsity training {piece.method.label!r} cannot begin with this network"):
+        begun.method.objective()
+
+
+def _begun(factory: CandidateFactory, piece: SparsityPiece) -> _Begun:
+    method, task = make_sparsity(piece.method), factory.task
     recipe = _recipe(factory, piece, method)
-    network = copy_network(factory.model).to(factory.task.device)
-    task = factory.task
     subject = Subject(
-        network,
+        copy_network(factory.model).to(task.device),
         factory.space,
         piece.target,
         recipe,
@@ -93,15 +124,9 @@ def sparsify(factory: CandidateFactory, piece: SparsityPiece, watch: Watch | Non
         task.objective,
         *_objectives(task, recipe),
     )
-    with blame(ConfigError, f"{what} cannot begin with this network"), seeded(piece.seed):
-        model = method.set_up(subject)
-    model = trained(factory, model, method, recipe, piece.seed, watch)
-    with blame(EvaluationError, f"{what} has trained, but cannot be read"), seeded(piece.seed):
-        scores = subject.channels.split(method.scores(model).clamp(min=0))
-        settled = method.settle(model)
-    check_finite(settled, what=f"{what}: the network", kind=EvaluationError, then="lower its learning rate")
-    seconds = time.perf_counter() - started
-    return Sparsified(tuple(scores), weights_as_bytes(settled), method.passes(piece.epochs), seconds)
+    failing = f"sparsity training {piece.method.label!r} cannot begin with this network"
+    with blame(ConfigError, failing), seeded(piece.seed):
+        return _Begun(method, subject, recipe, method.set_up(subject))
 
 
 def trained(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import regression, write_job
+from torch import nn
 
 import autoprune.pipeline.run as run_map
 from autoprune.config.job import Job, load_job
@@ -43,6 +44,13 @@ def job(folder: Path, **changes: Any) -> Job:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     folder = tmp_path_factory.mktemp("whole")
     return start_job(job(folder), folder / "run", progress="silent")[0]
+
+
+def scaleless() -> nn.Module:
+    """A network without batch norms."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1152, 10)
+    )
 
 
 def facts(record: RunRecord) -> tuple[Any, ...]:
@@ -83,7 +91,7 @@ def test_what_it_cost_and_how_it_compares_is_told(finished: RunRecord) -> None:
     rival = rows["network_slimming", "fine_tune"][6]
     difference = (scores["network_slimming"] - scores[rival]).mean()
     assert rows["network_slimming", "fine_tune"][7].startswith(f"{difference:+.2f}")
-    longer = "bar goes on from the weights that its sparsity training left, so it had 2 passes"
+    longer = "bar goes on from the weights that its sparsity training left, so it had 2.67 passes"
     assert any(longer in note for note in found.notes)
     assert "Sparsity trainings" in (finished.directory / "report.html").read_text()
 
@@ -130,6 +138,9 @@ def test_what_cannot_be_is_told_before_anything_is_written(tmp_path: Path) -> No
     misspelt = job(tmp_path, sparsity=[{"name": "sss", "settings": {"wieght": 1}}])
     with pytest.raises(ConfigError, match=r"sparsity training 'sss' has no setting 'wieght'"):
         start_job(misspelt, tmp_path / "run", progress="silent")
+    scales = job(tmp_path, sparsity=["network_slimming"], model={"factory": "test_sparsity_runs:scaleless"})
+    with pytest.raises(ConfigError, match=r"no batch norm scales a channel .*sss, bar, group_lasso"):
+        start_job(scales, tmp_path / "run", progress="silent")
     with pytest.raises(ConfigError, match=r"sparsity names 'sss', .* trains in a way of its own"):
         regression(tmp_path / "run", sparsity=["sss"])
     assert not (tmp_path / "run").exists()

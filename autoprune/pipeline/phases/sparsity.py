@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 from torch import nn
 
+from autoprune.allocation import UNIFORM
 from autoprune.config.parts import NamedPart
 from autoprune.controllers.base import Trial
 from autoprune.engines.base import Failure
@@ -22,8 +23,11 @@ from autoprune.space.groups import FloatArray, Widths
 from autoprune.sparsity.base import make_sparsity
 from autoprune.sparsity.training import Sparsified, SparsityPiece, sparsify
 from autoprune.trials.run_files import checksum
-from autoprune.verdict.record import Arm
+from autoprune.verdict.record import WINNER, Arm
 from autoprune.zoo import load_weights
+
+_TAKEN = (*UNIFORM, WINNER, "random_median", "flops_search")
+"""Names of other arms."""
 
 SPARSITY_ENTRY = "sparsity"
 """Of `run.json`: name of an arm -> what its sparsity training was and cost."""
@@ -117,6 +121,7 @@ def _named(methods: Sequence[NamedPart]) -> dict[str, NamedPart]:
     found: dict[str, NamedPart] = {}
     for method in {method.label: method for method in methods}.values():
         plain = method.name.rpartition(":")[2]
+        plain = f"sparsity_{plain}" if plain in _TAKEN else plain
         number = sum(name == plain or name.startswith(f"{plain}-") for name in found) + 1
         found[plain if number == 1 else f"{plain}-{number}"] = method
     return found
