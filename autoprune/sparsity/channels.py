@@ -151,6 +151,13 @@ class GroupChannels:
         for name, tensor in self.scaled(weights, factors, axes).items():
             weights[name].copy_(tensor)
 
+    def means(self, values: Tensor) -> Tensor:
+        """(number,) for each channel the mean of these (number,) values over its tied set of its group."""
+        found = torch.ones_like(values)
+        for part in self.parts:
+            found[part] = values[part].mean()
+        return found
+
     def split(self, values: Tensor) -> list[FloatArray]:
         """(number,) values -> per group (slots,); blocks, in which nothing is ranked, have the highest: they stay."""
         flat = values.detach().double().cpu().numpy()

@@ -23,8 +23,8 @@ class GroupLasso(SparsityTraining):
     only one kind (a lasso on filters). The proximal step W_i ← W_i · max(0, 1 - lr · weight · √p_i / ‖W_i‖) is that of
     the group lasso (Yuan & Lin 2006); with `step: gradient` the subgradient is added instead, as penalties are. Where
     `raised` is above 1 the weight grows by this factor over the training, evenly in its logarithm (Ekbom raises it
-    until the network is sparse). Importance is ‖W_i‖ / √p_i; a weight counts for the channel that it writes and for the
-    one that it reads.
+    until the network is sparse). Importance is ‖W_i‖ as a share of the mean of its group before the training, as
+    layers begin at scales of their own; a weight counts for the channel that it writes and for the one that it reads.
 
     Args:
         weight: λ.
@@ -61,6 +61,8 @@ class GroupLasso(SparsityTraining):
         if not bool(entries.any()):
             raise ConfigError(f"sparsity training 'group_lasso': no weight is {self._members} here; choose joint")
         self._roots = entries.clamp(min=1).sqrt()
+        norms = subject.channels.norms(weights_of(subject.network), self._axes).detach()
+        self._before = subject.channels.means(norms).clamp(min=1e-12)
         return subject.network
 
     def penalty(self, model: nn.Module, *, done: float) -> Tensor | None:
@@ -81,7 +83,7 @@ class GroupLasso(SparsityTraining):
 
     def scores(self, model: nn.Module) -> Tensor:
         """See `SparsityTraining.scores`."""
-        return self.subject.channels.norms(parameters(model), self._axes).detach() / self._roots
+        return self.subject.channels.norms(parameters(model), self._axes).detach() / self._before
 
 
 def axes_of_members(channels: GroupChannels, members: Members) -> list[ChannelAxis]:

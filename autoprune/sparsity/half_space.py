@@ -19,7 +19,8 @@ class HalfSpaceProjection(SparsityTraining):
     A group is all that writes a channel, with scale and shift of its norms: where it is 0, the channel is 0 (section
     3.1). First the subgradient of weight · Σ ‖x_g‖ is added to the gradients; after the share `begin` of the training,
     a group x_g whose trial point x̃_g after the optimizer's step has x̃_gᵀ x_g < ε · ‖x_g‖² leaves its half-space and
-    becomes 0 for good (equation 8). Importance is ‖x_g‖ over the root of its size.
+    becomes 0 for good (equation 8). Importance is ‖x_g‖ as a share of the mean of its group before
+    the training, as layers begin at scales of their own.
 
     Args:
         weight: λ; 1e-3 in the paper.
@@ -43,7 +44,8 @@ class HalfSpaceProjection(SparsityTraining):
             raise ConfigError("sparsity training 'half_space': no weight of this network writes a group; choose sss")
         self._gone = torch.zeros(channels.number, dtype=torch.bool, device=channels.slots.device)
         self._before: dict[str, Tensor] = {}
-        self._roots = channels.entries(parameters(subject.network), self._axes).clamp(min=1).sqrt()
+        norms = channels.norms(parameters(subject.network), self._axes).detach()
+        self._scale = channels.means(norms).clamp(min=1e-12)
         return subject.network
 
     @torch.no_grad()
@@ -73,7 +75,7 @@ class HalfSpaceProjection(SparsityTraining):
 
     def scores(self, model: nn.Module) -> Tensor:
         """See `SparsityTraining.scores`."""
-        return self.subject.channels.norms(parameters(model), self._axes).detach() / self._roots
+        return self.subject.channels.norms(parameters(model), self._axes).detach() / self._scale
 
     def state_dict(self) -> dict[str, Any]:
         """See `Term.state_dict`."""
