@@ -39,12 +39,12 @@ TABLES = ("autoprune.sparsity:SPARSITY",)
 ABOUT = """# Methods, one job each
 
 Half of the FLOPs of a narrow ResNet-20 (8, 16, 32 channels) on scikit-learn's digits, one job for each method in
-[configs/methods](../../configs/methods), by `make methods`. All arms of a job have the same final training (batch norms
-recalibrated, 4 epochs of fine-tuning) with the same three seeds; *difference* is that of the method and the better
-uniform network on test data, paired by seed, with its 95 % interval. *Passes* is what the method's own training cost,
-in passes over the training data; its widths alone are taken unless *goes on from* says that its weights are, too, so
-that it had that much more training than uniform. Digits are easy and three seeds few: most intervals hold 0, and a row says
-that a method runs and what it costs, not that it is good.
+[configs/methods](../../configs/methods), by `make methods`. All arms of a job have the same final training (batch
+norms recalibrated, 4 epochs of fine-tuning) with the same three seeds; *difference* is that of the method and the
+better uniform network on test data, paired by seed, with its 95 % interval. *Passes* is what the method's own
+training cost, in passes over the training data; its widths alone are taken unless *goes on from* says that its
+weights are, too, so that it had that much more training than uniform. Digits are easy and three seeds few: most
+intervals hold 0, and a row says that a method runs and what it costs, not that it is good.
 
 """
 
