@@ -2,10 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
-BY_HAND := $(addprefix benchmarks/,coverage.py channel_bench.py criteria.py evaluators.py faults.py flexibert.py inheritance.py language_model.py latency.py latency_search.py long_searches.py rank_fidelity.py recovery.py scaling.py)
+BY_HAND := $(addprefix benchmarks/,coverage.py channel_bench.py criteria.py evaluators.py faults.py flexibert.py inheritance.py language_model.py latency.py latency_search.py long_searches.py methods.py rank_fidelity.py recovery.py scaling.py)
 BENCHMARKS := $(sort $(filter-out $(BY_HAND),$(wildcard benchmarks/*.py)))
 
-.PHONY: help demo test lint docs bench coverage picture clean
+.PHONY: help demo test lint docs bench coverage methods picture clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -34,6 +34,9 @@ coverage: .venv/test.stamp  ## which of 238 models can be pruned, beside the pee
 	$(PIP) -r benchmarks/coverage_dependencies.txt
 	$(PIP) --no-deps -r benchmarks/coverage_requirements.txt
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
+
+methods: .venv/test.stamp  ## every method that has a job in configs/methods/, where its result is missing
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py
 
 picture: .venv/test.stamp  ## draw docs/architecture.png from the imports
 	$(BIN)/python docs/draw_architecture.py

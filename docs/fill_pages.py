@@ -40,6 +40,44 @@ def parts() -> str:
     return "\n".join(found)
 
 
+ROLES = {
+    "criteria": "importance: which channels of a group stay",
+    "allocations": "allocation: widths in one shot",
+    "sparsity": "sparsity training: widths that a training finds",
+    "inheritance": "inheritance: weights of cut networks",
+    "controllers": "search: proposes widths, learns from scores",
+    "evaluators": "evaluation: widths to a score",
+    "proxies": "evaluation without training or data",
+    "terms": "term of the loss",
+    "objectives": "objective of trainings",
+    "protocols": "final training",
+}
+"""Kinds of parts that hold methods of the literature -> their role."""
+
+
+def methods() -> str:
+    """Every method: role, source, file, and the verdict of its job where there is one."""
+    import json
+
+    from autoprune.cli.parts import KINDS
+    from autoprune.registry import load_object
+
+    known = (ROOT / "docs" / "results" / "methods.jsonl").read_text().splitlines()
+    verdicts = {row["method"].partition("(")[0]: row for row in map(json.loads, known)}
+    found = []
+    for kind, role in ROLES.items():
+        table = load_object(KINDS[kind])
+        found += [f"## {kind}", "", f"{role[:1].upper()}{role[1:]}.", "", "| method | source | file | verdict |"]
+        found += ["|---|---|---|---|"]
+        for name, card in table.cards().items():
+            file = card.path.partition(":")[0].replace(".", "/")
+            row = verdicts.get(name) if kind == "sparsity" else None
+            verdict = "" if row is None else f"{row['difference']} ({row['interval']})"
+            found.append(f"| `{name}` | {_cell(card.source)} | `{file}.py` | {verdict} |")
+        found.append("")
+    return "\n".join(found)
+
+
 def job() -> str:
     """The job file that shows every key."""
     return _file("configs/digits_resnet20.yaml")
@@ -67,6 +105,7 @@ def _cell(text: str) -> str:
 FILLED: dict[str, Callable[[], str]] = {
     "cli": command_line,
     "parts": parts,
+    "methods": methods,
     "job": job,
     "space": space,
     "own_parts": own_parts,

@@ -15,6 +15,7 @@ from torch import nn
 from autoprune.api.space import space_options
 from autoprune.config.job import DEFAULT_CRITERION, Job, TaskOptions, VerdictOptions
 from autoprune.config.space import SpaceOptions
+from autoprune.config.sparsity import SparsityOptions
 from autoprune.config.stopping import EarlyStopping, StoppingOptions
 from autoprune.config.training import Recipe
 from autoprune.config.validation import validated
@@ -73,6 +74,8 @@ class SearchArguments:
             (evidence, generator) -> scores, see `autoprune.importance`.
         inherit: what is done to the weights of cut networks before they are scored, in order: names, or mappings.
         allocations: one-shot rules that are scored first, each a name or {"name": …, "settings": {…}, "criterion": …}.
+        sparsity: trainings that find widths, each compared with uniform: names, or a mapping of `methods`, `epochs`,
+            `lr_share` and `inherits`; None: none.
         trials: proposals of the controller.
         time_budget: of the whole search, over all resumptions, in seconds or as "90s", "10min", "2h"; past it nothing
             new is proposed, and everything that follows is of the trials so far.
@@ -114,6 +117,7 @@ class SearchArguments:
     criterion: str | Mapping[str, Any] | Callable[..., Any] = DEFAULT_CRITERION
     inherit: Sequence[str | Mapping[str, Any]] | None = None
     allocations: Sequence[str | Mapping[str, Any]] | None = None
+    sparsity: SparsityOptions | Sequence[str | Mapping[str, Any]] | Mapping[str, Any] | None = None
     trials: int = 100
     time_budget: float | str | None = None
     early_stopping: EarlyStopping | None = None
@@ -167,6 +171,7 @@ class SearchArguments:
                 "time_budget": self.time_budget,
                 **{key: given for key in StoppingOptions.model_fields if (given := getattr(self, key)) is not None},
             },
+            "sparsity": self.sparsity,
             "verdict": _dump(self.verdict),
             "engine": self.engine,
             "callbacks": callbacks,

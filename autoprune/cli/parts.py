@@ -20,6 +20,7 @@ KINDS = {
     "criteria": "autoprune.importance:CRITERIA",
     "inheritance": "autoprune.inherit:INHERITANCE",
     "allocations": "autoprune.allocation:ALLOCATIONS",
+    "sparsity": "autoprune.sparsity:SPARSITY",
     "controllers": "autoprune.controllers:CONTROLLERS",
     "evaluators": "autoprune.evaluators:EVALUATORS",
     "proxies": "autoprune.proxies:PROXIES",

@@ -33,6 +33,7 @@ from autoprune.config.limits import RangeError, ends_of, limit_number, limit_tex
 from autoprune.config.overrides import overridden
 from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
 from autoprune.config.space import SpaceOptions, load_space_options
+from autoprune.config.sparsity import SparsityOptions
 from autoprune.config.stopping import MOVED, Seconds, StoppingOptions, moved_to_search
 from autoprune.config.training import Recipe
 from autoprune.config.validation import Strict, read_mapping, validated
@@ -250,6 +251,7 @@ class Job(Strict):
         default_factory=dict, max_length=PARTS, description="metric -> its settings"
     )
     search: SearchOptions = SearchOptions()
+    sparsity: SparsityOptions = Field(SparsityOptions(), description="trainings that find widths, beside the search")
     verdict: VerdictOptions = VerdictOptions()
     engine: EngineOptions = Field(
         EngineOptions(), exclude=True, description="where trials are evaluated; a run may be resumed on another one"
@@ -275,6 +277,8 @@ class Job(Strict):
         written = handler(self)
         if self.task == TaskOptions():
             written.pop("task", None)
+        if not self.sparsity.methods:
+            written.pop("sparsity", None)
         return written
 
     @property

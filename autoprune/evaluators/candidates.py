@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeAlias, final
@@ -21,6 +21,20 @@ from autoprune.tasks.base import Task
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
+class OtherStart:
+    """Other weights of the base network, from which candidates can be cut as well.
+
+    Attributes:
+        model: in the form of the space; only read.
+        ranking: per group, the rank of each channel.
+    """
+
+    model: nn.Module
+    ranking: Ranking
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
 class CandidateFactory:
     """What candidates are made from: the base network, its space, the order of its channels, and the task.
 
@@ -35,6 +49,7 @@ class CandidateFactory:
         final_inherit: the same for networks that are compared at the end; None: as `inherit`, or `FINAL_DEFAULT` where
             that is None, too.
         batches: on how many batches norms are recalibrated where a list does not say it; None: the method's default.
+        starts: name -> other weights than those of `model`, see `starting_from`.
     """
 
     model: nn.Module
@@ -45,12 +60,25 @@ class CandidateFactory:
     inherit: tuple[ChosenPart, ...] | None = None
     final_inherit: tuple[ChosenPart, ...] | None = None
     batches: int | None = None
+    starts: Mapping[str, OtherStart] = field(default_factory=dict)
     _slicer: Slicer = field(init=False, repr=False)
     _heirs: dict[tuple[str, bool, int], Heirs] = field(default_factory=dict, init=False, repr=False)
+    _started: dict[str, CandidateFactory] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", self.task.compared_with(self.model))
         object.__setattr__(self, "_slicer", Slicer(self.model, self.space, self.ranking))
+
+    def starting_from(self, name: str) -> CandidateFactory:
+        """The same, cutting from other weights; itself where the name is empty. Scores compare with `model` still."""
+        if not name:
+            return self
+        if name not in self._started:
+            start = self.starts[name]
+            made = replace(self, model=start.model, ranking=start.ranking, starts={})
+            object.__setattr__(made, "task", self.task)
+            self._started[name] = made
+        return self._started[name]
 
     def candidate(self, widths: Widths) -> nn.Module:
         """A new network of these widths with inherited weights."""

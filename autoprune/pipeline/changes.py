@@ -27,7 +27,14 @@ IN_PLACE = (
 )
 """Keys that leave every trial and every score of a run as it is: the run itself goes on."""
 
-ANEW = ("constraints", "metrics", "search.controller", "search.allocations", "verdict.random_candidates")
+ANEW = (
+    "constraints",
+    "metrics",
+    "search.controller",
+    "search.allocations",
+    "sparsity",
+    "verdict.random_candidates",
+)
 """Keys that leave base network and scores as they are, but not what is proposed: a new run begins with those."""
 
 CONTINUED = "continued"

@@ -30,6 +30,8 @@ from autoprune.progress.callback_list import make_callback
 from autoprune.randomness import untouched
 from autoprune.space.copying import copy_network
 from autoprune.space.groups import FloatArray
+from autoprune.sparsity.base import make_sparsity
+from autoprune.sparsity.training import SparsityPiece, check_fits
 from autoprune.tasks.base import Task
 from autoprune.training.protocols import make_protocol
 from autoprune.training.recipe import check_recipe, rehearse
@@ -64,6 +66,8 @@ def check_parts(job: Job) -> None:
     for protocol in job.verdict.protocols:
         _try_protocol(protocol, job)
     check_recipe(job.training)
+    for method in job.sparsity.methods:
+        make_sparsity(method)
     for callback in job.callbacks:
         make_callback(callback)
 
@@ -88,6 +92,11 @@ def check_trainings(run_inputs: RunInputs) -> None:
             f"this job trains networks (the base network, the evaluator or the verdict), but {task.why_untrained}, or "
             f"set verdict seeds to 0 or its protocols to [no_training], choose an evaluator that does not train (the "
             f"default does not) and give a trained model"
+        )
+    if job.sparsity.methods and (not task.trains or not task.takes_terms or task.recipe is None):
+        raise ConfigError(
+            f"sparsity names {job.sparsity.methods[0].label!r}, which takes part in the steps of a training, and the "
+            f"task {job.task.name!r} trains in a way of its own, or not at all; leave sparsity out"
         )
     if job.verdict.seeds and not task.cuts_in_training:
         for protocol in job.verdict.protocols:
@@ -123,6 +132,8 @@ def rehearse_parts(prepared: Prepared) -> None:
     with _built("evaluator", search.evaluator.name, search.evaluator.settings):
         factory = prepared.factory(base, scores)
         prepared.evaluator(factory)
+    for method in prepared.run_inputs.job.sparsity.methods:
+        check_fits(factory, SparsityPiece(method, 1, 0.01, 0, prepared.domain.uniform()))
     if prepared.run_inputs.job.verdict.inherit is not None:
         factory.heirs("training")
     if search.storage is not None:

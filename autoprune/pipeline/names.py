@@ -14,6 +14,7 @@ from autoprune.inherit import INHERITANCE
 from autoprune.measures import MEASURES
 from autoprune.progress import CALLBACKS
 from autoprune.registry import Registry
+from autoprune.sparsity import SPARSITY
 from autoprune.tasks import TASKS
 from autoprune.training import PROTOCOLS
 from autoprune.training.objectives import OBJECTIVES
@@ -45,6 +46,7 @@ def check_names(job: Job) -> None:
         (CRITERIA, [criterion.name for criterion in criteria]),
         (INHERITANCE, [one.name for one in (*(search.inherit or ()), *(job.verdict.inherit or ()))]),
         (ALLOCATIONS, [rule.name for rule in search.allocations]),
+        (SPARSITY, [method.name for method in job.sparsity.methods]),
         (PROTOCOLS, [protocol.name for protocol in job.verdict.protocols]),
         (CALLBACKS, [callback.name for callback in job.callbacks]),
     ]

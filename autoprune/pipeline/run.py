@@ -35,6 +35,7 @@ from autoprune.pipeline.phases.measured_latency import measure_latency
 from autoprune.pipeline.phases.measured_winner import measure_compared, measured_winner
 from autoprune.pipeline.phases.rescoring import rescore
 from autoprune.pipeline.phases.search import search
+from autoprune.pipeline.phases.sparsity import sparsity_arms, sparsity_trainings, with_starts
 from autoprune.pipeline.phases.timing import Timed
 from autoprune.pipeline.phases.uniform_curve import uniform_curve
 from autoprune.pipeline.prepared import Prepared
@@ -203,8 +204,13 @@ def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..
     timed.check("the criterion")
     factory = run.prepared.factory(base, scores)
     run.engine.equip(factory)
+    sparse = timed("sparsity trainings", lambda: sparsity_trainings(run)) if run.job.sparsity.methods else []
+    if any(one.start for one in sparse):
+        factory = with_starts(factory, run, sparse)
+        run.engine.equip(factory)
 
-    searched = timed("search", lambda: search(run, base, scores))
+    found = [(one.label, one.widths) for one in sparse]
+    searched = timed("search", lambda: search(run, base, scores, found))
     trials = searched.trials
     judge = counted(run.job.search.evaluator.name, run.job.search.evaluator.settings)
     trains = kind_of(judge.name, judge.settings) == "training"
@@ -224,7 +230,8 @@ def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..
         rescored |= score_fully(run, [winner], phase="measured winner", seed=3_000_003)
         posterior = smooth(run.domain, trials, rescored, apart=apart)
 
-    compared = with_flops_search(arms(run.domain, trials, winner, rescored), beside, run.domain)
+    compared = (*arms(run.domain, trials, winner, rescored), *sparsity_arms(run, trials, sparse, rescored))
+    compared = with_flops_search(compared, beside, run.domain)
     latency = measure_compared(run, {arm.name: arm.widths for arm in compared}, factory)
     finals = timed("final trainings", lambda: final_trainings(run, compared))
     measured = None
@@ -232,8 +239,8 @@ def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..
         measured = timed("latency", lambda: measure_latency(run, compared, factory))
     uniforms = {arm.name: arm.widths for arm in compared if arm.name in UNIFORM}
     chances = probability_better(run.domain, trials, rescored, winner, uniforms, apart=apart)
-    found = Findings(searched, posterior, compared, finals, curve, chances, latency, measured, rescored)
-    return conclude(run, factory, found)
+    findings = Findings(searched, posterior, compared, finals, curve, chances, latency, measured, rescored)
+    return conclude(run, factory, findings)
 
 
 def _check_same(prepared: Prepared, directory: RunDirectory) -> None:

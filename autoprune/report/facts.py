@@ -23,6 +23,7 @@ from autoprune.report.measured import headline, measured_notes, measured_table
 from autoprune.report.recalibration import recalibration_notes
 from autoprune.report.rules import rules_notes, rules_table
 from autoprune.report.rungs import rung_notes
+from autoprune.report.sparsity import sparsity_notes, sparsity_table
 from autoprune.report.words import (
     FLOPS,
     Table,
@@ -86,7 +87,7 @@ class Facts:
         outcome: the verdict's outcome, or "no verdict".
         budget: the limits in words.
         notes: what a reader must know to read the numbers: evaluations, FLOPs, where final scores come from.
-        arms, comparisons, latency, rules, winners, costs, frozen, failed, provenance: tables.
+        arms, comparisons, latency, rules, sparsity, winners, costs, frozen, failed, provenance: tables.
         latency_notes: how the latencies were measured and what they say.
         legend: what the arms' names mean.
         widths: one row per group.
@@ -105,6 +106,7 @@ class Facts:
     latency: Table
     latency_notes: tuple[str, ...]
     rules: Table
+    sparsity: Table
     winners: Table
     costs: Table
     widths: tuple[WidthRow, ...]
@@ -125,11 +127,12 @@ def collect(record: RunRecord) -> Facts:
         budget=" and ".join(limit_text(limit) for limit in record.budget),
         notes=tuple(_notes(record)),
         arms=_arms(record),
-        legend=tuple(NAMES[arm.name] for arm in record.arms if arm.name != "winner" and arm.name in NAMES),
+        legend=tuple(_legend(record)),
         comparisons=_comparisons(record),
         latency=measured_table(record) if record.latency is None else latency_table(record),
         latency_notes=(*latency_notes(record), *measured_notes(record)),
         rules=rules_table(record),
+        sparsity=sparsity_table(record),
         winners=_winners(record),
         costs=_costs(record),
         widths=_widths(record),
@@ -141,6 +144,14 @@ def collect(record: RunRecord) -> Facts:
         provenance=Table(("what", "value"), tuple(flat(record.provenance))),
         job=yaml.safe_dump(_plain(masked(record.job)), sort_keys=False, allow_unicode=True),
     )
+
+
+def _legend(record: RunRecord) -> Iterable[str]:
+    for arm in record.arms:
+        if arm.method:
+            yield f"{arm.name}: widths that the sparsity training {arm.method} found"
+        elif arm.name != "winner" and arm.name in NAMES:
+            yield NAMES[arm.name]
 
 
 def _without_verdict(record: RunRecord) -> str:
@@ -171,6 +182,7 @@ def _notes(record: RunRecord) -> Iterable[str]:
     if not any(arm.name == "uniform_inner" for arm in record.arms):
         yield "uniform_inner is missing: the budget cannot be reached while groups that feed a residual sum stay full."
     yield from rules_notes(record)
+    yield from sparsity_notes(record)
     yield from rung_notes(record)
     yield from _kept(record)
     yield from recalibration_notes(record)

@@ -33,6 +33,8 @@ def _lines(facts: Facts) -> Iterable[str]:
         yield from (*(f"- {markdown_text(note)}" for note in facts.latency_notes), "")
     if facts.rules.rows:
         yield from _section("One-shot rules", facts.rules)
+    if facts.sparsity.rows:
+        yield from _section("Sparsity trainings", facts.sparsity)
     if facts.winners.rows:
         yield from _section("The best of each budget", facts.winners)
     yield from _section("Widths", _widths(facts))

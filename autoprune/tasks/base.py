@@ -1,4 +1,7 @@
-"""What networks are trained for and scored by."""
+"""What networks are trained for and scored by.
+
+Longer than others, as it is one interface, whose every member says what it promises.
+"""
 
 from __future__ import annotations
 
@@ -185,6 +188,16 @@ class Task(ABC):
     @property
     def cuts_in_training(self) -> bool:
         """Whether `train` takes the keyword `cuts`: what is cut of the network while it trains."""
+        return False
+
+    @property
+    def training_examples(self) -> int | None:
+        """How many examples a pass over the training data reads; None if unknown."""
+        return None
+
+    @property
+    def takes_terms(self) -> bool:
+        """Whether `train` takes the keywords `recipe`, `terms` and `objective`, in place of those of the task."""
         return False
 
     @property

@@ -1,9 +1,12 @@
-"""What tasks have in common that train by a recipe on labelled examples and score by a measure."""
+"""What tasks have in common that train by a recipe on labelled examples and score by a measure.
+
+Longer than others, as it is one class, whose trainings, scores and tries are of one set of splits.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Self
@@ -31,6 +34,7 @@ from autoprune.training.cuts import TrainingCuts
 from autoprune.training.integrity import check_finite
 from autoprune.training.loop import EpochProgress, train
 from autoprune.training.objectives.base import LossOfOutputs, Objective, make_objective
+from autoprune.training.terms.base import Term
 from autoprune.training.watch import Watch
 
 USUAL = NamedPart(name="cross_entropy")
@@ -85,19 +89,23 @@ class RecipeTask(MeasuredTask):
         score: Callable[[], float] | None = None,
         teacher: nn.Module | None = None,
         cuts: TrainingCuts | None = None,
+        recipe: Recipe | None = None,
+        terms: Sequence[Term] | None = None,
+        objective: Objective | None = None,
     ) -> None:
         """See `Task.train`; `teacher` is the base network, for recipes whose objective needs it."""
         train(
             model,
             self._data.train,
-            self._recipe.over(epochs, lr=lr),
+            (self._recipe if recipe is None else recipe).over(epochs, lr=lr),
             seed=seed,
             device=self.device,
             progress=progress,
             watch=watch,
             score=score,
             teacher=teacher,
-            objective=self.new_objective(),
+            objective=self.new_objective() if objective is None else objective,
+            terms=terms,
             cuts=cuts,
         )
 
@@ -195,6 +203,16 @@ class RecipeTask(MeasuredTask):
     def cuts_in_training(self) -> bool:
         """Always."""
         return True
+
+    @property
+    def takes_terms(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def training_examples(self) -> int:
+        """See `Task.training_examples`."""
+        return len(self._data.train)
 
     @property
     def trains(self) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 
 
 def on_cpu(value: Any) -> Any:
@@ -43,3 +44,9 @@ def set_generator_states(states: Mapping[str, Any], device: torch.device) -> Non
     torch.set_rng_state(states["torch"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def weights_as_bytes(network: nn.Module) -> bytes:
+    """A state dict as a safetensors file; tied tensors under each of their names."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    return bytes(save(tensors))

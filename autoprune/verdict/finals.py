@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from safetensors.torch import save
 from torch import nn
 
 from autoprune.allocation import UNIFORM
@@ -29,6 +28,7 @@ from autoprune.files import content_of, write_whole
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.tasks.score import Score
 from autoprune.training.protocols import make_protocol, reinitialise
+from autoprune.training.state import weights_as_bytes
 from autoprune.training.watch import Watch
 from autoprune.trials.ledger import Notebook
 from autoprune.trials.run_files import checksum
@@ -73,6 +73,7 @@ class PlannedFinal:
         fine_tune_epochs: for protocols that start from inherited weights.
         base_lr: learning rate of the base network.
         keeps_weights: the trained weights are wanted, not only their score.
+        start: other weights than the base network's that it goes on from, see `CandidateFactory.starts`.
     """
 
     widths: Widths
@@ -81,11 +82,12 @@ class PlannedFinal:
     fine_tune_epochs: int
     base_lr: float
     keeps_weights: bool
+    start: str = ""
 
     @property
     def key(self) -> str:
         """Names it in the notebook."""
-        return f"{self.protocol.label}/{self.seed}/{'-'.join(map(str, self.widths))}"
+        return final_key(self.protocol.label, self.seed, self.widths, self.start)
 
 
 @final
@@ -179,8 +181,8 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
     Raises:
         EvaluationError: the training diverged.
     """
-    started = time.perf_counter()
-    protocol = make_protocol(piece.protocol)
+    started, teacher = time.perf_counter(), factory.model
+    factory, protocol = factory.starting_from(piece.start), make_protocol(piece.protocol)
     if not protocol.trains:
         return _untrained(factory, piece, started)
     epochs, cut, cuts = epochs_of(piece, factory.space, factory.base_epochs), None, None
@@ -214,7 +216,7 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         lr=protocol.lr(piece.base_lr),
         watch=watch,
         compare=True,
-        teacher=factory.model,
+        teacher=teacher,
         cuts=cuts,
         cut=cut,
     )
@@ -241,6 +243,11 @@ def epochs_of(piece: PlannedFinal, space: SearchSpace, base_epochs: int) -> int:
     """
     full, cut = flops(space)(np.array([space.full, piece.widths]))
     return make_protocol(piece.protocol).epochs(base_epochs, piece.fine_tune_epochs, float(full / max(1.0, cut)))
+
+
+def final_key(protocol: str, seed: int, widths: Widths, start: str = "") -> str:
+    """Names a final training in the notebook."""
+    return f"{protocol}/{seed}/{'-'.join(map(str, widths))}{start and '/'}{start}"
 
 
 def key_without_epochs(name: str) -> str:
@@ -289,19 +296,14 @@ def _holds(path: Path, arm: str, record: Mapping[str, Any]) -> bool:
     return bool(arm in UNIFORM or record["arm"] == arm) if known is None else found == known
 
 
-def weights_as_bytes(network: nn.Module) -> bytes:
-    """A state dict as a safetensors file; tied tensors under each of their names."""
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    return bytes(save(tensors))
-
-
 def _pairs(plan: FinalPlan) -> list[tuple[PartOptions, int]]:
     return [(protocol, seed) for protocol in plan.protocols for seed in range(plan.seed, plan.seed + plan.seeds)]
 
 
 def _piece(arm: Arm, protocol: PartOptions, seed: int, plan: FinalPlan) -> PlannedFinal:
     kept = (protocol, seed) == (plan.protocols[0], plan.seed)
-    return PlannedFinal(arm.widths, protocol, seed, plan.fine_tune_epochs, plan.base_lr, kept)
+    start = arm.start if make_protocol(protocol).inherits else ""
+    return PlannedFinal(arm.widths, protocol, seed, plan.fine_tune_epochs, plan.base_lr, kept, start)
 
 
 def _final(arm: Arm, piece: PlannedFinal, known: Mapping[str, Any]) -> FinalTraining:

@@ -44,6 +44,9 @@ class Arm:
         costs: metric -> cost.
         search_score: the evaluator's score on all validation data; None where it could not be scored.
         evaluations: how many evaluations this arm was chosen from (1 for a uniform network).
+        method: the sparsity training that found the widths, with its settings; "" for all others.
+        start: whose weights its final training goes on from, where it inherits some: a name in
+            `CandidateFactory.starts`, "" for the base network's.
     """
 
     name: str
@@ -51,6 +54,8 @@ class Arm:
     costs: Mapping[str, float]
     search_score: float | None
     evaluations: int
+    method: str = ""
+    start: str = ""
 
 
 @final

@@ -88,7 +88,7 @@ def judge(
         unseen_data: the scores were taken on data that played no part in choosing the winner.
         unpruned: score of the unpruned network on the same data; None if unknown.
     """
-    comparisons = tuple(found for protocol in protocols if (found := _compare(finals, protocol)) is not None)
+    comparisons = tuple(found for protocol in protocols if (found := against_uniform(finals, protocol)) is not None)
     missing = [protocol for protocol in protocols if protocol not in {c.protocol for c in comparisons}]
     clauses = [_clause(comparison, comparisons[0], scale, protocols[comparison.protocol]) for comparison in comparisons]
     if missing:
@@ -105,8 +105,9 @@ def judge(
     return Verdict(sentence, comparisons[0].outcome if comparisons else "not distinguishable", comparisons)
 
 
-def _compare(finals: Sequence[FinalTraining], protocol: str) -> Comparison | None:
-    ours = _by_seed(finals, protocol, "winner")
+def against_uniform(finals: Sequence[FinalTraining], protocol: str, arm: str = "winner") -> Comparison | None:
+    """An arm against the better uniform network, paired by the seeds of both; None where there is no such seed."""
+    ours = _by_seed(finals, protocol, arm)
     shared = [final for final in finals if final.seed in ours]
     if not any(final.protocol == protocol and final.arm in UNIFORM for final in shared):
         return None

@@ -14,8 +14,8 @@ from autoprune.pipeline.fingerprints import weights_fingerprint
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.space.copying import copy_network
 from autoprune.tasks.score import Score
+from autoprune.training.state import weights_as_bytes
 from autoprune.trials.run_files import checksum, checksum_of
-from autoprune.verdict.finals import weights_as_bytes
 from autoprune.zoo import load_weights
 
 ABOUT, WEIGHTS = BASE

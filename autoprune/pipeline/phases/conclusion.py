@@ -86,8 +86,9 @@ def _export_others(run: RunContext, factory: CandidateFactory, record: RunRecord
         if weights is not None and not weights.is_file():  # trained by a version that kept the winner's only
             run.progress.note(f"the weights of {arm.name} were not kept, as an older version trained it")
             continue
-        network, folder = exported_network(factory, arm.widths, weights), run.directory / ARMS / arm.name
-        ranking = factory.ranking
+        source = factory.starting_from(arm.start)
+        network, folder = exported_network(source, arm.widths, weights), run.directory / ARMS / arm.name
+        ranking = source.ranking
         write_architecture(record, network, folder, ranking=ranking, arm=arm, origin=origin, example=example, note=note)
 
 

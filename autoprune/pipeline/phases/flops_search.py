@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from autoprune.config.sparsity import SparsityOptions
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import BudgetError
 from autoprune.latency.choice import METRIC, flops_of_equal_latency
@@ -46,7 +47,7 @@ def by_flops(prepared: Prepared) -> Prepared | None:
     if not narrowed.budget.binds:
         return None
     verdict = job.verdict.model_copy(update={"seeds": 0})
-    changed = job.model_copy(update={"constraints": limits, "verdict": verdict})
+    changed = job.model_copy(update={"constraints": limits, "verdict": verdict, "sparsity": SparsityOptions()})
     return replace(
         prepared,
         run_inputs=replace(prepared.run_inputs, job=changed, callbacks=()),  # they hear of one run at a time

@@ -8,8 +8,9 @@ from autoprune.controllers.base import Trial
 from autoprune.pipeline.changes import BRANCHED, CONTINUED
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.space.groups import Widths
+from autoprune.training.protocols import make_protocol
 from autoprune.trials.run_files import read_run
-from autoprune.verdict.finals import key_without_epochs
+from autoprune.verdict.finals import final_key, key_without_epochs
 from autoprune.verdict.record import Arm, FinalTraining
 
 
@@ -38,7 +39,7 @@ def note_reuse(
             "new_trials": len(trials) - last["trials"],
             "full_scores": _full_scores(run, rescored),
             "final_trainings": _final_trainings(run, compared, finals),
-            "of_final_trainings": len(_distinct(compared, finals)),
+            "of_final_trainings": len(_distinct(run, compared, finals)),
         }
         run.directory.update_run(**{CONTINUED: {**continued, str(run.continuation): last}})
     if run.cache is not None and BRANCHED in entries:
@@ -63,10 +64,15 @@ def _full_scores(run: RunContext, rescored: Mapping[Widths, float]) -> int:
 
 def _final_trainings(run: RunContext, compared: Sequence[Arm], finals: Sequence[FinalTraining]) -> int:
     known = {(key_without_epochs(key), record["epochs"]) for key, record in _earlier(run, "final trainings")}
-    return len(known & _distinct(compared, finals))
+    return len(known & _distinct(run, compared, finals))
 
 
-def _distinct(compared: Sequence[Arm], finals: Sequence[FinalTraining]) -> set[tuple[str, object]]:
+def _distinct(run: RunContext, compared: Sequence[Arm], finals: Sequence[FinalTraining]) -> set[tuple[str, object]]:
     """(key, epochs) of each training; arms of equal widths share theirs."""
-    widths = {arm.name: "-".join(map(str, arm.widths)) for arm in compared}
-    return {(f"{final.protocol}/{final.seed}/{widths[final.arm]}", final.epochs) for final in finals}
+    arms, found = {arm.name: arm for arm in compared}, set[tuple[str, object]]()
+    inherits = {chosen.label for chosen in run.job.verdict.protocols if make_protocol(chosen).inherits}
+    for final in finals:
+        arm = arms[final.arm]
+        start = arm.start if final.protocol in inherits else ""
+        found.add((final_key(final.protocol, final.seed, arm.widths, start), final.epochs))
+    return found

@@ -38,8 +38,20 @@ class Searched:
     winners: Mapping[float, Widths]
 
 
-def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Searched:
-    """All trials, given the base network and the importance of its channels."""
+def search(
+    run: RunContext,
+    base: nn.Module,
+    scores: Sequence[FloatArray],
+    found: Sequence[tuple[str, Widths]] = (),
+) -> Searched:
+    """All trials, given the base network and the importance of its channels.
+
+    Args:
+        run: on an equipped engine.
+        base: the base network.
+        scores: importances of its channels.
+        found: (origin, widths) that trainings have found, scored first like those of the rules.
+    """
     cache, engine = run.cache, run.engine.engine
 
     def show(trial: Trial) -> None:
@@ -62,7 +74,7 @@ def search(run: RunContext, base: nn.Module, scores: Sequence[FloatArray]) -> Se
         run.domain,
         controller,
         ledger,
-        plan=planned(run, base, scores),
+        plan=[*planned(run, base, scores), *found],
         trials=run.job.search.trials,
         seed=run.job.seed,
         on_trial=show,
