@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import gc
+import html
 import importlib
 import importlib.util
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,10 @@ from typing import TextIO
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 
 from autoprune.report import figures
 
@@ -66,23 +71,23 @@ def _one_seed() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _figures_are_drawn_where_they_are_looked_at(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Elsewhere everything is put on the axes, but what layout and text make of it is no part of the page."""
+    """Elsewhere everything is put on the axes, and the page has what they say, but not how it looks."""
     with pytest.MonkeyPatch.context() as patch:
         if request.path.relative_to(Path(__file__).parent).parts[0] not in FIGURES_ARE_LOOKED_AT:
             patch.setattr(figures.Figure, "savefig", _blank)
         yield
 
 
-def _blank(figure: object, file: TextIO, **settings: object) -> None:
-    file.write('<svg viewBox="0 0 1 1"></svg>')
+def _blank(figure: Figure, file: TextIO, **settings: object) -> None:
+    """What the figure says, without a place."""
+    said = [axis.get_label_text() for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    said += [text.get_text() for part in (*figure.axes, *figure.legends) for text in _texts(part)]
+    texts = "".join(f"<text>{html.escape(text)}</text>" for text in said)
+    file.write(f'<svg viewBox="0 0 1 1">{texts}</svg>')
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _disks_are_not_waited_for() -> Iterator[None]:
-    """No test pulls the plug, and a run waits for the disk a hundred times; tests of that put their own in place."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
+def _texts(part: Axes | Legend) -> Sequence[Text]:
+    return part.get_texts() if isinstance(part, Legend) else part.texts
 
 
 @pytest.fixture(scope="session")
