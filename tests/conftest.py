@@ -25,8 +25,8 @@ from autoprune.report import figures
 torch.set_num_threads(1)  # pytest-xdist starts a worker per core; they must not fight
 
 SEED = 20
-FIGURES_ARE_LOOKED_AT = ("report", "studies")
-"""Rooms whose tests need figures that are really drawn: six of them take longer than all else in a small run."""
+FIGURES_ARE_LOOKED_AT = ("cli", "report", "studies")
+"""Rooms whose tests need figures that are really drawn, which take longer than all else in a small run."""
 
 
 def pytest_collection_finish() -> None:
