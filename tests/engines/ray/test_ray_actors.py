@@ -219,7 +219,7 @@ def test_a_node_that_goes_takes_its_workers_but_no_trial(nodes: Any, tmp_path: P
 
 
 def test_where_no_worker_ever_comes_the_run_ends_with_what_to_do(nodes: Any, tmp_path: Path) -> None:
-    lane = Lane(tmp_path, plain, wait_for_workers=0.5, resources={"moon": 1})
+    lane = Lane(tmp_path, plain, wait_for_workers=4, resources={"moon": 1})
     expected = (
         r"no room for a worker for .* needs CPU 1, moon 1; free on . nodes?: CPU .* of .*, moon 0 of 0 \(no node has "
         r"so much\)\. .* add nodes or ask for less per worker, then resume"
@@ -227,7 +227,7 @@ def test_where_no_worker_ever_comes_the_run_ends_with_what_to_do(nodes: Any, tmp
     with pytest.raises(RunError, match=expected):
         lane.search(session(tmp_path / "run"))
     lane.actors.close()
-    assert ["waiting for a worker" in line and "moon 0 of 0" in line for line in lane.told] == [True]
+    assert any("waiting for a worker" in line and "moon 0 of 0" in line for line in lane.told)
 
 
 def test_an_evaluator_that_cannot_be_built_ends_the_run(nodes: Any, tmp_path: Path) -> None:
