@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from autoprune.errors import ExportError, blame
 from autoprune.export.base import Exporter, ExportSource, WrittenFiles
 from autoprune.randomness import seeded
+from autoprune.space.groups import SearchSpace
+from autoprune.space.options.ties import set_ranges
+from autoprune.space.serial import from_json
 from autoprune.space.tracing.blocks import Skip
 
 _FOLDER = "transformers"
@@ -53,7 +56,7 @@ class Transformers(Exporter):
             graph = source.architecture.get("form") == "graph"
             why = "was cut as its traced graph" if graph else f"is a {type(network).__name__}, no model of transformers"
             raise ExportError(f"transformers cannot load this network, as it {why}; take safetensors, module or onnx")
-        plan = plan_of(network, source.architecture["widths"])
+        plan = plan_of(network, widths_by_layer(from_json(source.space), source.architecture["widths"]))
         made = _built(network, plan)
         weights = {plan.renamed(name): tensor for name, tensor in source.weights.items()}
         _check_shapes(made, weights, plan)
@@ -100,6 +103,34 @@ class ConfigPlan:
             if match is not None:
                 return f"{stack}.{kept.index(int(match[1]))}{name[match.end() :]}"
         return name
+
+
+def widths_by_layer(space: SearchSpace, widths: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """The widths of the first layer that each set of channels comes from: layers whose ratios are tied are one group.
+
+    Args:
+        space: of the network.
+        widths: group -> {kept, of}.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for number, group in enumerate(space.groups):
+        kept = int(widths[group.name]["kept"])
+        for start, size in set_ranges(group):
+            name = _first_layer(space, number, start, size) if group.sets else group.name
+            found[name] = {"kept": size * kept // group.width, "of": size}
+    return found
+
+
+def _first_layer(space: SearchSpace, group: int, start: int, size: int) -> str:
+    """What writes these channels of a group first."""
+    for tensor in space.tensors:
+        for dim, axis in enumerate(tensor.axes):
+            if axis is None or dim in tensor.reads:
+                continue
+            channels = axis.channel[axis.group == group]
+            if len(channels) and start <= int(channels[0]) < start + size:
+                return tensor.name.rpartition(".")[0]
+    return space.groups[group].name
 
 
 def plan_of(network: Any, widths: Mapping[str, Mapping[str, int]]) -> ConfigPlan:

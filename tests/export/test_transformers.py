@@ -23,6 +23,7 @@ from autoprune.export.transformers import Transformers
 from autoprune.export.writing import exporters, write_formats
 from autoprune.space.cutting.slicing import random_ranking, slice_model
 from autoprune.space.groups import SearchSpace
+from autoprune.space.serial import to_json
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import unverified
 
@@ -39,23 +40,25 @@ print(float((found - given["logits"]).abs().max()))
 """
 
 
+OFFERED = SpaceOptions(blocks=True)
+
+
 @cache
-def traced(name: str) -> tuple[nn.Module, SearchSpace]:
+def traced(name: str, options: SpaceOptions = OFFERED) -> tuple[nn.Module, SearchSpace]:
     """A network and its space, blocks offered."""
     network = hugging_face.network(name)
-    found = trace(network, hugging_face.inputs(name), options=SpaceOptions(blocks=True))
-    return network, unverified(network, found).space
+    return network, unverified(network, trace(network, hugging_face.inputs(name), options=options)).space
 
 
-def source(name: str, widths: Any) -> ExportSource:
+def source(name: str, widths: Any, options: SpaceOptions = OFFERED) -> ExportSource:
     """A network of these widths, given by a function of group and number."""
-    network, space = traced(name)
+    network, space = traced(name, options)
     chosen = space.check([widths(number, group) for number, group in enumerate(space.groups)])
     cut = slice_model(network, space, chosen, random_ranking(space, np.random.default_rng(0))).eval()
     told = {group.name: {"kept": kept, "of": group.width} for group, kept in zip(space.groups, chosen, strict=True)}
     architecture = {"widths": told, "form": space.form}
     inputs = hugging_face.inputs(name)
-    return ExportSource(architecture, {}, cut.state_dict(), lambda: cut, lambda: describe(inputs))
+    return ExportSource(architecture, to_json(space), cut.state_dict(), lambda: cut, lambda: describe(inputs))
 
 
 def half(number: int, group: Any) -> int:
@@ -71,7 +74,12 @@ def written(given: ExportSource, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "widths"), [("llama", half), ("qwen3", inner), ("gemma3", inner), ("gpt2", half), ("bert", half)]
+    ("name", "widths"),
+    [
+        ("llama", half),
+        ("gpt2", half),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in (("qwen3", inner), ("gemma3", inner), ("bert", half))),
+    ],
 )
 def test_a_cut_network_is_loaded_without_autoprune_and_computes_the_same(
     name: str, widths: Any, tmp_path: Path
@@ -88,8 +96,9 @@ def test_a_cut_network_is_loaded_without_autoprune_and_computes_the_same(
     assert float(done.stdout) <= 1e-4 * float(logits.abs().max())
 
 
-def test_a_config_says_the_widths(tmp_path: Path) -> None:
-    written(source("llama", half), tmp_path / "out")
+@pytest.mark.parametrize("options", [OFFERED, SpaceOptions(per="model")], ids=["by layer", "tied"])
+def test_a_config_says_the_widths(options: SpaceOptions, tmp_path: Path) -> None:
+    written(source("llama", half, options), tmp_path / "out")
     found = hugging_face.library().AutoConfig.from_pretrained(str(tmp_path / "out" / "transformers"))
     assert (found.hidden_size, found.intermediate_size, found.head_dim) == (12, 24, 6)
     assert (found.num_attention_heads, found.num_key_value_heads) == (2, 1)
