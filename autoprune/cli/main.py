@@ -158,7 +158,7 @@ def export(
     run_dir: RunArgument,
     to: Annotated[Path, typer.Option("--to", help="a new folder")],
     formats: Annotated[
-        str, typer.Option("--format", help="one or more, with commas: safetensors, onnx, torch_export, module")
+        str, typer.Option("--format", help="one or more, with commas; `autoprune parts exporters` lists them")
     ] = "safetensors",
     arm: Annotated[
         str, typer.Option("--arm", metavar="NAME", help="winner, or what it was compared with: uniform_all, …")
