@@ -56,7 +56,7 @@ class Transformers(Exporter):
             graph = source.architecture.get("form") == "graph"
             why = "was cut as its traced graph" if graph else f"is a {type(network).__name__}, no model of transformers"
             raise ExportError(f"transformers cannot load this network, as it {why}; take safetensors, module or onnx")
-        plan = plan_of(network, widths_by_layer(from_json(source.space), source.architecture["widths"]))
+        plan = plan_of(network, widths_by_layer(from_json(dict(source.space)), source.architecture["widths"]))
         made = _built(network, plan)
         weights = {plan.renamed(name): tensor for name, tensor in source.weights.items()}
         _check_shapes(made, weights, plan)
