@@ -45,7 +45,7 @@ def ran(folder: Path, changes: dict[str, Any]) -> Any:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"verdict.protocols": ["fine_tune", "gradual", "scratch_e", {"name": "lottery", "settings": {"rounds": 2}}]},
+        {"verdict.protocols": ["fine_tune", "gradual", "no_training", {"name": "lottery", "settings": {"rounds": 2}}]},
         {
             "training": {"epochs": 1, "terms": [{"name": "rigl", "settings": {"interval": 1}}], "ema": 0.9},
             "verdict.protocols": ["scratch_e"],
