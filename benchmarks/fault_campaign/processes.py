@@ -138,6 +138,7 @@ def _start(run: Path, job: Path, *, progress: str = "silent", out: Any = subproc
     begun = (run / "run.json").is_file()
     what: Sequence[str] = ("resume", str(run)) if begun else ("search", str(job), "--run-dir", str(run))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(HOME), os.environ.get("PYTHONPATH", "")))}
+    environment.setdefault("RAY_worker_niceness", "0")  # at Ray's 15, workers get nothing of a busy machine
     call = [sys.executable, "-m", "autoprune", *what, "--progress", progress]
     return subprocess.Popen(
         call, stdout=out, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
