@@ -81,7 +81,7 @@ class InnerLosses(Objective):
     Args:
         goal: the objective of the outputs.
         weight: of each classifier's cross entropy.
-        most: so many places at most, the last ones before the end of the network left out first.
+        most: so many places at most; those nearest to the inputs are left out first.
     """
 
     needs_batch = True

@@ -59,7 +59,9 @@ class GroupLasso(SparsityTraining):
         self._axes = axes_of_members(subject.channels, self._members)
         entries = subject.channels.entries(weights_of(subject.network), self._axes)
         if not bool(entries.any()):
-            raise ConfigError(f"sparsity training 'group_lasso': no weight is {self._members} here; choose joint")
+            raise ConfigError(
+                f"sparsity training 'group_lasso': no weight is {self._members} here; choose other members, or sss"
+            )
         self._roots = entries.clamp(min=1).sqrt()
         norms = subject.channels.norms(weights_of(subject.network), self._axes).detach()
         self._before = subject.channels.means(norms).clamp(min=1e-12)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, final
 
 import pytest
+import torch
+from torch import nn
 
 from autoprune.config.parts import NamedPart
-from autoprune.errors import ConfigError
+from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.errors import ConfigError, EvaluationError
 from autoprune.sparsity import SPARSITY
-from autoprune.sparsity.base import make_sparsity
+from autoprune.sparsity.base import SparsityTraining, make_sparsity
+from autoprune.sparsity.training import SparsityPiece, sparsify
+from autoprune.testing.evaluators import tiny_bench
 from autoprune.testing.sparsity import SparsityContract
 
 OTHERS: dict[str, dict[str, Any]] = {
@@ -34,9 +39,33 @@ class TestEverySparsityTraining(SparsityContract):
 
 @pytest.mark.parametrize("name", SPARSITY.names())
 def test_settings_out_of_range_are_refused_by_name(name: str) -> None:
-    for setting, parameter in inspect.signature(SPARSITY.get(name)).parameters.items():
-        if isinstance(parameter.default, bool):
-            continue
+    for setting in inspect.signature(SPARSITY.get(name)).parameters:
         for wrong in ("zzz", -1):
             with pytest.raises(ConfigError, match=rf"'{name}': {setting} must be"):
                 make_sparsity(NamedPart(name=name, settings={setting: wrong}))
+
+
+@final
+class Scoring(SparsityTraining):
+    """Gives what it is told."""
+
+    def __init__(self, *, kind: str = "") -> None:
+        self._kind = kind
+
+    def scores(self, model: nn.Module) -> Any:
+        number = self.subject.channels.number
+        return {"nan": torch.full((number,), torch.nan), "few": torch.ones(number - 1), "list": [1.0] * number}[
+            self._kind
+        ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("nan", "not all finite"), ("few", r"of shape \(19,\)"), ("list", "gives list as scores")],
+)
+def test_scores_that_are_none_are_told_with_the_method(kind: str, told: str) -> None:
+    bench = tiny_bench()
+    target = BudgetedSpace(bench.space, {"flops": "50%"}).uniform()
+    method = NamedPart(name=f"{__name__}:Scoring", settings={"kind": kind})
+    with pytest.raises(EvaluationError, match=f"Scoring.*{told}"):
+        sparsify(bench, SparsityPiece(method, 1, 0.01, 0, target))
