@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any, final
 
 import pytest
 import torch
+from safetensors.torch import load
 from torch import nn
 
 from autoprune.config.parts import NamedPart
+from autoprune.config.training import Recipe
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.sparsity import SPARSITY
 from autoprune.sparsity.base import SparsityTraining, make_sparsity
 from autoprune.sparsity.training import SparsityPiece, sparsify
-from autoprune.testing.evaluators import tiny_bench
+from autoprune.tasks.classification import ClassificationTask
+from autoprune.testing.evaluators import tiny_bench, tiny_splits
 from autoprune.testing.sparsity import SparsityContract
 
 OTHERS: dict[str, dict[str, Any]] = {
@@ -69,3 +73,17 @@ def test_scores_that_are_none_are_told_with_the_method(kind: str, told: str) -> 
     method = NamedPart(name=f"{__name__}:Scoring", settings={"kind": kind})
     with pytest.raises(EvaluationError, match=f"Scoring.*{told}"):
         sparsify(bench, SparsityPiece(method, 1, 0.01, 0, target))
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["dcp", "sss", "autopruner"])
+def test_what_the_network_gives_inside_is_seen_through_gates_and_in_mixed_batches(name: str, mixup: float) -> None:
+    bench = tiny_bench()
+    target = BudgetedSpace(bench.space, {"flops": "50%"}).uniform()
+    found = []
+    for weight in (0.5, 50.0):
+        features = NamedPart(name="feature_distillation", settings={"at": ["features.2"], "weight": weight})
+        recipe = Recipe(epochs=1, lr=0.05, batch_size=32, mixup=mixup, objective=features)
+        factory = replace(bench, task=ClassificationTask(tiny_splits(), recipe, device=torch.device("cpu")))
+        found.append(load(sparsify(factory, SparsityPiece(NamedPart(name=name), 1, 0.05, 0, target)).weights))
+    assert any(not torch.equal(found[0][key], found[1][key]) for key in found[0])
