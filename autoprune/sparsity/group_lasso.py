@@ -95,6 +95,7 @@ def axes_of_members(channels: GroupChannels, members: Members) -> list[ChannelAx
 
 @torch.no_grad()
 def shrink(channels: GroupChannels, weights: dict[str, Tensor], threshold: Tensor, axes: list[ChannelAxis]) -> None:
-    """W_i ← W_i · max(0, 1 - t_i / ‖W_i‖) for each channel, in place."""
+    """W_i ← W_i · max(0, 1 - t_i / ‖W_i‖) for each channel, in place; weights that do not train stay."""
     norms = channels.norms(weights, axes)
+    axes = [axis for axis in axes if weights[axis.name].requires_grad]
     channels.scale_(weights, (1 - threshold / norms.clamp(min=1e-12)).clamp(min=0), axes)

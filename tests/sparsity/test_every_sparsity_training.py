@@ -87,3 +87,14 @@ def test_what_the_network_gives_inside_is_seen_through_gates_and_in_mixed_batche
         factory = replace(bench, task=ClassificationTask(tiny_splits(), recipe, device=torch.device("cpu")))
         found.append(load(sparsify(factory, SparsityPiece(NamedPart(name=name), 1, 0.05, 0, target)).weights))
     assert any(not torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+def test_shrinking_leaves_frozen_weights_as_they_are() -> None:
+    bench = tiny_bench()
+    recipe = Recipe(epochs=1, lr=0.05, batch_size=32, freeze=("features.0*",))
+    factory = replace(bench, task=ClassificationTask(tiny_splits(), recipe, device=torch.device("cpu")))
+    target, method = BudgetedSpace(bench.space, {"flops": "50%"}).uniform(), NamedPart(name="group_lasso")
+    found = load(sparsify(factory, SparsityPiece(method, 1, 0.05, 0, target)).weights)
+    before = bench.model.state_dict()
+    assert torch.equal(found["features.0.weight"], before["features.0.weight"])
+    assert not torch.equal(found["features.3.weight"], before["features.3.weight"])
