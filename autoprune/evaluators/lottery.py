@@ -6,14 +6,16 @@ Frankle and Carbin 2019, arXiv 1803.03635; rewinding to weights of early trainin
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import final
 
 from torch import nn
 
+from autoprune.errors import EvaluationError
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.importance.members import rank_channels
 from autoprune.space.copying import copy_network
-from autoprune.space.cutting.masks import keep_masks
+from autoprune.space.cutting.masks import gradients_masked, keep_masks
 from autoprune.space.cutting.narrowed import narrowed
 from autoprune.space.cutting.slicing import Slicer
 from autoprune.space.groups import SearchSpace, Widths
@@ -34,15 +36,24 @@ def ticket(
         epochs: of each training.
         lr: of each training.
         seed: of fresh weights and trainings.
+
+    Raises:
+        EvaluationError: a training diverged, or did not tell of the epoch to which weights are to go back.
     """
     space, task = factory.space, factory.task
     network = factory.candidate(space.full)
     reinitialise(network, seed=seed)
-    early = _Early(network, round(rewind * epochs))
+    early = _Early(network, min(round(rewind * epochs), epochs - 1))
     more = {"teacher": factory.model} if task.needs_teacher else {}
     for number in range(1, rounds + 1):
-        task.train(network, epochs=epochs, seed=seed, lr=lr, watch=early if number == 1 else None, **more)
+        with nullcontext() if task.cuts_in_training else gradients_masked(network):  # see `train_and_score`
+            task.train(network, epochs=epochs, seed=seed, lr=lr, watch=early if number == 1 else None, **more)
         keep_masks(network)
+        if not early.reached:
+            raise EvaluationError(
+                f"protocol 'lottery' goes back to the weights after epoch {early.at}, and the training did not tell of "
+                f"it: call callbacks.epoch in train_func, or set rewind to 0"
+            )
         ranking = rank_channels(network, space, "magnitude", seed=seed)
         then = stage(factory.space, widths, number / rounds)
         early.network = Slicer(early.network, space, ranking)(then)
@@ -61,12 +72,13 @@ class _Early(Watch):
     """Keeps a network as another one is after so many epochs; 0: as it is now."""
 
     def __init__(self, network: nn.Module, epoch: int) -> None:
-        self._trained, self._epoch = network, epoch
-        self.network = copy_network(network)
+        self._trained, self.at = network, epoch
+        self.network, self.reached = copy_network(network), epoch <= 0
 
     def restore(self) -> State | None:
         return None
 
     def epoch(self, done: int, total: int, score: Callable[[], float] | None, state: Callable[[], State]) -> None:
-        if done == self._epoch:
+        if done == self.at:
+            self.reached = True
             self.network.load_state_dict(self._trained.state_dict())

@@ -68,8 +68,10 @@ class LayerDensity:
     def index_bits(self) -> tuple[int, float]:
         """Bits that say which weights stay: of the layer as a whole, and of each that stays.
 
-        A bitmask of units; for N:M, where that is less, the place of each among its M neighbours.
+        A bitmask of units; for N:M the place of each among its M neighbours, but where N is known and that takes more.
         """
-        if ":" not in self.pattern:
+        kept, of, _ = self.pattern.partition(":")
+        place = math.ceil(math.log2(self.steps))
+        if not of or (kept != "N" and int(kept) * place > self.steps):
             return self.units, 0.0
-        return 0, float(math.ceil(math.log2(self.steps)))
+        return 0, float(place)

@@ -58,7 +58,7 @@ class AdmmPruning(SparsityTraining):
 
     def after_step(self, model: nn.Module, *, done: float) -> None:
         """See `Term.after_step`."""
-        if done * self._updates < self._done + 1:
+        if done * (self._updates + 1) < self._done + 1:  # between them and around them the weights train as long
             return
         self._done += 1
         weights = written(self.subject.channels, parameters(model))

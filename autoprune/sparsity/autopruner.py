@@ -19,10 +19,11 @@ from autoprune.sparsity.channels import GroupChannels, weights_of
 from autoprune.sparsity.soft_costs import SoftFlops
 from autoprune.sparsity.within_loss import WithinLoss
 from autoprune.training.objectives.base import Objective
+from autoprune.training.objectives.features import Around
 
 
 @final
-class CodedNetwork(nn.Module):
+class CodedNetwork(Around):
     """A network whose channels are multiplied by codes that layers of their own read off the batch.
 
     Section 3.2: the mean over the batch of what reads a group's channels, max-pooled 2 x 2, a linear layer, σ(α · x).

@@ -90,6 +90,8 @@ class BudgetAwareRegularization(SparsityTraining):
         check_number("bar", "lr", lr)
         check_number("bar", "opened", opened, most=0.999)
         check_number("bar", "margin", margin, most=0.999)
+        if not isinstance(distil, bool):
+            raise ConfigError(f"sparsity training 'bar': distil must be true or false, got {distil!r}")
         self._weight, self._lr, self._start, self._margin, self._distil = weight, lr, opened, margin, distil
 
     def set_up(self, subject: Subject) -> nn.Module:
@@ -128,7 +130,7 @@ class BudgetAwareRegularization(SparsityTraining):
         self._own.step()
 
     def scores(self, model: nn.Module) -> Tensor:
-        """How likely each gate is open, so that one threshold of 1/2 leaves what the training has left."""
+        """How likely each gate is open; above 0.31 it is open in eval mode, too."""
         opened: Tensor = model.gates.opened()  # type: ignore[union-attr, operator]
         return opened
 

@@ -81,7 +81,7 @@ class InnerLosses(Objective):
     Args:
         goal: the objective of the outputs.
         weight: of each classifier's cross entropy.
-        most: so many places at most, the last ones before the end of the network left out first.
+        most: so many places at most; those nearest to the inputs are left out first.
     """
 
     needs_batch = True
@@ -110,12 +110,17 @@ class InnerLosses(Objective):
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """See `Objective.__call__`."""
-        outputs, found = observed(model, batch, tuple(self._heads))
+        outputs, found = observed(model, batch, self.places)
         self._goal.teacher, self._goal.memory = self.teacher, self.memory
         loss = self._goal(Answers(outputs, batch.inputs, "dcp", found), batch)
         for place, head in self._heads.items():
             loss = loss + self._weight * F.cross_entropy(head(pooled(found[place])), batch.targets)
         return loss
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """See `Objective.places`; those of the objective inside, too."""
+        return tuple(dict.fromkeys((*self._goal.places, *self._heads)))
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """See `Objective.parameters`."""

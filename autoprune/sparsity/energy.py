@@ -29,13 +29,13 @@ class EnergyAware(SparsityTraining):
     FLOPs stand for energy; the paper's least squares are what the job's inheritance does.
 
     Args:
-        tolerance: relative error up to which channels go on the way.
+        tolerance: relative error up to which channels go on the way; below 1, at which all of them would.
     """
 
     inherits: ClassVar[bool] = True
 
     def __init__(self, *, tolerance: float = 0.2) -> None:
-        check_number("energy", "tolerance", tolerance, most=1.0)
+        check_number("energy", "tolerance", tolerance, most=0.9999)
         self._tolerance = tolerance
 
     def set_up(self, subject: Subject) -> nn.Module:

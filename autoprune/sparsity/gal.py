@@ -148,7 +148,11 @@ def discriminator_loss(base: Tensor, masked: Tensor) -> Tensor:
 
 
 def flat_outputs(outputs: Any) -> Tensor:
-    """(N, n) all floating point outputs of each example; of maps and sequences their means."""
+    """(N, n) all floating point outputs of each example; of maps (N, C, …) and sequences (N, tokens, n) their means."""
     leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    rows = [(leaf.flatten(2).mean(2) if leaf.ndim > 3 else leaf.flatten(1)).float() for leaf in leaves if leaf.ndim > 1]
+    rows = [
+        (leaf.flatten(2).mean(2) if leaf.ndim > 3 else leaf.mean(1) if leaf.ndim > 2 else leaf).float()
+        for leaf in leaves
+        if leaf.ndim > 1
+    ]
     return torch.cat(rows, dim=1)

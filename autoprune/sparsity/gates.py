@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from autoprune.sparsity.channels import GroupChannels, weights_of
+from autoprune.training.objectives.features import Around
 
 
 class Gates(nn.Module, ABC):
@@ -66,7 +67,7 @@ class PlainGates(ChannelGates):
 
 
 @final
-class GatedNetwork(nn.Module):
+class GatedNetwork(Around):
     """A network that runs with gates; called as the network itself.
 
     Args:

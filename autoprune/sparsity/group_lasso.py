@@ -59,7 +59,9 @@ class GroupLasso(SparsityTraining):
         self._axes = axes_of_members(subject.channels, self._members)
         entries = subject.channels.entries(weights_of(subject.network), self._axes)
         if not bool(entries.any()):
-            raise ConfigError(f"sparsity training 'group_lasso': no weight is {self._members} here; choose joint")
+            raise ConfigError(
+                f"sparsity training 'group_lasso': no weight is {self._members} here; choose other members, or sss"
+            )
         self._roots = entries.clamp(min=1).sqrt()
         norms = subject.channels.norms(weights_of(subject.network), self._axes).detach()
         self._before = subject.channels.means(norms).clamp(min=1e-12)
@@ -93,6 +95,7 @@ def axes_of_members(channels: GroupChannels, members: Members) -> list[ChannelAx
 
 @torch.no_grad()
 def shrink(channels: GroupChannels, weights: dict[str, Tensor], threshold: Tensor, axes: list[ChannelAxis]) -> None:
-    """W_i ← W_i · max(0, 1 - t_i / ‖W_i‖) for each channel, in place."""
+    """W_i ← W_i · max(0, 1 - t_i / ‖W_i‖) for each channel, in place; weights that do not train stay."""
     norms = channels.norms(weights, axes)
+    axes = [axis for axis in axes if weights[axis.name].requires_grad]
     channels.scale_(weights, (1 - threshold / norms.clamp(min=1e-12)).clamp(min=0), axes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
 
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.config.parts import NamedPart
 from autoprune.config.training import Recipe
@@ -92,7 +92,7 @@ def sparsify(factory: CandidateFactory, piece: SparsityPiece, watch: Watch | Non
     begun = _begun(factory, piece)
     method, model = begun.method, trained(factory, begun.model, begun.method, begun.recipe, piece.seed, watch)
     with blame(EvaluationError, f"{what} has trained, but cannot be read"), seeded(piece.seed):
-        scores = begun.subject.channels.split(method.scores(model).clamp(min=0))
+        scores = begun.subject.channels.split(_checked(method.scores(model), begun.subject, what).clamp(min=0))
         settled = method.settle(model)
     check_finite(settled, what=f"{what}: the network", kind=EvaluationError, then="lower its learning rate")
     seconds = time.perf_counter() - started
@@ -108,6 +108,17 @@ def check_fits(factory: CandidateFactory, piece: SparsityPiece) -> None:
     begun = _begun(factory, piece)
     with blame(ConfigError, f"sparsity training {piece.method.label!r} cannot begin with this network"):
         begun.method.objective()
+
+
+def _checked(scores: object, subject: Subject, what: str) -> Tensor:
+    """Importances as `SparsityTraining.scores` must give them."""
+    number = subject.channels.number
+    if not isinstance(scores, Tensor) or scores.shape != (number,):
+        given = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise EvaluationError(f"{what} gives {given} as scores; it must give ({number},), one for each channel")
+    if not bool(scores.isfinite().all()):
+        raise EvaluationError(f"{what}: scores are not all finite; lower its learning rate or correct its code")
+    return scores
 
 
 def _begun(factory: CandidateFactory, piece: SparsityPiece) -> _Begun:
@@ -126,6 +137,11 @@ def _begun(factory: CandidateFactory, piece: SparsityPiece) -> _Begun:
     )
     failing = f"sparsity training {piece.method.label!r} cannot begin with this network"
     with blame(ConfigError, failing), seeded(piece.seed):
+        if factory.space.densities or factory.space.factors or not subject.channels.number:
+            raise ConfigError(
+                f"sparsity training {piece.method.label!r} finds widths of channels, and this space has none (weights, "
+                f"ranks and blocks are no channels); leave `sparsity` out, or search widths"
+            )
         return _Begun(method, subject, recipe, method.set_up(subject))
 
 

@@ -113,6 +113,7 @@ def test_what_densities_cannot_do_is_told_before_anything_is_written(tmp_path: P
         ({"search.evaluator": {"name": "supernet"}}, ConfigError, "a space of densities or ranks has none"),
         ({"constraints": {"params": "1%"}}, BudgetError, "params"),
         ({"constraints": {"peak_memory_mb": "50%"}}, BudgetError, "peak_memory_mb"),
+        ({"sparsity": ["sss"]}, ConfigError, "'sss' finds widths of channels"),
         ({"space": {"density": {}, "per": "stage"}}, ConfigError, "per would say nothing"),
     ):
         with pytest.raises(error, match=told):
@@ -129,6 +130,7 @@ def test_ranks_are_searched_and_exported_as_layers_of_two(tmp_path: Path) -> Non
         ({"verdict.protocols": ["gradual"]}, "a rank is chosen before"),
         ({"search.inherit": ["sparsegpt"]}, "sparsegpt fits the layers of the dense network"),
         ({"search.evaluator": {"name": "supernet"}}, "densities or ranks has none"),
+        ({"sparsity": ["csgd"]}, "'csgd' finds widths of channels"),
     ):
         folder = tmp_path / told[:5]
         folder.mkdir()

@@ -153,3 +153,5 @@ def test_the_masked_network_is_to_fool_and_to_imitate() -> None:
     expected = -np.log(1 / (1 + np.exp(-real))).mean() - np.log(1 - 1 / (1 + np.exp(-fake))).mean()
     assert float(discriminator_loss(torch.tensor(real), torch.tensor(fake))) == pytest.approx(expected)
     assert flat_outputs({"map": torch.ones(2, 3, 4, 4), "logits": torch.ones(2, 5)}).shape == (2, 8)
+    sequences = torch.rand(2, 7, 5)  # as long as they like
+    np.testing.assert_allclose(flat_outputs(sequences).numpy(), sequences.numpy().mean(axis=1), rtol=1e-6)

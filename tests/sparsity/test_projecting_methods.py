@@ -99,6 +99,20 @@ def test_admm_adds_its_penalty_and_updates_z_and_u() -> None:
     np.testing.assert_allclose(method._u[name].numpy(), moved * ~kept, rtol=1e-5)  # U was 0
 
 
+@pytest.mark.parametrize("updates", [1, 2, 5])
+def test_admm_updates_as_often_as_it_is_told(updates: int) -> None:
+    subject, method = subject_of(), AdmmPruning(updates=updates)
+    model, seen = method.set_up(subject), []
+    for step in range(60):
+        before = method._z
+        with torch.no_grad():
+            method.after_step(model, done=(step + 0.5) / 60)
+        if method._z is not before:
+            seen.append(step)
+    assert len(seen) == updates
+    np.testing.assert_allclose(np.diff([0, *seen, 60]), 60 / (updates + 1), atol=1)
+
+
 def test_shrinking_is_the_proximal_operator_of_the_group_lasso() -> None:
     subject = subject_of()
     channels, rng = subject.channels, np.random.default_rng(0)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from test_scale_methods import subject_of
 
 from autoprune.cost.budget.repair import BudgetedSpace
+from autoprune.errors import ConfigError
 from autoprune.sparsity.aofp import ApproximatedOracle, damage
 from autoprune.sparsity.dcp import DiscriminationAware, InnerLosses, pooled
 from autoprune.sparsity.dmcp import DifferentiableMarkov
@@ -129,4 +130,6 @@ def test_costly_groups_are_thinned_first_by_the_error_of_their_readers() -> None
         axis=tuple(d for d in range(weight.ndim) if d != 1)
     )
     assert ((closed == 0) == (expected <= 0.4)).all()
+    with pytest.raises(ConfigError, match=r"tolerance must be .* at most 0.9999"):
+        EnergyAware(tolerance=1.0)  # would close whole groups
     assert removal_errors(torch.tensor([3.0, 1.0])).tolist() == pytest.approx([1.0, 0.5])

@@ -23,6 +23,12 @@ _FEW = 2
 """Examples that show the sizes of features."""
 
 
+class Around(nn.Module):
+    """A module that runs another one, `network`, with something around it; modules are named as in that one."""
+
+    network: nn.Module
+
+
 def observed(model: nn.Module, batch: Batch, places: Collection[str]) -> tuple[Any, dict[str, Tensor]]:
     """Outputs of a network, and what the modules of these names gave when they were called last.
 
@@ -110,6 +116,8 @@ def _blocks(network: nn.Module, events: Sequence[tuple[str, torch.Size]]) -> lis
 @contextmanager
 def _noted(model: nn.Module, places: Collection[str] | None, note: Callable[[str, Any], None]) -> Iterator[None]:
     """Inside, `note` is called with name and output of each module of these names (None: of every one)."""
+    while isinstance(model, Around):
+        model = model.network
     if isinstance(model, GraphNetwork):  # its submodules only hold tensors
 
         def see(node: fx.Node, value: Any) -> None:

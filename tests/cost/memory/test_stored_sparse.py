@@ -29,6 +29,7 @@ def megabytes(width: int, **given: object) -> float:
         ({"pattern": "1x4"}, 8, 4 * 128 + WEIGHTS / 4 / 8),  # a bit for each block
         ({"pattern": "2:4"}, 2, 4 * 128 + 128 * 2 / 8),  # two bits for each weight that stays
         ({"pattern": "2:4"}, 4, 4 * WEIGHTS),
+        ({"pattern": "6:8"}, 6, 4 * 192 + WEIGHTS / 8),  # three bits for each were more than one for all
         ({"pattern": "N:8"}, 3, 4 * 96 + 96 * 3 / 8),
         ({"dtype": "float16"}, 8, 2 * 128 + WEIGHTS / 8),
     ],
