@@ -90,6 +90,8 @@ def _part(file: Path, listed: Mapping[str, Any], numbers: Mapping[Any, int], siz
         files = {one["id"]: _inside(folder, one["file_name"], file) for one in listed["images"]}
         boxes: dict[Any, list[Any]] = {image: [] for image in files}
         for number, one in enumerate(listed["annotations"]):
+            if one["image_id"] not in boxes:
+                raise DataError(f"{_WHAT}: {file}, annotation {number}: image_id {one['image_id']!r} is none of images")
             boxes[one["image_id"]].append(_box(one, numbers, f"{_WHAT}: {file}, annotation {number}"))
     if not files:
         raise DataError(f"{_WHAT}: {file} names no images; give at least one")
