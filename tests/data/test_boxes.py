@@ -34,5 +34,6 @@ def test_of_several_columns_the_image_is_the_one_of_that_name() -> None:
     objects = {"bbox": [[1, 1, 2, 2]], "category": [0]}
     rows = [{"image_id": i, "image": torch.full((3, 4, 4), float(i)), "width": 4, "objects": objects} for i in range(2)]
     batch = collate_images(rows)
-    assert batch.inputs.shape == (2, 3, 4, 4) and batch.inputs[:, 0, 0, 0].tolist() == [0, 1]
+    assert batch.inputs.shape == (2, 3, 4, 4)
+    assert batch.inputs[:, 0, 0, 0].tolist() == [0, 1]
     assert batch.targets[0]["boxes"].tolist() == [[1, 1, 3, 3]]

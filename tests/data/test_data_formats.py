@@ -199,7 +199,7 @@ WRONG: list[tuple[str, Callable[[Path], object], dict[str, Any], type[AutopruneE
     ("coco", lambda f: None, {}, DataError, "must be a folder with train.json in it"),
     ("coco", lambda f: (f / "train.json").write_text("{"), {}, DataError, "cannot be read"),
     ("coco", lambda f: (f / "train.json").write_text("[]"), {}, DataError, "an object with the lists images"),
-    ("coco", lambda f: coco(f, images=[]), {}, DataError, "is not as COCO's files are"),
+    ("coco", lambda f: coco(f, images=[]), {}, DataError, "names no images"),
     (
         "coco",
         lambda f: coco(f, annotations=[{"image_id": 99, "category_id": 7, "bbox": [0, 0, 1, 1]}]),
@@ -207,7 +207,7 @@ WRONG: list[tuple[str, Callable[[Path], object], dict[str, Any], type[AutopruneE
         DataError,
         "annotation 0: image_id 99 is none of images",
     ),
-    ("coco", lambda f: coco(f, count=1), {}, DataError, "is not as COCO's files are"),
+    ("coco", lambda f: coco(f, images=[{"id": 10}]), {}, DataError, "is not as COCO's files are"),
     (
         "coco",
         lambda f: coco(f, annotations=[{"image_id": 10, "category_id": 9, "bbox": [0, 0, 1, 1]}]),

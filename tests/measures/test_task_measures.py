@@ -220,7 +220,7 @@ def test_settings_out_of_range_are_one_clear_error(name: str, settings: dict[str
     [
         ("multilabel_f1", LOGITS[:, :4], LABELS, "targets of 0 and 1 of the same shape"),
         ("mean_squared_error", LOGITS, NUMBERS[:, :3], "outputs and targets of one shape"),
-        ("accuracy", LOGITS, [boxes((*SQUARE, 1))], "needed as targets, got list"),
+        ("accuracy", LOGITS, [boxes((*SQUARE, 1))], "needed as targets, got Ragged"),
         ("mean_iou", MAPS[:, :2], MASKS, "class number 2 for a network that tells 2 classes apart"),
         ("mean_iou", MAPS[..., :3], MASKS, "let the network return maps of the size of the masks"),
         ("mean_average_precision", MAPS, [boxes((*SQUARE, 1))] * 12, "for each of 4 images, got Tensor"),

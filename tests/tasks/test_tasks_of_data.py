@@ -187,7 +187,7 @@ WRONG: list[tuple[str, Any, Any, dict[str, Any], type[AutopruneError], str]] = [
     ("multilabel", both(torch.full((30, 2), 2)), None, {}, DataError, r"train, batch 0.*each must be 0 or 1"),
     ("multilabel", both(torch.ones(30, 3)), None, {}, ConfigError, "targets of 0 and 1 of the same shape"),
     ("regression", both(torch.full((30, 2), torch.nan)), None, {}, DataError, "a target is NaN or infinite"),
-    ("regression", both(torch.full((30, 2), 1e300).double()), None, {}, DataError, "infinite, as 32-bit numbers"),
+    ("regression", both(1e300 * torch.ones(30, 2).double()), None, {}, DataError, "infinite, as 32-bit numbers"),
     (
         "regression",
         both(torch.ones(30, 2), IMAGES.double()),
