@@ -94,7 +94,7 @@ def _part(file: Path, listed: Mapping[str, Any], numbers: Mapping[Any, int], siz
         for number, one in enumerate(listed["annotations"]):
             if one["image_id"] not in boxes:
                 raise DataError(
-                    f"{_WHAT}: {file}, annotation {number}: image_id {one['image_id']!r} is none of images; correct one of them"
+                    f"{_WHAT}: {file}, annotation {number}: image_id {one['image_id']!r} is none of images; correct it"
                 )
             boxes[one["image_id"]].append(_box(one, numbers, f"{_WHAT}: {file}, annotation {number}"))
     return BoxedPictures(list(files.values()), [_target(found) for found in boxes.values()], size)
