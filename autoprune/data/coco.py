@@ -86,13 +86,17 @@ def _listed(file: Path) -> dict[str, Any]:
 
 def _part(file: Path, listed: Mapping[str, Any], numbers: Mapping[Any, int], size: int | None) -> BoxedPictures:
     folder = file.with_suffix("")
+    if not listed["images"]:
+        raise DataError(f"{_WHAT}: {file} names no images; give at least one")
     with blame(DataError, f"{_WHAT}: {file} is not as COCO's files are", then="Correct it."):
         files = {one["id"]: _inside(folder, one["file_name"], file) for one in listed["images"]}
         boxes: dict[Any, list[Any]] = {image: [] for image in files}
         for number, one in enumerate(listed["annotations"]):
+            if one["image_id"] not in boxes:
+                raise DataError(
+                    f"{_WHAT}: {file}, annotation {number}: image_id {one['image_id']!r} is none of images; correct it"
+                )
             boxes[one["image_id"]].append(_box(one, numbers, f"{_WHAT}: {file}, annotation {number}"))
-    if not files:
-        raise DataError(f"{_WHAT}: {file} names no images; give at least one")
     return BoxedPictures(list(files.values()), [_target(found) for found in boxes.values()], size)
 
 

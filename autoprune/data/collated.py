@@ -26,6 +26,9 @@ Collate: TypeAlias = Callable[[Sequence[Any]], Any]
 Check: TypeAlias = Callable[[Batch, str], Batch]
 """(a batch, where it comes from) -> the batch as the task needs it; raises DataError where it is not."""
 
+Drawn: TypeAlias = Callable[[Any], Batch]
+"""What a loader gives -> the batch that it is; raises DataError where it is none."""
+
 _FIRST = 64
 """So many examples make a fingerprint."""
 
@@ -40,15 +43,25 @@ class Collated(Split):
         role: "train", "validation" or "test", for messages.
         collate: see `Collate`; of a data set.
         check: see `Check`.
+        drawn: what a loader gives -> a `Batch`; None: pairs (inputs, targets), and mappings that name them.
 
     Raises:
         DataError: the source has no length, or no examples.
     """
 
-    def __init__(self, source: Split | Dataset[Any] | DataLoader[Any], role: str, *, collate: Collate, check: Check):
+    def __init__(
+        self,
+        source: Split | Dataset[Any] | DataLoader[Any],
+        role: str,
+        *,
+        collate: Collate,
+        check: Check,
+        drawn: Drawn | None = None,
+    ) -> None:
         self._source = source if isinstance(source, Split) else LoaderSplit(source, role)
         self._dataset = None if isinstance(source, Split | DataLoader) else source
         self._role, self._collate, self._check = role, collate, check
+        self._batch_of = drawn or paired
 
     def __len__(self) -> int:
         return len(self._source)
@@ -72,10 +85,10 @@ class Collated(Split):
             where = f"{self._role}, batch {number} as read"
             with blame(DataError, f"{where}, cannot be read", then="Correct the data set."), _told(where):
                 drawn = next(read, None) if left > 0 else None
-                batch = None if drawn is None else _paired(drawn)
+                batch = None if drawn is None else self._batch_of(drawn).first(left)
             if batch is None:
                 break
-            batch = self._check(batch.first(left), where)
+            batch = self._check(batch, where)
             for leaf in pytree.tree_leaves(batch.inputs):
                 if isinstance(leaf, Tensor):
                     check_inputs(leaf, where)
@@ -110,7 +123,9 @@ class Collated(Split):
         return digest(str(len(self)), *(leaf if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves))
 
 
-def collated_splits(parts: Mapping[str, Any], *, name: str, collate: Collate, check: Check) -> DataSplits:
+def collated_splits(
+    parts: Mapping[str, Any], *, name: str, collate: Collate, check: Check, drawn: Drawn | None = None
+) -> DataSplits:
     """The splits of a task.
 
     Args:
@@ -118,9 +133,10 @@ def collated_splits(parts: Mapping[str, Any], *, name: str, collate: Collate, ch
         name: for reports.
         collate: see `Collate`.
         check: see `Check`.
+        drawn: of batches of loaders, see `Collated`.
     """
     made = {
-        role: Collated(in_fixed_order(part, role), role, collate=collate, check=check)
+        role: Collated(in_fixed_order(part, role), role, collate=collate, check=check, drawn=drawn)
         for role, part in parts.items()
         if part is not None
     }
@@ -169,7 +185,12 @@ def _told(where: str) -> Iterator[None]:
         raise DataError(f"{where}: {error}") from error
 
 
-def _paired(drawn: Any) -> Batch:
+def paired(drawn: Any) -> Batch:
+    """A batch of a loader: a pair (inputs, targets), or a mapping that names its targets.
+
+    Raises:
+        DataError: something else.
+    """
     if isinstance(drawn, Batch):
         return drawn
     if isinstance(drawn, Mapping):

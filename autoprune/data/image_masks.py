@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from autoprune.data.parts import check_size, parts_of
-from autoprune.data.pictures import Pixels, pictures_in, read_picture
+from autoprune.data.pictures import Pixels, pictures_in, read_picture, shape_of
 from autoprune.errors import DataError
 
 _WHAT = "image_masks"
@@ -76,8 +76,9 @@ def _read(folder: Path, size: int | None) -> tuple[list[Pixels], list[Pixels]]:
             raise DataError(f"{_WHAT}: {file} has no mask; put one of the same name into {masks}")
         picture = read_picture(file, what=_WHAT, size=size)
         numbers = read_picture(mask, what=_WHAT, mode="mask", size=size)
-        if numbers.shape != picture.shape[1:]:
-            raise DataError(f"{_WHAT}: {mask} is {numbers.shape}, its picture {picture.shape[1:]}; make them alike")
+        sizes = [shape_of(one, what=_WHAT) for one in (mask, file)]  # as they are; `size` would hide what differs
+        if sizes[0] != sizes[1]:
+            raise DataError(f"{_WHAT}: {mask} is {sizes[0]}, its picture {sizes[1]}; make them alike")
         if pairs[0] and picture.shape != pairs[0][0].shape:
             raise DataError(
                 f"{_WHAT}: {file} is {picture.shape[1:]}, the first one {pairs[0][0].shape[1:]}; set the argument size"

@@ -59,6 +59,15 @@ def read_picture(
     return pixels.astype(np.int64) if mode == "mask" else pixels.astype(np.uint8).transpose(2, 0, 1)
 
 
+def shape_of(file: Path, *, what: str) -> tuple[int, int]:
+    """Height and width in pixels, of the head of a file; raises DataError where it is no picture."""
+    failing = blame(DataError, f"{what}: {file} cannot be read as a picture", then="Repair or remove it.")
+    with failing, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(file, formats=FORMATS) as picture:
+            return picture.height, picture.width
+
+
 def pictures_in(folder: Path) -> Iterator[Path]:
     """Files below a folder that are pictures by their name, in alphabetical order."""
     return iter(sorted(file for file in folder.glob("**/*") if file.suffix.lower() in ENDINGS))

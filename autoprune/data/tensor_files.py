@@ -18,7 +18,7 @@ _ENDINGS = (".safetensors", ".npz")
 
 
 def load(*, path: Path, inputs: str = "inputs", targets: str = "targets") -> dict[str, Dataset[Any]]:
-    """Examples along the first axis of two tensors, in memory.
+    """Examples along the first axis of two tensors, in memory; numbers of numpy in double precision become single.
 
     Args:
         path: a folder with `train.npz` or `train.safetensors`, and likewise `validation` (or `val`) and `test`; or one
@@ -40,7 +40,7 @@ def _read(file: Path, inputs: str, targets: str) -> Dataset[Any]:
             f"{_WHAT}: {file} is no file of {' or '.join(_ENDINGS)}; set path to one, or to a folder of them"
         )
     with blame(DataError, f"{_WHAT}: {file} cannot be read", then="Write it again; pickled objects are not read."):
-        found = _tensors(file)
+        found = _tensors(file, (inputs, targets))
     missing = [name for name in (inputs, targets) if name not in found]
     if missing:
         raise DataError(
@@ -56,10 +56,17 @@ def _read(file: Path, inputs: str, targets: str) -> Dataset[Any]:
     return TensorDataset(values, aims)
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
+def _tensors(file: Path, wanted: tuple[str, str]) -> dict[str, Any]:
+    """Name -> tensor, of all in a file; what is not wanted is not looked at, as it may be names of classes."""
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         return dict(load_file(file))
     with np.load(file, allow_pickle=False) as found:
-        return {name: torch.from_numpy(found[name]) for name in found.files}
+        return {name: _single(found[name]) if name in wanted else None for name in found.files}
+
+
+def _single(array: Any) -> Tensor:
+    """A tensor; of double precision, numpy's usual, in single precision, as networks are."""
+    tensor = torch.from_numpy(array)
+    return tensor.float() if tensor.dtype == torch.float64 else tensor

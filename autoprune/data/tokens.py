@@ -110,12 +110,12 @@ class TokenSplit(Split):
     @cached_property
     def largest(self) -> int:
         """The largest token."""
-        return int(self._rows.max())
+        return int(self._rows.cpu().numpy().max())  # torch has none of unsigned integers
 
     @cached_property
     def smallest(self) -> int:
         """The smallest token."""
-        return int(self._rows.min())
+        return int(self._rows.cpu().numpy().min())
 
     def masked(self, masking: Masking) -> TokenSplit:
         """The same text, tokens hidden."""
@@ -194,6 +194,8 @@ def token_splits(
         ConfigError: shares that leave nothing to train on.
         DataError: see `TokenSplit`.
     """
+    if not isinstance(tokens, Tensor) or not tokens.ndim:
+        TokenSplit(tokens, context)  # says what is wrong
     first, second = part_ends(len(tokens), validation=validation, test=test)
     train, held_out, last = tokens[:first], tokens[first:second], tokens[second:] if test else None
     return splits_of_parts(train, held_out, last, context=context, vocabulary=vocabulary, name=name)

@@ -73,6 +73,16 @@ class Divergence(Measure):
         return _kl(ours, theirs, self.axis, batch.targets) if kind == "kl" else _relative_error(ours, theirs)
 
 
+def of_numbers(measure: Measure | None) -> Measure | None:
+    """A measure for outputs that are no classes of which one is right: "auto" is relative_error, whatever their shape.
+
+    Args:
+        measure: of a job; others than divergence are as they are.
+    """
+    undecided = isinstance(measure, Divergence) and measure.kind == "auto"
+    return Divergence(kind="relative_error") if undecided else measure
+
+
 def _kind_of(outputs: Any) -> Kind:
     rows = isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.ndim == 2 and outputs.shape[1] > 1
     return "kl" if rows else "relative_error"

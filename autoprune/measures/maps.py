@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from autoprune.data.batch import Batch
-from autoprune.errors import EvaluationError
+from autoprune.errors import ConfigError, EvaluationError
 from autoprune.measures.base import Measure, Values, with_jackknife
 from autoprune.training.objectives.logits import logits_of
 from autoprune.training.objectives.maps import IGNORED, map_outputs
@@ -26,11 +26,16 @@ class OfPixels(Measure):
 
     Args:
         background: whether class 0 counts.
+
+    Raises:
+        ConfigError: background is neither true nor false.
     """
 
     unit, lowest, highest, wide = "%", 0.0, 100.0, True
 
     def __init__(self, *, background: bool = True) -> None:
+        if not isinstance(background, bool):
+            raise ConfigError(f"{self.name}: background must be true or false, got {background!r}")
         self.background = background
 
     @abstractmethod

@@ -42,7 +42,8 @@ class MeanAveragePrecision(Measure):
     """(outputs, images) -> detections of each image, where the network returns something else; the task sets it."""
 
     def __init__(self, *, overlap: float | None = None) -> None:
-        if overlap is not None and (isinstance(overlap, bool) or not 0 < overlap < 1):
+        number = isinstance(overlap, int | float) and not isinstance(overlap, bool)
+        if overlap is not None and not (number and 0 < overlap < 1):
             raise ConfigError(f"mean_average_precision: overlap must be between 0 and 1, or None, got {overlap!r}")
         if importlib.util.find_spec("pycocotools") is None:
             raise ConfigError(
@@ -101,7 +102,7 @@ def detections(outputs: Any, images: int) -> list[Tensor]:
         raise EvaluationError(
             f"mean_average_precision needs one mapping of boxes, scores and labels for each of {images} images, got "
             f"{type(outputs).__name__}; say how detections are made of what the network returns: a method "
-            f"`detections(outputs)` of it, or the setting detections of the task"
+            f"`detections(outputs, images)` of it, or the setting detections of the task"
         )
     return [_rows([one[name] for name in DETECTED], what="a detection") for one in given]
 

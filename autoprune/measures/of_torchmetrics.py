@@ -42,6 +42,8 @@ class OfTorchmetrics(Measure):
     def __init__(
         self, *, metric: str, arguments: Mapping[str, Any] | None = None, higher_is_better: bool | None = None
     ) -> None:
+        if not isinstance(higher_is_better, bool | None):
+            raise ConfigError(f"torchmetrics: higher_is_better must be true, false or null, got {higher_is_better!r}")
         self._part, self._arguments = _class_of(metric), dict(arguments or {})
         with blame(ConfigError, f"torchmetrics: {metric} cannot be made with {self._arguments}", then="Correct them."):
             says = getattr(self._part(**self._arguments), "higher_is_better", None)

@@ -36,7 +36,13 @@ class Perplexity(Measure):
         return torch.stack((nats.sum(1), counts.sum(1).double()), 1)
 
     def combine(self, values: Values) -> tuple[float, float | None]:
-        """See `Measure.combine`; the standard error is that of the jackknife over examples."""
+        """See `Measure.combine`; the standard error is that of the jackknife over examples.
+
+        Raises:
+            EvaluationError: no example has a token that is to be told.
+        """
+        if not values[:, 1].any():
+            raise EvaluationError("no token of the data is to be told: all targets are -100; give other data")
         return with_jackknife(_perplexity, values)
 
 
@@ -75,7 +81,7 @@ def token_nats(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
 def _perplexity(values: Values) -> float:
     nats, tokens = values.sum(0)
     if not tokens:
-        raise EvaluationError("no token of the data is to be told: all targets are -100; give other data")
+        return math.nan  # of a group that a jackknife leaves
     return math.exp(nats / tokens) if nats / tokens < _MOST else float(np.inf)
 
 

@@ -132,13 +132,13 @@ def collate_images(examples: Sequence[Any]) -> Batch:
         DataError: examples without images or boxes.
     """
     pairs = [pair_of(example, boxes_of) for example in examples]
-    images = [image for image, _ in pairs]
+    images = [image.get("image") if isinstance(image, Mapping) else image for image, _ in pairs]  # as `datasets` have
     return Batch(_together(images), Ragged(target for _, target in pairs))
 
 
 def _together(images: Sequence[Any]) -> Any:
     if not all(isinstance(image, Tensor) and image.ndim == 3 for image in images):
-        raise DataError("an image must be a tensor (C, H, W); convert it in the data set")
+        raise DataError("an image must be a tensor (C, H, W), of several columns the one named image; convert it first")
     same = len({image.shape for image in images}) == 1
     return torch.stack(list(images)) if same else (Ragged(images),)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, final, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
@@ -14,7 +15,7 @@ from autoprune.config.parts import NamedPart
 from autoprune.config.training import Recipe
 from autoprune.data.base import DataSplits
 from autoprune.data.batch import Batch, as_batch
-from autoprune.data.collated import stacked
+from autoprune.data.collated import paired, stacked
 from autoprune.data.tokens import Masking, TokenSplit, splits_of_parts, token_splits
 from autoprune.errors import ConfigError, DataError, blame
 from autoprune.measures.base import Measure
@@ -111,9 +112,9 @@ def measure_of_tokens(measure: Measure | None) -> Measure:
 
 def _blocks(given: TaskInputs, context: int, kind: Kind) -> DataSplits:
     """The data of a job as splits that yield blocks with their targets."""
-    data = given.data
-    if isinstance(data, Tensor):
-        return token_splits(data, context=context, name=given.data_name)
+    data = _as_tokens(given.data)
+    if isinstance(data, Tensor | str):
+        return token_splits(data, context=context, name=given.data_name)  # type: ignore[arg-type]  # refuses texts
     parts = list(data.values()) if isinstance(data, Mapping) else data if isinstance(data, tuple | list) else []
     if parts and all(isinstance(part, Tensor) for part in parts):
         named = dict(data) if isinstance(data, Mapping) else dict(zip(_ROLES, parts, strict=False))
@@ -130,7 +131,18 @@ def _blocks(given: TaskInputs, context: int, kind: Kind) -> DataSplits:
     def check(batch: Batch, where: str) -> Batch:
         return with_targets(batch, where, kind=kind)
 
-    return read_splits(given, check=check, collate=_collated)
+    return read_splits(given, check=check, collate=_collated, drawn=_drawn)
+
+
+def _as_tokens(data: Any) -> Any:
+    """Arrays of numpy as tensors, alone or as parts, and no parts that are None; all else as it is."""
+    if isinstance(data, np.ndarray):
+        return torch.from_numpy(np.array(data)) if data.dtype.kind in "iufb" else str(data.dtype)
+    if isinstance(data, list) and len(data) > len(_ROLES) and all(type(one) is int for one in data):
+        return torch.tensor(data)
+    if isinstance(data, Mapping):
+        return {name: _as_tokens(part) for name, part in data.items() if part is not None}
+    return type(data)(map(_as_tokens, data)) if type(data) in (tuple, list) and len(data) <= len(_ROLES) else data
 
 
 def with_targets(batch: Batch, where: str, *, kind: Kind) -> Batch:
@@ -160,7 +172,10 @@ def with_targets(batch: Batch, where: str, *, kind: Kind) -> Batch:
     if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.shape != tokens.shape:
         shape = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
         raise DataError(f"{where}: targets {shape} for tokens {tuple(tokens.shape)}; give a token for each")
-    return Batch(batch.inputs, targets.long())
+    inputs = batch.inputs
+    if named:  # columns of text are no inputs
+        inputs = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    return Batch(inputs, targets.long())
 
 
 def _moved(tokens: Tensor, batch: Batch, kind: Kind) -> Any:
@@ -179,15 +194,28 @@ def _moved(tokens: Tensor, batch: Batch, kind: Kind) -> Any:
 def _collated(examples: Sequence[Any]) -> Batch:
     """Mappings and tensors without targets as they are, all else in pairs."""
     first = examples[0]
-    plain = isinstance(first, Mapping) and not {"labels", "targets", "target", "label"} & set(first)
-    alone = isinstance(first, tuple | list) and len(first) == 1
-    if not plain and not alone and not isinstance(first, Tensor):
+    if not _without_targets(first):
         return stacked(examples)
-    rows = [one[0] for one in examples] if alone else list(examples)
+    rows = [one[0] if isinstance(one, tuple | list) else one for one in examples]
     with blame(DataError, "examples cannot be stacked", then="Give all of them one length, padded."):
-        if plain:
-            rows = [{name: torch.as_tensor(value) for name, value in one.items()} for one in rows]
+        if isinstance(first, Mapping):
+            names = [name for name, value in first.items() if not isinstance(value, str)]
+            rows = [{name: torch.as_tensor(one[name]) for name in names} for one in rows]
         return Batch(default_collate(rows))
+
+
+def _drawn(drawn: Any) -> Batch:
+    """A batch of a loader, which may be without targets, likewise."""
+    if isinstance(drawn, Batch) or not _without_targets(drawn):
+        return paired(drawn)
+    return Batch(drawn[0] if isinstance(drawn, tuple | list) else drawn)
+
+
+def _without_targets(given: Any) -> bool:
+    """Whether an example or a batch is tokens, alone or in a mapping."""
+    if isinstance(given, Mapping):
+        return not {"labels", "targets", "target", "label"} & set(given)
+    return isinstance(given, Tensor | np.ndarray) or (isinstance(given, tuple | list) and len(given) == 1)
 
 
 def _masked(split: Any, masking: Masking) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 from autoprune.config.parts import NamedPart
 from autoprune.data.batch import Batch
 from autoprune.errors import DataError
+from autoprune.measures.divergence import of_numbers
 from autoprune.measures.multilabel_average_precision import MultilabelAveragePrecision
 from autoprune.tasks.base import TaskInputs
 from autoprune.tasks.trained import RecipeTask, read_splits
@@ -28,7 +29,7 @@ def multilabel(given: TaskInputs) -> MultilabelTask:
     The network returns a row of logits for each example; it is tried on the first ones of each split.
     """
     data = read_splits(given, check=_checked)
-    measure = given.measure or MultilabelAveragePrecision()
+    measure = of_numbers(given.measure) or MultilabelAveragePrecision()
     return MultilabelTask(data, given.recipe, measure=measure, device=given.device).tried(given.model)
 
 

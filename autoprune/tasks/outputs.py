@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from autoprune.data.base import DataSplits, Split
 from autoprune.data.batch import Batch
@@ -70,12 +72,27 @@ def outputs_for(network: nn.Module, batch: Batch) -> Any:
         blame(
             ConfigError,
             f"the model does not run on the data's inputs{shape}",
-            then="Set the model's arguments (in_channels, …) to fit the data.",
+            then=_remedy(network, batch),
         ),
         seeded(0),
         torch.no_grad(),
     ):
         return batch.to(first).outputs(network)
+
+
+def _remedy(network: nn.Module, batch: Batch) -> str:
+    """What to do where a network does not run on inputs."""
+    wanted = next((one.dtype for one in network.parameters() if one.is_floating_point()), torch.float32)
+    for leaf in pytree.tree_leaves(batch.inputs):
+        if (
+            isinstance(leaf, Tensor)
+            and leaf.dtype != wanted
+            and (leaf.is_floating_point() or leaf.dtype == torch.uint8)
+        ):
+            return f"Convert the inputs from {leaf.dtype} to {wanted}, as the model's weights are."
+    if isinstance(batch.inputs, Mapping):
+        return "Give what the model's forward takes by name, leave other columns out, or set its arguments to fit them."
+    return "Set the model's arguments (in_channels, …) to fit the data."
 
 
 def _class_outputs(network: nn.Module, inputs: Tensor, classes: int | None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from autoprune.config.parts import NamedPart
 from autoprune.data.batch import Batch
 from autoprune.errors import DataError
+from autoprune.measures.divergence import of_numbers
 from autoprune.measures.mean_squared_error import SquaredError
 from autoprune.space.copying import copy_network
 from autoprune.tasks.base import TaskInputs
@@ -37,7 +38,7 @@ def regression(given: TaskInputs) -> RegressionTask:
     outputs = outputs_for(copy_network(given.model).eval(), first)
     if isinstance(outputs, Tensor) and outputs.shape == (len(first), 1) and first.targets.ndim == 1:
         data = read_splits(given, check=partial(_checked, column=True))
-    task = RegressionTask(data, given.recipe, measure=given.measure or SquaredError(), device=given.device)
+    task = RegressionTask(data, given.recipe, measure=of_numbers(given.measure) or SquaredError(), device=given.device)
     return task.tried(given.model)
 
 
@@ -47,12 +48,11 @@ def _checked(batch: Batch, where: str, *, column: bool) -> Batch:
     if not isinstance(targets, Tensor) or not targets.ndim or len(targets) != len(batch) or targets.is_complex():
         told = f"targets of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
         raise DataError(f"{where}: {told}; the task regression needs real numbers for each example, (N, …)")
-    numbers = targets if targets.is_floating_point() else targets.to(torch.float32)
+    numbers = targets.to(torch.float32)
     wrong = ~numbers.reshape(len(batch), -1).isfinite().all(1)
     if wrong.any():
         raise DataError(
-            f"{where}, row {int(wrong.nonzero()[0])}: a target is NaN or infinite; correct the data set or leave such "
-            f"examples out"
+            f"{where}, row {int(wrong.nonzero()[0])}: a target is NaN or infinite, as 32-bit numbers have it; correct "
+            f"or scale the targets, or leave such examples out"
         )
-    numbers = numbers.to(torch.float32)
     return Batch(batch.inputs, numbers[:, None] if column and numbers.ndim == 1 else numbers)

@@ -13,7 +13,6 @@ from autoprune.config.parts import NamedPart
 from autoprune.data.batch import Batch
 from autoprune.errors import DataError
 from autoprune.measures.accuracy import Accuracy
-from autoprune.measures.base import Measure
 from autoprune.measures.of_logits import OfLogits
 from autoprune.tasks.base import TaskInputs
 from autoprune.tasks.trained import RecipeTask, read_splits
@@ -41,11 +40,8 @@ def sequence_classification(given: TaskInputs) -> SequenceClassificationTask:
         DataError: data without one class number for each text.
     """
     data = read_splits(given, check=_one_class_each)
-    measure = given.measure or Accuracy()
-    mean = type(measure).combine is Measure.combine
-    return SequenceClassificationTask(
-        data, given.recipe, measure=OfLogits(measure) if mean else measure, device=given.device
-    ).tried(given.model)
+    measure = OfLogits(given.measure or Accuracy())
+    return SequenceClassificationTask(data, given.recipe, measure=measure, device=given.device).tried(given.model)
 
 
 def _one_class_each(batch: Batch, where: str) -> Batch:

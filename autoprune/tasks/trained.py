@@ -19,7 +19,7 @@ from autoprune.config.training import Recipe
 from autoprune.data import parts_from
 from autoprune.data.base import DataSplits, Split, digest
 from autoprune.data.batch import Batch, as_batch
-from autoprune.data.collated import Check, Collate, collated_splits, stacked
+from autoprune.data.collated import Check, Collate, Drawn, collated_splits, stacked
 from autoprune.data.shortened import Shortened
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.measures.base import Measure
@@ -240,13 +240,16 @@ class RecipeTask(MeasuredTask):
         return repr(self.scale), repr(plain_values(vars(self._measure)))
 
 
-def read_splits(given: TaskInputs, *, check: Check, collate: Collate = stacked) -> DataSplits:
+def read_splits(
+    given: TaskInputs, *, check: Check, collate: Collate = stacked, drawn: Drawn | None = None
+) -> DataSplits:
     """The data of a job as splits of a task.
 
     Args:
         given: what the task is made from.
         check: what the task asks of a batch.
         collate: makes a batch of examples; by default pairs (input, target) of any nesting are stacked.
+        drawn: of batches of loaders, see `Collated`.
 
     Raises:
         ConfigError: there are no data, or RandAugment for data that are no images in bytes.
@@ -259,7 +262,7 @@ def read_splits(given: TaskInputs, *, check: Check, collate: Collate = stacked) 
         )
     parts, name = parts_from(given.data)
     check_transforms(given.recipe, parts["train"], name or given.data_name)
-    return collated_splits(parts, name=name or given.data_name, collate=collate, check=check)
+    return collated_splits(parts, name=name or given.data_name, collate=collate, check=check, drawn=drawn)
 
 
 def check_transforms(recipe: Recipe, train: Any, name: str) -> None:

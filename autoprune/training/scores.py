@@ -58,7 +58,7 @@ def scored_copy(model: nn.Module, device: torch.device) -> nn.Module:
     return copy_network(model).to(device).eval()
 
 
-def class_outputs(outputs: object, targets: Tensor) -> Tensor:
+def class_outputs(outputs: object, targets: object) -> Tensor:
     """The outputs, if there is one row of at least two for each of the targets, which must name columns.
 
     The numbers of targets on a GPU are not looked at, as it would be waited for; who reads data has looked at them.
@@ -66,6 +66,10 @@ def class_outputs(outputs: object, targets: Tensor) -> Tensor:
     Raises:
         EvaluationError: they are something else.
     """
+    if not isinstance(targets, Tensor):
+        raise EvaluationError(
+            f"class numbers (N,) are needed as targets, got {type(targets).__name__}; choose another measure or task"
+        )
     fits = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[:1] == targets.shape
     if not isinstance(outputs, Tensor) or not fits or targets.is_floating_point():
         given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__

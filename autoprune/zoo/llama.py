@@ -127,11 +127,10 @@ class Llama(nn.Module):
         for name, value in sizes.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if heads % key_value_heads or head_width % 2:
-            raise ConfigError(
-                f"key_value_heads must divide heads, got {key_value_heads} and {heads}; head_width must be even, got "
-                f"{head_width}"
-            )
+        if heads % key_value_heads:
+            raise ConfigError(f"key_value_heads must divide heads, got {key_value_heads} and {heads}")
+        if head_width % 2:
+            raise ConfigError(f"head_width must be even, got {head_width}; it is width // heads unless it is given")
         self.embedding = nn.Embedding(vocabulary, width)
         self.blocks = nn.ModuleList(
             LlamaBlock(width, heads, key_value_heads, head_width, hidden) for _ in range(layers)

@@ -147,6 +147,20 @@ def test_rows_are_those_of_the_files(tmp_path: Path, write: Callable[[Path], Non
     assert [row["note"] for row in read_rows(tmp_path / f"train.{ending}")] == ["n"] * 12  # type: ignore[attr-defined]
 
 
+def test_double_precision_of_numpy_becomes_single_and_names_beside_are_not_read(tmp_path: Path) -> None:
+    inputs = np.random.default_rng(0).random((12, 3))
+    np.savez(tmp_path / "train.npz", inputs=inputs, targets=np.arange(12), names=np.array(["a", "b"]))
+    read: Any = read_data("tensor_files", path=str(tmp_path))
+    rows = [row for part in read.values() for row in iter_rows(part)]
+    assert {(row.dtype, target.dtype) for row, target in rows} == {(torch.float32, torch.int64)}
+    expected = sorted(map(tuple, inputs.astype(np.float32).tolist()))
+    assert sorted(tuple(row.tolist()) for row, _ in rows) == expected
+
+
+def iter_rows(part: Any) -> list[Any]:
+    return [part[number] for number in range(len(part))]
+
+
 def _no_mask(folder: Path) -> None:
     masked(folder / "train")
     (folder / "train" / "masks" / "1.png").unlink()
@@ -163,6 +177,11 @@ def _other_size(folder: Path) -> None:
     mask(folder / "train" / "masks" / "1.png", (4, 8))
 
 
+def _stretched(folder: Path) -> None:
+    masked(folder / "train")
+    mask(folder / "train" / "masks" / "1.png", (6, 4))
+
+
 def _broken(folder: Path) -> None:
     masked(folder / "train")
     (folder / "train" / "images" / "1.png").write_bytes(b"no picture")
@@ -174,13 +193,21 @@ WRONG: list[tuple[str, Callable[[Path], object], dict[str, Any], type[AutopruneE
     ("image_masks", _no_mask, {}, DataError, "1.png has no mask; put one of the same name"),
     ("image_masks", _colours, {}, DataError, "is no mask: PNG with the channels RGB"),
     ("image_masks", _other_size, {}, DataError, "set the argument size"),
+    ("image_masks", _stretched, {"size": 4}, DataError, r"1.png is \(6, 4\), its picture \(6, 8\); make them alike"),
     ("image_masks", _broken, {}, DataError, "cannot be read as a picture"),
     ("image_masks", lambda f: masked(f / "train"), {"size": 0}, ConfigError, "size must be at least 1 pixel"),
     ("coco", lambda f: None, {}, DataError, "must be a folder with train.json in it"),
     ("coco", lambda f: (f / "train.json").write_text("{"), {}, DataError, "cannot be read"),
     ("coco", lambda f: (f / "train.json").write_text("[]"), {}, DataError, "an object with the lists images"),
-    ("coco", lambda f: coco(f, images=[]), {}, DataError, "is not as COCO's files are"),
-    ("coco", lambda f: coco(f, count=1), {}, DataError, "is not as COCO's files are"),
+    ("coco", lambda f: coco(f, images=[]), {}, DataError, "names no images"),
+    (
+        "coco",
+        lambda f: coco(f, annotations=[{"image_id": 99, "category_id": 7, "bbox": [0, 0, 1, 1]}]),
+        {},
+        DataError,
+        "annotation 0: image_id 99 is none of images",
+    ),
+    ("coco", lambda f: coco(f, images=[{"id": 10}]), {}, DataError, "is not as COCO's files are"),
     (
         "coco",
         lambda f: coco(f, annotations=[{"image_id": 10, "category_id": 9, "bbox": [0, 0, 1, 1]}]),

@@ -98,3 +98,12 @@ def test_what_does_not_fit_is_one_clear_error(logits: Tensor, tokens: Tensor | N
 def test_data_without_a_token_to_tell_are_an_error() -> None:
     with pytest.raises(EvaluationError, match="no token of the data is to be told"):
         value(LOGITS, torch.full((6, 5), -100))
+
+
+def test_one_text_may_hold_all_that_is_to_be_told() -> None:
+    """The jackknife leaves each text out in turn, and nothing is left then: the error is not known."""
+    alone = torch.full_like(TOKENS, -100)
+    alone[2] = TOKENS[2]
+    measure = Perplexity()
+    found, error = measure.combine(measure.values(LOGITS, Batch(INPUTS, alone), None).numpy())
+    assert (found, error) == (pytest.approx(value(LOGITS[2:3], TOKENS[2:3])), None)

@@ -15,6 +15,7 @@ from torch import Tensor
 from autoprune.data.batch import Batch, Ragged
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.measures.base import make_measure, with_jackknife
+from autoprune.measures.divergence import of_numbers
 from autoprune.tasks.scoring import score_of
 
 MADE = torch.Generator().manual_seed(7)
@@ -201,6 +202,9 @@ def test_the_jackknife_of_a_mean_is_the_standard_error_of_the_mean() -> None:
         ("multilabel_f1", {"average": "weighted"}, "average must be macro or micro"),
         ("multilabel_f1", {"threshold": 1.5}, "threshold must be between 0 and 1"),
         ("mean_average_precision", {"overlap": 50}, "overlap must be between 0 and 1"),
+        ("mean_average_precision", {"overlap": "0.5"}, "overlap must be between 0 and 1"),
+        ("dice", {"background": "no"}, "background must be true or false"),
+        ("torchmetrics", {"metric": "CohenKappa", "higher_is_better": "false"}, "must be true, false or null"),
         ("torchmetrics", {"metric": "classification.MulticlasAUROC"}, "Did you mean 'MulticlassAUROC'"),
         ("torchmetrics", {"metric": "nowhere.Metric"}, "cannot be imported"),
         ("torchmetrics", {"metric": "CohenKappa", "arguments": {"zzz": 1}}, "cannot be made with"),
@@ -216,6 +220,7 @@ def test_settings_out_of_range_are_one_clear_error(name: str, settings: dict[str
     [
         ("multilabel_f1", LOGITS[:, :4], LABELS, "targets of 0 and 1 of the same shape"),
         ("mean_squared_error", LOGITS, NUMBERS[:, :3], "outputs and targets of one shape"),
+        ("accuracy", LOGITS, [boxes((*SQUARE, 1))], "needed as targets, got Ragged"),
         ("mean_iou", MAPS[:, :2], MASKS, "class number 2 for a network that tells 2 classes apart"),
         ("mean_iou", MAPS[..., :3], MASKS, "let the network return maps of the size of the masks"),
         ("mean_average_precision", MAPS, [boxes((*SQUARE, 1))] * 12, "for each of 4 images, got Tensor"),
@@ -230,3 +235,19 @@ def test_settings_out_of_range_are_one_clear_error(name: str, settings: dict[str
 def test_outputs_that_do_not_fit_are_one_clear_error(name: str, outputs: Any, targets: Any, message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         value(name, outputs, targets)
+
+
+@pytest.mark.parametrize("average", ["macro", "micro"])
+def test_f1_of_a_single_label_is_that_of_the_label_and_not_of_its_absence_too(average: str) -> None:
+    found, there = torch.tensor([1.0, 1, -1, -1, -1]), torch.tensor([1.0, 0, 0, 0, 1])
+    expected = 100 * sk.f1_score(there, found > 0)  # of the class that is there
+    assert value("multilabel_f1", found[:, None], there[:, None], average=average)[0] == pytest.approx(expected)
+
+
+def test_numbers_and_labels_are_compared_with_the_base_network_without_a_softmax() -> None:
+    """A shift of all outputs changes every one of them, and leaves their softmax as it is."""
+    measure = of_numbers(make_measure("divergence"))
+    assert measure is not None
+    shifted = measure.settled(LOGITS).values(LOGITS + 1, Batch(LOGITS, LABELS), LOGITS)
+    expected = LOGITS.shape[1] / np.square(LOGITS.double().numpy()).sum(1)
+    np.testing.assert_allclose(shifted.numpy(), expected, rtol=1e-5)

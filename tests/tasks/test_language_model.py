@@ -89,6 +89,39 @@ def test_a_text_as_tokens_or_in_parts_is_read_as_the_data_set_is() -> None:
     assert made(tokens, context=16).score(llama()) < 0
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, list])
+def test_a_text_may_be_an_array_of_any_whole_numbers(kind: Any) -> None:
+    tokens = torch.randint(32, (400,), generator=torch.Generator().manual_seed(0))
+    given = tokens.tolist() if kind is list else tokens.numpy().astype(kind)
+    network = llama()
+    assert made(given, network, context=8).score(network) == made(tokens, network, context=8).score(network)
+    parts = {"train": given, "validation": given, "test": None} if kind is not list else tokens
+    assert not made(parts, network, context=8).has_test or kind is list
+
+
+def test_loaders_may_give_tokens_alone_or_in_mappings_without_labels() -> None:
+    rows = torch.randint(32, (12, 9), generator=torch.Generator().manual_seed(0))
+    mappings: Any = [{"input_ids": row, "note": "a text"} for row in rows]
+    network = Named()
+    expected = made({"train": rows, "validation": rows}, llama()).score(llama())
+    for examples in (rows, [(row,) for row in rows], mappings):
+        loader: Any = DataLoader(examples, 4)
+        score = made((loader, loader), network if examples is mappings else llama()).score(network)
+        assert score == pytest.approx(expected, rel=1e-5)
+
+
+class Named(torch.nn.Module):
+    """The same network, its tokens by name, as those of transformers have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = llama()
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        found: Tensor = self.inner(input_ids)
+        return found
+
+
 def test_pairs_have_their_targets_where_they_are_told() -> None:
     pairs = {role: next(getattr(SPLITS, role).batches(999)) for role in ("train", "validation")}
     sets = {role: TensorDataset(*rows) for role, rows in pairs.items()}
@@ -137,6 +170,8 @@ def test_a_model_of_transformers_has_the_loss_that_it_computes_itself() -> None:
         ),
         ({"train": torch.rand(90), "validation": torch.rand(90)}, {"context": 8}, DataError, "whole numbers"),
         ({"train": torch.zeros(90).long(), "val": torch.zeros(9)}, {"context": 8}, DataError, "train, validation"),
+        ("a text", {}, DataError, "whole numbers, .* got str; tokenize the text first"),
+        (torch.tensor(3), {}, DataError, "whole numbers"),
         ((TensorDataset(torch.rand(9, 4), torch.zeros(9)),) * 2, {}, DataError, "reads tokens, whole numbers"),
     ],
 )

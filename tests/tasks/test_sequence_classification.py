@@ -8,7 +8,7 @@ import hugging_face
 import pytest
 import torch
 from listed import Listed
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -129,3 +129,15 @@ def test_pairs_of_tokens_and_classes_do_as_well() -> None:
     network = nn.Sequential(nn.Embedding(40, 8), nn.Flatten(), nn.Linear(48, 3))
     data = (TensorDataset(tokens[:20], labels[:20]), TensorDataset(tokens[20:], labels[20:]))
     assert 0 <= made(data, network).score(network) <= 100
+
+
+@pytest.mark.parametrize(
+    ("measure", "expected"), [("macro_f1", f1_score), ("balanced_accuracy", balanced_accuracy_score)]
+)
+def test_measures_that_are_no_means_look_at_the_logits_too(measure: str, expected: Any) -> None:
+    network = Reader()
+    with torch.no_grad():
+        found = [int(network(row["input_ids"][None], row["attention_mask"][None])["logits"].argmax()) for row in TEST]
+    settings = {"average": "macro"} if measure == "macro_f1" else {}
+    score = 100 * expected([int(row["labels"]) for row in TEST], found, **settings)
+    assert made(model=network, measure=measure).score(network, split="test") == pytest.approx(score)

@@ -84,7 +84,7 @@ def test_heads_with_their_queries_mlps_and_the_embedding_can_be_cut() -> None:
     ("changes", "message"),
     [
         ({"key_value_heads": 3}, "key_value_heads must divide heads, got 3 and 4"),
-        ({"head_width": 5}, "head_width must be even, got 5"),
+        ({"head_width": 5}, "^head_width must be even, got 5"),
         ({"hidden": 0}, "hidden must be a whole number of at least 1, got 0"),
     ],
 )
