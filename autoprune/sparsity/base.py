@@ -166,6 +166,19 @@ def check_number(
         raise ConfigError(f"sparsity training {method!r}: {setting} must be {kind} {low}{high}, got {value!r}")
 
 
+def check_nothing_frozen(method: str, subject: Subject) -> None:
+    """Check that all weights are trained, for a method that moves them itself.
+
+    Raises:
+        ConfigError: the recipe freezes some.
+    """
+    if subject.recipe.freeze:
+        raise ConfigError(
+            f"sparsity training {method!r} moves weights beside their training, and training.freeze keeps "
+            f"{', '.join(subject.recipe.freeze)}; leave freeze out, or choose one that trains gates: sss, bar"
+        )
+
+
 def parameters(model: nn.Module) -> dict[str, Tensor]:
     """The parameters of the network by its own names, also where gates are around it."""
     return weights_of(inner(model))

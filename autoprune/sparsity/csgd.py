@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.space.groups import FloatArray, Widths
-from autoprune.sparsity.base import SparsityTraining, Subject, check_number, parameters
+from autoprune.sparsity.base import SparsityTraining, Subject, check_nothing_frozen, check_number, parameters
 from autoprune.sparsity.channels import GroupChannels, weights_of
 from autoprune.sparsity.targets import target_widths
 
@@ -42,6 +42,7 @@ class CentripetalSGD(SparsityTraining):
 
     def set_up(self, subject: Subject) -> nn.Module:
         """See `SparsityTraining.set_up`."""
+        check_nothing_frozen("csgd", subject)
         self.subject, channels = subject, subject.channels
         self._owner = clusters(channels, weights_of(subject.network), subject.target, subject.seed, self._iterations)
         self._writers = [(axis, 1.0) for axis in channels.written]

@@ -12,7 +12,7 @@ from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.sparsity.admm import written
-from autoprune.sparsity.base import SparsityTraining, Subject, parameters
+from autoprune.sparsity.base import SparsityTraining, Subject, check_nothing_frozen, parameters
 from autoprune.sparsity.channels import GroupChannels
 from autoprune.sparsity.targets import target_widths
 
@@ -38,6 +38,7 @@ class SoftFilterPruning(SparsityTraining):
 
     def set_up(self, subject: Subject) -> nn.Module:
         """See `SparsityTraining.set_up`."""
+        check_nothing_frozen("soft_filter", subject)
         self.subject, self._epochs = subject, 0
         self._kept = torch.ones(subject.channels.number, dtype=torch.bool, device=subject.channels.slots.device)
         if not subject.channels.written:

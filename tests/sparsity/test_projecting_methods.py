@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from test_scale_methods import RECIPE, backward, subject_of
 from torch import Tensor, nn
 
+from autoprune.errors import ConfigError
 from autoprune.importance.members import ranking_of
 from autoprune.space.copying import copy_network
 from autoprune.space.cutting.slicing import slice_model
@@ -192,3 +193,12 @@ def test_groups_that_leave_their_half_space_are_zero_for_good() -> None:
     assert not any(arrays(model)[name][1].any() for name in names)
     whole: Tensor = method.scores(model)
     assert float(whole[1]) == 0
+
+
+@pytest.mark.parametrize("method", [CentripetalSGD(), SoftFilterPruning()])
+def test_what_moves_weights_beside_their_training_refuses_frozen_ones(
+    method: CentripetalSGD | SoftFilterPruning,
+) -> None:
+    subject = subject_of(recipe=RECIPE.model_copy(update={"freeze": ("features.0*",)}))
+    with pytest.raises(ConfigError, match=r"training\.freeze keeps features\.0\*; leave freeze out"):
+        method.set_up(subject)
