@@ -95,10 +95,12 @@ class ProtocolContract:
         monkeypatch.setattr(FailingLater, "happens", happens)
         with pytest.raises(EvaluationError, match=r"memory|Memory|the loss is nan"):
             _trained(factory, protocol, watch)
-        assert watch.epochs == [1]
+        assert watch.epochs == (
+            [] if make_protocol(protocol).rounds else [1]
+        )  # rounds keep nothing: they are done anew
         monkeypatch.setattr(FailingLater, "happens", None)
         assert _trained(factory, protocol, watch).weights == whole.weights
-        assert watch.epochs == [1, *range(2, whole.epochs + 1)]
+        assert watch.epochs == [*range(1, whole.epochs + 1)]
 
 
 def _failing() -> Recipe:

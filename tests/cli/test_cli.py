@@ -429,12 +429,12 @@ def test_doctor_asks_every_data_set(run: Run, tmp_path: Path, monkeypatch: pytes
             monkeypatch.setenv("AUTOPRUNE_DATA", str(data))
         return next(line for line in run("doctor")[1].splitlines() if "AUTOPRUNE_DATA" in line)
 
-    assert re.search("not set; found: digits; not found: fashion_mnist, cifar10", told(None))
+    assert re.search("not set; found: digits, python_manual; not found: fashion_mnist, cifar10", told(None))
     (tmp_path / "raw").mkdir()
     for part in ("train", "t10k"):
         (tmp_path / "raw" / f"{part}-images-idx3-ubyte.gz").touch()
         (tmp_path / "raw" / f"{part}-labels-idx1-ubyte").touch()
-    assert re.search("found: digits, fashion_mnist; not found: cifar10", told(tmp_path))
+    assert re.search("found: digits, fashion_mnist, python_manual; not found: cifar10", told(tmp_path))
     (tmp_path / "raw" / "t10k-labels-idx1-ubyte").unlink()
     assert re.search("not found: fashion_mnist, cifar10", told(tmp_path))
     assert re.search("is no folder.*✗", told(tmp_path / "none"))

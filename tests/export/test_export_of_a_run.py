@@ -174,7 +174,7 @@ def test_an_exporter_in_one_file_of_another_package_works_by_command(finished: P
     (package / "mine-1.0.dist-info" / "entry_points.txt").write_text("[autoprune.exporters]\ntable = mine:Table\n")
     listed = command("parts", "exporters", "--json", cwd=tmp_path, beside=package)
     rows = json.loads(listed.stdout)["exporters"]
-    assert [row["name"] for row in rows] == ["safetensors", "onnx", "torch_export", "module", "table"]
+    assert [row["name"] for row in rows] == ["safetensors", "onnx", "torch_export", "transformers", "module", "table"]
     assert rows[-1] == {"name": "table", "source": "Doe 2027", "use": "For tables."}
     done = command("export", finished, "--to", tmp_path / "net", "--format", "table", cwd=tmp_path, beside=package)
     assert done.returncode == 0, done.stderr

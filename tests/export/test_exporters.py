@@ -9,10 +9,12 @@ from autoprune.export import EXPORTERS
 from autoprune.export.base import Exporter
 from autoprune.testing.exporters import ExporterContract
 
+GENERAL = [name for name in EXPORTERS.names() if name != "transformers"]
+"""Without the one that refuses all networks but those of its library: test_transformers.py."""
 NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 
 
-@pytest.mark.parametrize("name", EXPORTERS.names(), scope="class")
+@pytest.mark.parametrize("name", GENERAL, scope="class")
 class TestExporters(ExporterContract):
     @pytest.fixture
     def exporter(self, name: str) -> Exporter:

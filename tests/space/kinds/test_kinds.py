@@ -186,12 +186,12 @@ def test_a_kind_that_is_not_in_the_table_is_refused() -> None:
 
 
 def test_kinds_of_other_packages_stand_behind_ours_and_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(KINDS) == ["channels", "heads", "blocks", "weights"]
+    assert list(KINDS) == ["channels", "heads", "blocks", "weights", "ranks"]
     with pytest.raises(SpaceError, match="cannot be of kind 'density'; kinds are channels, heads, blocks"):
         WidthGroup("x", 4, (1, 2, 3, 4), kind="density")
     offer(monkeypatch, "Density")
-    assert list(KINDS) == ["channels", "heads", "blocks", "weights", "density"]
-    assert len(KINDS) == 5
+    assert list(KINDS) == ["channels", "heads", "blocks", "weights", "ranks", "density"]
+    assert len(KINDS) == 6
     assert KINDS["density"] is KINDS["density"]
     assert isinstance(KINDS["density"], Density)
 
