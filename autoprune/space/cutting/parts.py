@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, final
 
 from torch import Tensor, nn
@@ -77,6 +79,21 @@ class Parts:
                 content[key] = _renewed(content[key], made)
             put(shell, "__dict__", content)
         return made[id(self._model)]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Inside, Python looks for no garbage: a network is thousands of tables, each one a step towards a collection.
+
+    They all stay, so that looking finds nothing, and it looks at whatever else the process has.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _renewed(table: Mapping[str, Any], made: dict[int, Any]) -> dict[str, Any]:

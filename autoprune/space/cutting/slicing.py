@@ -18,7 +18,7 @@ from autoprune.space.cutting.attributes import adapt_heads, adapters
 from autoprune.space.cutting.cut import Cut, KeptIndices
 from autoprune.space.cutting.factored import Factoring
 from autoprune.space.cutting.masks import put_mask, ranks_of_weights
-from autoprune.space.cutting.parts import Parts
+from autoprune.space.cutting.parts import Parts, uncollected
 from autoprune.space.cutting.remembered import follow, remembered
 from autoprune.space.cutting.scissors import Scissors
 from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
@@ -130,7 +130,7 @@ class Slicer:
         gone = {name for block in blocks for name in block.tensors}
         made: dict[int, Any] = {id(self._model.get_submodule(block.name)): Skip(block) for block in blocks}
         kept = self._kept(widths)
-        with torch.no_grad():
+        with torch.no_grad(), uncollected():
             self._cut(kept, gone, made)
             for _, found in self._computed:
                 made.update({id(value): made.get(id(s), s).detach().clone() for value, s in found})

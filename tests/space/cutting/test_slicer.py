@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections import OrderedDict
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from autoprune.config.space import SpaceOptions
+from autoprune.errors import SpaceError
 from autoprune.space.cutting.parts import Parts
 from autoprune.space.cutting.scissors import Scissors
 from autoprune.space.cutting.slicing import Slicer, random_ranking, slice_model
@@ -168,3 +170,26 @@ def test_parameters_of_a_cut_network_are_its_own_and_trainable_as_before() -> No
     again = copy.deepcopy(cut)
     again.load_state_dict(cut.state_dict())
     assert [type(parameter) for parameter in again.parameters()] == [nn.Parameter] * len(before)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_collections_of_garbage_wait_for_the_cut_and_are_left_as_they_were(
+    enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model("resnet20")
+    space = trace(model, torch.zeros(1, 3, 32, 32)).space
+    slicer = Slicer(model, space, random_ranking(space, np.random.default_rng(0)))
+    seen = []
+    whole = Parts.assemble
+    monkeypatch.setattr(Parts, "assemble", lambda *given: (seen.append(gc.isenabled()), whole(*given))[1])
+    was = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        slicer(space.smallest)
+        assert seen == [False]
+        assert gc.isenabled() is enabled
+        with pytest.raises(SpaceError):
+            slicer((0,) * len(space.groups))
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was else gc.disable)()
