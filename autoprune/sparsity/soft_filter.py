@@ -25,6 +25,9 @@ class SoftFilterPruning(SparsityTraining):
     decided anew each time. A channel that several layers write is set to 0 in all of them; norms are left to the
     weights' training.
 
+    Departure: before a batch norm gradients grow with 1 / norm of a filter, so that one set to 0 comes back far larger
+    than the others, and is kept for it. Gradients of such filters are no longer than the mean of those kept.
+
     Args:
         by: "l2" the norm of the filter (SFP); "fpgm" the sum of its distances to the other filters of its group.
     """
@@ -44,6 +47,21 @@ class SoftFilterPruning(SparsityTraining):
         if not subject.channels.written:
             raise ConfigError("sparsity training 'soft_filter': no weight of this network writes a group; choose sss")
         return subject.network
+
+    @torch.no_grad()
+    def after_backward(self, model: nn.Module, *, done: float) -> None:
+        """Gradients of filters that were set to 0 become no longer than the mean of the others of their layer."""
+        kept = torch.cat([self._kept, self._kept.new_ones(1)])  # the last: indices of no channel
+        weights = parameters(model)
+        for axis in self.subject.channels.written:
+            gradient, here = weights[axis.name].grad, kept[axis.numbers]
+            if gradient is not None and not bool(here.all()) and bool(here.any()):
+                rows = gradient.movedim(axis.dim, 0).flatten(1) if gradient.ndim > 1 else gradient[:, None]
+                norms = rows.norm(dim=1)
+                short = (norms[here].mean() / norms.clamp(min=1e-30)).clamp(max=1.0)
+                factor = torch.where(here, torch.ones_like(short), short)
+                shape = [-1 if dim == axis.dim else 1 for dim in range(gradient.ndim)]
+                gradient.mul_(factor.reshape(shape))
 
     def after_step(self, model: nn.Module, *, done: float) -> None:
         """Set filters to 0 where an epoch has ended; the middle of its last step is known by its successor's."""
@@ -73,11 +91,12 @@ class SoftFilterPruning(SparsityTraining):
 
     def state_dict(self) -> dict[str, Any]:
         """See `Term.state_dict`."""
-        return {"epochs": self._epochs}
+        return {"epochs": self._epochs, "kept": self._kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Term.load_state_dict`."""
         self._epochs = state["epochs"]
+        self._kept = state["kept"].to(self._kept.device)
 
 
 @torch.no_grad()

@@ -202,3 +202,19 @@ def test_what_moves_weights_beside_their_training_refuses_frozen_ones(
     subject = subject_of(recipe=RECIPE.model_copy(update={"freeze": ("features.0*",)}))
     with pytest.raises(ConfigError, match=r"training\.freeze keeps features\.0\*; leave freeze out"):
         method.set_up(subject)
+
+
+def test_filters_that_were_set_to_0_before_a_batch_norm_come_back_no_faster_than_the_others_move() -> None:
+    subject, method = subject_of(), SoftFilterPruning()
+    model = method.set_up(subject).train()
+    method.settle(model)
+    backward(model, subject)
+    before = arrays(model, of="grad")
+    kept = {"features.0.weight": method._kept[:8].numpy(), "features.3.weight": method._kept[8:].numpy()}
+    method.after_backward(model, done=0.5)
+    after = arrays(model, of="grad")
+    for name, here in kept.items():
+        was, now = (np.linalg.norm(found[name].reshape(len(here), -1), axis=1) for found in (before, after))
+        assert was[~here].max() > 10 * was[here].max()  # what the method has to stand
+        assert np.array_equal(now[here], was[here])
+        assert now[~here].max() == pytest.approx(was[here].mean(), rel=1e-4)
