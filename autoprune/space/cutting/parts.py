@@ -98,8 +98,9 @@ def uncollected() -> Iterator[None]:
 
 def _renewed(table: Mapping[str, Any], made: dict[int, Any]) -> dict[str, Any]:
     """A table of tensors or modules; tensors that nobody has made are copied whole."""
+    made[id(None)] = None
     try:
-        return {name: None if value is None else made[id(value)] for name, value in table.items()}
+        return dict(zip(table, map(made.__getitem__, map(id, table.values())), strict=True))
     except KeyError:
         renewed = {}
     for name, value in table.items():

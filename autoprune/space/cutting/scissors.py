@@ -35,6 +35,9 @@ class Scissors:
             indices = indices.to(full.device)
         if len(along) == 1:
             return full.index_select(dim, indices)
+        if len(along) == 2 and full.is_cpu and full.numel() < self._large:
+            other, others = along[1]
+            return full.index_select(dim, indices).index_select(other, others)
         if len(along) > 2:  # rare: a computed weight
             return self.cut(full.index_select(dim, indices), along[1:])
         other, others = along[1]

@@ -6,7 +6,7 @@ Channels are ranked once per group by importance; a candidate keeps the best one
 from __future__ import annotations
 
 from collections.abc import Collection, MutableMapping, Sequence
-from typing import Any, TypeAlias, final
+from typing import Any, NamedTuple, TypeAlias, final
 
 import numpy as np
 import torch
@@ -61,6 +61,24 @@ def slice_model(model: nn.Module, space: SearchSpace, widths: Widths, ranking: R
     return Slicer(model, space, ranking)(widths)
 
 
+class _Place(NamedTuple):
+    """Where a tensor is.
+
+    Attributes:
+        name: of the tensor.
+        table: that holds it.
+        key: in the table.
+        axes: (dimension, distinct axis) of those that can be cut.
+        trained: whether it is a parameter.
+    """
+
+    name: str
+    table: MutableMapping[str, Any]
+    key: str
+    axes: tuple[tuple[int, int], ...]
+    trained: bool
+
+
 @final
 class Slicer:
     """Builds networks of one model; what they have in common is looked up once.
@@ -88,7 +106,8 @@ class Slicer:
         """Of each distinct axis: group and rank of every index."""
         self._orders: dict[int, Tensor | None] = {}
         numbers: dict[int, int] = {}
-        self._tensors: list[tuple[str, MutableMapping[str, Any], str, tuple[tuple[int, int], ...], bool]] = []
+        self._vectors: list[_Place] = []
+        self._tensors: list[_Place] = []
         self._places: dict[str, tuple[int, tuple[tuple[int, int], ...]]] = {}
         for layout in space.tensors:
             dims = [(dim, axis) for dim, axis in enumerate(layout.axes) if axis is not None]
@@ -99,7 +118,8 @@ class Slicer:
             table, name = self._parts.table_of(layout.name)
             places = tuple((dim, numbers[id(axis)]) for dim, axis in dims)
             self._places[layout.name] = len(layout.shape), places
-            self._tensors.append((layout.name, table, name, places, layout.kind == "parameter"))
+            same = self._vectors if len(layout.shape) == len(places) == 1 else self._tensors
+            same.append(_Place(layout.name, table, name, places, layout.kind == "parameter"))
         self._sizes = [len(group) for group, _ in self._axes]
         self._ends = np.cumsum([0, *self._sizes])
         none = np.zeros(0, dtype=np.int64)
@@ -166,21 +186,26 @@ class Slicer:
 
     def _cut(self, kept: Sequence[Tensor | None], gone: Collection[str], made: dict[int, Any]) -> None:
         """Add to `made` what is left of every tensor that stays."""
+        vectors, tensors = self._vectors, self._tensors
+        if gone:
+            vectors = [place for place in vectors if place.name not in gone]
+            tensors = [place for place in tensors if place.name not in gone]
         cut = self._scissors.cut
-        for name, table, key, dims, trained in self._tensors:
-            if gone and name in gone:
-                continue
-            full = table[key]
-            if len(dims) == 1 and full.is_cpu:  # most tensors are vectors
-                dim, axis = dims[0]
-                indices = kept[axis]
-                left = full.clone() if indices is None else full.index_select(dim, indices)
+        for _, table, key, ((_, axis),), trained in vectors:  # most tensors are
+            full, indices = table[key], kept[axis]
+            if indices is None:
+                left = full.clone()
             else:
-                along = [(dim, indices) for dim, axis in dims if (indices := kept[axis]) is not None]
-                left = cut(full, along) if along else full.clone()
-            if trained:  # nobody else has it: it becomes a parameter itself, as lazy parameters of torch do
-                left.__class__ = nn.Parameter
-                left.requires_grad_(full.requires_grad)
+                left = full.index_select(0, indices if full.is_cpu else indices.to(full.device))
+            if trained:
+                _train(left, full)
+            made[id(full)] = left
+        for _, table, key, dims, trained in tensors:
+            full = table[key]
+            along = [(dim, indices) for dim, axis in dims if (indices := kept[axis]) is not None]
+            left = cut(full, along) if along else full.clone()
+            if trained:
+                _train(left, full)
             made[id(full)] = left
 
     def _kept(self, widths: Widths) -> list[Tensor | None]:
@@ -190,6 +215,13 @@ class Slicer:
         before = np.concatenate([[0], keep.cumsum()])[self._ends]
         kept = torch.from_numpy(self._indices[keep]).split_with_sizes(np.diff(before).tolist())
         return [None if len(left) == n else left for left, n in zip(kept, self._sizes, strict=True)]
+
+
+def _train(left: Tensor, full: Tensor) -> None:
+    """Nobody else has it: it becomes a parameter itself, as lazy parameters of torch do."""
+    left.__class__ = nn.Parameter
+    if full.requires_grad:
+        left.requires_grad = True
 
 
 def check_model(model: nn.Module, space: SearchSpace) -> None:
