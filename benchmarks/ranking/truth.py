@@ -151,7 +151,9 @@ class Trainer:
         for epoch in range(way.epochs):
             done = 0
             for inputs, labels in self._batches(seed, epoch):
-                outputs = network(inputs.contiguous(memory_format=_LAYOUT))
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    outputs = network(inputs.contiguous(memory_format=_LAYOUT))
+                outputs = outputs.float()
                 loss = F.cross_entropy(outputs, labels)
                 if taught is not None:
                     loss = _distilled(outputs, taught[done : done + len(inputs)], loss)

@@ -1,4 +1,7 @@
-"""The trained networks that are cut: made once with a plain loop of torch, kept as files, read the next time."""
+"""The trained networks that are cut: made once with a plain loop of torch, kept as files, read the next time.
+
+Weights of those that results in `docs/results/` are about lie in `weights/`: figures made later are about them, too.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from autoprune.zoo import build_model
 from reconstruction.vit import SmallViT
 
 TEST_IMAGES = 5_000
+_WEIGHTS = Path(__file__).parent / "weights"
 IMAGES = 512
 """Of calibration."""
 
@@ -96,20 +100,21 @@ class Trained:
 
 
 def trained(name: str, folder: Path, *, seed: int, data: Path | None) -> Trained:
-    """Read a base network, or train it and keep it."""
+    """Read a base network, here or in `weights/`, or train it and keep it."""
     base = BASES[name]
     splits = base.load(path=data, train_limit=base.images, test_limit=TEST_IMAGES)
     torch.manual_seed(seed)
     model = base.build()
-    place = folder / f"{name}-{base.data}-{seed}.safetensors"
+    file = f"{name}-{base.data}-{seed}.safetensors"
+    place = folder / file if (folder / file).exists() else _WEIGHTS / file
+    folder.mkdir(parents=True, exist_ok=True)
     if place.exists():
         model.load_state_dict(load_file(place))
     else:
         _train(model, base, splits, seed=seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = place.with_suffix(".part")
+        partial = (folder / file).with_suffix(".part")
         save_file(model.state_dict(), partial)
-        partial.rename(place)
+        partial.rename(folder / file)
     batches: list[tuple[Tensor, Tensor | None]] = list(islice(splits.train.batches(128, seed=seed), IMAGES // 128))
     example = batches[0][0][:1]
     return Trained(name, model.eval(), example, batches, accuracy_on(splits), "%")
