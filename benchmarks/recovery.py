@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from reconstruction.bases import BASES, TEST_IMAGES, trained
-from scipy.stats import t as student
+from reconstruction.kept import Row, add_row, interval, read_rows
 
 import autoprune
 from autoprune.config.parts import NamedPart
@@ -62,8 +62,6 @@ WIDTHS = ("uniform", "searched")
 TRIALS = 40
 KEYS = ("network", "budget", "widths", "arm", "seed")
 
-Row = dict[str, Any]
-
 
 def main() -> int:
     """Train what is missing, print the table; 1 where the claim does not hold."""
@@ -82,7 +80,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path("docs/results/recovery.jsonl"))
     parser.add_argument("--write", type=Path, help="a markdown file for the results")
     options = parser.parse_args()
-    rows = _read(options.keep)
+    rows = read_rows(options.keep)
     known = {_key(row) for row in rows if row["epochs"] == options.epochs and row["images"] == options.images}
     cells = product(range(options.seeds), options.networks, options.budgets, options.widths, ARMS)
     asked = ((network, budget, widths, arm, seed) for seed, network, budget, widths, arm in cells)
@@ -91,12 +89,10 @@ def main() -> int:
         trained(network, options.bases, seed=0, data=options.data)  # once, before there are processes
     for network, budget in sorted({(cell[0], cell[1]) for cell, _ in missing if cell[2] == "searched"}):
         searched(network, budget, options)
-    options.keep.parent.mkdir(parents=True, exist_ok=True)
     for row in _work(missing, options.jobs):
         rows.append(row)
         print(" ".join(f"{key} {row[key]}" for key in (*KEYS, "score", "seconds")), flush=True)
-        with options.keep.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        add_row(options.keep, row)
     rows = [row for row in rows if (row["epochs"], row["images"]) == (options.epochs, options.images)]
     text, best = page(rows)
     print(text)
@@ -198,41 +194,20 @@ def page(rows: Sequence[Row]) -> tuple[str, str]:
     for network, budget, widths in sorted({(r["network"], r["budget"], r["widths"]) for r in rows}):
         own = [r for r in rows if (r["network"], r["budget"], r["widths"]) == (network, budget, widths)]
         scores = {arm: {r["seed"]: r["score"] for r in own if r["arm"] == arm} for arm in ARMS}
-        cells = [_interval([*scores[arm].values()]) for arm in ARMS]
+        cells = [interval([*scores[arm].values()]) for arm in ARMS]
         lines.append(f"| {network} | {budget} % | {widths} | {own[0]['base']:.1f} | {' | '.join(cells)} |")
         for arm in ARMS:
             paired = scores[arm].keys() & scores["plain"].keys()
             gains[arm] += [scores[arm][seed] - scores["plain"][seed] for seed in sorted(paired)]
-    told = [f"{_interval(gains[arm])}" for arm in ARMS]
+    told = [f"{interval(gains[arm])}" for arm in ARMS]
     lines.append(f"| gain over plain | | | | {' | '.join(told)} |")
     best = max(ARMS, key=lambda arm: float(np.mean(gains[arm])) if gains[arm] else -np.inf)
-    lines += ["", f"Best on average: {best}, by {_interval(gains[best])} points over plain fine-tuning.", ""]
+    lines += ["", f"Best on average: {best}, by {interval(gains[best])} points over plain fine-tuning.", ""]
     return "\n".join(lines), best
-
-
-def _interval(values: Sequence[float]) -> str:
-    if not values:
-        return "–"
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.2f}"
-    half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return f"{mean:.2f} ± {half:.2f}"
 
 
 def _key(row: Row) -> tuple[Any, ...]:
     return tuple(row[key] for key in KEYS)
-
-
-def _read(path: Path) -> list[Row]:
-    """The rows that are there; a line that was cut short is trained again."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    whole = [line for line in text.splitlines() if line.endswith("}")]
-    if text and not text.endswith("\n"):
-        path.write_text("".join(f"{line}\n" for line in whole))
-    return [json.loads(line) for line in whole]
 
 
 if __name__ == "__main__":

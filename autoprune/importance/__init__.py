@@ -39,6 +39,16 @@ CRITERIA = Registry(
             "He et al. 2019, Filter Pruning via Geometric Median, arXiv 1811.00250, equation 9",
             "Weights alone, where norms differ little: drops the filters that the others can stand for.",
         ),
+        "coreset": Part(
+            "autoprune.importance.coreset:coreset",
+            "Mussay et al. 2020, Data-Independent Neural Pruning via Coresets, arXiv 1907.04018, algorithm 2",
+            "Weights alone: what a channel can add to any output at most, for whatever inputs.",
+        ),
+        "frequency": Part(
+            "autoprune.importance.frequency:frequency",
+            "Liu et al. 2018, Frequency-Domain Dynamic Pruning for CNNs, NeurIPS, section 3, for channels",
+            "Weights alone and kernels of 3 x 3 or more: the order of l1, where smooth kernels count more.",
+        ),
         "redundant": Part(
             "autoprune.importance.redundant:redundant",
             "Ayinde & Zurada 2018, Building Efficient ConvNets, arXiv 1802.07653, section 3",
@@ -83,6 +93,11 @@ CRITERIA = Registry(
             "autoprune.importance.obs:obs",
             "Optimal Brain Surgeon: Hassibi & Stork 1992; layer-wise: Dong et al. 2017, arXiv 1705.07565",
             "Unlabelled data and inheritance by least squares: the error that the refit leaves.",
+        ),
+        "net_trim": Part(
+            "autoprune.importance.net_trim:net_trim",
+            "Aghasi et al. 2017, Net-Trim, arXiv 1611.05162, section 2, on pre-activations",
+            "Unlabelled data, single weights above all: the sparsest layer that gives the same outputs.",
         ),
         "thinet": Part(
             "autoprune.importance.thinet:thinet",

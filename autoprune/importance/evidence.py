@@ -204,7 +204,9 @@ class GroupEvidence:
         inputs: as `readers`: the mean over examples and positions of the square of what the weight multiplies.
         pooled: (width, examples) mean of what the readers get of each of a sample of examples.
         moments: of each weight that reads the channels.
-        spread: of single weights: (groups, D) values of what `moments` are of -> as `filters`, of what each multiplies.
+        kernels: of each of `filters` the extent of its kernel, the last axes of its rows; () where it has none.
+        spread: of single weights: (groups, D) values of what `moments` are of -> as `filters`, of what each multiplies;
+            (groups, outputs, D) values of the weights -> as `filters`.
         maps: one (width, examples, height, width) tensor per call that reads the channels: what it gets, position by
             position, of each of a sample of examples.
     """
@@ -222,3 +224,4 @@ class GroupEvidence:
     maps: tuple[Tensor, ...] | None = None
     moments: tuple[InputMoments, ...] | None = None
     spread: Callable[[Tensor], Tensor] | None = None
+    kernels: tuple[tuple[int, ...], ...] = ()

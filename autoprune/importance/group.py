@@ -54,7 +54,9 @@ def group_evidence(
         return tensor_of(model, name).detach()
 
     scales = tuple(member.rows(of_model(member.name), width).flatten() for member in members["scales"])
-    found = GroupEvidence(width, rows(of_model), scales, layers=tuple(m.name.rpartition(".")[0] for m in owned))
+    layers = tuple(member.name.rpartition(".")[0] for member in owned)
+    kernels = tuple(tuple(of_model(m.name).shape[2:]) if m.dim < 2 else () for m in owned)
+    found = GroupEvidence(width, rows(of_model), scales, layers=layers, kernels=kernels)
     given: dict[str, Any] = {}
     if "readers" in needs:
         given["readers"] = tuple(member.rows(of_model(member.name), width) for member in read)

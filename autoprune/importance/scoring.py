@@ -120,8 +120,8 @@ def _of_filters(evidence: GroupEvidence, numbers: Sequence[int]) -> GroupEvidenc
     if gradients is not None:
         own = picked(gradients.weights), picked(gradients.weight_squares)
         gradients = replace(gradients, weights=own[0], weight_squares=own[1])
-    layers = picked(evidence.layers) if evidence.layers else ()
-    return replace(evidence, filters=picked(evidence.filters), layers=layers, gradients=gradients)
+    known = {name: picked(given) for name in ("layers", "kernels") if (given := getattr(evidence, name))}
+    return replace(evidence, filters=picked(evidence.filters), gradients=gradients, **known)
 
 
 def _check(what: str, setting: str, given: object, known: Mapping[str, object]) -> None:

@@ -36,7 +36,7 @@ def check_single(scoring: ChosenCriterion, what: str) -> None:
     if not scoring.single or scoring.needs - _KNOWN:
         raise ConfigError(
             f"{what} scores channels, and a density leaves single weights out: choose magnitude, wanda, obs, snip, "
-            f"taylor_weight, lamp, grasp, movement, obd or random. (A function of your own is marked with "
+            f"taylor_weight, lamp, net_trim, grasp, movement, obd or random. (A function of your own is marked with "
             f"criterion(…, single=True) where it holds for rows that are single weights)"
         )
 
@@ -138,9 +138,10 @@ class _Evidence:
 
 
 def _spread(call: WeightCall, values: Tensor, weight: Tensor) -> Tensor:
-    """In the shape of a weight, (groups, D) values of what each of its elements multiplies."""
-    outputs = weight_matrix(call, weight).shape[1]
-    return matrix_weight(call, values[:, None].expand(-1, outputs, -1), weight)
+    """In the shape of a weight, values of its elements: (groups, outputs, D), or (groups, D) of what they multiply."""
+    if values.ndim == 2:
+        values = values[:, None].expand(-1, weight_matrix(call, weight).shape[1], -1)
+    return matrix_weight(call, values, weight)
 
 
 def _products(

@@ -21,7 +21,20 @@ from autoprune.testing.generators import global_generators
 GENERATOR = torch.Generator().manual_seed(0)
 X, Y = torch.randn(24, 6, generator=GENERATOR), torch.randint(3, (24,), generator=GENERATOR)
 BATCHES = [(X[:12], Y[:12]), (X[12:], Y[12:])]
-SMOOTH = ("magnitude", "l2", "lamp", "wanda", "obs", "snip", "taylor_weight", "grasp", "movement", "obd", "random")
+SMOOTH = (
+    "magnitude",
+    "l2",
+    "lamp",
+    "wanda",
+    "obs",
+    "net_trim",
+    "snip",
+    "taylor_weight",
+    "grasp",
+    "movement",
+    "obd",
+    "random",
+)
 
 
 def network() -> nn.Sequential:
