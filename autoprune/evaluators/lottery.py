@@ -19,7 +19,7 @@ from autoprune.space.cutting.masks import gradients_masked, keep_masks
 from autoprune.space.cutting.narrowed import narrowed
 from autoprune.space.cutting.slicing import Slicer
 from autoprune.space.groups import SearchSpace, Widths
-from autoprune.training.protocols import reinitialise
+from autoprune.training.protocols import reinitialise, rewound_to
 from autoprune.training.watch import State, Watch
 
 
@@ -43,7 +43,7 @@ def ticket(
     space, task = factory.space, factory.task
     network = factory.candidate(space.full)
     reinitialise(network, seed=seed)
-    early = _Early(network, min(round(rewind * epochs), epochs - 1))
+    early = _Early(network, rewound_to(rewind, epochs))
     more = {"teacher": factory.model} if task.needs_teacher else {}
     for number in range(1, rounds + 1):
         with nullcontext() if task.cuts_in_training else gradients_masked(network):  # see `train_and_score`

@@ -33,7 +33,7 @@ from autoprune.space.groups import FloatArray
 from autoprune.sparsity.base import make_sparsity
 from autoprune.sparsity.training import SparsityPiece, check_fits
 from autoprune.tasks.base import Task
-from autoprune.training.protocols import make_protocol
+from autoprune.training.protocols import make_protocol, rewound_to
 from autoprune.training.recipe import check_recipe, rehearse
 from autoprune.trials.ledger import open_storage
 from autoprune.verdict.rules import criterion_for
@@ -117,6 +117,11 @@ def _try_protocol(options: PartOptions, job: Job) -> None:
         raise ConfigError(
             f"protocol {options.label!r} gives {epochs!r} epochs at the learning rate {lr!r}; it must give a whole "
             f"number of at least 0, and a number above 0. Correct its settings or its code"
+        )
+    if protocol.rewind and not rewound_to(protocol.rewind, int(epochs)):
+        raise ConfigError(
+            f"protocol {options.label!r} goes back to weights of early training, and a training of {epochs} epoch has "
+            f"none before its end; set training.epochs to 2 or more, or rewind to 0"
         )
 
 

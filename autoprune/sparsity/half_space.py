@@ -74,8 +74,14 @@ class HalfSpaceProjection(SparsityTraining):
         channels.scale_(weights, (~self._gone).float(), self._axes)
 
     def scores(self, model: nn.Module) -> Tensor:
-        """See `SparsityTraining.scores`."""
-        return self.subject.channels.norms(parameters(model), self._axes).detach() / self._scale
+        """See `SparsityTraining.scores`; groups that are gone have 0, also where averages of weights remember them."""
+        norms = self.subject.channels.norms(parameters(model), self._axes).detach()
+        return norms.masked_fill(self._gone, 0.0) / self._scale
+
+    def settle(self, model: nn.Module) -> nn.Module:
+        """Groups that are gone are 0 in averages of weights, too."""
+        self.subject.channels.scale_(parameters(model), (~self._gone).float(), self._axes)
+        return model
 
     def state_dict(self) -> dict[str, Any]:
         """See `Term.state_dict`."""

@@ -62,12 +62,14 @@ class Sparsified:
         weights: of the network in its own form, as the bytes of a safetensors file.
         passes: what it cost, in passes over the training data.
         seconds: wall time.
+        lr: its highest learning rate, which is the method's own where that has one.
     """
 
     scores: tuple[FloatArray, ...]
     weights: bytes
     passes: float
     seconds: float
+    lr: float
 
 
 @final
@@ -96,7 +98,8 @@ def sparsify(factory: CandidateFactory, piece: SparsityPiece, watch: Watch | Non
         settled = method.settle(model)
     check_finite(settled, what=f"{what}: the network", kind=EvaluationError, then="lower its learning rate")
     seconds = time.perf_counter() - started
-    return Sparsified(tuple(scores), weights_as_bytes(settled), method.passes(piece.epochs), seconds)
+    passes, lr = method.passes(piece.epochs), begun.recipe.lr
+    return Sparsified(tuple(scores), weights_as_bytes(settled), passes, seconds, lr)
 
 
 def check_fits(factory: CandidateFactory, piece: SparsityPiece) -> None:

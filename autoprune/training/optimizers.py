@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autoprune.config.parts import NamedPart
@@ -70,6 +70,20 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
     settings = _settings(recipe, made)
     with blame(ConfigError, f"{what} cannot be made", then="Correct its settings."):
         return made(_groups(recipe, model), lr=recipe.lr, **settings)
+
+
+@torch.no_grad()
+def forget(optimizer: Optimizer, parameter: Tensor, left_out: Tensor) -> None:
+    """Set what an optimizer has gathered of some of the numbers of a parameter to 0, should they train again.
+
+    Args:
+        optimizer: of the parameter.
+        parameter: one of those that it moves.
+        left_out: (of its shape) True for these numbers.
+    """
+    for gathered in optimizer.state.get(parameter, {}).values():
+        if isinstance(gathered, Tensor) and gathered.shape == parameter.shape:
+            gathered.masked_fill_(left_out, 0)
 
 
 def check_optimizer(recipe: Recipe) -> None:

@@ -118,7 +118,7 @@ def lottery(*, rounds: int = 3, rewind: float = 0.0) -> Protocol:
 
     Args:
         rounds: n, at least 1.
-        rewind: to which share of the training weights go back, in whole epochs; 0 is the first paper's.
+        rewind: to which share of the training weights go back, in whole epochs, at least one; 0 is the first paper's.
 
     Raises:
         ConfigError: a setting out of its range.
@@ -187,6 +187,14 @@ def _check(protocol: str, setting: str, value: object, *, least: float) -> None:
             f"protocol {protocol!r}: {setting} must be a number {f'of at least {least}' if least else 'above 0'}, "
             f"got {value!r}"
         )
+
+
+def rewound_to(rewind: float, epochs: int) -> int:
+    """After which epoch of a training the weights are kept that `lottery` goes back to; 0: before the first.
+
+    Never its end, and at least one where `rewind` is above 0 and there is more than one.
+    """
+    return min(max(1, round(rewind * epochs)), epochs - 1) if rewind else 0
 
 
 def reinitialise(model: nn.Module, *, seed: int) -> None:

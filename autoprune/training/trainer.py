@@ -26,7 +26,7 @@ from autoprune.training.layout import Layout
 from autoprune.training.mixing import Mixing
 from autoprune.training.objectives.base import Objective, make_objective
 from autoprune.training.objectives.memory import TeacherMemory
-from autoprune.training.optimizers import make_optimizer
+from autoprune.training.optimizers import forget, make_optimizer
 from autoprune.training.placing import batch_on, placed
 from autoprune.training.schedules.base import learning_rate
 from autoprune.training.state import generator_states, on_cpu, set_generator_states
@@ -222,6 +222,7 @@ class Trainer:
                 term.after_step(model, done=done)
             for masked in self._masks:
                 masked.weight.masked_fill_(~masked.mask, 0.0)
+                forget(self._optimizer, masked.weight, ~masked.mask)
         if self._average is not None:
             self._average.update()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()

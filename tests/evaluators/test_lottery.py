@@ -19,6 +19,7 @@ from autoprune.space.groups import Widths
 from autoprune.space.options.density import density_space
 from autoprune.space.tracing.trace import trace
 from autoprune.tasks.callable import CallableTask
+from autoprune.training.protocols import rewound_to
 
 CPU = torch.device("cpu")
 MADE: dict[str, Any] = {"epochs": 2, "lr": 0.1, "seed": 3}
@@ -71,6 +72,15 @@ def test_weights_go_back_into_the_training_but_never_to_its_end() -> None:
     found = matrices(ticket(factory, uniform(factory, 0.5), rounds=1, rewind=0.9, **MADE))
     for last, early in zip(found, states[0], strict=True):
         np.testing.assert_array_equal(last, np.where(last != 0, early, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("rewind", "epochs", "expected"), [(0.0, 10, 0), (0.01, 10, 1), (0.04, 10, 1), (0.25, 10, 2), (0.99, 10, 9)]
+)
+def test_whoever_goes_back_into_the_training_goes_back_to_one_epoch_at_least(
+    rewind: float, epochs: int, expected: int
+) -> None:
+    assert rewound_to(rewind, epochs) == expected
 
 
 def test_a_training_that_does_not_tell_of_its_epochs_cannot_be_gone_back_to() -> None:

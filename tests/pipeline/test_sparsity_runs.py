@@ -106,6 +106,19 @@ def test_the_base_network_stays_and_weights_and_scores_are_kept(finished: RunRec
         assert [len(scores) for scores in kept["scores"]] == [group.slots for group in finished.space.groups]
 
 
+def test_the_learning_rate_that_is_kept_is_that_of_the_training(tmp_path: Path) -> None:
+    """`implicit` has one of its own."""
+    chosen = {"name": "implicit", "settings": {"lr": 0.002}}
+    changes = {"sparsity": {"methods": [chosen, "network_slimming"], "epochs": 1}, "verdict.seeds": 0}
+    given = job(tmp_path, **changes)
+    start_job(given, tmp_path / "run", progress="silent")
+    kept = [
+        json.loads((tmp_path / "run" / f"sparsity_{name}.json").read_text())["lr"]
+        for name in ("implicit", "network_slimming")
+    ]
+    assert kept == [0.002, pytest.approx(0.1 * given.training.lr)]
+
+
 def test_a_run_that_was_stopped_ends_as_if_it_had_not(
     finished: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from autoprune.sparsity.csgd import CentripetalSGD
 from autoprune.sparsity.group_lasso import GroupLasso, shrink
 from autoprune.sparsity.half_space import HalfSpaceProjection
 from autoprune.sparsity.soft_filter import SoftFilterPruning, filter_scores
+from autoprune.testing.evaluators import tiny_splits
+from autoprune.training.loop import train
 
 
 def arrays(model: nn.Module, *, of: str = "") -> dict[str, np.ndarray]:  # type: ignore[type-arg]
@@ -193,6 +195,32 @@ def test_groups_that_leave_their_half_space_are_zero_for_good() -> None:
     assert not any(arrays(model)[name][1].any() for name in names)
     whole: Tensor = method.scores(model)
     assert float(whole[1]) == 0
+
+
+def test_groups_that_are_gone_are_zero_in_averages_of_weights_too() -> None:
+    """An average remembers what they were, and would give them back."""
+    recipe = RECIPE.model_copy(update={"epochs": 2, "ema": 0.99})
+    subject = subject_of(recipe=recipe)
+    before = copy_network(subject.network)
+    method = HalfSpaceProjection(weight=0.05, epsilon=0.9, begin=0.2)
+    model = method.set_up(subject)
+    train(model, tiny_splits().train, recipe, seed=0, device=torch.device("cpu"), terms=[method])
+    gone = method._gone[:8].numpy()
+    assert gone.any()
+    assert not gone.all()
+    names = ("features.0.weight", "features.1.weight", "features.1.bias")
+    assert all(arrays(model)[name][gone].any() for name in names)  # the averages
+    assert np.array_equal(method.scores(model).numpy()[:8] == 0, gone)
+    settled = method.settle(model)
+    assert not any(arrays(settled)[name][gone].any() for name in names)
+    images = subject.batches(1)[0].inputs
+    keeps = [int((~method._gone[:8]).sum()), 12]
+    widths = subject.space.nearest(keeps)
+    ranking = ranking_of(subject.space, subject.channels.split(method.scores(settled)))
+    if widths[0] == keeps[0]:
+        cut = slice_model(settled, subject.space, widths, ranking).eval()
+        torch.testing.assert_close(cut(images), settled.eval()(images), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(before.get_parameter(names[0]), settled.get_parameter(names[0]))
 
 
 @pytest.mark.parametrize("method", [CentripetalSGD(), SoftFilterPruning()])

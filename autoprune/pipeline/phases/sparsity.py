@@ -144,7 +144,7 @@ def _keep(run: RunContext, name: str, piece: SparsityPiece, found: Sparsified) -
     content = {
         "method": piece.method.label,
         "epochs": piece.epochs,
-        "lr": piece.lr,
+        "lr": found.lr,
         "passes": found.passes,
         "seconds": found.seconds,
         "weights": made,

@@ -43,12 +43,24 @@ class DetectionLoss(Objective):
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """See `Objective.__call__`."""
-        targets = list(batch.targets) if isinstance(batch.targets, tuple | list) else batch.targets
+        given = batch.targets
+        targets = [objects(one) for one in given] if isinstance(given, tuple | list) else given
         loss = self._loss or getattr(model, "loss", None) or getattr(self.stand_in, "loss", None)
         if callable(loss):
             return summed(loss(batch.outputs(model), targets))
-        given = batch.inputs if isinstance(batch.inputs, tuple) else (batch.inputs,)
-        return summed(model(*given, targets))
+        inputs = batch.inputs if isinstance(batch.inputs, tuple) else (batch.inputs,)
+        return summed(model(*inputs, targets))
+
+
+def objects(target: Any) -> Any:
+    """What is to be found in an image: a mapping without the rows of crowds, which are no box of one object.
+
+    So torchvision trains on COCO, too; the measure counts nothing that is found inside a crowd.
+    """
+    if not isinstance(target, Mapping) or "iscrowd" not in target:
+        return target
+    single = target["iscrowd"] == 0
+    return {name: value[single] for name, value in target.items()}
 
 
 def summed(loss: Any) -> Tensor:

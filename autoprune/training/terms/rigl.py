@@ -21,8 +21,9 @@ class RigL(Term):
     """Every few steps each layer drops the weights that are smallest and grows as many where the gradient is largest.
 
     The share of a layer's weights that moves is α / 2 · (1 + cos(π t / T_end)), t the share of the training that is
-    over (equation 1's f_decay). Grown weights begin at 0; those dropped and grown at once keep their values. Each layer
-    keeps its number of weights, so that the budget is kept. Blocks move as a whole, by the sums of their magnitudes.
+    over (equation 1's f_decay). Grown weights begin at 0, and so does what the optimizer gathers of them; those
+    dropped and grown at once keep both. Each layer keeps its number of weights, so that the budget is kept. Blocks
+    move as a whole, by the sums of their magnitudes.
 
     A network without masks (the base network) trains as without the term. As in the authors' code but for one thing:
     there a step that moves masks changes no weights, here the optimizer takes that step, too.

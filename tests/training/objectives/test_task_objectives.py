@@ -149,6 +149,31 @@ def twice(outputs: Tensor, targets: Any) -> Tensor:
     return 2 * outputs.mean() + len(targets)
 
 
+def counted(outputs: Tensor, targets: Any) -> Tensor:
+    assert all(len(one["labels"]) == len(one["boxes"]) for one in targets)
+    return outputs.mean() * 0 + torch.tensor([len(one["boxes"]) for one in targets]).float() @ torch.tensor([1.0, 10.0])
+
+
+def test_crowds_are_no_objects_to_learn() -> None:
+    """Rows with `iscrowd` of 1 are left out of the targets of the loss, whoever computes it."""
+    network = seeded_network(SingleShot, 0).eval()
+    (image, target), (other, second) = (parts("detection")["train"][i] for i in range(2))
+    number = len(target["boxes"])
+    crowd = torch.tensor([[0.0, 0.0, 15.0, 15.0]])
+    marked = {
+        "boxes": torch.cat([crowd, target["boxes"]]),
+        "labels": torch.cat([target["labels"][:1], target["labels"]]),
+        "iscrowd": torch.tensor([1] + [0] * number),
+    }
+    only = {"boxes": crowd, "labels": torch.ones(1).long(), "iscrowd": torch.ones(1).long()}
+    without, with_crowd = (collate_images([(image, one), (other, second)]) for one in (target, marked))
+    expected = DetectionLoss()(network, without)
+    assert DetectionLoss()(network, with_crowd).item() == pytest.approx(expected.item())
+    assert marked["iscrowd"].sum() == 1  # what the measure is given
+    alone = collate_images([(image, marked), (other, only)])
+    assert DetectionLoss(loss=counted)(network, alone).item() == number
+
+
 def test_the_loss_of_a_detector_is_a_function_or_its_own_method_or_what_it_returns_in_training() -> None:
     network, listed = seeded_network(SingleShot, 0).eval(), seeded_network(OfLists, 0).train()
     batch = collate_images([parts("detection")["train"][i] for i in range(3)])

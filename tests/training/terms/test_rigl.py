@@ -14,8 +14,9 @@ from autoprune.errors import ConfigError
 from autoprune.space.cutting.masks import counted, masks_of, put_mask
 from autoprune.space.density import LayerDensity
 from autoprune.testing.evaluators import InterruptingWatch, tiny_splits
-from autoprune.training.loop import train
+from autoprune.training.loop import first_batch, train
 from autoprune.training.terms.rigl import RigL
+from autoprune.training.trainer import Trainer
 from autoprune.training.watch import Stopped
 
 CPU = torch.device("cpu")
@@ -81,6 +82,30 @@ def test_blocks_move_as_a_whole() -> None:
     # of the blocks (3, -1) and (0.5, 2) the second goes, the steepest comes
     expected = torch.tensor([[True, True, False, False], [False, False, True, True]])
     assert torch.equal(masks_of(network)[0].mask, expected)
+
+
+@pytest.mark.parametrize(("optimizer", "momentum"), [("sgd", 0.9), ("adam", 0.0)])
+def test_a_weight_that_comes_back_begins_without_momentum(optimizer: str, momentum: float) -> None:
+    """Its first step is that of a parameter whose optimizer is new; without, it would be that of old gradients."""
+    network, inputs = masked_network(), tiny_splits().train
+    recipe = Recipe(
+        epochs=1, lr=0.1, batch_size=32, weight_decay=0, momentum=momentum, nesterov=False, optimizer=optimizer
+    )
+    trainer = Trainer(network, recipe, device=CPU, seed=0, terms=[])
+    batch, (masked,) = first_batch(inputs, 32, seed=0), masks_of(network)
+    row, column = (int(place) for place in masked.mask.nonzero()[0])
+    for _ in range(3):
+        trainer.step([batch], 32, done=0.5)
+    gathered = trainer._optimizer.state[masked.weight]["momentum_buffer" if optimizer == "sgd" else "exp_avg"]
+    assert gathered[row, column] != 0
+    masked.mask[row, column] = False
+    trainer.step([batch], 32, done=0.5)
+    assert gathered[row, column] == 0
+    assert bool(gathered[masked.mask].any())
+    masked.mask[row, column] = True
+    trainer.step([batch], 32, done=0.5)
+    slope, share = masked.weight.grad[row, column], 1.0 if optimizer == "sgd" else 0.1
+    assert float(gathered[row, column]) == pytest.approx(share * float(slope), rel=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [{"interval": 0}, {"interval": True}, {"share": 0}, {"share": 1.5}, {"until": "x"}])
