@@ -33,8 +33,11 @@ ROOT = Path(__file__).parent.parent
 JOBS, RUNS, RESULTS = ROOT / "configs" / "methods", ROOT / "runs" / "methods", ROOT / "docs" / "results"
 KNOWN, PAGE = RESULTS / "methods.jsonl", RESULTS / "methods.md"
 
-TABLES = ("autoprune.sparsity:SPARSITY",)
-"""Where the cards of methods lie."""
+TABLES = ("autoprune.importance:CRITERIA", "autoprune.sparsity:SPARSITY")
+"""Where the cards of methods lie; of two of one name the later one counts."""
+
+SEARCH = "search of "
+"""Begins the name of what has no arm of its own: what is searched, or the criterion that ranks."""
 
 ABOUT = """# Methods, one job each
 
@@ -43,8 +46,9 @@ Half of the FLOPs of a narrow ResNet-20 (8, 16, 32 channels) on scikit-learn's d
 norms recalibrated, 4 epochs of fine-tuning) with the same three seeds; *difference* is that of the method and the
 better uniform network on test data, paired by seed, with its 95 % interval. *Passes* is what the method's own
 training cost, in passes over the training data; its widths alone are taken unless *goes on from* says that its
-weights are, too, so that it had that much more training than uniform. Digits are easy and three seeds few: most
-intervals hold 0, and a row says that a method runs and what it costs, not that it is good.
+weights are, too, so that it had that much more training than uniform. A *search of* densities, ranks or with a
+criterion is compared with uniform widths that have the same weights, ranked alike. Digits are easy and three seeds
+few: most intervals hold 0, and a row says that a method runs and what it costs, not that it is good.
 
 """
 
@@ -110,7 +114,7 @@ def rows_of(name: str, record: RunRecord) -> list[dict[str, Any]]:
         rows.append(
             {
                 "job": name,
-                "method": arm.method or f"search of {name}",
+                "method": arm.method or f"{SEARCH}{name}",
                 "score": mean_and_sd(record, arm.name, protocol),
                 "uniform": f"{rival} {mean_and_sd(record, rival, protocol)}",
                 "difference": "–" if compared is None else difference_text(compared.difference, record.scale),
@@ -143,7 +147,7 @@ def write_page(known: Sequence[Mapping[str, Any]]) -> None:
     header = ("method", "source", "score, %", "better uniform, %", "difference", "95 % interval", "goes on from")
     lines = [f"| {' | '.join((*header, 'passes', 'seconds', 'whole job, s'))} |", f"|{'---|' * (len(header) + 3)}"]
     for row in sorted(known, key=lambda row: (row["job"], row["method"])):
-        source = by.get(row["method"].partition("(")[0], "")
+        source = by.get(row["job"] if row["method"].startswith(SEARCH) else row["method"].partition("(")[0], "")
         cost = ["–" if row[key] is None else f"{row[key]:.3g}" for key in ("passes", "seconds")]
         cells = (
             f"[{row['method']}](../../configs/methods/{row['job']}.yaml)",

@@ -2,7 +2,7 @@
 
     python benchmarks/methods_cifar10.py [--seeds 3] [--images 3000] [--sparsity-epochs 3] [--epochs 2] [--trials 14]
                                          [--methods bar csgd …] [--bases runs/bases] [--limit N]
-                                         [--keep runs/methods_cifar10.jsonl]
+                                         [--keep docs/results/methods_cifar10.jsonl]
                                          [--write docs/results/methods_cifar10.md]
 
 Five sparsity trainings, with the settings of their jobs in configs/methods, and the search `surrogate`, all from the
@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from methods import JOBS
+from methods import JOBS, RESULTS, ROOT
 from reconstruction.bases import BASES, TEST_IMAGES, trained
 from reconstruction.kept import Row, add_row, half_width, interval, read_rows
 from safetensors.torch import load
@@ -62,6 +62,7 @@ RIVALS = ("uniform_all", "surrogate")
 """What each row is compared with."""
 
 NETWORK, BUDGET, LR, LR_SHARE = "resnet20", {"flops": "50%"}, 0.1, 0.1
+SEARCHES = ROOT / "runs" / "methods_cifar10"
 VALIDATION = 1000
 """Images by which a search scores."""
 
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the data sets; None: AUTOPRUNE_DATA")
     parser.add_argument("--bases", type=Path, default=Path("runs/bases"))
     parser.add_argument("--limit", type=int, help="so many rows at most")
-    parser.add_argument("--keep", type=Path, default=Path("runs/methods_cifar10.jsonl"))
+    parser.add_argument("--keep", type=Path, default=RESULTS / "methods_cifar10.jsonl")
     parser.add_argument("--write", type=Path, help="a markdown file for the results")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -159,7 +160,7 @@ def sparsified(
 
 def searched(seed: int, options: argparse.Namespace) -> Widths:
     """Widths of a search by scores after reconstruction; searched once and kept."""
-    place = options.keep.parent / f"{options.keep.stem}-search-{options.images}-{options.trials}-{seed}"
+    place = SEARCHES / f"{options.images}-{options.trials}-{seed}"
     kept = place.with_suffix(".json")
     if not kept.exists():
         made = trained(NETWORK, options.bases, seed=0, data=options.data)
@@ -242,7 +243,8 @@ def _lead(own: dict[int, float], rival: dict[int, float]) -> list[float]:
 def _told(scores: dict[str, dict[int, float]]) -> list[str]:
     """Who is ahead, and of whom by more than chance."""
     best = max(scores, key=lambda arm: float(np.mean([*scores[arm].values()])))
-    sure, open_ = [], []
+    sure: list[str] = []
+    open_: list[str] = []
     for arm in scores.keys() - {best}:
         lead = _lead(scores[best], scores[arm])
         certain = bool(lead) and float(np.mean(lead)) > half_width(lead)

@@ -71,7 +71,7 @@ def methods() -> str:
         found += ["|---|---|---|---|"]
         for name, card in table.cards().items():
             file = card.path.partition(":")[0].replace(".", "/")
-            row = verdicts.get(name) if kind == "sparsity" else None
+            row = verdicts.get({"sparsity": name, "criteria": f"search of {name}"}.get(kind, ""))
             verdict = "" if row is None else f"{row['difference']} ({row['interval']})"
             found.append(f"| `{name}` | {_cell(card.source)} | `{file}.py` | {verdict} |")
         found.append("")

@@ -110,6 +110,14 @@ class SparsityTraining(Term, ABC):
             model: as `set_up` gave it, trained; only read.
         """
 
+    def block_scores(self, model: nn.Module) -> dict[int, float]:
+        """Index of the group of a block -> its importance, on the scale of those of channels; others stay.
+
+        Args:
+            model: as for `scores`.
+        """
+        return {}
+
     def settle(self, model: nn.Module) -> nn.Module:
         """The network in its own form, as its cut may inherit from it; gates become part of the weights."""
         return model.settle() if isinstance(model, GatedNetwork) else model

@@ -8,7 +8,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from autoprune.errors import ConfigError
 from autoprune.sparsity.base import SparsityTraining, Subject, check_number
+from autoprune.sparsity.block_gates import BlockGates, branch_ends
 from autoprune.sparsity.factors import FactorSteps
 from autoprune.sparsity.gates import GatedNetwork, PlainGates
 
@@ -18,21 +20,29 @@ class SparseStructureSelection(SparsityTraining):
     """A scale on each channel, trained by accelerated proximal gradient with an L1 penalty (section 3.3).
 
     z = S(λ - lr·g, lr·weight), v' = z - λ + μv, λ' = z + μv'; learning rate and μ are those of the weights' training,
-    without weight decay on the scales. The paper also scales whole blocks; here blocks stay.
+    without weight decay on the scales. With `blocks` residual blocks have a scale, too, on what they add to the stream
+    (section 3.4): one whose scale falls below the threshold of all is left out.
 
     Args:
         weight: of the L1 penalty; the paper chooses it for each network.
         momentum: μ.
+        blocks: scale whole blocks as well, where the space offers them (`blocks: true`); false: blocks stay.
     """
 
-    def __init__(self, *, weight: float = 0.01, momentum: float = 0.9) -> None:
+    def __init__(self, *, weight: float = 0.01, momentum: float = 0.9, blocks: bool = False) -> None:
         check_number("sss", "weight", weight)
         check_number("sss", "momentum", momentum, most=0.9999)
-        self._weight, self._mu = weight, momentum
+        if not isinstance(blocks, bool):
+            raise ConfigError(f"sparsity training 'sss': blocks must be true or false, got {blocks!r}")
+        self._weight, self._mu, self._blocks = weight, momentum, blocks
 
     def set_up(self, subject: Subject) -> nn.Module:
         """See `SparsityTraining.set_up`."""
-        self.subject, gates = subject, PlainGates(subject.channels)
+        self.subject = subject
+        gates: PlainGates | BlockGates = PlainGates(subject.channels)
+        if self._blocks:
+            ends = branch_ends(subject.network, subject.space, subject.batches(1)[0], method="sss")
+            gates = BlockGates(subject.channels, ends)
         self._steps = FactorSteps(gates.values, weight=self._weight, momentum=self._mu, lr=subject.lr)
         return GatedNetwork(subject.network, gates)
 
@@ -46,7 +56,14 @@ class SparseStructureSelection(SparsityTraining):
 
     def scores(self, model: nn.Module) -> Tensor:
         """|z|: with exact zeros, where λ' has not come to rest."""
-        return self._steps.z.abs()
+        return self._steps.z[: self.subject.channels.number].abs()
+
+    def block_scores(self, model: nn.Module) -> dict[int, float]:
+        """See `SparsityTraining.block_scores`."""
+        if not self._blocks:
+            return {}
+        scales = self._steps.z[self.subject.channels.number :].abs().tolist()
+        return dict(zip(model.gates.groups, scales, strict=True))  # type: ignore[arg-type, union-attr]
 
     def settle(self, model: nn.Module) -> nn.Module:
         """See `SparsityTraining.settle`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
 
+import numpy as np
 from torch import Tensor, nn
 
 from autoprune.config.parts import NamedPart
@@ -95,6 +96,8 @@ def sparsify(factory: CandidateFactory, piece: SparsityPiece, watch: Watch | Non
     method, model = begun.method, trained(factory, begun.model, begun.method, begun.recipe, piece.seed, watch)
     with blame(EvaluationError, f"{what} has trained, but cannot be read"), seeded(piece.seed):
         scores = begun.subject.channels.split(_checked(method.scores(model), begun.subject, what).clamp(min=0))
+        for group, score in method.block_scores(model).items():
+            scores[group] = np.full_like(scores[group], score)
         settled = method.settle(model)
     check_finite(settled, what=f"{what}: the network", kind=EvaluationError, then="lower its learning rate")
     seconds = time.perf_counter() - started

@@ -165,3 +165,21 @@ def test_each_method_has_a_job_of_its_name(name: str) -> None:
     assert found.name == name
     assert [method.name for method in found.sparsity.methods] == [name]
     assert found.verdict.seeds >= 3
+
+
+def test_whole_blocks_are_found_and_the_search_goes_on_from_them(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "model": {"factory": "resnet20", "arguments": {"in_channels": 1, "width": 0.25, "shortcut": "projection"}},
+        "space": {"blocks": True},
+        "sparsity": {"methods": [{"name": "sss", "settings": {"weight": 0.05, "blocks": True}}], "epochs": 1},
+        "verdict.seeds": 0,
+    }
+    record = start_job(job(tmp_path, **changes), tmp_path / "run", progress="silent")[0]
+    kept = json.loads((tmp_path / "run" / "sparsity_sss.json").read_text())["scores"]
+    blocks = [number for number, group in enumerate(record.space.groups) if group.kind == "blocks"]
+    assert len(blocks) == 7
+    scales = [kept[number] for number in blocks]
+    assert all(len(scale) == 1 for scale in scales)
+    assert len({scale[0] for scale in scales}) == 7, "each has a scale of its own"
+    (found,) = (trial for trial in record.trials if trial.origin.startswith("sss"))
+    assert found.widths in record.space

@@ -111,11 +111,12 @@ def use_threads(n: int) -> None:
 
 
 def _on(device: torch.device, factory: CandidateFactory) -> CandidateFactory:
-    """A copy of a factory whose model and task are on another device."""
+    """A copy of a factory whose networks and task are on another device."""
     task = copy.copy(factory.task)
     task.device = device
     model = copy_network(factory.model).to(device)
-    return replace(factory, model=model, task=task)
+    starts = {n: replace(start, model=copy_network(start.model).to(device)) for n, start in factory.starts.items()}
+    return replace(factory, model=model, task=task, starts=starts)
 
 
 def _dumps(thing: object) -> bytes:
@@ -133,9 +134,7 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # ray has no ty
         if isinstance(thing, Program):
             return _program, (_flat(thing.graph), {f.name: getattr(thing, f.name) for f in fields(thing)[1:]})
         if isinstance(thing, CandidateFactory):
-            model, space, ranking, task = thing.model, thing.space, thing.ranking, thing.task
-            lists = thing.inherit, thing.final_inherit, thing.batches
-            return CandidateFactory, (model, space, ranking, task, thing.base_epochs, *lists)
+            return CandidateFactory, tuple(getattr(thing, field.name) for field in fields(thing) if field.init)
         return super().reducer_override(thing)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fake_search import gist
+from safetensors.torch import load_file
 from tiny import Convolutions, closeness, pictures, regression, write_job
 
 import autoprune
@@ -194,3 +195,37 @@ def test_a_search_in_rungs_is_the_same_and_the_report_tells_them(instance: None,
     assert all(len(trial.partial) == 2 for trial in trials if trial.origin != "controller"), "baselines go on"
     report = (tmp_path / "there" / "report.md").read_text()
     assert f"Scored in rungs: {len(trials)} by zero_cost, " in report
+
+
+@pytest.mark.slow
+def test_sparsity_trainings_are_the_same_on_ray_and_their_weights_come_back(instance: None, tmp_path: Path) -> None:
+    """Methods with gates, with a state from step to step, and with widths alone; two at a time."""
+    methods = ["network_slimming", {"name": "bar", "settings": {"lr": 0.2}}, "csgd", "half_space"]
+    changes: dict[str, Any] = {
+        "search.trials": 2,
+        "search.allocations": [],
+        "verdict.seeds": 2,
+        "verdict.protocols": ["fine_tune"],
+        "verdict.latency": False,
+        "sparsity": {"methods": methods, "epochs": 2},
+        "callbacks": [],
+    }
+    job = load_job(write_job(tmp_path / "job.yaml", changes))
+    on_ray = load_job(write_job(tmp_path / "ray.yaml", {**changes, "engine": {"name": "ray", "workers": 2}}))
+    (here,) = driver.start_job(job, tmp_path / "here", progress="silent")
+    (there,) = driver.start_job(on_ray, tmp_path / "there", progress="silent")
+    assert told(tmp_path / "there")["name"] == "ray"
+    names = ["network_slimming", "bar", "csgd", "half_space"]
+    arms = [[(arm.name, arm.widths, arm.start) for arm in record.arms if arm.method] for record in (here, there)]
+    assert [name for name, _, _ in arms[0]] == names
+    assert arms[0] == arms[1]
+    assert there.verdict == here.verdict
+    assert there.verdict is not None
+    for name in names:
+        weights = [
+            load_file(folder / f"sparsity_{name}.safetensors") for folder in (tmp_path / "here", tmp_path / "there")
+        ]
+        assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+        scores = [[f.score for f in record.finals if f.arm == name] for record in (here, there)]
+        assert len(scores[0]) == 2
+        assert scores[0] == scores[1]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import Convolutions, X, closeness, perceptron, pictures
+from tiny import Convolutions, X, closeness, perceptron, pictures, same_weights
 from torch import nn
 
 import autoprune
@@ -21,7 +21,7 @@ from autoprune.data import splits_from
 from autoprune.data.unlabelled import unlabelled_splits
 from autoprune.engines.base import WorkerSetup
 from autoprune.errors import ConfigError
-from autoprune.evaluators.candidates import CandidateFactory
+from autoprune.evaluators.candidates import CandidateFactory, OtherStart
 from autoprune.evaluators.making import make_evaluator
 from autoprune.importance.members import rank_channels
 from autoprune.measures.divergence import Divergence
@@ -195,3 +195,21 @@ def test_gradients_of_a_graph_that_has_arrived_are_those_of_before() -> None:
 def test_what_cannot_travel_is_named() -> None:
     with pytest.raises(ConfigError, match=r"the score function cannot be sent to workers: TypeError: .*lock"):
         pack({"lock": threading.Lock()}, "the score function")
+
+
+def test_other_weights_that_candidates_start_from_travel_too() -> None:
+    network = perceptron()
+    space = autoprune.trace(network, X[:1]).search_space
+    ranking = rank_channels(network, space, "l2")
+    other = perceptron()
+    with torch.no_grad():
+        other.first.weight.mul_(2)
+    task = CallableTask(closeness, device=torch.device("cpu"))
+    factory = CandidateFactory(
+        network, space, ranking, task, 1, inherit=(), final_inherit=(), starts={"bar": OtherStart(other, ranking)}
+    )
+    arrived = unpack(pack(factory, "it"))
+    for name in ("", "bar"):
+        one, there = (made.starting_from(name).candidate(space.uniform(0.5)) for made in (factory, arrived))
+        assert same_weights(one, there)
+    assert (arrived.inherit, arrived.final_inherit, arrived.batches) == ((), (), None)
