@@ -36,10 +36,10 @@ def coreset(
     """(width,) max over i of w_i(p) φ(β‖p‖) / Σ_q w_i(q) φ(β‖q‖): how likely a channel is drawn into the coreset.
 
     p is all that writes the channel, biases included, w_i what one output reads of it: the share that it can have at
-    most of any output, over all inputs of norm β. Weights below 0 are a set of their own, as in the paper (section
-    4.2), and so is each place of a kernel. Where batch norms scale a channel, ‖p‖ is the norm of their scales: a filter
-    of any size leaves them with unit variance. The paper draws channels with these probabilities and raises the weights
-    that read them; here those are the business of `inherit`.
+    most of any output, over all inputs of norm β. Weights below 0 are a set of their own, as in the paper, and so is
+    each place of a kernel. Where batch norms scale a channel, ‖p‖ is the norm of their scales: a filter of any size
+    leaves them with unit variance. The paper draws channels with these probabilities and raises the weights that read
+    them; here those are the business of `inherit`.
 
     No data, no passes.
 

@@ -120,7 +120,9 @@ def _of_filters(evidence: GroupEvidence, numbers: Sequence[int]) -> GroupEvidenc
     if gradients is not None:
         own = picked(gradients.weights), picked(gradients.weight_squares)
         gradients = replace(gradients, weights=own[0], weight_squares=own[1])
-    known = {name: picked(given) for name in ("layers", "kernels") if (given := getattr(evidence, name))}
+    known: dict[str, Any] = {
+        name: picked(given) for name in ("layers", "kernels") if (given := getattr(evidence, name))
+    }
     return replace(evidence, filters=picked(evidence.filters), gradients=gradients, **known)
 
 

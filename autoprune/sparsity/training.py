@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -96,7 +97,7 @@ def sparsify(factory: CandidateFactory, piece: SparsityPiece, watch: Watch | Non
     method, model = begun.method, trained(factory, begun.model, begun.method, begun.recipe, piece.seed, watch)
     with blame(EvaluationError, f"{what} has trained, but cannot be read"), seeded(piece.seed):
         scores = begun.subject.channels.split(_checked(method.scores(model), begun.subject, what).clamp(min=0))
-        for group, score in method.block_scores(model).items():
+        for group, score in _checked_blocks(method.block_scores(model), begun.subject, what).items():
             scores[group] = np.full_like(scores[group], score)
         settled = method.settle(model)
     check_finite(settled, what=f"{what}: the network", kind=EvaluationError, then="lower its learning rate")
@@ -124,6 +125,18 @@ def _checked(scores: object, subject: Subject, what: str) -> Tensor:
         raise EvaluationError(f"{what} gives {given} as scores; it must give ({number},), one for each channel")
     if not bool(scores.isfinite().all()):
         raise EvaluationError(f"{what}: scores are not all finite; lower its learning rate or correct its code")
+    return scores
+
+
+def _checked_blocks(scores: Mapping[int, float], subject: Subject, what: str) -> Mapping[int, float]:
+    """Importances as `SparsityTraining.block_scores` must give them."""
+    blocks = subject.space.presence.blocks
+    wrong = {group: score for group, score in scores.items() if group not in blocks or not 0 <= score < math.inf}
+    if wrong:
+        raise EvaluationError(
+            f"{what} gives {wrong} as scores of blocks; it must give finite numbers of at least 0 for groups of "
+            f"blocks, which are {[*blocks]}"
+        )
     return scores
 
 

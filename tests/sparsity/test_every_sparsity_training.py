@@ -58,14 +58,21 @@ class Scoring(SparsityTraining):
 
     def scores(self, model: nn.Module) -> Any:
         number = self.subject.channels.number
-        return {"nan": torch.full((number,), torch.nan), "few": torch.ones(number - 1), "list": [1.0] * number}[
-            self._kind
-        ]
+        wrong = {"nan": torch.full((number,), torch.nan), "few": torch.ones(number - 1), "list": [1.0] * number}
+        return wrong.get(self._kind, torch.ones(number))
+
+    def block_scores(self, model: nn.Module) -> dict[int, float]:
+        return {0: 1.0} if self._kind == "blocks" else {}
 
 
 @pytest.mark.parametrize(
     ("kind", "told"),
-    [("nan", "not all finite"), ("few", r"of shape \(19,\)"), ("list", "gives list as scores")],
+    [
+        ("nan", "not all finite"),
+        ("few", r"of shape \(19,\)"),
+        ("list", "gives list as scores"),
+        ("blocks", r"gives \{0: 1.0\} as scores of blocks; .* which are \[\]"),
+    ],
 )
 def test_scores_that_are_none_are_told_with_the_method(kind: str, told: str) -> None:
     bench = tiny_bench()
