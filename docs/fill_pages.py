@@ -63,7 +63,8 @@ def methods() -> str:
     from autoprune.registry import load_object
 
     known = (ROOT / "docs" / "results" / "methods.jsonl").read_text().splitlines()
-    verdicts = {row["method"].partition("(")[0]: row for row in map(json.loads, known)}
+    rows = sorted(map(json.loads, known), key=lambda row: row["job"] == row["method"].partition("(")[0])
+    verdicts = {row["method"].partition("(")[0]: row for row in rows}  # of several the job of its own name
     found = []
     for kind, role in ROLES.items():
         table = load_object(KINDS[kind])
