@@ -117,6 +117,23 @@ class RankOptions(Strict):
     min_ratio: Share = Field(0.05, description="no rank below this share of the highest one that saves weights")
 
 
+class BitOptions(Strict):
+    """How many bits the weights of each layer are stored in."""
+
+    choices: Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], Field(min_length=1, max_length=7)] = Field(
+        (2, 3, 4, 5, 6, 7, 8), description="allowed numbers of bits, 2 to 8; a layer may always stay as it is, too"
+    )
+    layers: Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=RULES)] = Field(
+        ("*",), description="shell-style patterns of the layers that get bits; all others stay as they are"
+    )
+    widths: bool = Field(False, description="search widths, too, under the same budget (CLIP-Q)")
+
+    @field_validator("choices")
+    @classmethod
+    def _ascending(cls, given: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(given)))
+
+
 class SpaceOptions(Strict):
     """Which widths are allowed (the content of a file in `search_spaces/`)."""
 
@@ -159,9 +176,19 @@ class SpaceOptions(Strict):
         None, description="search the rank of each layer's weights instead of its width; with exclude, but no other key"
     )
 
+    bits: BitOptions | None = Field(
+        None,
+        description="search in how many bits the weights of each layer are stored, beside its width (widths: true), "
+        "or with exclude and no other key",
+    )
+
     @model_validator(mode="after")
     def _no_widths_beside(self) -> Self:
-        what = "density" if self.density is not None else "rank"
+        what = "density" if self.density is not None else "rank" if self.rank is not None else "bits"
+        if what == "bits" and self.bits is not None and self.bits.widths:
+            if self.blocks:
+                raise ValueError("bits cannot be searched together with blocks; leave one of them out")
+            return self
         others = sorted(self.model_fields_set - {what, "exclude"})
         changed = [name for name in others if getattr(self, name) != type(self).model_fields[name].get_default()]
         if getattr(self, what) is not None and changed:

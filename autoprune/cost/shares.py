@@ -51,7 +51,7 @@ def _parts(space: SearchSpace) -> Iterator[tuple[_Metric, int, set[int]]]:
             groups = {int(g) for axis in tensor.axes if axis is not None for g in set(axis.group.tolist()) if g >= 0}
             if tensor.name in space.presence.tensors:
                 groups.add(space.presence.tensors[tensor.name])
-            for owners in (space.sparse, space.factored):
+            for owners in (space.sparse, space.factored, space.rounded):
                 if tensor.name in owners:
                     groups.add(owners[tensor.name][0])
             yield "params", math.prod(tensor.shape), groups

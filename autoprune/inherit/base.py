@@ -18,6 +18,7 @@ from autoprune.errors import ConfigError, EvaluationError
 from autoprune.inherit import INHERITANCE
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.masks import keep_masks
+from autoprune.space.cutting.rounded import keep_bits
 
 T = TypeVar("T")
 
@@ -204,6 +205,19 @@ class Chain:
                     f"choose bn_recalibration, or leave inherit out"
                 )
 
+    def check_bits(self) -> None:
+        """Check that the methods can be used where weights are rounded and nothing is cut.
+
+        Raises:
+            ConfigError: one makes up for channels that are gone.
+        """
+        for name, method in zip(self._names, self._methods, strict=True):
+            if method.changes != "statistics":
+                raise ConfigError(
+                    f"inherit: {name} makes up for what is cut, and bits cut nothing; choose bn_recalibration, or "
+                    f"leave inherit out"
+                )
+
     def before_training(self) -> Chain:
         """The same without the last methods that only change running statistics: a training makes its own."""
         shorter = Chain(())
@@ -237,8 +251,10 @@ class Chain:
             method.prepare(statistics)
 
     def apply(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> nn.Module:
-        """Apply all methods in their order; returns the network of the cut, its masks as they were."""
+        """Apply all methods in their order; returns the network of the cut, its masks and bits as they were."""
         for method in self._methods:
             method.apply(cut, dense, statistics)
             keep_masks(cut.network)
+            if method.changes != "statistics":
+                keep_bits(cut.network)
         return cut.network

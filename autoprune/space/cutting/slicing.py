@@ -20,6 +20,7 @@ from autoprune.space.cutting.factored import Factoring
 from autoprune.space.cutting.masks import put_mask, ranks_of_weights
 from autoprune.space.cutting.parts import Parts, uncollected
 from autoprune.space.cutting.remembered import follow, remembered
+from autoprune.space.cutting.rounded import put_bits
 from autoprune.space.cutting.scissors import Scissors
 from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
 from autoprune.space.kinds import KINDS
@@ -170,6 +171,8 @@ class Slicer:
         for group, density, ranks in self._sparse:
             put_mask(sliced, density, None if widths[group] == density.steps else ranks < widths[group])
         self._factoring.put(sliced, widths)
+        for group, layer in self._space.rounded.values():
+            put_bits(sliced, layer, None if widths[group] == layer.full else widths[group])
         return Cut(sliced, self._space, widths, KeptIndices(self._places, kept, frozenset(gone)), self.order)
 
     def order(self, name: str, dim: int) -> Tensor | None:
