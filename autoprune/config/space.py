@@ -134,6 +134,15 @@ class BitOptions(Strict):
         return tuple(sorted(set(given)))
 
 
+class ResolutionOptions(Strict):
+    """Smaller images: the network sees each one at a size that is searched."""
+
+    min_ratio: Share = Field(0.5, description="no images below this share of their height")
+    divisor: int = Field(
+        4, ge=1, le=1024, description="heights are multiples of this, such as the network's stride; or as they are"
+    )
+
+
 class SpaceOptions(Strict):
     """Which widths are allowed (the content of a file in `search_spaces/`)."""
 
@@ -168,6 +177,9 @@ class SpaceOptions(Strict):
     kinds: KindRules = Field(KindRules(), description="rules for groups by kind; overrides win over them")
     attention: Literal["heads", "head_dim"] = Field("heads", description="cut whole heads, or inside every head")
     blocks: bool = Field(False, description="whole residual blocks may go, too")
+    resolution: ResolutionOptions | None = Field(
+        None, description="the size at which the network sees images is searched, too"
+    )
     density: DensityOptions | None = Field(
         None, description="search the density of each layer instead of its width; with exclude, but no other key"
     )
@@ -186,8 +198,9 @@ class SpaceOptions(Strict):
     def _no_widths_beside(self) -> Self:
         what = "density" if self.density is not None else "rank" if self.rank is not None else "bits"
         if what == "bits" and self.bits is not None and self.bits.widths:
-            if self.blocks:
-                raise ValueError("bits cannot be searched together with blocks; leave one of them out")
+            beside = "blocks" if self.blocks else "resolution" if self.resolution is not None else ""
+            if beside:
+                raise ValueError(f"bits cannot be searched together with {beside}; leave one of them out")
             return self
         others = sorted(self.model_fields_set - {what, "exclude"})
         changed = [name for name in others if getattr(self, name) != type(self).model_fields[name].get_default()]

@@ -45,6 +45,8 @@ def _parts(space: SearchSpace) -> Iterator[tuple[_Metric, int, set[int]]]:
         groups = {group for size in operation.sizes for group, _ in size.terms}
         if operation.kind in ("conv", "linear") and operation.layer in layers:
             groups.add(layers[operation.layer])
+        if space.resolution is not None:
+            groups.add(len(space.groups) - 1)
         yield "flops", value, groups
     for tensor in space.tensors:
         if tensor.kind == "parameter":

@@ -48,7 +48,7 @@ class ChannelSaliency(nn.Module):
         """(N, inputs) means to (N, channels) factors, at most `width` of which are not 0 (the winners, equation 5)."""
         salient = torch.relu(nn.functional.linear(pooled, self.phi, self.rho))
         if salient.requires_grad:  # the gradient of λ · mean over examples of |g|₁, which is no part of the loss
-            salient.register_hook(lambda gradient: gradient + self._sparsity / len(gradient))
+            salient.register_hook(lambda gradient: gradient + self._sparsity / len(gradient))  # type: ignore[no-untyped-call]
         winners = salient.detach().topk(self._width, dim=1).indices
         return salient * torch.zeros_like(salient).scatter_(1, winners, 1.0)
 
@@ -156,7 +156,7 @@ def readings(network: nn.Module, space: SearchSpace) -> Mapping[str, Reading]:
                         f"{len(axis.group)} of {width} inputs in a group); exclude it, or choose another evaluator"
                     )
                 groups, channels = torch.from_numpy(axis.group), torch.from_numpy(axis.channel)
-                here = [int(group) for group in groups.unique() if group >= 0]
+                here = sorted({int(group) for group in axis.group if group >= 0})
                 found[path] = tuple(
                     (group, (groups == group).nonzero()[:, 0], channels[groups == group]) for group in here
                 )

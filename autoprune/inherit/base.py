@@ -16,8 +16,10 @@ from autoprune.config.settings import bind
 from autoprune.data.batch import Batch, channels_last
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.inherit import INHERITANCE
+from autoprune.space.copying import copy_network
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.masks import keep_masks
+from autoprune.space.cutting.resized import put_resolution, side_of
 from autoprune.space.cutting.rounded import keep_bits
 
 T = TypeVar("T")
@@ -252,9 +254,24 @@ class Chain:
 
     def apply(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> nn.Module:
         """Apply all methods in their order; returns the network of the cut, its masks and bits as they were."""
+        dense, statistics = _as_seen(cut, dense, statistics)
         for method in self._methods:
             method.apply(cut, dense, statistics)
             keep_masks(cut.network)
             if method.changes != "statistics":
                 keep_bits(cut.network)
         return cut.network
+
+
+def _as_seen(cut: Cut, dense: nn.Module, statistics: Statistics) -> tuple[nn.Module, Statistics]:
+    """The dense network as it sees images of the size that the cut one sees, and what is known of it there."""
+    side, resolution = side_of(cut.space, cut.widths), cut.space.resolution
+    if side is None or resolution is None:
+        return dense, statistics
+
+    def make() -> tuple[nn.Module, Statistics]:
+        network = copy_network(dense)
+        put_resolution(network, resolution, side)
+        return network, Statistics(statistics.inputs, statistics.device, channels_last=statistics.channels_last)
+
+    return statistics.of_dense(("images", side), dense, make)

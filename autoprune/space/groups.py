@@ -25,6 +25,7 @@ from autoprune.space.factors import LayerFactors
 from autoprune.space.kinds import KINDS
 from autoprune.space.kinds.columns import KindColumns
 from autoprune.space.presence import Block, Presence
+from autoprune.space.resolution import RESOLUTION, Resolution
 from autoprune.space.sizes import Activation, AffineSize, KernelCall, Operation
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "LayerBits",
     "LayerDensity",
     "LayerFactors",
+    "Resolution",
     "SearchSpace",
     "StepLayout",
     "TensorLayout",
@@ -191,6 +193,7 @@ class SearchSpace:
     densities: tuple[LayerDensity, ...] = ()  # one for each group of single weights
     factors: tuple[LayerFactors, ...] = ()  # one for each group of ranks
     bits: tuple[LayerBits, ...] = ()  # one for each group of bits
+    resolution: Resolution | None = None  # of the group of that kind, if there is one
     why_graph: str = ""  # for a person, where the space was verified: what the user's class does wrong when cut
 
     def __post_init__(self) -> None:
@@ -200,6 +203,9 @@ class SearchSpace:
         low = {(factors.group, factors.highest + 1) for factors in self.factors}
         stored = {(bits.group, bits.full) for bits in self.bits}
         for group in self.groups:
+            sides = () if self.resolution is None else self.resolution.sides
+            if group.kind == "resolution" and (group.name, group.choices) != (RESOLUTION, sides):
+                raise SpaceError(f"group {group.name!r} of kind 'resolution' has no costs at its sizes")
             if group.kind == "bits" and (group.name, group.width) not in stored:
                 raise SpaceError(f"group {group.name!r} of kind 'bits' has no layer whose weights it stores")
             if group.kind == "ranks" and (group.name, group.width) not in low:
@@ -283,6 +289,8 @@ class SearchSpace:
             content.append([[f.layer, f.shape, f.uses] for f in self.factors])
         if self.bits:
             content.append([[b.tensor, b.full, b.outputs] for b in self.bits])
+        if self.resolution is not None:
+            content.append([self.resolution.shape, self.resolution.sides, self.resolution.coefficients])
         text = json.dumps(content)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

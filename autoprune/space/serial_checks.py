@@ -36,6 +36,8 @@ def check_json(data: Mapping[str, Any]) -> None:
         raise ValueError("tensors: two have one name")
     _rows(data, "blocks", lambda block, at: _block(block, at, len(operations)), optional=True)
     _rows(data, "densities", lambda density, at: _density(density, at, data), optional=True)
+    if data.get("resolution") is not None:
+        _resolution(data["resolution"], "resolution", data)
     _rows(data, "bits", lambda bits, at: _bits(bits, at, data), optional=True)
     _rows(data, "factors", lambda factors, at: _factors(factors, at, data), optional=True)
     steps = _many(_pair(_whole(0, _MOST_AXES), _index(len(axes))))
@@ -147,6 +149,20 @@ def _bits(bits: Any, at: str, data: Mapping[str, Any]) -> None:
     *some, full = groups[bits["group"]]["choices"]
     if full != bits["full"] or not all(2 <= choice <= 8 for choice in some):
         raise ValueError(f"{at}: bits must be 2 to 8, or {bits['full']} for weights as they are, got {_short(some)}")
+
+
+def _resolution(resolution: Any, at: str, data: Mapping[str, Any]) -> None:
+    """Every product has a coefficient at every size, those of the last one as they are."""
+    whole = _many(_whole(1))
+    _each(shape=_pair(_whole(1), _whole(1)), sides=whole, coefficients=_many(_many(_whole())))(resolution, at)
+    sides, coefficients = resolution["sides"], resolution["coefficients"]
+    ascending = bool(sides) and sides == sorted(set(sides)) and sides[-1] == resolution["shape"][0]
+    if not ascending or len(coefficients) != len(sides):
+        raise ValueError(f"{at}: sides {_short(sides)} of {_short(resolution['shape'])} and {len(coefficients)} costs")
+    if any(len(row) != len(data["operations"]) for row in coefficients):
+        raise ValueError(f"{at}: every size must have {len(data['operations'])} coefficients")
+    if coefficients[-1] != [operation["coefficient"] for operation in data["operations"]]:
+        raise ValueError(f"{at}: the coefficients of full images are not those of the products")
 
 
 def _values_and_calls(data: Mapping[str, Any], sizes: int, groups: int) -> None:

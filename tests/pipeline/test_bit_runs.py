@@ -76,7 +76,7 @@ def test_what_bits_cannot_do_is_told_before_anything_is_written(tmp_path: Path) 
         ({"search.inherit": ["least_squares"]}, ConfigError, "bits cut nothing"),
         ({"verdict.protocols": ["gradual"]}, ConfigError, "bits are chosen before"),
         ({**JOINT, "verdict.protocols": ["gradual"]}, ConfigError, "bits are chosen before"),
-        ({"search.evaluator": {"name": "supernet"}}, ConfigError, "densities, ranks or bits has none"),
+        ({"search.evaluator": {"name": "supernet"}}, ConfigError, "densities, ranks, bits or resolutions has none"),
         ({"search.allocations": ["cluster_count"]}, ConfigError, "bits do not cut"),
         ({"constraints": {"flops": "50%"}}, BudgetError, "flops"),
         ({"constraints": {"size_mb": "3%"}}, BudgetError, "size_mb"),

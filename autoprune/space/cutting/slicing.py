@@ -20,10 +20,12 @@ from autoprune.space.cutting.factored import Factoring
 from autoprune.space.cutting.masks import put_mask, ranks_of_weights
 from autoprune.space.cutting.parts import Parts, uncollected
 from autoprune.space.cutting.remembered import follow, remembered
+from autoprune.space.cutting.resized import put_resolution
 from autoprune.space.cutting.rounded import put_bits
 from autoprune.space.cutting.scissors import Scissors
 from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
 from autoprune.space.kinds import KINDS
+from autoprune.space.resolution import RESOLUTION
 from autoprune.space.tracing.blocks import Skip
 
 Ranking: TypeAlias = tuple[IntArray, ...]
@@ -173,6 +175,8 @@ class Slicer:
         self._factoring.put(sliced, widths)
         for group, layer in self._space.rounded.values():
             put_bits(sliced, layer, None if widths[group] == layer.full else widths[group])
+        if self._space.resolution is not None:
+            put_resolution(sliced, self._space.resolution, self._space.by_name(widths)[RESOLUTION])
         return Cut(sliced, self._space, widths, KeptIndices(self._places, kept, frozenset(gone)), self.order)
 
     def order(self, name: str, dim: int) -> Tensor | None:

@@ -43,6 +43,11 @@ KIND_PARTS = Registry(
             "Tung & Mori, CVPR 2018",
             "Bits that the weights of a layer are stored in, `bits: {…}` in a space; alone or beside widths.",
         ),
+        "resolution": Part(
+            "autoprune.space.kinds.resolution:Sides",
+            "Tan & Le, ICML 2019",
+            "The height of images before the network, `resolution: {…}` in a space; beside widths and blocks.",
+        ),
     },
     group="autoprune.kinds",
 )
