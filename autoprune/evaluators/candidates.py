@@ -104,12 +104,7 @@ class CandidateFactory:
         key = use, channels_last, draw
         if key not in self._heirs:
             chain = Chain(self._chosen(use))
-            if self.space.densities:
-                chain.check_masks()
-            if self.space.factors:
-                chain.check_factors()
-            if self.space.only_bits:
-                chain.check_bits()
+            chain.check_fits(self.space)
             if use == "training" and self.final_inherit is None:  # a training makes running statistics of its own
                 chain = chain.before_training()
             inputs = partial(self.task.calibration_inputs, seed=draw)

@@ -21,6 +21,7 @@ from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.masks import keep_masks
 from autoprune.space.cutting.resized import put_resolution, side_of
 from autoprune.space.cutting.rounded import keep_bits
+from autoprune.space.groups import SearchSpace
 
 T = TypeVar("T")
 
@@ -181,44 +182,23 @@ class Chain:
         named = zip(self._names, self._methods, strict=True)
         return {name: f"{label}: {why}" for label, method in named for name, why in method.left_alone.items()}
 
-    def check_masks(self) -> None:
-        """Check that the methods can be used where single weights are left out.
+    def check_fits(self, space: SearchSpace) -> None:
+        """Check that the methods can be used where something else than channels goes.
 
         Raises:
-            ConfigError: one fits weights and cannot.
+            ConfigError: one cannot: it fits weights that densities leave out, layers that become two, or makes up for
+                what is cut where nothing is.
         """
         for name, method in zip(self._names, self._methods, strict=True):
-            if method.changes not in ("statistics", "offsets") and not method.keeps_masks:
+            if space.densities and method.changes not in ("statistics", "offsets") and not method.keeps_masks:
                 raise ConfigError(
                     f"inherit: {name} is for channels that are cut and would fit weights that densities leave out; "
                     f"choose sparsegpt, bn_recalibration, or leave inherit out"
                 )
-
-    def check_factors(self) -> None:
-        """Check that the methods can be used where layers become two.
-
-        Raises:
-            ConfigError: one looks at the layers that were there.
-        """
-        for name, method in zip(self._names, self._methods, strict=True):
-            if method.changes != "statistics":
-                raise ConfigError(
-                    f"inherit: {name} fits the layers of the dense network, and ranks put two in the place of one; "
-                    f"choose bn_recalibration, or leave inherit out"
-                )
-
-    def check_bits(self) -> None:
-        """Check that the methods can be used where weights are rounded and nothing is cut.
-
-        Raises:
-            ConfigError: one makes up for channels that are gone.
-        """
-        for name, method in zip(self._names, self._methods, strict=True):
-            if method.changes != "statistics":
-                raise ConfigError(
-                    f"inherit: {name} makes up for what is cut, and bits cut nothing; choose bn_recalibration, or "
-                    f"leave inherit out"
-                )
+            if (space.factors or space.only_bits) and method.changes != "statistics":
+                why = "fits the layers of the dense network, and ranks put two in the place of one"
+                why = "makes up for what is cut, and bits cut nothing" if space.only_bits else why
+                raise ConfigError(f"inherit: {name} {why}; choose bn_recalibration, or leave inherit out")
 
     def before_training(self) -> Chain:
         """The same without the last methods that only change running statistics: a training makes its own."""

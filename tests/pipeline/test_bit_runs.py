@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny import same_weights, write_job
+from tiny import X, closeness, fit, perceptron, regression, same_weights, write_job
 
 import autoprune
 from autoprune.config.job import load_job
@@ -69,6 +69,23 @@ def test_a_run_goes_on_where_it_was_and_ends_with_the_same(tmp_path: Path) -> No
     folders = (tmp_path / "whole", tmp_path / "second")
     one, other = (autoprune.load(folder / "run" / "export", packages=["tiny"]) for folder in folders)
     assert same_weights(one, other)
+
+
+def test_trainings_of_the_users_own_are_rounded_when_they_are_done(tmp_path: Path) -> None:
+    model = perceptron()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given = {"space": {"bits": {}}, "constraints": {"size_mb": "30%"}, "data": [X]}
+    result = regression(tmp_path / "run", model, train_func=fit, trained=True, **given)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    loaded = autoprune.load(tmp_path / "run" / "export", model=model)
+    for network in (result.network(), loaded):
+        kept = bits_of(network)
+        assert kept
+        assert all(
+            torch.equal(rounded(network.state_dict()[name], bits), network.state_dict()[name])
+            for name, bits in kept.items()
+        )
+    assert closeness(loaded) == closeness(result.network())
 
 
 def test_what_bits_cannot_do_is_told_before_anything_is_written(tmp_path: Path) -> None:
