@@ -33,22 +33,32 @@ ROOT = Path(__file__).parent.parent
 JOBS, RUNS, RESULTS = ROOT / "configs" / "methods", ROOT / "runs" / "methods", ROOT / "docs" / "results"
 KNOWN, PAGE = RESULTS / "methods.jsonl", RESULTS / "methods.md"
 
-TABLES = ("autoprune.importance:CRITERIA", "autoprune.sparsity:SPARSITY")
+TABLES = (
+    "autoprune.space.kinds:KIND_PARTS",
+    "autoprune.evaluators:EVALUATORS",
+    "autoprune.importance:CRITERIA",
+    "autoprune.sparsity:SPARSITY",
+)
 """Where the cards of methods lie; of two of one name the later one counts."""
+
+CARDS = {"density": "weights", "low": "ranks", "clip": "bits", "width": "blocks"}
+"""First word of the name of a job -> the card of what it searches, where that has another name."""
 
 SEARCH = "search of "
 """Begins the name of what has no arm of its own: what is searched, or the criterion that ranks."""
 
 ABOUT = """# Methods, one job each
 
-Half of the FLOPs of a narrow ResNet-20 (8, 16, 32 channels) on scikit-learn's digits, one job for each method in
-[configs/methods](../../configs/methods), by `make methods`. All arms of a job have the same final training (batch
-norms recalibrated, 4 epochs of fine-tuning) with the same three seeds; *difference* is that of the method and the
-better uniform network on test data, paired by seed, with its 95 % interval. *Passes* is what the method's own
-training cost, in passes over the training data; its widths alone are taken unless *goes on from* says that its
-weights are, too, so that it had that much more training than uniform. A *search of* densities, ranks or with a
-criterion is compared with uniform widths that have the same weights, ranked alike. Digits are easy and three seeds
-few: most intervals hold 0, and a row says that a method runs and what it costs, not that it is good.
+A narrow ResNet-20 (8, 16, 32 channels) on scikit-learn's digits, one job for each method in
+[configs/methods](../../configs/methods), by `make methods`. The budget is half of the FLOPs where a training or a
+criterion of channels finds widths; other jobs tell theirs. All arms of a job have the same final training (batch
+norms recalibrated, 4 epochs of fine-tuning unless the job says otherwise) with the same three seeds; *difference* is
+that of the method and the better uniform network on test data, paired by seed, with its 95 % interval. *Passes* is
+what the method's own training cost, in passes over the training data; its widths alone are taken unless *goes on
+from* says that its weights are, too, so that it had that much more training than uniform. A *search of* densities,
+ranks, bits or with a criterion is compared with uniform widths that have the same weights, ranked alike. Digits are
+easy and three seeds few: most intervals hold 0, and a row says that a method runs and what it costs, not that it is
+good.
 
 """
 
@@ -147,7 +157,8 @@ def write_page(known: Sequence[Mapping[str, Any]]) -> None:
     header = ("method", "source", "score, %", "better uniform, %", "difference", "95 % interval", "goes on from")
     lines = [f"| {' | '.join((*header, 'passes', 'seconds', 'whole job, s'))} |", f"|{'---|' * (len(header) + 3)}"]
     for row in sorted(known, key=lambda row: (row["job"], row["method"])):
-        source = by.get(row["job"] if row["method"].startswith(SEARCH) else row["method"].partition("(")[0], "")
+        card = CARDS.get(row["job"].partition("_")[0], row["job"])
+        source = by.get(card if row["method"].startswith(SEARCH) else row["method"].partition("(")[0], "")
         cost = ["–" if row[key] is None else f"{row[key]:.3g}" for key in ("passes", "seconds")]
         cells = (
             f"[{row['method']}](../../configs/methods/{row['job']}.yaml)",

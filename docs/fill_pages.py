@@ -41,6 +41,7 @@ def parts() -> str:
 
 
 ROLES = {
+    "kinds": "dimension: what a width of a group counts",
     "criteria": "importance: which channels of a group stay",
     "allocations": "allocation: widths in one shot",
     "sparsity": "sparsity training: widths that a training finds",
@@ -72,7 +73,14 @@ def methods() -> str:
         found += ["|---|---|---|---|"]
         for name, card in table.cards().items():
             file = card.path.partition(":")[0].replace(".", "/")
-            row = verdicts.get({"sparsity": name, "criteria": f"search of {name}"}.get(kind, ""))
+            own = (
+                name
+                if kind == "sparsity"
+                else f"search of {name}"
+                if kind in ("criteria", "evaluators", "kinds")
+                else ""
+            )
+            row = verdicts.get(own)
             verdict = "" if row is None else f"{row['difference']} ({row['interval']})"
             found.append(f"| `{name}` | {_cell(card.source)} | `{file}.py` | {verdict} |")
         found.append("")

@@ -122,12 +122,9 @@ class Space:
         """
         batches, device = calibration_batches(calibration), device_of(model)
         usual: Sequence[str] = OF_DENSITIES if self.search_space.densities else FINAL_DEFAULT
-        usual = WITHOUT_INPUTS if self.search_space.factors else usual
+        usual = WITHOUT_INPUTS if self.search_space.factors or self.search_space.only_bits else usual
         chain = Chain(inherit if inherit is not None else usual if batches else ())
-        if self.search_space.densities:
-            chain.check_masks()
-        if self.search_space.factors:
-            chain.check_factors()
+        chain.check_fits(self.search_space)
         given = as_calibration(batches, objective, device) if batches else None
         if chain.needs_data and given is None:
             raise ConfigError("inherit needs data: give calibration=, a batch of inputs or a loader of batches")

@@ -117,6 +117,32 @@ class RankOptions(Strict):
     min_ratio: Share = Field(0.05, description="no rank below this share of the highest one that saves weights")
 
 
+class BitOptions(Strict):
+    """How many bits the weights of each layer are stored in."""
+
+    choices: Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], Field(min_length=1, max_length=7)] = Field(
+        (2, 3, 4, 5, 6, 7, 8), description="allowed numbers of bits, 2 to 8; a layer may always stay as it is, too"
+    )
+    layers: Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=RULES)] = Field(
+        ("*",), description="shell-style patterns of the layers that get bits; all others stay as they are"
+    )
+    widths: bool = Field(False, description="search widths, too, under the same budget (CLIP-Q)")
+
+    @field_validator("choices")
+    @classmethod
+    def _ascending(cls, given: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(given)))
+
+
+class ResolutionOptions(Strict):
+    """Smaller images: the network sees each one at a size that is searched."""
+
+    min_ratio: Share = Field(0.5, description="no images below this share of their height")
+    divisor: int = Field(
+        4, ge=1, le=1024, description="heights are multiples of this, such as the network's stride; or as they are"
+    )
+
+
 class SpaceOptions(Strict):
     """Which widths are allowed (the content of a file in `search_spaces/`)."""
 
@@ -151,6 +177,9 @@ class SpaceOptions(Strict):
     kinds: KindRules = Field(KindRules(), description="rules for groups by kind; overrides win over them")
     attention: Literal["heads", "head_dim"] = Field("heads", description="cut whole heads, or inside every head")
     blocks: bool = Field(False, description="whole residual blocks may go, too")
+    resolution: ResolutionOptions | None = Field(
+        None, description="the size at which the network sees images is searched, too"
+    )
     density: DensityOptions | None = Field(
         None, description="search the density of each layer instead of its width; with exclude, but no other key"
     )
@@ -159,9 +188,20 @@ class SpaceOptions(Strict):
         None, description="search the rank of each layer's weights instead of its width; with exclude, but no other key"
     )
 
+    bits: BitOptions | None = Field(
+        None,
+        description="search in how many bits the weights of each layer are stored, beside its width (widths: true), "
+        "or with exclude and no other key",
+    )
+
     @model_validator(mode="after")
     def _no_widths_beside(self) -> Self:
-        what = "density" if self.density is not None else "rank"
+        what = "density" if self.density is not None else "rank" if self.rank is not None else "bits"
+        if what == "bits" and self.bits is not None and self.bits.widths:
+            beside = "blocks" if self.blocks else "resolution" if self.resolution is not None else ""
+            if beside:
+                raise ValueError(f"bits cannot be searched together with {beside}; leave one of them out")
+            return self
         others = sorted(self.model_fields_set - {what, "exclude"})
         changed = [name for name in others if getattr(self, name) != type(self).model_fields[name].get_default()]
         if getattr(self, what) is not None and changed:

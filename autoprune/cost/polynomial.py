@@ -1,7 +1,7 @@
 """Sums of products of affine sizes, for many width vectors at once.
 
 A layer's dimension sizes are affine in the widths, so a product of two of them is a quadratic form; the cost of N
-candidates is then two matrix products. float64 is exact here: every partial sum is an integer below 2**53.
+candidates is then two matrix products. float64 is exact here: every partial sum is of whole eighths, and below 2**50.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Polynomial:
     """`sum(coefficient * product(sizes))` as a function of (N, G) widths.
 
     Args:
-        terms: pairs of an integer coefficient and the affine sizes it multiplies.
+        terms: pairs of a coefficient, whole or of whole eighths, and the affine sizes it multiplies.
         n_groups: G, the number of width groups.
     """
 
-    def __init__(self, terms: Iterable[tuple[int, Sequence[AffineSize]]], n_groups: int) -> None:
+    def __init__(self, terms: Iterable[tuple[float, Sequence[AffineSize]]], n_groups: int) -> None:
         self._constant = 0.0
         self._linear = np.zeros(n_groups)
         self._quadratic = np.zeros((n_groups, n_groups))

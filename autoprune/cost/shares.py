@@ -45,13 +45,15 @@ def _parts(space: SearchSpace) -> Iterator[tuple[_Metric, int, set[int]]]:
         groups = {group for size in operation.sizes for group, _ in size.terms}
         if operation.kind in ("conv", "linear") and operation.layer in layers:
             groups.add(layers[operation.layer])
+        if space.resolution is not None:
+            groups.add(len(space.groups) - 1)
         yield "flops", value, groups
     for tensor in space.tensors:
         if tensor.kind == "parameter":
             groups = {int(g) for axis in tensor.axes if axis is not None for g in set(axis.group.tolist()) if g >= 0}
             if tensor.name in space.presence.tensors:
                 groups.add(space.presence.tensors[tensor.name])
-            for owners in (space.sparse, space.factored):
+            for owners in (space.sparse, space.factored, space.rounded):
                 if tensor.name in owners:
                     groups.add(owners[tensor.name][0])
             yield "params", math.prod(tensor.shape), groups

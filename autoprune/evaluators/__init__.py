@@ -36,6 +36,11 @@ EVALUATORS = Registry(
             "AutoSlim: Yu & Huang 2019, arXiv 1903.11728, section 3; two sides: BCNet, arXiv 2105.10533",
             "One training serves all candidates and budgets; then seconds per candidate, as `inherited`.",
         ),
+        "fbs": Part(
+            "autoprune.evaluators.fbs:FeatureBoosting",
+            "FBS: Gao et al. 2019, arXiv 1810.05331, section 3",
+            "What widths could be worth if each example chose its channels, at equal cost, after a training.",
+        ),
         "zero_cost": Part(
             "autoprune.evaluators.zero_cost:ZeroCost",
             "Abdelfattah et al. 2021, arXiv 2101.08134; the proxies by their own papers",

@@ -104,10 +104,7 @@ class CandidateFactory:
         key = use, channels_last, draw
         if key not in self._heirs:
             chain = Chain(self._chosen(use))
-            if self.space.densities:
-                chain.check_masks()
-            if self.space.factors:
-                chain.check_factors()
+            chain.check_fits(self.space)
             if use == "training" and self.final_inherit is None:  # a training makes running statistics of its own
                 chain = chain.before_training()
             inputs = partial(self.task.calibration_inputs, seed=draw)
@@ -126,7 +123,7 @@ class CandidateFactory:
         if asked is not None:
             return asked
         has_inputs = bool(self.task.calibration_inputs(1, seed=0))
-        fits = has_inputs and not self.space.factors
+        fits = has_inputs and not self.space.factors and not self.space.only_bits
         usual = usual_inheritance(use, has_inputs=fits, densities=bool(self.space.densities))
         return usual if self.batches is None else _calibrated(usual, self.batches)
 

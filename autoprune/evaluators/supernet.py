@@ -67,10 +67,10 @@ class Supernet(Evaluator):
         validation_limit: int | None = None,
         keep_examples: bool = False,
     ) -> None:
-        if factory.space.densities or factory.space.factors:
+        if factory.space.densities or factory.space.factors or factory.space.bits or factory.space.resolution:
             raise ConfigError(
-                "evaluator 'supernet' trains narrower networks within one, and a space of densities or ranks has none; "
-                "choose inherited or short_training"
+                "evaluator 'supernet' trains narrower networks within one, and a space of densities, ranks, bits or "
+                "resolutions has none; choose inherited or short_training"
             )
         check_counts("supernet", least=1, epochs=epochs, validation_limit=validation_limit)
         check_counts("supernet", least=0, drawn=drawn, calibration_batches=calibration_batches)

@@ -20,6 +20,7 @@ from autoprune.inherit.bn_recalibration import (
 from autoprune.inherit.norm_averages import Replaced
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.masks import gradients_masked, keep_masks
+from autoprune.space.cutting.rounded import keep_bits
 from autoprune.tasks.base import Task
 from autoprune.training.cuts import TrainingCuts
 from autoprune.training.loop import EpochProgress
@@ -99,6 +100,7 @@ def train_and_score(
             **more,
         )
     keep_masks(network)
+    keep_bits(network)  # of one that knows none
     replaced, as_trained = recalibrate(), None
     if replaced and compare:
         recalibrated = restore(replaced)

@@ -23,6 +23,7 @@ from autoprune.export.rebuilding import FORMAT, full_model, in_order, kept_width
 from autoprune.export.safetensors import PYTHON_MODEL, Safetensors
 from autoprune.files import make_folder
 from autoprune.space.cutting.masks import masks_from_zeros
+from autoprune.space.cutting.rounded import keep_bits
 from autoprune.space.cutting.slicing import Ranking, slice_model
 from autoprune.space.groups import SearchSpace
 from autoprune.space.options.ties import set_ranges
@@ -156,6 +157,7 @@ def load(
         network = load_alone(path / "architecture.yaml", model=model, packages=packages, trust=trust, weights=True)
         load_weights(network, path / "model.safetensors")
         masks_from_zeros(network)
+        keep_bits(network)
         return network.eval()
     data = read_data(path / "space.json")
     with blame(RunError, f"{path}/space.json does not fit together", then=f"Is it damaged? {EXPORT_ANEW}"):
@@ -167,6 +169,7 @@ def load(
         network = slice_model(full_network(full, space, data.get("origin")), space, widths, ranking)
     load_weights(network, path / "model.safetensors")
     masks_from_zeros(network)
+    keep_bits(network)
     return network.eval()
 
 

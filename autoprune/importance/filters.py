@@ -23,9 +23,9 @@ def group_filters(model: nn.Module, space: SearchSpace) -> list[list[FloatArray]
     Raises:
         ConfigError: the space is one of densities.
     """
-    if space.densities or space.factors:
+    if space.densities or space.factors or space.only_bits:
         raise ConfigError(
-            "this rule compares the filters of channels, which densities and ranks do not cut: leave it out"
+            "this rule compares the filters of channels, which densities, ranks and bits do not cut: leave it out"
         )
     found: list[list[FloatArray]] = []
     for index, group in enumerate(space.groups):

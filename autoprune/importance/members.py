@@ -19,6 +19,7 @@ from autoprune.importance.network_scores import network_scores
 from autoprune.importance.scoring import ChosenCriterion
 from autoprune.importance.single import check_single, single_weights
 from autoprune.space.cutting.factored import decomposed
+from autoprune.space.cutting.rounded import rounded
 from autoprune.space.cutting.slicing import Ranking, check_model, tensor_of
 from autoprune.space.groups import FloatArray, SearchSpace, WidthGroup
 from autoprune.space.kinds import KINDS
@@ -76,11 +77,14 @@ def channel_scores(
     check_model(model, space)
     if space.factors:
         return singular_values(model, space)
+    if space.only_bits:
+        return errors_saved(model, space, [np.zeros(0)] * len(space.groups))
     if space.densities:
         check_single(scoring, what)
     if scoring.needs & NETWORK:
         found = network_scores(scoring.score, model, space, scoring.needs, calibration, rng, what=what)
-        return [_by_set(group, scores, scoring.normalised) for group, scores in zip(space.groups, found, strict=True)]
+        by_set = [_by_set(group, scores, scoring.normalised) for group, scores in zip(space.groups, found, strict=True)]
+        return errors_saved(model, space, by_set)
     if space.densities:
         found = single_weights(model, space, scoring, calibration, rng, what=what)
         return [scoring.normalised(scores) for scores in found]
@@ -95,12 +99,13 @@ def channel_scores(
             scores = scoring(evidence, rng)
         return scoring.normalised(_checked(scores, evidence.width, what, group.name))
 
-    return [
+    scores = [
         np.concatenate([of_set(index, number) for number, _ in enumerate(set_ranges(group))])
         if KINDS[group.kind].ranked
         else np.ones(group.slots)  # a block as a whole: nothing to rank
         for index, group in enumerate(space.groups)
     ]
+    return errors_saved(model, space, scores)
 
 
 def singular_values(model: nn.Module, space: SearchSpace) -> list[FloatArray]:
@@ -115,6 +120,22 @@ def singular_values(model: nn.Module, space: SearchSpace) -> list[FloatArray]:
         low[: min(factors.highest, len(squares))] = squares[: factors.highest]
         low[-1] += squares[factors.highest :].sum()
         found.append(low)
+    return found
+
+
+def errors_saved(model: nn.Module, space: SearchSpace, scores: Sequence[FloatArray]) -> list[FloatArray]:
+    """The scores, those of groups of bits by what each bit saves of the squared error of the weights, descending.
+
+    Whatever the criterion: bits have an order of their own. No error is computed between 0 and 2 bits and from 8 to the
+    full ones; what is saved there is shared out evenly.
+    """
+    found, measured = list(scores), (0, 2, 3, 4, 5, 6, 7, 8)
+    for group, layer in space.rounded.values():
+        weight = tensor_of(model, layer.tensor).detach()
+        made = (torch.zeros_like(weight), *(rounded(weight, bits, layer.outputs) for bits in measured[1:]), weight)
+        errors = [float((one - weight).double().square().sum()) for one in made]
+        places = np.interp(np.arange(layer.full + 1), (*measured, layer.full), errors)
+        found[group] = np.sort(np.maximum(-np.diff(places), 0.0))[::-1].copy()
     return found
 
 

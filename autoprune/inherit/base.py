@@ -16,8 +16,12 @@ from autoprune.config.settings import bind
 from autoprune.data.batch import Batch, channels_last
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.inherit import INHERITANCE
+from autoprune.space.copying import copy_network
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.masks import keep_masks
+from autoprune.space.cutting.resized import put_resolution, side_of
+from autoprune.space.cutting.rounded import keep_bits
+from autoprune.space.groups import SearchSpace
 
 T = TypeVar("T")
 
@@ -178,31 +182,23 @@ class Chain:
         named = zip(self._names, self._methods, strict=True)
         return {name: f"{label}: {why}" for label, method in named for name, why in method.left_alone.items()}
 
-    def check_masks(self) -> None:
-        """Check that the methods can be used where single weights are left out.
+    def check_fits(self, space: SearchSpace) -> None:
+        """Check that the methods can be used where something else than channels goes.
 
         Raises:
-            ConfigError: one fits weights and cannot.
+            ConfigError: one cannot: it fits weights that densities leave out, layers that become two, or makes up for
+                what is cut where nothing is.
         """
         for name, method in zip(self._names, self._methods, strict=True):
-            if method.changes not in ("statistics", "offsets") and not method.keeps_masks:
+            if space.densities and method.changes not in ("statistics", "offsets") and not method.keeps_masks:
                 raise ConfigError(
                     f"inherit: {name} is for channels that are cut and would fit weights that densities leave out; "
                     f"choose sparsegpt, bn_recalibration, or leave inherit out"
                 )
-
-    def check_factors(self) -> None:
-        """Check that the methods can be used where layers become two.
-
-        Raises:
-            ConfigError: one looks at the layers that were there.
-        """
-        for name, method in zip(self._names, self._methods, strict=True):
-            if method.changes != "statistics":
-                raise ConfigError(
-                    f"inherit: {name} fits the layers of the dense network, and ranks put two in the place of one; "
-                    f"choose bn_recalibration, or leave inherit out"
-                )
+            if (space.factors or space.only_bits) and method.changes != "statistics":
+                why = "fits the layers of the dense network, and ranks put two in the place of one"
+                why = "makes up for what is cut, and bits cut nothing" if space.only_bits else why
+                raise ConfigError(f"inherit: {name} {why}; choose bn_recalibration, or leave inherit out")
 
     def before_training(self) -> Chain:
         """The same without the last methods that only change running statistics: a training makes its own."""
@@ -237,8 +233,25 @@ class Chain:
             method.prepare(statistics)
 
     def apply(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> nn.Module:
-        """Apply all methods in their order; returns the network of the cut, its masks as they were."""
+        """Apply all methods in their order; returns the network of the cut, its masks and bits as they were."""
+        dense, statistics = _as_seen(cut, dense, statistics)
         for method in self._methods:
             method.apply(cut, dense, statistics)
             keep_masks(cut.network)
+            if method.changes != "statistics":
+                keep_bits(cut.network)
         return cut.network
+
+
+def _as_seen(cut: Cut, dense: nn.Module, statistics: Statistics) -> tuple[nn.Module, Statistics]:
+    """The dense network as it sees images of the size that the cut one sees, and what is known of it there."""
+    side, resolution = side_of(cut.space, cut.widths), cut.space.resolution
+    if side is None or resolution is None:
+        return dense, statistics
+
+    def make() -> tuple[nn.Module, Statistics]:
+        network = copy_network(dense)
+        put_resolution(network, resolution, side)
+        return network, Statistics(statistics.inputs, statistics.device, channels_last=statistics.channels_last)
+
+    return statistics.of_dense(("images", side), dense, make)

@@ -146,12 +146,15 @@ def rehearse_parts(prepared: Prepared) -> None:
 
 
 def _check_cuts(prepared: Prepared) -> None:
-    """Layers become two before a training, not in it; raises ConfigError."""
-    for options in prepared.run_inputs.job.verdict.protocols if prepared.space.factors else ():
+    """Layers become two or get their bits, and images their size, before a training, not in it; raises ConfigError."""
+    space = prepared.space
+    what = "a rank is" if space.factors else "bits are" if space.bits else "a resolution is"
+    chosen_before = space.factors or space.bits or space.resolution
+    for options in prepared.run_inputs.job.verdict.protocols if chosen_before else ():
         protocol = make_protocol(options)
         if protocol.steps or protocol.rounds:
             raise ConfigError(
-                f"protocol {options.label!r} cuts networks while they train, and a rank is chosen before: choose "
+                f"protocol {options.label!r} cuts networks while they train, and {what} chosen before: choose "
                 f"fine_tune or scratch_e"
             )
 

@@ -49,7 +49,7 @@ def same_job(recorded: object, job: Job, *, job_format: int = JOB_FORMAT) -> boo
 def _dumped(job: Job, job_format: int) -> dict[str, Any]:
     """Every option; keys that are younger than some runs are there only where they say something."""
     dumped: dict[str, Any] = _as_written(job, job_format).model_dump(mode="json")
-    for key in ("density", "rank") if isinstance(dumped.get("space"), dict) else ():
+    for key in ("density", "rank", "bits", "resolution") if isinstance(dumped.get("space"), dict) else ():
         if dumped["space"].get(key) is None:
             dumped["space"].pop(key, None)
     return dumped

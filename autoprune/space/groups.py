@@ -19,11 +19,13 @@ import numpy as np
 
 from autoprune.errors import SpaceError
 from autoprune.space.arrays import BoolArray, FloatArray, IntArray, Widths
+from autoprune.space.bits import LayerBits
 from autoprune.space.density import LayerDensity
 from autoprune.space.factors import LayerFactors
 from autoprune.space.kinds import KINDS
 from autoprune.space.kinds.columns import KindColumns
 from autoprune.space.presence import Block, Presence
+from autoprune.space.resolution import RESOLUTION, Resolution
 from autoprune.space.sizes import Activation, AffineSize, KernelCall, Operation
 
 __all__ = [
@@ -33,8 +35,10 @@ __all__ = [
     "FloatArray",
     "FrozenPart",
     "IntArray",
+    "LayerBits",
     "LayerDensity",
     "LayerFactors",
+    "Resolution",
     "SearchSpace",
     "StepLayout",
     "TensorLayout",
@@ -188,6 +192,8 @@ class SearchSpace:
     calls: tuple[KernelCall, ...] = field(default=(), repr=False)  # calls of the graph, in order; see `shapes.py`
     densities: tuple[LayerDensity, ...] = ()  # one for each group of single weights
     factors: tuple[LayerFactors, ...] = ()  # one for each group of ranks
+    bits: tuple[LayerBits, ...] = ()  # one for each group of bits
+    resolution: Resolution | None = None  # of the group of that kind, if there is one
     why_graph: str = ""  # for a person, where the space was verified: what the user's class does wrong when cut
 
     def __post_init__(self) -> None:
@@ -195,7 +201,13 @@ class SearchSpace:
         known = {block.group for block in self.blocks}
         dense = {(density.group, density.steps, density.units) for density in self.densities}
         low = {(factors.group, factors.highest + 1) for factors in self.factors}
+        stored = {(bits.group, bits.full) for bits in self.bits}
         for group in self.groups:
+            sides = () if self.resolution is None else self.resolution.sides
+            if group.kind == "resolution" and (group.name, group.choices) != (RESOLUTION, sides):
+                raise SpaceError(f"group {group.name!r} of kind 'resolution' has no costs at its sizes")
+            if group.kind == "bits" and (group.name, group.width) not in stored:
+                raise SpaceError(f"group {group.name!r} of kind 'bits' has no layer whose weights it stores")
             if group.kind == "ranks" and (group.name, group.width) not in low:
                 raise SpaceError(f"group {group.name!r} of kind 'ranks' has no factors of its ranks")
             if KINDS[group.kind].single and (group.name, group.width, group.slots) not in dense:
@@ -240,6 +252,17 @@ class SearchSpace:
         index = {group.name: number for number, group in enumerate(self.groups)}
         return {factors.tensor: (index[factors.group], factors) for factors in self.factors}
 
+    @cached_property
+    def rounded(self) -> dict[str, tuple[int, LayerBits]]:
+        """Name of a tensor -> the group that says in how many bits its weights are stored, and how."""
+        index = {group.name: number for number, group in enumerate(self.groups)}
+        return {bits.tensor: (index[bits.group], bits) for bits in self.bits}
+
+    @property
+    def only_bits(self) -> bool:
+        """True where weights are rounded and nothing is cut."""
+        return bool(self.bits) and len(self.bits) == len(self.groups)
+
     def left_out(self, widths: Sequence[int]) -> tuple[Block, ...]:
         """The blocks that these widths switch off, in graph order."""
         return self.presence.left_out(widths)
@@ -264,6 +287,10 @@ class SearchSpace:
             content.append([[d.tensor, d.steps, d.block, d.rows, d.pattern] for d in self.densities])
         if self.factors:
             content.append([[f.layer, f.shape, f.uses] for f in self.factors])
+        if self.bits:
+            content.append([[b.tensor, b.full, b.outputs] for b in self.bits])
+        if self.resolution is not None:
+            content.append([self.resolution.shape, self.resolution.sides, self.resolution.coefficients])
         text = json.dumps(content)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

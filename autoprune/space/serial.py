@@ -13,8 +13,10 @@ from autoprune.space.groups import (
     AxisLayout,
     Block,
     FrozenPart,
+    LayerBits,
     LayerDensity,
     LayerFactors,
+    Resolution,
     SearchSpace,
     StepLayout,
     TensorLayout,
@@ -26,7 +28,9 @@ from autoprune.texts import printable
 
 FORMAT = 3
 _READABLE = (1, 2, 3, 4)  # 1 knows neither graphs nor tied sets, 2 neither activations nor calls
-_OF_DENSITIES = 4  # only spaces of them, or of ranks, are written so: older versions would read them as widths
+_OF_DENSITIES = (
+    4  # only spaces of them, of ranks, bits or resolutions are written so: older versions would read them as widths
+)
 
 
 def to_json(space: SearchSpace, *, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -53,7 +57,7 @@ def to_json(space: SearchSpace, *, origin: Mapping[str, Any] | None = None) -> d
     steps = [[s.name, [[dim, number(axis)] for dim, axis in s.axes]] for s in space.steps] if graph else []
     sizes = _SizeTable()
     return {
-        "format": _OF_DENSITIES if space.densities or space.factors else FORMAT,
+        "format": _OF_DENSITIES if space.densities or space.factors or space.bits or space.resolution else FORMAT,
         "form": space.form,
         "groups": [asdict(group) for group in space.groups],
         "frozen": [asdict(part) for part in space.frozen],
@@ -63,6 +67,8 @@ def to_json(space: SearchSpace, *, origin: Mapping[str, Any] | None = None) -> d
         "steps": steps,
         "blocks": [asdict(block) for block in space.blocks],
         **({"factors": [asdict(factors) for factors in space.factors]} if space.factors else {}),
+        **({"resolution": asdict(space.resolution)} if space.resolution else {}),
+        **({"bits": [asdict(bits) for bits in space.bits]} if space.bits else {}),
         **({"densities": [asdict(density) for density in space.densities]} if space.densities else {}),
         "activations": [{**_fields(a), "sizes": sizes.numbers(a.sizes)} for a in space.activations],
         "calls": [{**_fields(c), "weights": [sizes.numbers(w) for w in c.weights]} for c in space.calls],
@@ -99,6 +105,8 @@ def from_json(data: dict[str, Any]) -> SearchSpace:
             tuple(Block(**_tuples(block)) for block in data.get("blocks", ())),
             tuple(_activation(activation, sizes) for activation in data.get("activations", ())),
             tuple(_call(call, sizes) for call in data.get("calls", ())),
+            resolution=_resolution(data.get("resolution")),
+            bits=tuple(LayerBits(**_tuples(bits)) for bits in data.get("bits", ())),
             factors=tuple(LayerFactors(**_tuples(factors)) for factors in data.get("factors", ())),
             densities=tuple(LayerDensity(**_tuples(density)) for density in data.get("densities", ())),
         )
@@ -138,6 +146,10 @@ def _call(data: dict[str, Any], sizes: Sequence[AffineSize]) -> KernelCall:
 def _nested(value: Any) -> Any:
     """Lists as tuples, at every depth."""
     return tuple(map(_nested, value)) if isinstance(value, list) else value
+
+
+def _resolution(data: Mapping[str, Any] | None) -> Resolution | None:
+    return None if data is None else Resolution(**{name: _nested(value) for name, value in data.items()})
 
 
 def _form(given: str) -> Literal["module", "graph"]:

@@ -1,6 +1,7 @@
 """Is the JSON of a space what `serial.to_json` writes? A stranger may have written it, or half of it be gone.
 
 Every value is of its type and within sensible bounds, and whatever refers to another one by number finds it.
+Longer than others, as there is one check for each kind of value, all made of the same few below.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ def check_json(data: Mapping[str, Any]) -> None:
         raise ValueError("tensors: two have one name")
     _rows(data, "blocks", lambda block, at: _block(block, at, len(operations)), optional=True)
     _rows(data, "densities", lambda density, at: _density(density, at, data), optional=True)
+    if data.get("resolution") is not None:
+        _resolution(data["resolution"], "resolution", data)
+    _rows(data, "bits", lambda bits, at: _bits(bits, at, data), optional=True)
     _rows(data, "factors", lambda factors, at: _factors(factors, at, data), optional=True)
     steps = _many(_pair(_whole(0, _MOST_AXES), _index(len(axes))))
     _rows(data, "steps", _pair(_text, steps), optional=True)
@@ -132,6 +136,34 @@ def _factors(factors: Any, at: str, data: Mapping[str, Any]) -> None:
         raise ValueError(f"{at}: layer {_short(factors['layer'])} has no weights of the shape {factors['shape']}")
     if factors["group"] not in {group["name"] for group in data["groups"]}:
         raise ValueError(f"{at}: there is no group {_short(factors['group'])}")
+
+
+def _bits(bits: Any, at: str, data: Mapping[str, Any]) -> None:
+    """Its weights are there, and its group goes up to their full bits."""
+    _each(group=_text, tensor=_text, shape=_many(_whole(1)), full=_whole(9, 64), outputs=_whole(0, 1))(bits, at)
+    shapes = {tensor["name"]: list(tensor["shape"]) for tensor in data["tensors"]}
+    if shapes.get(bits["tensor"]) != list(bits["shape"]) or len(bits["shape"]) < 2:
+        raise ValueError(f"{at}: there is no tensor {_short(bits['tensor'])} of the shape {bits['shape']}")
+    groups = {group["name"]: group for group in data["groups"]}
+    if bits["group"] not in groups:
+        raise ValueError(f"{at}: there is no group {_short(bits['group'])}")
+    *some, full = groups[bits["group"]]["choices"]
+    if full != bits["full"] or not all(2 <= choice <= 8 for choice in some):
+        raise ValueError(f"{at}: bits must be 2 to 8, or {bits['full']} for weights as they are, got {_short(some)}")
+
+
+def _resolution(resolution: Any, at: str, data: Mapping[str, Any]) -> None:
+    """Every product has a coefficient at every size, those of the last one as they are."""
+    whole = _many(_whole(1))
+    _each(shape=_pair(_whole(1), _whole(1)), sides=whole, coefficients=_many(_many(_whole())))(resolution, at)
+    sides, coefficients = resolution["sides"], resolution["coefficients"]
+    ascending = bool(sides) and sides == sorted(set(sides)) and sides[-1] == resolution["shape"][0]
+    if not ascending or len(coefficients) != len(sides):
+        raise ValueError(f"{at}: sides {_short(sides)} of {_short(resolution['shape'])} and {len(coefficients)} costs")
+    if any(len(row) != len(data["operations"]) for row in coefficients):
+        raise ValueError(f"{at}: every size must have {len(data['operations'])} coefficients")
+    if coefficients[-1] != [operation["coefficient"] for operation in data["operations"]]:
+        raise ValueError(f"{at}: the coefficients of full images are not those of the products")
 
 
 def _values_and_calls(data: Mapping[str, Any], sizes: int, groups: int) -> None:

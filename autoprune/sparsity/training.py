@@ -156,7 +156,7 @@ def _begun(factory: CandidateFactory, piece: SparsityPiece) -> _Begun:
     )
     failing = f"sparsity training {piece.method.label!r} cannot begin with this network"
     with blame(ConfigError, failing), seeded(piece.seed):
-        if factory.space.densities or factory.space.factors or not subject.channels.number:
+        if factory.space.densities or factory.space.factors or factory.space.bits or not subject.channels.number:
             raise ConfigError(
                 f"sparsity training {piece.method.label!r} finds widths of channels, and this space has none (weights, "
                 f"ranks and blocks are no channels); leave `sparsity` out, or search widths"

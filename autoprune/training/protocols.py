@@ -15,6 +15,7 @@ from autoprune.config.settings import bind
 from autoprune.errors import ConfigError, blame
 from autoprune.randomness import seeded
 from autoprune.space.cutting.masks import keep_masks
+from autoprune.space.cutting.rounded import keep_bits
 from autoprune.training import PROTOCOLS
 
 
@@ -202,7 +203,8 @@ def reinitialise(model: nn.Module, *, seed: int) -> None:
 
     Modules with `reset_parameters` are asked to, inner ones first, so that a network that defines it has the last word
     on its own initialisation. Parameters held by other modules stay if they are constant, and are else drawn from
-    a normal distribution with their own mean and standard deviation. Weights that a mask leaves out are 0.
+    a normal distribution with their own mean and standard deviation. Weights that a mask leaves out are 0, and
+    those that have bits are rounded.
     """
     with seeded(seed), torch.no_grad():
         for module in reversed(list(model.modules())):
@@ -214,3 +216,4 @@ def reinitialise(model: nn.Module, *, seed: int) -> None:
                 if parameter.numel() and parameter.min() < parameter.max():
                     parameter.normal_(parameter.mean().item(), parameter.std().item())
     keep_masks(model)
+    keep_bits(model)

@@ -18,6 +18,7 @@ from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.space.copying import copy_network
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.masks import keep_masks, masks_of
+from autoprune.space.cutting.rounded import RoundedTraining
 from autoprune.training.averaging import WeightAverage
 from autoprune.training.cuts import TrainingCuts, become, carry_over
 from autoprune.training.epochs import EpochRecord, steps
@@ -83,7 +84,7 @@ class Trainer:
         for term in self._terms:
             term.begin(model)
         self._average = None if recipe.ema is None else WeightAverage(model, recipe.ema)
-        self._masks = masks_of(model)
+        self._masks, self._rounded = masks_of(model), RoundedTraining(model)
         self._scaler = layout.scaler(device)
 
     @property
@@ -113,7 +114,7 @@ class Trainer:
             term.begin(self._model)
         if self._average is not None and self._recipe.ema is not None:
             self._average = WeightAverage(self._model, self._recipe.ema)
-        self._masks = masks_of(self._model)
+        self._masks, self._rounded = masks_of(self._model), RoundedTraining(self._model)
         if self._first is not None:
             self.begin(self._first)
 
@@ -127,6 +128,7 @@ class Trainer:
             "optimizer": on_cpu(self._optimizer.state_dict()),
             "objective": on_cpu(self._objective.state_dict()),
             "terms": [on_cpu(term.state_dict()) for term in self._terms],
+            "rounded": on_cpu(self._rounded.state_dict()),
             "average": {} if self._average is None else self._average.state_dict(),
             "scaler": self._scaler.state_dict(),
             "generators": generator_states(self._device),
@@ -144,6 +146,7 @@ class Trainer:
         self._objective.load_state_dict(state.get("objective", {}))
         for term, kept in zip(self._terms, state["terms"], strict=True):
             term.load_state_dict(kept)
+        self._rounded.load_state_dict(state.get("rounded", {}))
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         self._scaler.load_state_dict(state["scaler"])
@@ -156,6 +159,7 @@ class Trainer:
             return score()
         with self._average.in_place():
             keep_masks(self._model)
+            self._rounded.round_only()
             return score()
 
     def finish(self) -> None:
@@ -163,6 +167,7 @@ class Trainer:
         if self._average is not None:
             self._average.give()
             keep_masks(self._model)  # masks may have moved while weights were averaged
+            self._rounded.put_rounded()
 
     def run_epoch(self, split: Split, epoch: int, *, seed: int) -> EpochRecord:
         """Train on all examples once.
@@ -215,6 +220,7 @@ class Trainer:
                 masked.weight.grad.masked_fill_(~masked.mask, 0.0)
         if self._recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), self._recipe.clip_norm)
+        self._rounded.put_exact()
         self._scaler.step(self._optimizer)
         self._scaler.update()
         with torch.no_grad():
@@ -225,6 +231,7 @@ class Trainer:
                 forget(self._optimizer, masked.weight, ~masked.mask)
         if self._average is not None:
             self._average.update()
+        self._rounded.put_rounded()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _backward(self, batch: Batch, share: float) -> Tensor:

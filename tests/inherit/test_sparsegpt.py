@@ -108,7 +108,7 @@ def test_fits_of_whole_layers_are_refused(method: str) -> None:
     space = autoprune.trace(dense, IMAGES[:1], options={"density": {}})
     with pytest.raises(ConfigError, match=f"inherit: {method} is for channels that are cut"):
         space.slice(dense, space.uniform(0.5), calibration=IMAGES, inherit=[method])
-    Chain(["sparsegpt", "mean_fold", "bn_recalibration"]).check_masks()
+    Chain(["sparsegpt", "mean_fold", "bn_recalibration"]).check_fits(space.search_space)
 
 
 @pytest.mark.parametrize("wrong", [{"dampening": 0}, {"dampening": 2.0}, {"dampening": True}, {"images": 0}])

@@ -110,7 +110,11 @@ def test_what_densities_cannot_do_is_told_before_anything_is_written(tmp_path: P
         ({"search.inherit": ["least_squares"]}, ConfigError, "least_squares is for channels that are cut"),
         ({"search.criterion": "apoz"}, ConfigError, "a density leaves single weights out"),
         ({"search.allocations": ["cluster_count"]}, ConfigError, "compares the filters of channels"),
-        ({"search.evaluator": {"name": "supernet"}}, ConfigError, "a space of densities or ranks has none"),
+        (
+            {"search.evaluator": {"name": "supernet"}},
+            ConfigError,
+            "bits or resolutions has none",
+        ),
         ({"constraints": {"params": "1%"}}, BudgetError, "params"),
         ({"constraints": {"peak_memory_mb": "50%"}}, BudgetError, "peak_memory_mb"),
         ({"sparsity": ["sss"]}, ConfigError, "'sss' finds widths of channels"),
@@ -129,7 +133,7 @@ def test_ranks_are_searched_and_exported_as_layers_of_two(tmp_path: Path) -> Non
     for changes, told in (
         ({"verdict.protocols": ["gradual"]}, "a rank is chosen before"),
         ({"search.inherit": ["sparsegpt"]}, "sparsegpt fits the layers of the dense network"),
-        ({"search.evaluator": {"name": "supernet"}}, "densities or ranks has none"),
+        ({"search.evaluator": {"name": "supernet"}}, "densities, ranks, bits or resolutions has none"),
         ({"sparsity": ["csgd"]}, "'csgd' finds widths of channels"),
     ):
         folder = tmp_path / told[:5]

@@ -31,14 +31,15 @@ def ratios_of_shares(space: SearchSpace, shares: Mapping[str, float]) -> FloatAr
 
     A layer whose inputs and outputs keep the ratios r and s of their channels keeps r·s of its weights, so a ratio is
     the square root of a share; that of a group is the square root of the share that all its writing layers keep
-    together. Groups without any weights have the mean ratio. The density or rank of a layer is its share itself.
+    together. Groups without any weights have the mean ratio. The density, rank or bits of a layer are its
+    share itself.
 
     Args:
         space: the groups.
         shares: name of a layer's weights -> share that it keeps, in any unit.
     """
     ratios = np.full(len(space.groups), np.nan)
-    for name, (group, _) in (*space.sparse.items(), *space.factored.items()):
+    for name, (group, _) in (*space.sparse.items(), *space.factored.items(), *space.rounded.items()):
         ratios[group] = shares[name]
     for number, of_group in enumerate(writers(space)):
         sizes = np.array([np.prod(t.shape, dtype=np.float64) for t in of_group])

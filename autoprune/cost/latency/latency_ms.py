@@ -56,6 +56,8 @@ def latency_ms(
         ConfigError: the profile cannot be read, or is of another machine or of other conditions; names both.
         BudgetError: kernels of this space are not in the profile, or only narrower ones; names them.
     """
+    if space.resolution is not None:
+        raise UnpricedError("latency_ms is known at one size of images only; leave resolution or this limit out")
     found = read_profile(profile)
     _check_machine(found, elsewhere=elsewhere)
     _check_conditions(found, conditions)

@@ -53,6 +53,8 @@ def peak_memory_mb(
         BudgetError: the space does not know its graph.
         ConfigError: a setting out of range.
     """
+    if space.resolution is not None:
+        raise UnpricedError("peak_memory_mb is known at one size of images only; leave resolution or this limit out")
     if not space.calls:
         raise UnpricedError(
             "peak_memory_mb needs the calls of the model's graph, which this space does not hold (it was made by "

@@ -3,6 +3,8 @@
 That is what the weights take in memory, and, but for a header, what a file of them takes. Layers of which single
 weights are left out count as stored: the weights that stay and the bits that say which ones these are, or as a dense
 tensor where that is less. An exported file holds their zeros, too, and is as large as that of the full network.
+Layers whose weights have bits count as they could be stored: the bits of all weights and a scale of 32 bits for each
+output, without what fills the last byte; an exported file holds the rounded weights as the numbers that they stand for.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from autoprune.cost.kinked import Kink, Kinked
 from autoprune.cost.memory.dtypes import MEGABYTE, bytes_of
 from autoprune.cost.params import tensor_sizes
 from autoprune.cost.polynomial import CostFunction, Polynomial, WidthMatrix
+from autoprune.cost.scales import WithScales
 from autoprune.cost.steps import Tightest, steps_of
+from autoprune.errors import ConfigError
+from autoprune.space.bits import SCALE_BITS
 from autoprune.space.groups import FloatArray, IntArray, LayerDensity, SearchSpace
 from autoprune.space.sizes import AffineSize
 
@@ -27,8 +32,10 @@ def size_mb(space: SearchSpace, *, dtype: str | None = None) -> CostFunction:
         dtype: of all floating point tensors, for example "float16"; None: as they are.
 
     Raises:
-        ConfigError: an unknown dtype.
+        ConfigError: an unknown dtype, or one where weights have bits.
     """
+    if space.bits:
+        return _Megabytes(_with_bits(space, dtype))
     sized = [(tensor, bytes_of(tensor.dtype, dtype), sizes) for tensor, sizes in tensor_sizes(space)]
     apart = space.sparse.keys() | space.factored.keys()
     whole = Polynomial(((each, sizes) for t, each, sizes in sized if t.name not in apart), len(space.groups))
@@ -36,6 +43,24 @@ def size_mb(space: SearchSpace, *, dtype: str | None = None) -> CostFunction:
     kinks = [_stored(group, density, each_of[name]) for name, (group, density) in space.sparse.items()]
     kinks += [Kink(g, 0.0, each_of[n] * f.per_rank, each_of[n] * f.dense) for n, (g, f) in space.factored.items()]
     return _Megabytes(Kinked(whole, kinks) if kinks else whole)
+
+
+def _with_bits(space: SearchSpace, dtype: str | None) -> WithScales:
+    """Bytes where layers have bits: a polynomial in widths and bits, and the scales."""
+    if dtype is not None:
+        raise ConfigError(
+            f"metric 'size_mb': dtype {dtype!r} would store weights otherwise than their bits say; leave it out"
+        )
+    terms: list[tuple[float, list[AffineSize]]] = []
+    scales = []
+    for tensor, sizes in tensor_sizes(space):
+        if tensor.name not in space.rounded:
+            terms.append((bytes_of(tensor.dtype, None), sizes))
+            continue
+        group, bits = space.rounded[tensor.name]
+        terms.append((1 / 8, [AffineSize(0, ((group, 1),)), *sizes]))
+        scales.append((group, bits.full, sizes[bits.outputs]))
+    return WithScales(Polynomial(terms, len(space.groups)), scales, SCALE_BITS / 8)
 
 
 def _stored(group: int, density: LayerDensity, each: int) -> Kink:
@@ -47,7 +72,10 @@ def _stored(group: int, density: LayerDensity, each: int) -> Kink:
 
 
 def held_mb(space: SearchSpace, *, dtype: str | None = None) -> CostFunction:
-    """As `size_mb`, in memory of a network that runs: weights that are left out are held as zeros."""
+    """As `size_mb`, in memory of a network that runs: weights left out are zeros, rounded ones numbers."""
+    if space.bits:
+        whole = ((bytes_of(t.dtype, dtype), sizes) for t, sizes in tensor_sizes(space))
+        return _Megabytes(Polynomial(whole, len(space.groups)))
     if not space.sparse:
         return size_mb(space, dtype=dtype)
     terms = ((bytes_of(t.dtype, dtype), [AffineSize(length) for length in t.shape]) for t in space.tensors)
@@ -58,7 +86,7 @@ def held_mb(space: SearchSpace, *, dtype: str | None = None) -> CostFunction:
 class _Megabytes:
     """Bytes as megabytes."""
 
-    def __init__(self, size: Polynomial | Kinked) -> None:
+    def __init__(self, size: Polynomial | Kinked | WithScales) -> None:
         self._size = size
 
     def __call__(self, widths: WidthMatrix) -> FloatArray:

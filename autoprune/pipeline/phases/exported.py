@@ -8,6 +8,7 @@ from torch import nn
 
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.space.cutting.masks import masks_from_zeros
+from autoprune.space.cutting.rounded import keep_bits
 from autoprune.space.groups import Widths
 from autoprune.zoo import load_weights
 
@@ -26,4 +27,5 @@ def exported_network(factory: CandidateFactory, widths: Widths, weights: Path | 
     network = factory.candidate(widths)
     load_weights(network, weights)
     masks_from_zeros(network)  # a training may have chosen other ones
+    keep_bits(network)
     return network

@@ -1,6 +1,8 @@
 """Slicing: a candidate network is a copy of the module whose tensors keep some of their indices.
 
 Channels are ranked once per group by importance; a candidate keeps the best ones, in their original order.
+
+Longer than others, as it is one class, which looks up once what its networks have in common.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ from autoprune.space.cutting.factored import Factoring
 from autoprune.space.cutting.masks import put_mask, ranks_of_weights
 from autoprune.space.cutting.parts import Parts, uncollected
 from autoprune.space.cutting.remembered import follow, remembered
+from autoprune.space.cutting.resized import put_resolution
+from autoprune.space.cutting.rounded import put_bits
 from autoprune.space.cutting.scissors import Scissors
 from autoprune.space.groups import AxisLayout, IntArray, SearchSpace, Widths
 from autoprune.space.kinds import KINDS
+from autoprune.space.resolution import RESOLUTION
 from autoprune.space.tracing.blocks import Skip
 
 Ranking: TypeAlias = tuple[IntArray, ...]
@@ -170,6 +175,10 @@ class Slicer:
         for group, density, ranks in self._sparse:
             put_mask(sliced, density, None if widths[group] == density.steps else ranks < widths[group])
         self._factoring.put(sliced, widths)
+        for group, layer in self._space.rounded.values():
+            put_bits(sliced, layer, None if widths[group] == layer.full else widths[group])
+        if self._space.resolution is not None:
+            put_resolution(sliced, self._space.resolution, self._space.by_name(widths)[RESOLUTION])
         return Cut(sliced, self._space, widths, KeptIndices(self._places, kept, frozenset(gone)), self.order)
 
     def order(self, name: str, dim: int) -> Tensor | None:

@@ -38,6 +38,16 @@ KIND_PARTS = Registry(
             "Denton et al., NeurIPS 2014",
             "Low-rank factors of a layer's weights, `rank: {…}` in a space.",
         ),
+        "bits": Part(
+            "autoprune.space.kinds.bits:Bits",
+            "Tung & Mori, CVPR 2018",
+            "Bits that the weights of a layer are stored in, `bits: {…}` in a space; alone or beside widths.",
+        ),
+        "resolution": Part(
+            "autoprune.space.kinds.resolution:Sides",
+            "Tan & Le, ICML 2019",
+            "The height of images before the network, `resolution: {…}` in a space; beside widths and blocks.",
+        ),
     },
     group="autoprune.kinds",
 )

@@ -72,7 +72,7 @@ class WeightedLayer:
 
     def __init__(self, tensors: Sequence[TensorLayout], products: Sequence[int]) -> None:
         self.tensor, self.products = tensors[0], products
-        self._several = len(tensors) > 1
+        self.several = len(tensors) > 1
         self.reads = 0 if self.tensor.reads == (0,) else 1
         self.outputs = self.tensor.shape[1 - self.reads]
         self.inputs = self.tensor.shape[self.reads]
@@ -81,7 +81,7 @@ class WeightedLayer:
     def uneven(self) -> str:
         """Why costs cannot tell what one of its weights takes; empty where they can."""
         number = math.prod(self.tensor.shape)
-        if self._several:
+        if self.several:
             return "it has several weights"
         whole = all(product % number == 0 for product in self.products)
         if sum(self.products) % number or not (whole or len(set(self.products)) == 1):

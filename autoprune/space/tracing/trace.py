@@ -6,16 +6,19 @@ import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor, fx, nn
 
 from autoprune.config.space import SpaceOptions
-from autoprune.space.groups import SearchSpace
+from autoprune.space.groups import LayerBits, Resolution, SearchSpace, WidthGroup
+from autoprune.space.options.bits import bit_groups, bit_space, unroundable
 from autoprune.space.options.choices import apply_options, freeze_groups
 from autoprune.space.options.density import density_space
 from autoprune.space.options.factors import rank_space, refusals
+from autoprune.space.options.resolution import resolutions
 from autoprune.space.tracing.assemble import assemble
 from autoprune.space.tracing.blocks import find_blocks, offer_blocks, with_calls
 from autoprune.space.tracing.calls import Call, LabelGraph, Parameter, WeightLabels
@@ -39,12 +42,16 @@ class Traced:
         program: the graph of one forward pass.
         example: the inputs it was traced with.
         label_seconds: CPU seconds spent on following channels; `program.seconds` are those of tracing.
+        resolution: what joins it likewise.
+        bits: groups that join those of the space once it is verified: rounding changes no shape.
     """
 
     space: SearchSpace
     program: Program
     example: Example
     label_seconds: float
+    bits: tuple[tuple[WidthGroup, LayerBits], ...] = ()
+    resolution: Resolution | None = None
 
     @property
     def export_seconds(self) -> float:
@@ -80,13 +87,28 @@ def trace(model: nn.Module, example: Example, *, options: SpaceOptions | None = 
     if chosen.rank is not None:
         space = rank_space(space, chosen.rank, refusals(model), chosen.exclude)
         return Traced(space, program, example, time.process_time() - started)
+    bits: tuple[tuple[WidthGroup, LayerBits], ...] = ()
+    if chosen.bits is not None:
+        bits, frozen = bit_groups(space, chosen.bits, unroundable(model), chosen.exclude)
+        if not chosen.bits.widths:
+            return Traced(bit_space(space, bits, frozen), program, example, time.process_time() - started)
+        space = replace(space, frozen=(*space.frozen, *frozen))
+    resolution = None
+    if chosen.resolution is not None:
+        of_image = partial(_space_of, model, options=chosen)
+        resolution = resolutions(model, example, space, chosen.resolution, of_image)
     tied = "these channels can only go all together"
     space = freeze_groups(space, {i: tied for i, group in enumerate(space.groups) if group.width == 1})
     blocks = find_blocks(program, space, products)
     space = apply_options(replace(space, blocks=blocks), chosen)
     if chosen.blocks:
         space = offer_blocks(with_calls(space, model, example), chosen.exclude)
-    return Traced(space, program, example, time.process_time() - started)
+    return Traced(space, program, example, time.process_time() - started, bits, resolution)
+
+
+def _space_of(model: nn.Module, image: Tensor, *, options: SpaceOptions) -> SearchSpace:
+    """The groups at another size of images."""
+    return _groups(record(model, image), model, image, options)[0]
 
 
 def _groups(

@@ -20,6 +20,8 @@ from autoprune.randomness import untouched
 from autoprune.space.cutting.graph_form import GraphNetwork, graph_network
 from autoprune.space.groups import SearchSpace
 from autoprune.space.kinds import KINDS
+from autoprune.space.options.bits import with_bits
+from autoprune.space.options.resolution import with_resolution
 from autoprune.space.options.ties import tie
 from autoprune.space.tracing.shapes import with_shapes
 from autoprune.space.tracing.trace import Traced
@@ -57,8 +59,13 @@ def verify(model: nn.Module, traced: Traced, *, seed: int = 0) -> Verified:
         SpaceError: fvcore counts other FLOPs than the closed form, no group is left, or the model is random.
     """
     _check_values(model, traced)
-    if traced.space.densities:  # a weight of zero is no other network
+    if traced.space.densities or traced.space.only_bits:  # other weights are no other network
         return unverified(model, traced)
+    verified = _verified(model, traced, seed)
+    return replace(verified, space=_joined(verified.space, traced))
+
+
+def _verified(model: nn.Module, traced: Traced, seed: int) -> Verified:
     if traced.space.factors:
         return replace(unverified(model, traced), largest_error=check_factored(model, traced.space, traced.example))
     with untouched():
@@ -101,7 +108,13 @@ def _trial(model: nn.Module, traced: Traced, seed: int) -> CutTrial:
 
 def unverified(model: nn.Module, traced: Traced) -> Verified:
     """The space as it was traced, for those who only look at it."""
-    return _with_network(model, traced, traced.space, math.nan)
+    seen = _with_network(model, traced, traced.space, math.nan)
+    return replace(seen, space=_joined(seen.space, traced))
+
+
+def _joined(space: SearchSpace, traced: Traced) -> SearchSpace:
+    """With the groups whose widths change no shape of a tensor."""
+    return with_resolution(with_bits(space, traced.bits), traced.resolution)
 
 
 def _with_network(model: nn.Module, traced: Traced, space: SearchSpace, error: float) -> Verified:

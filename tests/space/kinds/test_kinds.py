@@ -181,17 +181,17 @@ def test_a_kind_is_shown_as_it_says(space: SearchSpace) -> None:
 
 
 def test_a_kind_that_is_not_in_the_table_is_refused() -> None:
-    with pytest.raises(SpaceError, match=r"'g' cannot be of kind 'bits'; kinds are channels, heads, blocks"):
-        WidthGroup("g", 4, (4,), kind="bits")
+    with pytest.raises(SpaceError, match=r"'g' cannot be of kind 'colours'; kinds are channels, heads, blocks"):
+        WidthGroup("g", 4, (4,), kind="colours")
 
 
 def test_kinds_of_other_packages_stand_behind_ours_and_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(KINDS) == ["channels", "heads", "blocks", "weights", "ranks"]
+    assert list(KINDS) == ["channels", "heads", "blocks", "weights", "ranks", "bits", "resolution"]
     with pytest.raises(SpaceError, match="cannot be of kind 'density'; kinds are channels, heads, blocks"):
         WidthGroup("x", 4, (1, 2, 3, 4), kind="density")
     offer(monkeypatch, "Density")
-    assert list(KINDS) == ["channels", "heads", "blocks", "weights", "ranks", "density"]
-    assert len(KINDS) == 6
+    assert list(KINDS) == ["channels", "heads", "blocks", "weights", "ranks", "bits", "resolution", "density"]
+    assert len(KINDS) == 8
     assert KINDS["density"] is KINDS["density"]
     assert isinstance(KINDS["density"], Density)
 
