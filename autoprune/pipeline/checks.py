@@ -37,6 +37,7 @@ from autoprune.training.protocols import make_protocol, rewound_to
 from autoprune.training.recipe import check_recipe, rehearse
 from autoprune.trials.ledger import open_storage
 from autoprune.verdict.rules import criterion_for
+from autoprune.verdict.teaching import check_teaching
 
 
 def check_scoring(prepared: Prepared) -> None:
@@ -98,6 +99,8 @@ def check_trainings(run_inputs: RunInputs) -> None:
             f"sparsity names {job.sparsity.methods[0].label!r}, which takes part in the steps of a training, and the "
             f"task {job.task.name!r} trains in a way of its own, or not at all; leave sparsity out"
         )
+    if job.verdict.seeds:
+        check_teaching(job.verdict.protocols, task)
     if job.verdict.seeds and not task.cuts_in_training:
         for protocol in job.verdict.protocols:
             if make_protocol(protocol).steps:

@@ -137,6 +137,11 @@ class Task(ABC):
         """This task, whose trainings read only so many examples in each epoch, others each time; None: it cannot."""
         return None
 
+    @property
+    def distils(self) -> bool:
+        """Whether final trainings from inherited weights learn from the base network where nothing is said of it."""
+        return False
+
     def distilled(self) -> Task | None:
         """This task, whose trainings learn from the base network, too; None where it has no recipe to say so."""
         return None

@@ -48,6 +48,11 @@ class ClassificationTask(RecipeTask):
         return torch.randn(1, *self._data.input_shape, generator=torch.Generator().manual_seed(0))
 
     @property
+    def distils(self) -> bool:
+        """Unless the recipe names an objective: it has been measured (docs/results/recovery.md)."""
+        return self._recipe.objective == self.usual_objective
+
+    @property
     def fingerprint(self) -> str:
         """Of the data and the recipe, and of a measure other than accuracy."""
         other = () if isinstance(self._measure, Accuracy) else (repr(self.scale),)

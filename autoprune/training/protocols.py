@@ -35,6 +35,7 @@ class Protocol:
             seed; it needs no labels.
         rounds: of trainings whose magnitudes say which single weights go, before the one that counts; 0: none.
         rewind: share of a training to whose weights each of them goes back.
+        distil: whether it learns from the base network, too; None: where the task does so if nothing is said.
     """
 
     inherits: bool
@@ -46,25 +47,33 @@ class Protocol:
     trains: bool = True
     rounds: int = 0
     rewind: float = 0.0
+    distil: bool | None = False
 
 
-def fine_tune(*, lr_share: float = 0.1) -> Protocol:
+def fine_tune(*, lr_share: float = 0.1, distil: bool | None = None) -> Protocol:
     """Train the inherited weights on, for as many epochs as the job says.
 
     Args:
         lr_share: learning rate, as a share of the base network's; the hundredth of Li et al. favours training from
             scratch (Wang et al. 2023, Why is the State of Neural Network Pruning so Confusing).
+        distil: every arm learns from the base network, too (Hinton et al. 2015); None: classifiers do, unless the job
+            names an objective.
 
     Raises:
-        ConfigError: a share that is no number above 0.
+        ConfigError: a share that is no number above 0, or a `distil` that is neither true, false nor None.
     """
     _check("fine_tune", "lr_share", lr_share, least=0)
+    _check_distil("fine_tune", distil)
     return Protocol(
-        inherits=True, epochs=lambda base, fine_tune, ratio: fine_tune, lr=lambda lr: lr_share * lr, told="fine-tuned"
+        inherits=True,
+        epochs=lambda base, fine_tune, ratio: fine_tune,
+        lr=lambda lr: lr_share * lr,
+        told="fine-tuned",
+        distil=distil,
     )
 
 
-def gradual(*, steps: int = 4, cutting: float = 0.5, lr_share: float = 0.1) -> Protocol:
+def gradual(*, steps: int = 4, cutting: float = 0.5, lr_share: float = 0.1, distil: bool | None = None) -> Protocol:
     """Cut in steps, train a little after each, and train on: as many epochs in all as `fine_tune`.
 
     Widths follow the cubic schedule of Zhu & Gupta. At each step weights make up for what is lost as the job's
@@ -75,11 +84,13 @@ def gradual(*, steps: int = 4, cutting: float = 0.5, lr_share: float = 0.1) -> P
         steps: cuts; no more than there are epochs for.
         cutting: share of the training over which they are spread; the rest trains the final widths.
         lr_share: as of `fine_tune`.
+        distil: as of `fine_tune`.
 
     Raises:
         ConfigError: a setting out of its range.
     """
     _check("gradual", "lr_share", lr_share, least=0)
+    _check_distil("gradual", distil)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise ConfigError(f"protocol 'gradual': steps must be a whole number of at least 1, got {steps!r}")
     if not isinstance(cutting, int | float) or isinstance(cutting, bool) or not 0 < cutting < 1:
@@ -89,6 +100,7 @@ def gradual(*, steps: int = 4, cutting: float = 0.5, lr_share: float = 0.1) -> P
         epochs=lambda base, fine_tune, ratio: fine_tune,
         lr=lambda lr: lr_share * lr,
         told="cut in steps and fine-tuned",
+        distil=distil,
         steps=steps,
         cutting=float(cutting),
     )
@@ -188,6 +200,11 @@ def _check(protocol: str, setting: str, value: object, *, least: float) -> None:
             f"protocol {protocol!r}: {setting} must be a number {f'of at least {least}' if least else 'above 0'}, "
             f"got {value!r}"
         )
+
+
+def _check_distil(protocol: str, value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError(f"protocol {protocol!r}: distil must be true, false or null, got {value!r}")
 
 
 def rewound_to(rewind: float, epochs: int) -> int:

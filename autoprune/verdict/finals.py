@@ -49,6 +49,7 @@ class FinalPlan:
         fine_tune_epochs: for protocols that start from inherited weights.
         base_lr: learning rate of the base network.
         seed: first seed; the same seeds serve every arm, so that differences are paired.
+        taught: labels of protocols whose trainings learn from the base network (`teaching.taught_protocols`).
         epochs: of a training, where trainings of another length may be known, as of a run that goes on with longer
             ones; None: whatever is known by the same name counts.
     """
@@ -58,6 +59,7 @@ class FinalPlan:
     fine_tune_epochs: int
     base_lr: float
     seed: int
+    taught: frozenset[str] = frozenset()
     epochs: Callable[[PlannedFinal], int] | None = None
 
 
@@ -74,6 +76,7 @@ class PlannedFinal:
         base_lr: learning rate of the base network.
         keeps_weights: the trained weights are wanted, not only their score.
         start: other weights than the base network's that it goes on from, see `CandidateFactory.starts`.
+        distilled: whether it learns from the base network.
     """
 
     widths: Widths
@@ -83,11 +86,12 @@ class PlannedFinal:
     base_lr: float
     keeps_weights: bool
     start: str = ""
+    distilled: bool = False
 
     @property
     def key(self) -> str:
         """Names it in the notebook."""
-        return final_key(self.protocol.label, self.seed, self.widths, self.start)
+        return final_key(self.protocol.label, self.seed, self.widths, self.start, distilled=self.distilled)
 
 
 @final
@@ -202,13 +206,14 @@ def train_final(factory: CandidateFactory, piece: PlannedFinal, watch: Watch | N
         network = cut.network
         reinitialise(network, seed=piece.seed)
     scores: list[Score] = []
+    task = (factory.task.distilled() if piece.distilled else None) or factory.task
 
     def score(network: nn.Module) -> float:
-        scores.append(factory.task.scored(network, split="test"))
+        scores.append(task.scored(network, split="test"))
         return float(scores[-1])
 
     trained = train_and_score(
-        factory.task,
+        task,
         network,
         score,
         epochs=epochs,
@@ -245,9 +250,9 @@ def epochs_of(piece: PlannedFinal, space: SearchSpace, base_epochs: int) -> int:
     return make_protocol(piece.protocol).epochs(base_epochs, piece.fine_tune_epochs, float(full / max(1.0, cut)))
 
 
-def final_key(protocol: str, seed: int, widths: Widths, start: str = "") -> str:
+def final_key(protocol: str, seed: int, widths: Widths, start: str = "", *, distilled: bool = False) -> str:
     """Names a final training in the notebook."""
-    return f"{protocol}/{seed}/{'-'.join(map(str, widths))}{start and '/'}{start}"
+    return f"{protocol}{'+distillation' if distilled else ''}/{seed}/{'-'.join(map(str, widths))}{start and '/'}{start}"
 
 
 def key_without_epochs(name: str) -> str:
@@ -303,7 +308,8 @@ def _pairs(plan: FinalPlan) -> list[tuple[PartOptions, int]]:
 def _piece(arm: Arm, protocol: PartOptions, seed: int, plan: FinalPlan) -> PlannedFinal:
     kept = (protocol, seed) == (plan.protocols[0], plan.seed)
     start = arm.start if make_protocol(protocol).inherits else ""
-    return PlannedFinal(arm.widths, protocol, seed, plan.fine_tune_epochs, plan.base_lr, kept, start)
+    taught = protocol.label in plan.taught
+    return PlannedFinal(arm.widths, protocol, seed, plan.fine_tune_epochs, plan.base_lr, kept, start, taught)
 
 
 def _final(arm: Arm, piece: PlannedFinal, known: Mapping[str, Any]) -> FinalTraining:

@@ -94,7 +94,7 @@ def test_a_run_that_has_ended_goes_on_as_is_said(run: Run, begun: Path) -> None:
     given = ("--set", "verdict.seeds=2", "--trials", "5", "--progress", "silent")
     code, out, err = run("resume", begun, *given)
     assert (code, err) == (0, "")
-    assert "(fine-tuned, 2 seeds)" in out
+    assert "(fine-tuned with distillation, 2 seeds)" in out
     record = read_record(begun)
     assert sum(trial.origin == "controller" for trial in record.trials) == 5
     assert record.provenance["continued"]["1"]["changed"] == {"search.trials": "3 → 5", "verdict.seeds": "1 → 2"}

@@ -20,11 +20,11 @@ from autoprune.pipeline.phases.search import Searched
 from autoprune.pipeline.provenance import now
 from autoprune.report.pages import pages, write_reports
 from autoprune.space.groups import Widths
-from autoprune.training.protocols import make_protocol
 from autoprune.trials.run_files import provenance_of
 from autoprune.trials.selection import Posterior
 from autoprune.verdict.record import ARMS, Arm, CurvePoint, FinalTraining, RunRecord, Verdict, write_record
 from autoprune.verdict.statistics import judge
+from autoprune.verdict.teaching import told_protocols
 
 
 @final
@@ -125,7 +125,7 @@ def _verdict(run: RunContext, found: Findings, unpruned: float) -> Verdict:
     winner, *others = found.compared
     return judge(
         found.finals,
-        protocols={chosen.label: make_protocol(chosen).told for chosen in run.job.verdict.protocols},
+        protocols=told_protocols(run.job.verdict.protocols, run.task),
         budget_text=" and ".join(f"{limit.percent:.3g} % of {metric}" for limit, metric in told),
         scale=run.task.scale,
         identical=[arm.name for arm in others if arm.widths == winner.widths],

@@ -12,6 +12,7 @@ from autoprune.pipeline.phases.context import RunContext
 from autoprune.texts import score_text
 from autoprune.verdict.finals import FinalPlan, epochs_of, train_finals
 from autoprune.verdict.record import ARMS, WINNER, Arm, FinalTraining
+from autoprune.verdict.teaching import taught_protocols
 
 
 def final_weights(run: RunContext, arm: str = WINNER) -> Path:
@@ -37,6 +38,7 @@ def final_trainings(run: RunContext, compared: Sequence[Arm]) -> list[FinalTrain
             options.fine_tune_epochs,
             run.job.training.lr,
             run.job.seed,
+            taught_protocols(options.protocols, run.task),
             partial(epochs_of, space=run.prepared.space, base_epochs=run.job.training.epochs),
         ),
         notebook=run.notebook("final trainings"),

@@ -12,6 +12,7 @@ from autoprune.training.protocols import make_protocol
 from autoprune.trials.run_files import read_run
 from autoprune.verdict.finals import final_key, key_without_epochs
 from autoprune.verdict.record import Arm, FinalTraining
+from autoprune.verdict.teaching import taught_protocols
 
 
 def note_reuse(
@@ -71,8 +72,10 @@ def _distinct(run: RunContext, compared: Sequence[Arm], finals: Sequence[FinalTr
     """(key, epochs) of each training; arms of equal widths share theirs."""
     arms, found = {arm.name: arm for arm in compared}, set[tuple[str, object]]()
     inherits = {chosen.label for chosen in run.job.verdict.protocols if make_protocol(chosen).inherits}
+    taught = taught_protocols(run.job.verdict.protocols, run.task)
     for final in finals:
         arm = arms[final.arm]
         start = arm.start if final.protocol in inherits else ""
-        found.add((final_key(final.protocol, final.seed, arm.widths, start), final.epochs))
+        key = final_key(final.protocol, final.seed, arm.widths, start, distilled=final.protocol in taught)
+        found.add((key, final.epochs))
     return found
