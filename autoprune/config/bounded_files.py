@@ -47,6 +47,22 @@ def read_text(path: Path, *, most: int = MOST_BYTES, then: str = "give the path 
         ) from None
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file; none is where the path can be none, or may not be looked up."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, no permission
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; none is where the path can be none, or may not be looked up."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def found_path(path: Path, folders: Sequence[Path]) -> Path:
     """A path in the first of the folders that has it; as given if none has.
 
