@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.config.bounded_files import LONGEST_PATH
+from autoprune.config.bounded_files import LONGEST_PATH, given_path
 from autoprune.errors import ConfigError, DataError, shortened, suggest
 
 CHARACTERS, BYTES = "characters", "bytes"
@@ -137,7 +137,7 @@ def tokenizer_for(name: str, training: str) -> Tokenizer:
         )
     if name == BYTES:
         return Bytes()
-    return Characters(training) if name == CHARACTERS else TokenizerFile(Path(name).expanduser())
+    return Characters(training) if name == CHARACTERS else TokenizerFile(given_path(name, "tokenizer"))
 
 
 def _points(text: str) -> Tensor:

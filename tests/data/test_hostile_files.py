@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from autoprune.config.json_reader import no_key_twice
 from autoprune.data import read_data
 from autoprune.data.pairs import as_tensors
 from autoprune.errors import AutopruneError
@@ -189,6 +191,14 @@ def test_a_validation_folder_by_another_name_is_not_passed_over(tmp_path: Path) 
         Image.new("RGB", (8, 8)).save(tmp_path / name / "cat" / "0.png")
     with pytest.raises(AutopruneError, match="valid is not read by this name; call it validation, or put it elsewhere"):
         read_data("image_folder", path=tmp_path, arguments={"size": 8})
+
+
+def test_a_key_that_stands_twice_among_very_many_is_found_at_once() -> None:
+    many = [(str(i), 0) for i in range(200_000)]
+    began = time.thread_time()
+    with pytest.raises(ValueError, match="the key '199999' stands twice"):
+        no_key_twice([*many, ("199999", 0)])
+    assert time.thread_time() - began < 2
 
 
 def test_lists_that_are_no_arrays_are_one_clear_error() -> None:
