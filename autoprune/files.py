@@ -77,14 +77,16 @@ def patiently(
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file beside its place and move it there in one step, so that it is never seen half written.
 
-    Its content is on the disk before it is in its place, and is there still after a loss of power.
+    Its content is on the disk before it is in its place, and is there still after a loss of power. What is left of an
+    earlier time beside its place is removed, not written to: it might be a pipe, or a link to somewhere else.
 
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             synced(file.fileno())
@@ -248,4 +250,7 @@ def parsed_json(content: bytes, path: Path) -> dict[str, Any]:
 
 def _unwritable(path: Path, error: OSError) -> RunError:
     reason = error.strerror or str(error)
-    return RunError(f"run directory {path} cannot be written: {reason}; check the permissions or give another one")
+    named = f" ({Path(error.filename2 or error.filename).name})" if error.filename else ""
+    return RunError(
+        f"run directory {path} cannot be written: {reason}{named}; check the permissions or give another one"
+    )

@@ -28,7 +28,8 @@ _IN_URLS = (  # a value that is one URL: passwords may hold quotes, blanks, and 
 )
 _IN_OTHERS = (re.compile(r"(?<![\w.%+-])[\w.%+-]+:(?P<secret>[^\s@/:'\"]+)@(?=[\w\[])"),)  # without a scheme, or half
 _IN_TEXTS = (
-    re.compile(r"[A-Za-z][\w+.-]*://[^\s:/@]*:(?P<secret>[^\s@]+(?:@[^\s@/?#]*)*)@"),
+    # bounded and possessive: a message may be a megabyte of letters, or of addresses
+    re.compile(r"[A-Za-z][\w+.-]{0,30}://[^\s:/@]*+:(?P<secret>[^\s@]{1,4096}+(?:@[^\s@/?#]*+)*)@"),
     re.compile(r"https?://(?P<secret>[^\s:/@?#]+)@"),
     re.compile(rf"[?&;]{_QUERY_NAME}=(?P<secret>[^\s&#'\"]+)", re.IGNORECASE),
     re.compile(rf"(?<![\w.-]){_NAME}=(?P<secret>[^\s,;&'\")\]}}]+)", re.IGNORECASE),
@@ -89,7 +90,8 @@ def _places(text: str, *, whole: bool) -> Iterator[tuple[int, int]]:
         yield from [(0, len(text))] if text else []
         return
     patterns = _IN_URLS if _URL.match(text) else _IN_OTHERS
-    places = sorted(match.span("secret") for pattern in (*patterns, *_IN_TEXTS) for match in pattern.finditer(text))
+    in_texts = _IN_TEXTS if "@" in text else _IN_TEXTS[2:]  # the first two look for it from every address
+    places = sorted(match.span("secret") for pattern in (*patterns, *in_texts) for match in pattern.finditer(text))
     merged: list[tuple[int, int]] = []
     for start, end in places:
         if merged and start < merged[-1][1]:

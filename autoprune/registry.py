@@ -98,8 +98,11 @@ class Registry:
         return [*self._table, *self._plugins()]
 
     def check(self, name: str) -> None:
-        """Check that a part has this name, importing nothing; raises RegistryError where none has."""
+        """Check that one part has this name, importing nothing; raises RegistryError where none has, or two have."""
         self._row(name)
+        for point in entry_points(group=self._group) if self._group and name in self._table else ():
+            if point.name == name:  # or whoever installed it would believe that it is used
+                raise self._twice(point)
 
     def get(self, name: str) -> Any:
         """Import and return the part called `name`; "module:attribute" is one that need not have a name.
@@ -150,12 +153,15 @@ class Registry:
         found: dict[str, EntryPoint] = {}
         for point in entry_points(group=self._group) if self._group else ():
             if point.name in self._table or (point.name in found and found[point.name].value != point.value):
-                raise RegistryError(
-                    f"{self.kind} {point.name!r} is offered twice, the second time by {point.value!r}; "
-                    f"uninstall one of the two packages or rename its entry point"
-                )
+                raise self._twice(point)
             found[point.name] = point
         return found
+
+    def _twice(self, point: EntryPoint) -> RegistryError:
+        return RegistryError(
+            f"{self.kind} {point.name!r} is offered twice, the second time by {point.value!r}; uninstall one of the "
+            f"two packages or rename its entry point"
+        )
 
 
 def _described(card: Part) -> Part:

@@ -42,6 +42,22 @@ def test_what_was_there_stays_where_the_new_content_does_not_get_to_the_disk(
     assert path.read_bytes() == b"old"
 
 
+def test_what_lies_beside_a_place_is_not_written_to(tmp_path: Path) -> None:
+    path, beside = tmp_path / "a.json", tmp_path / ".a.json.tmp"
+    (tmp_path / "precious").write_bytes(b"mine")
+    beside.symlink_to(tmp_path / "precious")
+    replace_file(path, b"new")
+    assert (path.read_bytes(), (tmp_path / "precious").read_bytes()) == (b"new", b"mine")
+    os.mkfifo(beside)  # nobody reads from it
+    replace_file(path, b"newer")
+    assert path.read_bytes() == b"newer"
+    assert not path.is_symlink()
+    beside.mkdir()
+    with pytest.raises(RunError, match=r"cannot be written: .* \(\.a\.json\.tmp\)"):
+        write_whole(path, b"newest")
+    assert path.read_bytes() == b"newer"
+
+
 def test_a_folder_is_synced_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "deep").mkdir()
     for name in ("a", "deep/b"):

@@ -104,6 +104,14 @@ def test_a_name_offered_twice_is_refused(monkeypatch: pytest.MonkeyPatch, points
         SHELF.names()
 
 
+def test_a_name_of_ours_that_another_package_claims_is_refused_where_it_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offer(monkeypatch, ("join", "os.path:split"))
+    with pytest.raises(RegistryError, match=r"'join' is offered twice, .* by 'os\.path:split'; uninstall"):
+        SHELF.check("join")
+
+
 def test_listing_names_imports_nothing_heavy() -> None:
     modules = ("allocation", "controllers", "cost", "data", "evaluators", "importance", "training", "zoo")
     heavy = ("torch", "numpy", "scipy", "optuna", "ray", "sklearn", "pydantic")

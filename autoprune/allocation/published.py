@@ -10,10 +10,11 @@ import numpy as np
 
 from autoprune.allocation.parts.path import repaired
 from autoprune.allocation.parts.scores import one_of
+from autoprune.config.bounded_files import given_path, shown_path
 from autoprune.config.json_reader import read_plain_json
 from autoprune.config.yaml_reader import read_yaml
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, shortened, suggest
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
 
 Missing: TypeAlias = Literal["error", "full", "mean"]
@@ -39,8 +40,9 @@ def published(
         ConfigError: the file cannot be read, names what is not there, contradicts itself, or lacks a group.
     """
     one_of("published", "missing", missing, ("error", "full", "mean"))
-    what = f"published: {file}"
-    given = _read(Path(file).expanduser(), what)
+    path = given_path(file, "published: file")
+    what = f"published: {shown_path(Path(file))}"
+    given = _read(path, what)
     widths = (
         _by_group(domain.space, given, what) if isinstance(given, Mapping) else _in_order(domain.space, given, what)
     )
@@ -97,5 +99,6 @@ def _width(space: SearchSpace, index: int, value: Any, what: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     least = "at least" if group.choices[0] == 0 else "above"
     if not number or not 0 <= value <= group.width or (value == 0 and least == "above"):
-        raise ConfigError(f"{what} must be a number {least} 0 and at most {group.width}, the full width, got {value!r}")
+        told = shortened(repr(value), 60)
+        raise ConfigError(f"{what} must be a number {least} 0 and at most {group.width}, the full width, got {told}")
     return float(value)

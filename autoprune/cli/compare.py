@@ -16,6 +16,7 @@ from autoprune.cli.options import (
     chosen_engine,
     read_arguments,
     show,
+    usable_path,
 )
 from autoprune.errors import ConfigError
 
@@ -38,10 +39,15 @@ def compare(
         typer.Option(help="methods on the weights, joined by +; lists with commas; none for nothing"),
     ] = None,
     data: Annotated[str | None, typer.Option(help="of a MODEL: a data set's name, or module:function")] = None,
-    weights: Annotated[Path | None, typer.Option(help="of a MODEL: its trained weights; else it is trained")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="of a MODEL: its trained weights; else it is trained", callback=usable_path)
+    ] = None,
     arg: ArgOption = None,
     to: Annotated[
-        Path | None, typer.Option("--to", help="where to write, or go on; a free directory below runs/ by default")
+        Path | None,
+        typer.Option(
+            "--to", help="where to write, or go on; a free directory below runs/ by default", callback=usable_path
+        ),
     ] = None,
     progress: Annotated[str, typer.Option(help="auto, rich, plain or silent")] = "auto",
     engine: EngineOption = None,

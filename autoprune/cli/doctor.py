@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from autoprune._version import __version__
+from autoprune.config.bounded_files import is_folder, shown_path
 from autoprune.errors import AutopruneError
 
 _INSTALLED_AS = {"ray": '"ray[tune]"'}
@@ -53,8 +54,8 @@ def _data() -> tuple[str, str]:
 
     states = {name: _state(name) for name in DATA_SETS.names()}
     given = os.environ.get("AUTOPRUNE_DATA")
-    lost = given is not None and not Path(given).is_dir()
-    told = ["not set" if given is None else f"{given} is no folder" if lost else given]
+    lost = bool(given) and not is_folder(Path(given or ""))
+    told = [f"{shown_path(Path(given))}{' is no folder' * lost}" if given else "not set"]
     told += [
         f"{state}: {', '.join(name for name, own in states.items() if own == state)}"
         for state in dict.fromkeys(filter(None, states.values()))

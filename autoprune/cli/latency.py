@@ -18,6 +18,7 @@ from autoprune.cli.options import (
     SpaceOption,
     model_and_example,
     show,
+    usable_path,
 )
 from autoprune.errors import ConfigError
 
@@ -48,8 +49,10 @@ def make_profile(
     arg: ArgOption = None,
     input_shape: InputOption = "1,3,32,32",
     space_file: SpaceOption = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="the profile to write")] = None,
-    add_to: Annotated[Path | None, typer.Option(metavar="FILE", help="a profile that gets what it lacks")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="the profile to write", callback=usable_path)] = None,
+    add_to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="a profile that gets what it lacks", callback=usable_path)
+    ] = None,
     backend: BackendOption = "torch",
     threads: ThreadsOption = 1,
     batch: BatchOption = 0,
@@ -67,17 +70,15 @@ def make_profile(
         raise ConfigError("give either --out FILE for a new profile or --add-to FILE for one to extend")
     target = out or add_to
     assert target is not None
-    if not target.absolute().parent.is_dir():
-        raise ConfigError(f"{target}: there is no folder {target.absolute().parent}; make it first")
-    if target.is_dir():
-        raise ConfigError(f"{target} is a folder; name a file in it")
+    from autoprune.cost.latency.profile_files import check_target, read_profile, write_profile
+
+    check_target(target)
     network, example = model_and_example(model, arg, input_shape)
 
     from dataclasses import asdict, replace
 
     from autoprune.api.search import trace
     from autoprune.cost.latency.device_profile import Conditions
-    from autoprune.cost.latency.profile_files import read_profile, write_profile
     from autoprune.latency.profile import build_profile
 
     chosen = Conditions(backend, threads, batch, dtype, channels_last, device, fold_batch_norm)
@@ -140,7 +141,7 @@ def measure_network(
 @app.command("predict")
 def predict_network(
     model: ModelArgument,
-    profile: Annotated[Path, typer.Option(metavar="FILE", help="of `autoprune latency profile`")],
+    profile: Annotated[Path, typer.Option(metavar="FILE", help="of `autoprune latency profile`", callback=usable_path)],
     arg: ArgOption = None,
     input_shape: InputOption = "1,3,32,32",
     space_file: SpaceOption = None,

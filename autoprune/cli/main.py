@@ -35,6 +35,7 @@ from autoprune.cli.options import (
     chosen_engine,
     model_and_example,
     show,
+    usable_path,
 )
 from autoprune.errors import AutopruneError, ConfigError, DataError, EngineLostError, EvaluationError
 from autoprune.signals import exit_code, interruption, terminable
@@ -49,7 +50,7 @@ app = typer.Typer(
 app.add_typer(latency_cli.app, name="latency")
 app.command()(compare)
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory", callback=usable_path)]
 ProgressOption = Annotated[str, typer.Option("--progress", help="auto, rich, plain or silent")]
 
 
@@ -73,9 +74,11 @@ def _root(version: Annotated[bool, typer.Option("--version", help="print the ver
 
 @app.command()
 def search(
-    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="a job file, see configs/")],
+    job_file: Annotated[
+        Path, typer.Argument(metavar="JOB.yaml", help="a job file, see configs/", callback=usable_path)
+    ],
     run_dir: Annotated[
-        Path | None, typer.Option(help="where to write; a free directory below runs/ by default")
+        Path | None, typer.Option(help="where to write; a free directory below runs/ by default", callback=usable_path)
     ] = None,
     progress: ProgressOption = "auto",
     engine: EngineOption = None,
@@ -156,7 +159,7 @@ def report(run_dir: RunArgument) -> None:
 @app.command()
 def export(
     run_dir: RunArgument,
-    to: Annotated[Path, typer.Option("--to", help="a new folder")],
+    to: Annotated[Path, typer.Option("--to", help="a new folder", callback=usable_path)],
     formats: Annotated[
         str, typer.Option("--format", help="one or more, with commas; `autoprune parts exporters` lists them")
     ] = "safetensors",
@@ -185,7 +188,9 @@ def space(
     space_file: SpaceOption = None,
     verify: Annotated[bool, typer.Option(help="build random cuts and compare them")] = True,
     as_json: JsonOption = False,
-    save: Annotated[Path | None, typer.Option("--save", metavar="FILE", help="write the space, as JSON")] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="write the space, as JSON", callback=usable_path)
+    ] = None,
 ) -> None:
     """Show what can be cut in a model, and what stays and why."""
     from autoprune.cli.tables import space_json, space_tables
@@ -247,10 +252,13 @@ def _trace(model: str, arg: list[str] | None, input_shape: str, space_file: Path
 
 
 def _save(space: Any, path: Path) -> None:
+    from autoprune.files import replace_file
     from autoprune.space.serial import to_json
 
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"--save {path}: it is no regular file; give a new file, or one to replace")
     try:
-        path.write_text(json.dumps(to_json(space)))
+        replace_file(path, json.dumps(to_json(space)).encode())
     except OSError as error:
         raise ConfigError(
             f"--save {path}: cannot be written: {error.strerror}; give a file in a folder that exists"

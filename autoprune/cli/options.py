@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoprune.cli.inputs import HELP, example_of
+from autoprune.config.bounded_files import shown_path
 from autoprune.errors import ConfigError
 
 if TYPE_CHECKING:  # `autoprune --help` must not import torch
@@ -17,10 +19,24 @@ if TYPE_CHECKING:  # `autoprune --help` must not import torch
     from autoprune.config.engine import EngineOptions
     from autoprune.space.tracing.program import Example
 
+
+def usable_path(path: Path | None) -> Path | None:
+    """A path of the command line; raises ConfigError where nothing can ever be there, or it may not be looked up."""
+    if path is None:
+        return None
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) not in (errno.ENOENT, errno.ENOTDIR):
+            told = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{shown_path(path)} cannot be looked up: {told}; give another path") from None
+    return path
+
+
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="zoo name, or module:factory")]
 ArgOption = Annotated[list[str] | None, typer.Option("--arg", metavar="KEY=VALUE", help="argument of the factory")]
 InputOption = Annotated[str, typer.Option("--input", metavar="N,C,H,W", help=HELP)]
-SpaceOption = Annotated[Path | None, typer.Option("--space", help="a file of search_spaces/")]
+SpaceOption = Annotated[Path | None, typer.Option("--space", help="a file of search_spaces/", callback=usable_path)]
 EngineOption = Annotated[str | None, typer.Option("--engine", help="local or ray, in place of the job's own")]
 AddressOption = Annotated[str | None, typer.Option("--address", help="of a Ray cluster: auto or HOST:PORT")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="on Ray; as many as it holds by default")]
@@ -90,7 +106,7 @@ def chosen_engine(own: EngineOptions, name: str | None, address: str | None, wor
     from autoprune.config.validation import validated
 
     given = {key: value for key, value in (("address", address), ("workers", workers)) if value is not None}
-    name = name or ("ray" if given else own.name)
+    name = ("ray" if given else own.name) if name is None else name
     kept = own.model_dump(exclude_unset=True) if name == own.name else {}
     return validated(EngineOptions, {**kept, "name": name, **given}, "--engine")
 

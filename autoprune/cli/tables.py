@@ -13,12 +13,13 @@ from rich.text import Text
 
 from autoprune.api.search import Space
 from autoprune.cli.rows import Rows
+from autoprune.config.bounded_files import is_file
 from autoprune.config.yaml_reader import read_yaml
 from autoprune.cost.budget.limits import number
 from autoprune.cost.memory.dtypes import MEGABYTE
 from autoprune.cost.params import tensor_sizes
 from autoprune.cost.shares import group_shares, prunable
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, shortened, suggest
 from autoprune.space.groups import WidthGroup, Widths
 from autoprune.space.kinds import KINDS
 
@@ -130,10 +131,10 @@ def parse_widths(text: str, space: Space) -> Widths:
         value = math.nan
     if kind == "uniform" and not math.isnan(value):
         return space.uniform(value)
-    if not Path(text).is_file():
+    if not is_file(Path(text)):
         raise ConfigError(
-            f"--widths {text!r}: give 'full' or 'uniform:RATIO', for example uniform:0.5, or a file that holds a width "
-            f"for each group (YAML, JSON, or the architecture.yaml of an export)"
+            f"--widths {shortened(text, 200)!r}: give 'full' or 'uniform:RATIO', for example uniform:0.5, or a "
+            f"file that holds a width for each group (YAML, JSON, or the architecture.yaml of an export)"
         )
     return _widths_in(Path(text), space)
 

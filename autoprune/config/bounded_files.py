@@ -7,7 +7,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, shortened
 
 MOST_BYTES = 2**20
 """Of a file with options; a job file has a few thousand."""
@@ -45,6 +45,43 @@ def read_text(path: Path, *, most: int = MOST_BYTES, then: str = "give the path 
         raise ConfigError(
             f"{told}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file in that encoding"
         ) from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file; none is where the path can be none, or may not be looked up."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, no permission
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; none is where the path can be none, or may not be looked up."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def given_path(given: object, what: str) -> Path:
+    """A path that somebody gave as a setting, with the home of `~`.
+
+    Args:
+        given: a text or a path.
+        what: the setting, for messages.
+
+    Raises:
+        ConfigError: it is none, or can be none.
+    """
+    text = str(given) if isinstance(given, str | Path) else ""
+    if not text or len(text) > LONGEST_PATH or "\0" in text:
+        limit = f"of at most {LONGEST_PATH:,} characters"
+        raise ConfigError(f"{what} must be a path {limit}, got {shortened(repr(given), 80)}")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        home = Path(text).parts[0]
+        raise ConfigError(f"{what}: {home} names the home of nobody here; write ./{home} for a file") from None
 
 
 def found_path(path: Path, folders: Sequence[Path]) -> Path:

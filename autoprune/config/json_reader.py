@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The `object_pairs_hook` of `json.loads`; raises ValueError where a key stands twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"the key {shortened(twice, 80)!r} stands twice in one object")
     return found

@@ -54,7 +54,7 @@ def _listed(value: object) -> object:
 Tied: TypeAlias = Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=RULES), BeforeValidator(_listed)]
 
 
-_PATTERN = re.compile(r"unstructured|(N|\d{1,2}):(\d{1,2})|([1-9]\d?)x([1-9]\d?)")
+_PATTERN = re.compile(r"unstructured|(N|\d{1,2}):(\d{1,2})|([1-9]\d?)x([1-9]\d?)", re.ASCII)
 
 
 class DensityOptions(Strict):

@@ -28,7 +28,7 @@ def _bytes(value: object) -> object:
     """Bytes of a text such as "4GB" or "512 MB", in powers of 10; a number of bytes as it is."""
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([kMGT]?)B\s*", value)
+    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([kMGT]?)B\s*", value, re.ASCII)
     if not found:
         raise ValueError("memory must be a number with its unit: B, kB, MB, GB or TB")
     return int(float(found[1]) * _BYTES[found[2]])
@@ -38,7 +38,7 @@ def _seconds(value: object) -> object:
     """Seconds of a text such as "90s", "10 min" or "2h"; a number of seconds as it is."""
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*(s|min|h|d)?\s*", value)
+    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*(s|min|h|d)?\s*", value, re.ASCII)
     if not found:
         raise ValueError("a time must be a number of seconds, or a number with its unit: s, min, h or d")
     return float(found[1]) * _SECONDS[found[2] or "s"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from autoprune.config.settings import bind, missing_settings
 from autoprune.cost import METRICS
 from autoprune.cost.polynomial import CostFunction
 from autoprune.cost.unpriced import UnpricedError
-from autoprune.errors import ConfigError, blame
+from autoprune.errors import ConfigError, blame, shortened
 from autoprune.space.groups import SearchSpace
 
 MetricSettings: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -21,7 +23,7 @@ def make_metric(name: str, space: SearchSpace, settings: Mapping[str, Any]) -> C
 
     Raises:
         RegistryError: no metric has this name.
-        ConfigError: a setting that it does not take, or of a wrong value.
+        ConfigError: a setting that it does not take, or of a wrong value; or what it gives are no costs.
         UnpricedError: a setting that it needs is missing, or the space lacks what it is computed from.
     """
     missing = missing_settings(METRICS.get(name), settings, called_with=METRICS.called_with)
@@ -30,6 +32,14 @@ def make_metric(name: str, space: SearchSpace, settings: Mapping[str, Any]) -> C
     metric = bind(METRICS, name, settings)
     with blame(ConfigError, f"metric {name!r} fails with settings {dict(settings)}", then="Correct its settings."):
         cost: CostFunction = metric(space)
+        found: Any = cost(np.array([space.full, space.smallest]))
+    numbers = np.asarray(found)
+    real = numbers.dtype.kind in "iuf" and numbers.shape == (2,)
+    if not real or not np.isfinite(numbers).all() or numbers.min() < 0:
+        raise ConfigError(
+            f"metric {name!r} must give (N,) finite costs of at least 0 for (N, G) widths; for the full and the "
+            f"smallest network it gave {shortened(repr(found), 80)}. Correct its code"
+        )
     return cost
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoprune.config.bounded_files import given_path
 from autoprune.config.settings import check_settings
 from autoprune.errors import ConfigError, DataError, blame, suggest
 from autoprune.registry import Part, Registry, load_object
@@ -114,7 +115,7 @@ def read_data(name: str, *, path: Path | None = None, arguments: Mapping[str, An
     loader = load_object(name) if ":" in name else DATA_SETS.get(name)
     given = {**(arguments or {}), **({} if path is None else {"path": path})}
     if "path" in given:
-        given["path"] = Path(given["path"]).expanduser()
+        given["path"] = given_path(given["path"], f"data set {name!r}: path")
     if not callable(loader):
         raise ConfigError(f"data set {name!r} must be a function that returns the data, got {type(loader).__name__}")
     check_settings(

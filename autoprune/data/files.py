@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from autoprune.config.bounded_files import is_file, shown_path
 from autoprune.errors import DataError
 
 DATA_VARIABLE = "AUTOPRUNE_DATA"
@@ -40,7 +41,7 @@ def read_original(data_set: str, path: Path | None, *, folder: str, file: str) -
             return gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
         except (OSError, EOFError) as error:
             raise DataError(f"{data_set}: {found} cannot be read ({error}); fetch the original again") from error
-    looked = ", ".join(map(str, places))
+    looked = ", ".join(map(shown_path, places))
     raise DataError(f"{data_set}: no file {file!r} (or {file}.gz) in any of {looked}; {remedy}")
 
 
@@ -55,4 +56,4 @@ def _places(path: Path | None, folder: str) -> list[Path]:
 
 def _found(places: Iterable[Path], file: str) -> Path | None:
     candidates = (place / name for place in places for name in (file, f"{file}.gz"))
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_file(path)), None)

@@ -8,8 +8,9 @@ import numpy as np
 
 from autoprune.data.arrays import Examples, image_splits
 from autoprune.data.base import Augmentation, DataSplits
+from autoprune.data.parts import check_size, place_of
 from autoprune.data.pictures import ENDINGS, pictures_in, read_picture
-from autoprune.errors import ConfigError, DataError
+from autoprune.errors import DataError
 
 _HELD_OUT = 0.1  # of train, where there is no validation folder
 
@@ -23,22 +24,22 @@ def load(*, path: Path, size: int = 32, flip: bool = True) -> DataSplits:
         flip: whether training may mirror a picture.
 
     Raises:
-        DataError: no `train`, no classes, an empty class, a class that train does not have, or an unreadable file.
+        DataError: no `train`, no classes, an empty class, a class that train does not have, an unreadable file, or see
+            `place_of`.
         ConfigError: a size below 1.
     """
-    if size < 1:
-        raise ConfigError(f"image_folder: size must be at least 1 pixel, got {size}")
+    check_size(size or 0, "image_folder")
     folder = path / "train"
     classes = sorted(child.name for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
     if not classes:
         raise DataError(f"image_folder: {folder} must be a folder with one folder per class; set path to its parent")
     train = _read(folder, classes, size=size)
-    given = next((path / name for name in ("validation", "val") if (path / name).is_dir()), None)
+    given, last = (place_of(path, role, what="image_folder") for role in ("validation", "test"))
     if given is None:
         train, validation = train.hold_out(max(1, round(_HELD_OUT * len(train))))
     else:
         validation = _read(given, classes, size=size)
-    test = _read(path / "test", classes, size=size) if (path / "test").is_dir() else None
+    test = None if last is None else _read(last, classes, size=size)
     return image_splits(
         path.name,
         train=train,

@@ -68,17 +68,21 @@ def _read(folder: Path, size: int | None) -> tuple[list[Pixels], list[Pixels]]:
     files, masks = list(pictures_in(folder / "images")), folder / "masks"
     if not files:
         raise DataError(f"{_WHAT}: no picture in {folder / 'images'}; put pictures there, and their masks into {masks}")
-    by_name = {file.relative_to(masks).with_suffix(""): file for file in pictures_in(masks)}
+    by_name: dict[Path, Path] = {}
+    for mask in pictures_in(masks):
+        other = by_name.setdefault(mask.relative_to(masks).with_suffix(""), mask)
+        if other != mask:
+            raise DataError(f"{_WHAT}: {other} and {mask} are masks of one picture; leave one of them there")
     pairs: tuple[list[Pixels], list[Pixels]] = ([], [])
     for file in files:
-        mask = by_name.get(file.relative_to(folder / "images").with_suffix(""))
-        if mask is None:
+        own = by_name.get(file.relative_to(folder / "images").with_suffix(""))
+        if own is None:
             raise DataError(f"{_WHAT}: {file} has no mask; put one of the same name into {masks}")
         picture = read_picture(file, what=_WHAT, size=size)
-        numbers = read_picture(mask, what=_WHAT, mode="mask", size=size)
-        sizes = [shape_of(one, what=_WHAT) for one in (mask, file)]  # as they are; `size` would hide what differs
+        numbers = read_picture(own, what=_WHAT, mode="mask", size=size)
+        sizes = [shape_of(one, what=_WHAT) for one in (own, file)]  # as they are; `size` would hide what differs
         if sizes[0] != sizes[1]:
-            raise DataError(f"{_WHAT}: {mask} is {sizes[0]}, its picture {sizes[1]}; make them alike")
+            raise DataError(f"{_WHAT}: {own} is {sizes[0]}, its picture {sizes[1]}; make them alike")
         if pairs[0] and picture.shape != pairs[0][0].shape:
             raise DataError(
                 f"{_WHAT}: {file} is {picture.shape[1:]}, the first one {pairs[0][0].shape[1:]}; set the argument size"

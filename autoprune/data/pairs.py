@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from autoprune.errors import DataError
+from autoprune.errors import DataError, shortened
 
 TARGETS = ("target", "targets", "label", "labels", "mask", "annotation", "objects")
 """Names of targets in examples that are mappings, the first that is there."""
@@ -64,7 +64,11 @@ def pair_of(example: Any, target_of: Callable[[Any], Any] | None = None) -> tupl
 
 
 def as_tensors(value: Any) -> Any:
-    """Pictures as (C, H, W) floats from 0 to 1, arrays, numbers and lists of them as tensors; all else as it is."""
+    """Pictures as (C, H, W) floats from 0 to 1, arrays, numbers and lists of them as tensors; all else as it is.
+
+    Raises:
+        DataError: a list of numbers that are no array.
+    """
     if isinstance(value, Tensor | str):
         return value
     if hasattr(value, "getbands") and hasattr(value, "convert"):  # a picture of Pillow
@@ -77,7 +81,14 @@ def as_tensors(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(as_tensors(one) for one in value)
     if isinstance(value, list) and _is_numeric(value):
-        return torch.tensor(value)
+        try:
+            return torch.tensor(value)
+        except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+            told = shortened(str(error), 200)
+            raise DataError(
+                f"{shortened(repr(value), 80)} is no array of numbers ({told}); give lists of one length, of numbers "
+                f"below 2^63"
+            ) from error
     return value
 
 

@@ -31,7 +31,8 @@ def read_picture(
         size: height and width, or both at once, in pixels; None: as the file has it.
 
     Raises:
-        DataError: the file is not there, no picture, too large, or a mask of several channels.
+        DataError: the file is not there, no picture, too large, of more than 8 bits a channel, or a mask of several
+            channels.
     """
     if not file.is_file():
         raise DataError(f"{what}: {file} is no plain file; remove it")
@@ -49,6 +50,11 @@ def read_picture(
             raise DataError(
                 f"{what}: {file} is no mask: {picture.format} with the channels {''.join(picture.getbands())}; save it "
                 f"as PNG with one channel, whose numbers are classes"
+            )
+        if mode == "RGB" and picture.mode.startswith(("I", "F")):  # Pillow would make all above 255 white
+            raise DataError(
+                f"{what}: {file} has more than 8 bits a channel (mode {picture.mode}); save it with 8, scaled as you "
+                f"want it, or give its numbers as the data set `tensor_files`"
             )
         shown = picture if mode == "mask" else picture.convert("RGB")
         if size is not None:

@@ -9,7 +9,11 @@ from typing import Any, final
 
 from torch.utils.data import Dataset
 
+from autoprune.config.json_reader import no_key_twice
 from autoprune.errors import DataError, blame
+
+_LONGEST = 2**26
+"""Characters of a line."""
 
 ENDINGS = (".jsonl", ".ndjson", ".parquet")
 
@@ -73,13 +77,15 @@ def _json_lines(file: Path) -> list[dict[str, Any]]:
     found = []
     with (
         blame(DataError, f"{file} cannot be read", then="Write it again as UTF-8."),
-        file.open(encoding="utf-8") as lines,
+        file.open(encoding="utf-8-sig") as lines,
     ):
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(iter(lambda: lines.readline(_LONGEST + 1), ""), 1):
+            if len(line) > _LONGEST:
+                raise DataError(f"{file}, line {number}: longer than {_LONGEST:,} characters; each line is one row")
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=no_key_twice)
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{file}, line {number}: not JSON ({error}); each line must be one object") from None
             if not isinstance(row, dict):

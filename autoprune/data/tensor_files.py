@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from autoprune.data.array_files import read_arrays
 from autoprune.data.parts import held_out, parts_of
-from autoprune.errors import DataError, blame
+from autoprune.errors import ConfigError, DataError, shortened
 
 _WHAT = "tensor_files"
 _ENDINGS = (".safetensors", ".npz")
@@ -28,6 +28,7 @@ def load(*, path: Path, inputs: str = "inputs", targets: str = "targets") -> dic
 
     Raises:
         DataError: a file is missing or cannot be read, or it has not these tensors with as many rows.
+        ConfigError: a name that is no text.
     """
     if not path.is_dir():
         return held_out({"train": _read(path, inputs, targets)}, _WHAT)
@@ -35,19 +36,25 @@ def load(*, path: Path, inputs: str = "inputs", targets: str = "targets") -> dic
 
 
 def _read(file: Path, inputs: str, targets: str) -> Dataset[Any]:
+    for name, given in (("inputs", inputs), ("targets", targets)):
+        if not isinstance(given, str):
+            raise ConfigError(f"{_WHAT}: {name} must be the name of a tensor, got {shortened(repr(given), 80)}")
     if file.suffix not in _ENDINGS or not file.is_file():
         raise DataError(
             f"{_WHAT}: {file} is no file of {' or '.join(_ENDINGS)}; set path to one, or to a folder of them"
         )
-    with blame(DataError, f"{_WHAT}: {file} cannot be read", then="Write it again; pickled objects are not read."):
-        found = _tensors(file, (inputs, targets))
+    found = read_arrays(file, what=_WHAT, wanted=(inputs, targets))
     missing = [name for name in (inputs, targets) if name not in found]
     if missing:
         raise DataError(
             f"{_WHAT}: {file} has no tensor {missing[0]!r}, it has {', '.join(sorted(found)) or 'none'}; set the "
             f"arguments inputs and targets to their names"
         )
-    values, aims = found[inputs], found[targets]
+    values, aims = (found[name] for name in (inputs, targets))
+    assert values is not None  # both are wanted
+    assert aims is not None
+    if file.suffix == ".npz":
+        values, aims = _single(values, f"{_WHAT}: {file}: {inputs}"), _single(aims, f"{_WHAT}: {file}: {targets}")
     if not values.ndim or not aims.ndim or len(values) != len(aims) or not len(values):
         raise DataError(
             f"{_WHAT}: {file}: {inputs} has the shape {tuple(values.shape)}, {targets} {tuple(aims.shape)}; give one "
@@ -56,17 +63,18 @@ def _read(file: Path, inputs: str, targets: str) -> Dataset[Any]:
     return TensorDataset(values, aims)
 
 
-def _tensors(file: Path, wanted: tuple[str, str]) -> dict[str, Any]:
-    """Name -> tensor, of all in a file; what is not wanted is not looked at, as it may be names of classes."""
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
+def _single(tensor: Tensor, where: str) -> Tensor:
+    """A tensor of numpy's usual double precision in single precision, as networks are.
 
-        return dict(load_file(file))
-    with np.load(file, allow_pickle=False) as found:
-        return {name: _single(found[name]) if name in wanted else None for name in found.files}
-
-
-def _single(array: Any) -> Tensor:
-    """A tensor; of double precision, numpy's usual, in single precision, as networks are."""
-    tensor = torch.from_numpy(array)
-    return tensor.float() if tensor.dtype == torch.float64 else tensor
+    Raises:
+        DataError: single precision cannot hold it.
+    """
+    if tensor.dtype != torch.float64:
+        return tensor
+    single = tensor.float()
+    if bool((single.isinf() & tensor.isfinite()).any()):
+        raise DataError(
+            f"{where}: it has numbers beyond {torch.finfo(torch.float32).max:.3g}, the most that single "
+            f"precision holds; scale them"
+        )
+    return single

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from autoprune.data.array_files import ENDINGS, read_arrays
 from autoprune.data.base import DataSplits
 from autoprune.data.tokenizers import CHARACTERS, tokenizer_for
 from autoprune.data.tokens import part_ends, splits_of_parts, token_splits
-from autoprune.errors import DataError, blame
+from autoprune.errors import ConfigError, DataError, blame
 
-_ARRAYS = (".npy", ".npz", ".safetensors")
+_PARTS = ("train", "validation", "test")
 
 
 def load(
@@ -42,12 +42,12 @@ def load(
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; give data.path, a text file or an array of tokens")
-    if path.suffix in _ARRAYS:
-        return _of_arrays(_arrays(path), path, context, validation, test, vocabulary)
-    with blame(DataError, f"{path} is no text in UTF-8", then="Convert it, or give tokens as .npz."):
-        text = path.read_bytes().decode()
+    if path.suffix in ENDINGS:
+        return _of_arrays(_arrays(path, vocabulary), path, context, validation, test, vocabulary)
+    if vocabulary is not None:
+        raise ConfigError(f"vocabulary is for arrays of tokens, got {vocabulary!r}; that of a text is its tokenizer's")
     return text_splits(
-        text, tokenizer=tokenizer, context=context, validation=validation, test=test, name=path.stem or "text"
+        _text(path), tokenizer=tokenizer, context=context, validation=validation, test=test, name=path.stem or "text"
     )
 
 
@@ -70,7 +70,7 @@ def _of_arrays(
         return token_splits(
             tokens, context=context, validation=validation, test=test, vocabulary=vocabulary, name=path.stem
         )
-    if not {"train", "validation"} <= set(arrays):
+    if not {"train", "validation"} <= set(arrays) <= set(_PARTS):
         raise DataError(
             f"{path} holds {', '.join(arrays) or 'nothing'}; give one array of tokens, or train, validation and test"
         )
@@ -79,19 +79,33 @@ def _of_arrays(
     return splits_of_parts(train, held_out, last, context=context, vocabulary=vocabulary, name=path.stem)
 
 
-def _arrays(path: Path) -> dict[str, Tensor]:
-    """Name -> array of a file; no pickles."""
-    with blame(DataError, f"{path} cannot be read", then="Write it anew."):
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+def _text(path: Path) -> str:
+    """The content of a file in UTF-8, without a mark at its beginning; raises DataError where it is no text."""
+    with blame(DataError, f"{path} is no text in UTF-8", then="Convert it, or give tokens as .npz."):
+        with path.open("rb") as file:
+            if b"\0" in file.read(_LOOKED_AT):  # of other encodings, and of files that are no text
+                raise DataError(
+                    f"{path} is no text in UTF-8: it has null characters; convert it, or give tokens as .npz"
+                )
+        return path.read_bytes().decode("utf-8-sig")
 
-            return dict(load_file(path))
-        found = np.load(path, allow_pickle=False)
-        named = {"tokens": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
-        return {name: _tensor(array) for name, array in named.items()}
+
+def _arrays(path: Path, vocabulary: int | None) -> dict[str, Tensor]:
+    """Name -> tokens of a file, below a vocabulary where it is known; raises DataError where there are none."""
+    if vocabulary is not None and (not isinstance(vocabulary, int) or isinstance(vocabulary, bool) or vocabulary < 1):
+        raise ConfigError(f"vocabulary must be a whole number of at least 1, got {vocabulary!r}")
+    found = {}
+    for name, tokens in read_arrays(path, what="text").items():
+        assert tokens is not None  # all are wanted
+        if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+            raise DataError(f"{path}: {name}: tokens must be whole numbers, got an array of {str(tokens.dtype)[6:]}")
+        found[name] = tokens.long()
+        ends = (int(found[name].min()), int(found[name].max())) if tokens.numel() else (0, 0)
+        if ends[0] < 0 or (vocabulary is not None and ends[1] >= vocabulary):
+            most = "" if vocabulary is None else f" to {vocabulary - 1}, as the vocabulary says"
+            raise DataError(f"{path}: {name} has tokens from {ends[0]} to {ends[1]}; give whole numbers from 0{most}")
+    return found
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    if array.dtype.kind not in "iu":
-        raise DataError(f"tokens must be whole numbers, got an array of {array.dtype}")
-    return torch.from_numpy(array.astype(np.int64))
+_LOOKED_AT = 2**16
+"""Bytes."""

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.errors import ConfigError, DataError
+from autoprune.config.bounded_files import LONGEST_PATH, given_path
+from autoprune.errors import ConfigError, DataError, shortened, suggest
 
 CHARACTERS, BYTES = "characters", "bytes"
 
@@ -86,6 +87,12 @@ class TokenizerFile(Tokenizer):
     """
 
     def __init__(self, path: Path) -> None:
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.is_file():
+            raise ConfigError(
+                f"tokenizer {str(path)!r}: no tokenizer.json there; give its folder, or {CHARACTERS} or {BYTES}."
+                f"{suggest(str(path), (CHARACTERS, BYTES))}"
+            )
         try:
             from tokenizers import Tokenizer as Library
         except ImportError as error:
@@ -93,11 +100,6 @@ class TokenizerFile(Tokenizer):
                 "a tokenizer.json needs the package tokenizers: pip install tokenizers, or choose the tokenizer "
                 "characters or bytes"
             ) from error
-        file = path / "tokenizer.json" if path.is_dir() else path
-        if not file.is_file():
-            raise ConfigError(
-                f"tokenizer {str(path)!r}: no tokenizer.json there; give its folder, or {CHARACTERS} or {BYTES}"
-            )
         try:
             self._library = Library.from_file(str(file))
         except Exception as error:
@@ -129,9 +131,13 @@ def tokenizer_for(name: str, training: str) -> Tokenizer:
     """
     if not training:
         raise DataError("the text of training is empty; give a longer text")
+    if not isinstance(name, str) or not name or len(name) > LONGEST_PATH or "\0" in name:
+        raise ConfigError(
+            f"tokenizer must be {CHARACTERS}, {BYTES}, or the path of a tokenizer.json, got {shortened(repr(name), 80)}"
+        )
     if name == BYTES:
         return Bytes()
-    return Characters(training) if name == CHARACTERS else TokenizerFile(Path(name).expanduser())
+    return Characters(training) if name == CHARACTERS else TokenizerFile(given_path(name, "tokenizer"))
 
 
 def _points(text: str) -> Tensor:

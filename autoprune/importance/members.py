@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from autoprune.config.parts import ChosenPart
 from autoprune.errors import ConfigError, EvaluationError, blame
+from autoprune.importance.checks import checked_scores
 from autoprune.importance.evidence import Calibration, GroupEvidence
 from autoprune.importance.gathering import gather
 from autoprune.importance.group import group_evidence, group_tensors
@@ -97,7 +98,8 @@ def channel_scores(
         failing = blame(ConfigError, f"{what} fails", then="Correct its settings or its code.")
         with failing, torch.no_grad():
             scores = scoring(evidence, rng)
-        return scoring.normalised(_checked(scores, evidence.width, what, group.name))
+        whose = f"group {group.name!r}"
+        return scoring.normalised(checked_scores(scores, evidence.width, what=what, whose=whose, cause="weights"))
 
     scores = [
         np.concatenate([of_set(index, number) for number, _ in enumerate(set_ranges(group))])
@@ -137,17 +139,6 @@ def errors_saved(model: nn.Module, space: SearchSpace, scores: Sequence[FloatArr
         places = np.interp(np.arange(layer.full + 1), (*measured, layer.full), errors)
         found[group] = np.sort(np.maximum(-np.diff(places), 0.0))[::-1].copy()
     return found
-
-
-def _checked(scores: Tensor, width: int, what: str, group: str) -> FloatArray:
-    """The scores of a group as an array; raises EvaluationError for a wrong shape or numbers that are not finite."""
-    values: FloatArray = scores.double().cpu().numpy()
-    if values.shape != (width,) or not np.isfinite(values).all():
-        raise EvaluationError(
-            f"{what} must give {width} finite numbers for group {group!r}, got shape {values.shape}; weights that are "
-            f"not finite cause this: check the base network"
-        )
-    return values
 
 
 def _by_set(group: WidthGroup, scores: FloatArray, change: Callable[[FloatArray], FloatArray]) -> FloatArray:

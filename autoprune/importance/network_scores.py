@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import ConfigError, EvaluationError, blame
+from autoprune.errors import ConfigError, blame
+from autoprune.importance.checks import checked_scores
 from autoprune.importance.evidence import Calibration, Need, check_data
 from autoprune.importance.network import NetworkEvidence
 from autoprune.randomness import seeded
@@ -52,12 +53,8 @@ def network_scores(
     network = NetworkEvidence(model, space, check_data(needs, calibration, what=what), what=what)
     failing = blame(ConfigError, f"{what} fails", then="Correct its settings or its code.")
     with failing, seeded(0), torch.enable_grad():
-        values = score(network, rng).detach().double().cpu().numpy()
-    if values.shape != (network.channels,) or not np.isfinite(values).all():
-        raise EvaluationError(
-            f"{what} must give {network.channels} finite numbers for all groups together, got shape {values.shape}; "
-            f"weights or losses that are not finite cause this: check the base network"
-        )
+        given = score(network, rng)
+    values = checked_scores(given, network.channels, what=what, whose="all groups together", cause="weights or losses")
     scores, start = [], 0
     for group in space.groups:
         number = group.slots if KINDS[group.kind].ranked else 0

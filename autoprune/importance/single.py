@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, EvaluationError, blame
+from autoprune.importance.checks import checked_scores
 from autoprune.importance.evidence import Calibration, Gradients, GroupEvidence, InputMoments, check_data
 from autoprune.importance.gathering import MOST_MOMENTS, POSITIONS, finite, on_device
 from autoprune.importance.needs import NETWORK, Need
@@ -71,13 +72,9 @@ def single_weights(
     found = []
     for group, density in space.sparse.values():
         with blame(ConfigError, f"{what} fails", then="Correct its settings or its code."), torch.no_grad():
-            scores = scoring(evidence.of(density), rng).double().cpu().numpy()
-        if scores.shape != (density.units,) or not np.isfinite(scores).all():
-            raise EvaluationError(
-                f"{what} must give {density.units} finite numbers for layer {density.group!r}, got shape "
-                f"{scores.shape}; weights that are not finite cause this: check the base network"
-            )
-        found.append((group, scores))
+            given = scoring(evidence.of(density), rng)
+        whose = f"layer {density.group!r}"
+        found.append((group, checked_scores(given, density.units, what=what, whose=whose, cause="weights")))
     return [scores for _, scores in sorted(found, key=lambda entry: entry[0])]
 
 

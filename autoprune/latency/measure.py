@@ -27,7 +27,7 @@ from autoprune.space.copying import copy_network
 from autoprune.space.groups import FloatArray
 from autoprune.space.tracing.program import Example, call_arguments
 
-LEAST_REPEATS = 50
+LEAST_REPEATS, MOST_REPEATS = 50, 1_000_000
 _BURST = 5
 """Timed runs in one turn of a network; one more comes before them, so that its weights are in the caches."""
 
@@ -130,7 +130,7 @@ def measure_many(
         EvaluationError: a network does not run.
     """
     chosen = conditions or Conditions()
-    _check(repeats=repeats, warmup=warmup)
+    check_repeats(repeats=repeats, warmup=warmup)
     return _summaries(
         _turns(networks, example, chosen, -(-repeats // _BURST), warmup, agree, progress, seconds), chosen
     )
@@ -152,15 +152,18 @@ def measure_twice(
     has as many repeats as asked for.
     """
     chosen = conditions or Conditions()
-    _check(repeats=repeats, warmup=warmup)
+    check_repeats(repeats=repeats, warmup=warmup)
     ms = _turns(networks, example, chosen, 2 * -(-repeats // _BURST), warmup, agree, progress)
     return _summaries(ms[:, ::2], chosen), _summaries(ms[:, 1::2], chosen)
 
 
-def _check(**numbers: int) -> None:
-    for name, least in (("repeats", LEAST_REPEATS), ("warmup", 1)):
-        if numbers[name] < least:
-            raise ConfigError(f"latency: {name} must be at least {least}, got {numbers[name]}")
+def check_repeats(*, repeats: int, warmup: int = 1) -> None:
+    """Check how often a network is run; raises ConfigError where that is too rarely, or without end."""
+    for name, given, least in (("repeats", repeats, LEAST_REPEATS), ("warmup", warmup, 1)):
+        if given < least:
+            raise ConfigError(f"latency: {name} must be at least {least}, got {given}")
+        if given > MOST_REPEATS:
+            raise ConfigError(f"latency: {name} must be at most {MOST_REPEATS:,}, got {given}")
 
 
 def _turns(

@@ -19,6 +19,7 @@ from autoprune.latency.measure import (
     AGREED,
     LEAST_REPEATS,
     backend_versions,
+    check_repeats,
     machine_name,
     make_backend,
     measure_twice,
@@ -32,7 +33,7 @@ ProfileProgress: TypeAlias = Callable[[str, int, int], None]
 """(what is measured, how many are done, how many there are)."""
 
 NETWORKS = 48
-LEAST_NETWORKS = 10
+LEAST_NETWORKS, _MOST_NETWORKS = 10, 10_000
 _LEAST_PASSES, _MOST_PASSES = 2, 8
 _SETTLED = 0.05
 """The last pass over the kernels is the one in which no more than this share of them became faster."""
@@ -61,7 +62,7 @@ def build_profile(
         conditions: under which everything is measured; those of `add_to` where it is given.
         label: name of the model in the profile.
         made_for: what the profile says it was made for; "" for nothing.
-        networks: how many whole networks are measured, at least 10, or 0 for kernels alone.
+        networks: how many whole networks are measured, 10 to 10,000, or 0 for kernels alone.
         repeats: timed runs of each network, at least 50; it is measured twice, five times as long on a busy machine.
         seed: of the random widths.
         add_to: a profile of this machine that gets the kernels and networks that it lacks.
@@ -72,8 +73,16 @@ def build_profile(
         BudgetError: the space does not know its graph.
         EvaluationError: a network cannot be run.
     """
-    if networks and networks < LEAST_NETWORKS:
-        raise ConfigError(f"latency profile: at least {LEAST_NETWORKS} networks are needed for a fit, got {networks}")
+    if networks and not LEAST_NETWORKS <= networks <= _MOST_NETWORKS:
+        raise ConfigError(
+            f"latency profile: at least {LEAST_NETWORKS} networks are needed for a fit, got {networks}"
+            if networks < LEAST_NETWORKS
+            else f"latency profile: at most {_MOST_NETWORKS:,} networks are measured, got {networks}"
+        )
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"latency profile: seed must be at least 0 and below 2^63, got {seed}")
+    if networks:
+        check_repeats(repeats=repeats)
     profile = _begun(conditions, add_to, space.traced_batch)
     if made_for and made_for not in profile.made_for:
         profile = replace(profile, made_for=(*profile.made_for, made_for))

@@ -7,18 +7,19 @@ a long search a snapshot of the controller stands for the replay of what came be
 
 from __future__ import annotations
 
+import operator
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.errors import EvaluationError, RunError, told_of_traceback
+from autoprune.errors import ConfigError, EvaluationError, RunError, SpaceError, shortened, told_of_traceback
 from autoprune.evaluators.base import MOST_FOLLOWED
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score
@@ -164,10 +165,22 @@ class SearchSession:
     def _propose(self) -> Assignment:
         number = len(self._proposals)
         origin = self._origin(number)
-        widths = self._plan[number][1] if number < len(self._plan) else self._controller.ask(1)[0]
+        widths = self._plan[number][1] if number < len(self._plan) else self._asked()
         costs, seed = self._domain.budget.costs_of(widths), self._seed_of(number)
         self._proposals.append(Assignment(number, widths, origin, seed, len(self.trials), costs, self._incumbents))
         return self._proposals[-1]
+
+    def _asked(self) -> Widths:
+        """What the controller proposes; raises ConfigError where that is no member of the space."""
+        given: Any = self._controller.ask(1)
+        try:
+            (widths,) = given
+            return self._domain.space.check([operator.index(width) for width in widths])
+        except (TypeError, ValueError, SpaceError) as error:
+            raise ConfigError(
+                f"controller {type(self._controller).__name__} must propose a list of one tuple of allowed widths, got "
+                f"{shortened(repr(given), 200)} ({shortened(str(error), 200)}). Correct its code"
+            ) from error
 
     def _seed_of(self, number: int) -> int:
         return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from autoprune.config.bounded_files import given_path
 from autoprune.errors import ConfigError, blame
 
 _FOLDER = "pretrained"
@@ -43,7 +43,7 @@ def from_folder(factory: Any, arguments: Mapping[str, Any], *, name: str) -> nn.
         ConfigError: no such folder, or nothing that can be read.
     """
     given = dict(arguments)
-    folder = Path(str(given.pop(_FOLDER))).expanduser()
+    folder = given_path(given.pop(_FOLDER), f"model: {_FOLDER}")
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"model {name!r}: {str(folder)!r} is no folder with a config.json; nothing is downloaded: give a folder "

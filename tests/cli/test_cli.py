@@ -65,6 +65,51 @@ def test_python_runs_it_by_any_of_its_names(module: str, tmp_path: Path) -> None
     assert done.stderr.startswith("error: unknown kind of part 'nonsense'")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "{}"],
+        ["resume", "{}"],
+        ["finish", "{}"],
+        ["search", "{}"],
+        ["export", "{}", "--to", "x"],
+        ["export", "x", "--to", "{}"],
+        ["space", "resnet20", "--save", "{}"],
+        ["space", "resnet20", "--space", "{}"],
+        ["compare", "resnet20", "--to", "{}"],
+        ["latency", "predict", "resnet20", "--profile", "{}"],
+    ],
+)
+def test_what_can_be_no_path_is_one_clear_line(arguments: list[str], run: Run, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path, told in (("a" * 5000, "File name too long"), ("loop", "Too many levels of symbolic links")):
+        code, out, err = run(*(argument.format(path) for argument in arguments))
+        assert (code, out) == (2, "")
+        assert f"cannot be looked up: {told}; give another path" in err
+        assert len(err.splitlines()) == 1
+
+
+def test_an_empty_engine_is_not_the_jobs_own(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("search", write_job(tmp_path / "job.yaml"), "--run-dir", "run", "--engine", "")
+    assert (code, "name: input should be 'local' or 'ray', got ''" in err) == (2, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_space_is_saved_into_files_only(run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = run("space", "tiny:Convolutions", "--input", "1,1,8,8", "--no-verify", "--save", "pipe")
+    assert (code, "pipe: it is no regular file; give a new file" in err) == (2, True)
+
+
+@pytest.mark.parametrize("place", ["a" * 5000, "", "nowhere"])
+def test_doctor_shows_a_place_that_cannot_be(place: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOPRUNE_DATA", place)
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert ("not set" in out) == (not place)
+    assert ("is no folder" in " ".join(out.split())) == bool(place)
+
+
 def test_a_run_leaves_what_it_promised(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"job.yaml", "run.json", "space.json", "journal.log", "result.json", "report.html", "report.md"} <= names

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -34,6 +35,31 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert facts["conditions"] == {**facts["conditions"], "threads": 1, "backend": "torch", "batch": 1}
     assert 0 <= facts["error"]["median"] < 1
     return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["profile", *MODEL, "--out", "a" * 5000], "cannot be looked up: File name too long; give another path"),
+        (["profile", *MODEL, "--add-to", "loop"], "loop cannot be looked up: Too many levels of symbolic links"),
+        (["profile", *MODEL, "--out", "pipe"], "pipe is no regular file; give a new file, or one to replace"),
+        (["profile", *MODEL, "--out", "p.json", "--networks", "9" * 30], "at most 10,000 networks are measured"),
+        (["profile", *MODEL, "--out", "p.json", "--seed", "-1"], "seed must be at least 0 and below 2.63, got -1"),
+        (["measure", *MODEL, "--repeats", "9" * 30], "repeats must be at most 1,000,000, got 999"),
+        (["measure", *MODEL, "--widths", "a" * 5000], "--widths 'aaa"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_measured(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match=told) as caught:
+        run(*arguments)
+    assert len(str(caught.value)) < 500
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "loop"}
+    assert Path("pipe").is_fifo()
 
 
 def test_a_prediction_adds_up(profile: Path) -> None:
@@ -86,7 +112,7 @@ def test_one_file_is_written(given: list[str]) -> None:
 
 
 def test_where_nothing_can_be_written_nothing_is_measured(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no folder .*; make it first"):
+    with pytest.raises(ConfigError, match=r"there is no folder .*; give a file in a folder that exists"):
         run("profile", *MODEL, "--out", str(tmp_path / "no" / "p.json"))
     with pytest.raises(ConfigError, match=r"is a folder; name a file in it"):
         run("profile", *MODEL, "--out", str(tmp_path))

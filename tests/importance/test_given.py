@@ -121,6 +121,9 @@ def test_evidence_that_a_function_asks_for_is_gathered(tmp_path: Path) -> None:
         (lambda evidence: 1, ConfigError, "fails"),
         (lambda evidence, rng: torch.ones(3), EvaluationError, "must give 16 finite numbers"),
         (lambda evidence, rng: l1(evidence, rng) * float("nan"), EvaluationError, "finite numbers"),
+        (lambda evidence, rng: None, EvaluationError, "a tensor of 16 real numbers for group .*, got NoneType"),
+        (lambda evidence, rng: [1.0] * 16, EvaluationError, "a tensor of 16 real numbers for group .*, got list"),
+        (lambda evidence, rng: l1(evidence, rng) * 1j, EvaluationError, "real numbers for group .*, got torch.complex"),
         (7, ConfigError, "criterion: must hold keys"),
     ],
 )

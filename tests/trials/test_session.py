@@ -12,7 +12,7 @@ from fake_search import PLAN, ROOMY, Fake, gist, noisy, one_choice, session
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.engines import local
-from autoprune.errors import EvaluationError, RunError
+from autoprune.errors import ConfigError, EvaluationError, RunError
 from autoprune.evaluators.base import Evaluator
 from autoprune.space.groups import Widths
 from autoprune.testing.spaces import chain_space
@@ -225,6 +225,25 @@ def test_another_plan_is_refused(tmp_path: Path) -> None:
     finished(tmp_path)
     with pytest.raises(RunError, match="diverged at trial 0"):
         session(tmp_path, plan=PLAN[::-1])
+
+
+@pytest.mark.parametrize("given", [None, [], "ab", [(1,)], [(-1, 1, 1)], [(math.nan,) * 3], [(0.5, 0.5, 0.5)]])
+def test_a_controller_that_proposes_nonsense_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: object
+) -> None:
+    search = session(tmp_path)
+    monkeypatch.setattr(search._controller, "ask", lambda n: given)
+    with pytest.raises(ConfigError, match=r"must propose a list of one tuple of allowed widths, got .* its code"):
+        local.run(search, Fake(noisy))
+    assert len(search.trials) == len(PLAN)
+
+
+def test_numbers_of_numpy_are_widths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = session(tmp_path)
+    monkeypatch.setattr(search._controller, "ask", lambda n: [np.array(ROOMY.space.smallest)])
+    local.run(search, Fake(noisy))
+    assert search.trials[-1].widths == ROOMY.space.smallest
+    assert all(type(width) is int for width in search.trials[-1].widths)
 
 
 def _step(search: SearchSession) -> None:

@@ -113,4 +113,6 @@ class Budget:
 
     def _limit(self, space: SearchSpace, metric: str, given: Bound) -> Limit:
         full, smallest = (float(self.metrics[metric](np.array([widths]))[0]) for widths in (space.full, space.smallest))
+        if not full:
+            raise BudgetError(f"budget {metric}: the full network costs 0, so there is nothing to limit; leave it out")
         return read_limit(metric, given, full=full, smallest=smallest)

@@ -9,6 +9,7 @@ Longer than others, as a prediction and the checks that its profile fits stand s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, final
@@ -53,7 +54,8 @@ def latency_ms(
         **conditions: what the profile is expected to hold for: backend, threads, batch, dtype, device, …
 
     Raises:
-        ConfigError: the profile cannot be read, or is of another machine or of other conditions; names both.
+        ConfigError: the profile cannot be read, or is of another machine or of other conditions, which it names; or it
+            has no time for the full network.
         BudgetError: kernels of this space are not in the profile, or only narrower ones; names them.
     """
     if space.resolution is not None:
@@ -61,7 +63,14 @@ def latency_ms(
     found = read_profile(profile)
     _check_machine(found, elsewhere=elsewhere)
     _check_conditions(found, conditions)
-    return LatencyPrediction(space, found)
+    prediction = LatencyPrediction(space, found)
+    full = float(prediction(np.array([space.full]))[0])
+    if not 0 < full < math.inf:
+        raise ConfigError(
+            f"the device profile of {found.machine} predicts {full:g} ms for the full network, so it says nothing of "
+            f"smaller ones; make it anew with: autoprune latency profile MODEL --out FILE"
+        )
+    return prediction
 
 
 @final

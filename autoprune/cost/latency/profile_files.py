@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.config.bounded_files import shown_path
+from autoprune.config.bounded_files import is_file, is_folder, shown_path
 from autoprune.config.json_reader import read_plain_json
 from autoprune.cost.latency.device_profile import FORMAT, Conditions, DeviceProfile, Grid, HeldOut, KernelTable
-from autoprune.errors import ConfigError, shortened
+from autoprune.errors import ConfigError, shortened, suggest
 from autoprune.files import replace_file
 
 
@@ -32,7 +33,7 @@ def read_profile(source: Path | str | Mapping[str, Any] | DeviceProfile) -> Devi
         data = source if isinstance(source, Mapping) else read_plain_json(Path(source), then=f"put it there or {make}")
     except ConfigError as error:
         raise ConfigError(f"device profile {name} cannot be read: {error}") from None
-    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+    if not isinstance(data, Mapping) or type(data.get("format")) is not int or data["format"] != FORMAT:
         given = data.get("format") if isinstance(data, Mapping) else type(data).__name__
         raise ConfigError(
             f"{name} is no device profile of format {FORMAT} (found {shortened(repr(given), 80)}); {make}"
@@ -54,8 +55,9 @@ def write_profile(profile: DeviceProfile, path: Path) -> None:
     """Write the file, in one step.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: it cannot be written, or is a folder, a device or a pipe.
     """
+    check_target(path)
     try:
         replace_file(path, json.dumps(profile.to_json(), indent=1).encode())
     except OSError as error:
@@ -64,8 +66,25 @@ def write_profile(profile: DeviceProfile, path: Path) -> None:
         ) from error
 
 
+def check_target(path: Path) -> None:
+    """Check that a profile can be written there, before hours are spent on it; raises ConfigError where it cannot."""
+    if is_folder(path):
+        raise ConfigError(f"{shown_path(path)} is a folder; name a file in it")
+    if os.path.lexists(path) and not is_file(path):
+        raise ConfigError(f"{shown_path(path)} is no regular file; give a new file, or one to replace")
+    folder = path.absolute().parent
+    if not is_folder(folder):
+        raise ConfigError(
+            f"{shown_path(path)}: there is no folder {shown_path(folder)}; give a file in a folder that exists"
+        )
+
+
 def _from_json(data: Mapping[str, Any]) -> DeviceProfile:
-    known = {f.name: data[f.name] for f in fields(DeviceProfile) if f.name != "made_for"}
+    names = [f.name for f in fields(DeviceProfile)]
+    unknown = next((str(name) for name in data if name not in (*names, "format")), None)
+    if unknown is not None:
+        raise ValueError(f"unknown key {shortened(unknown, 80)!r}.{suggest(unknown, names)}")
+    known = {name: data[name] for name in names if name != "made_for"}
     known["made_for"] = tuple(data.get("made_for", ()))
     _check_texts(known)
     known |= {
@@ -80,12 +99,21 @@ def _from_json(data: Mapping[str, Any]) -> DeviceProfile:
     for network in data["networks"]:
         _check_numbers("features of a network", network["features"], len(known["features"]))
         _check_numbers("times of a network", [network["ms"], *network["rounds"]], 3)
-    error = data["error"]
-    if error is not None and not all(isinstance(one, int | float) for one in error.values()):  # a rank may be NaN
+    error = None if data["error"] is None else _held_out(data["error"])
+    return DeviceProfile(**{**known, "networks": tuple(data["networks"]), "error": error})
+
+
+def _held_out(plain: Mapping[str, Any]) -> HeldOut:
+    """The error on networks held out; a rank and its like may be NaN, where there was too little to tell."""
+    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in plain.values())
+    if not numbers or not isinstance(plain["networks"], int):
         raise ValueError("the error on networks held out is not given in numbers")
-    return DeviceProfile(
-        **{**known, "networks": tuple(data["networks"]), "error": None if error is None else HeldOut(**error)}
-    )
+    found = HeldOut(**plain)
+    if found.networks < 1 or abs(found.spearman) > 1 or not 0 <= found.median <= found.p90 <= _LARGEST:
+        raise ValueError(f"the error on networks held out cannot be ({shortened(str(dict(plain)), 200)})")
+    if not 0 <= found.noise <= _LARGEST:
+        raise ValueError(f"the noise of networks held out cannot be {found.noise}")
+    return found
 
 
 def _check_texts(known: Mapping[str, Any]) -> None:
@@ -123,7 +151,10 @@ def _table(plain: Mapping[str, Any] | None) -> KernelTable | None:
 
 
 def _grid(axes: Sequence[Sequence[float]], ms: Any) -> Grid:
-    grid = Grid(tuple(np.array(axis, dtype=float) for axis in axes), np.array(ms, dtype=float))
+    given = [np.array(values) for values in (*axes, ms)]
+    if any(values.dtype.kind not in "iuf" for values in given if values.size):  # texts and truth values would do
+        raise ValueError("sizes and times of a grid are numbers")
+    grid = Grid(tuple(values.astype(float) for values in given[:-1]), given[-1].astype(float))
     if grid.ms.shape != tuple(map(len, axes)):
         raise ValueError(f"a grid of {' x '.join(str(len(axis)) for axis in axes)} sizes has {grid.ms.size} times")
     if any(not len(axis) or (np.diff(axis) <= 0).any() for axis in grid.axes):

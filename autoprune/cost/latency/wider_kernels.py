@@ -17,6 +17,7 @@ import numpy as np
 
 from autoprune.cost.latency.device_profile import KernelTable
 from autoprune.cost.latency.kernels import DeviceKernel, Dimension, TimedCall, distinct_kernels
+from autoprune.errors import ConfigError
 from autoprune.space.groups import SearchSpace
 from autoprune.space.sizes import AffineSize
 
@@ -45,7 +46,16 @@ def covered_calls(tables: Tables, space: SearchSpace, calls: Sequence[TimedCall]
 
 
 def reaches(table: KernelTable | None, full: tuple[float, ...]) -> bool:
-    """True where the table goes up to these sizes; a kernel that cannot be timed has none."""
+    """True where the table goes up to these sizes; a kernel that cannot be timed has none.
+
+    Raises:
+        ConfigError: the table is one of a kernel with another number of sizes.
+    """
+    if table is not None and len(full) != len(table.largest):
+        raise ConfigError(
+            f"the device profile is damaged: a kernel of {len(full)} sizes has a table of {len(table.largest)}; make "
+            f"it anew with: autoprune latency profile MODEL --out FILE"
+        )
     return table is None or all(a <= b for a, b in zip(full, table.largest, strict=True))
 
 

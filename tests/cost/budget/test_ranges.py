@@ -11,6 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from autoprune.cost import pricing
 from autoprune.cost.budget import budget as budget_module
 from autoprune.cost.budget.budget import BAND, Budget
 from autoprune.cost.budget.repair import BudgetedSpace
@@ -169,6 +170,28 @@ def test_settings_are_checked_by_name() -> None:
         Budget(CHAIN, {"flops": "50%"}, {"flop": {}})
     with pytest.raises(ConfigError, match=r"metric 'size_mb' fails with settings|dtype 3 is unknown"):
         make_metric("size_mb", CHAIN, {"dtype": 3})
+
+
+GIVES = {
+    "None": lambda widths: None,
+    "1.0": lambda widths: 1.0,
+    "nan": lambda widths: np.full(len(widths), np.nan),
+    "-1": lambda widths: -np.ones(len(widths)),
+    "'a'": lambda widths: ["a", "a"],
+}
+
+
+@pytest.mark.parametrize("told", GIVES)
+def test_a_metric_of_another_package_gives_costs(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pricing, "bind", lambda *_: lambda space: GIVES[told])
+    with pytest.raises(ConfigError, match=rf"metric 'flops' must give \(N,\) finite costs .* gave .*{told}.*its code"):
+        make_metric("flops", CHAIN, {})
+
+
+def test_what_costs_nothing_cannot_be_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pricing, "bind", lambda *_: lambda space: lambda widths: np.zeros(len(widths)))
+    with pytest.raises(BudgetError, match="budget flops: the full network costs 0, so there is nothing to limit"):
+        Budget(CHAIN, {"flops": "50%"})
 
 
 def test_a_metric_that_lacks_a_setting_is_left_out_unless_it_is_limited() -> None:

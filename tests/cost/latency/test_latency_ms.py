@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -90,7 +91,7 @@ def test_coefficients_and_traffic_count(space: SearchSpace) -> None:
     rows = random_rows(space, 5)
 
     def feature(name: str) -> np.ndarray:
-        return latency_ms(space, profile=replace(plain, features=FEATURES, coefficients=unit[name]))(rows)
+        return LatencyPrediction(space, replace(plain, features=FEATURES, coefficients=unit[name]))(rows)
 
     np.testing.assert_allclose(feature("network"), 1.0)
     np.testing.assert_allclose(feature("calls"), len(timed_calls(space)))
@@ -150,6 +151,22 @@ def test_a_profile_that_is_none(space: SearchSpace, tmp_path: Path) -> None:
         write_profile(made_up_profile(space), tmp_path / "no" / "p.json")
 
 
+def test_a_profile_without_times_is_refused(space: SearchSpace) -> None:
+    profile = made_up_profile(space)
+    nothing = replace(profile, tables=dict.fromkeys(profile.tables))
+    with pytest.raises(ConfigError, match=r"predicts 0 ms for the full network.*make it anew"):
+        latency_ms(space, profile=nothing)
+
+
+def test_a_profile_takes_the_place_of_files_only(space: SearchSpace, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, told in (("pipe", "is no regular file"), ("folder", "is a folder; name a file in it")):
+        with pytest.raises(ConfigError, match=f"{name} {told}"):
+            write_profile(made_up_profile(space), tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def _changed(plain: dict[str, Any], path: Sequence[Any], value: Any) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps(plain))
     inner: Any = found
@@ -169,6 +186,18 @@ def _changed(plain: dict[str, Any], path: Sequence[Any], value: Any) -> dict[str
         (["tables", "first", "grids", 0, "ms"], [1.0], "a grid of .* sizes has 1 times"),
         (["tables", "first", "grids", 0, "ms", 0], float("inf"), "times of a grid must be 0 or more"),
         (["tables", "first", "grids", 0, "axes", 0, 0], 1e9, "do not ascend"),
+        (["tables", "first", "grids", 0, "ms", 0], "1.0", "sizes and times of a grid are numbers"),
+        (["tables", "first", "grids", 0, "axes", 0, 0], "1", "sizes and times of a grid are numbers"),
+        (
+            ["tables", "first", "grids", 0],
+            {"axes": [], "ms": 1.0},
+            "a kernel of 1 sizes has a table of 0; make it anew",
+        ),
+        (["format"], True, "no device profile of format 1 .found True."),
+        (["coeficients"], [], "unknown key 'coeficients'. Did you mean 'coefficients'?"),
+        (["error"], {"networks": True, "median": 0, "p90": 0, "spearman": 0, "noise": 0}, "not given in numbers"),
+        (["error"], {"networks": 9, "median": -5, "p90": 0, "spearman": 0, "noise": 0}, "held out cannot be"),
+        (["error"], {"networks": 9, "median": 0, "p90": 0, "spearman": 9, "noise": 0}, "held out cannot be"),
         (["networks", 0, "rounds"], [1.0], "3 times of a network are expected, 2 found"),
         (["networks", 0, "ms"], "fast", "times of a network must be"),
         (["networks", 0], {"model": "resnet20"}, "KeyError: 'features'"),
