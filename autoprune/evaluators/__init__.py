@@ -41,6 +41,11 @@ EVALUATORS = Registry(
             "FBS: Gao et al. 2019, arXiv 1810.05331, section 3",
             "What widths could be worth if each example chose its channels, at equal cost, after a training.",
         ),
+        "packnet": Part(
+            "autoprune.evaluators.packnet:PackNet",
+            "PackNet: Mallya & Lazebnik 2018, arXiv 1711.05769, section 3",
+            "What densities could be worth if one network held several tasks, at equal cost on average.",
+        ),
         "zero_cost": Part(
             "autoprune.evaluators.zero_cost:ZeroCost",
             "Abdelfattah et al. 2021, arXiv 2101.08134; the proxies by their own papers",

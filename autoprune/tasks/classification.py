@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import final
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoprune.config.training import Recipe
 from autoprune.data.base import DataSplits, digest
 from autoprune.data.labelled import labelled
+from autoprune.data.of_classes import OfClasses
 from autoprune.errors import ConfigError
 from autoprune.measures.accuracy import Accuracy
 from autoprune.measures.base import Measure
@@ -47,6 +51,24 @@ class ClassificationTask(RecipeTask):
         """See `Task.example_input`; random, as its values do not matter, and always the same."""
         return torch.randn(1, *self._data.input_shape, generator=torch.Generator().manual_seed(0))
 
+    def of_classes(self, classes: Sequence[int]) -> ClassificationTask:
+        """This task among the examples of some classes; its networks are `ClassOutputs` of these.
+
+        Where its measure compares with a base network, it is to be told of one anew: `compared_with`.
+
+        Args:
+            classes: their numbers, at least two.
+
+        Raises:
+            DataError: on reading, a split has no example of them.
+        """
+        data, part = self._data, copy.copy(self)
+        train, validation = OfClasses(data.train, classes, "train"), OfClasses(data.validation, classes, "validation")
+        test = None if data.test is None else OfClasses(data.test, classes, "test")
+        part._data = replace(data, train=train, validation=validation, test=test, classes=len(classes))
+        part._measure, part._base = self._measure.settled(torch.zeros(FIRST, len(classes))), None
+        return part
+
     @property
     def distils(self) -> bool:
         """Unless the recipe names an objective: it has been measured (docs/results/recovery.md)."""
@@ -57,6 +79,26 @@ class ClassificationTask(RecipeTask):
         """Of the data and the recipe, and of a measure other than accuracy."""
         other = () if isinstance(self._measure, Accuracy) else (repr(self.scale),)
         return digest(self._data.fingerprint, repr(self._recipe), *other)
+
+
+@final
+class ClassOutputs(nn.Module):
+    """A network that tells some of its classes apart: the columns of its outputs that are theirs.
+
+    Args:
+        network: of outputs (N, all classes); not copied.
+        classes: numbers of columns.
+    """
+
+    def __init__(self, network: nn.Module, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("classes", torch.tensor(classes), persistent=False)
+
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """(N, classes) of what the network gives."""
+        columns: Tensor = self.network(*inputs, **named).index_select(1, self.classes)
+        return columns
 
 
 def classification(given: TaskInputs) -> ClassificationTask:

@@ -14,6 +14,7 @@ import math
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias, final
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from autoprune.config.space import DensityOptions
 from autoprune.config.training import Recipe
 from autoprune.data import splits_from
 from autoprune.data.base import DataSplits
@@ -30,6 +32,7 @@ from autoprune.evaluators.artefact import LIST, files_of, prepared
 from autoprune.evaluators.base import Evaluator
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.importance.members import rank_channels
+from autoprune.space.options.density import density_space
 from autoprune.space.tracing.trace import trace
 from autoprune.tasks.classification import ClassificationTask
 from autoprune.tasks.score import Score, as_score
@@ -38,6 +41,9 @@ from autoprune.training.watch import State, Stopped, Watch
 
 Make: TypeAlias = Callable[[CandidateFactory], Evaluator]
 """factory -> a new evaluator, set to be quick."""
+
+Bench: TypeAlias = Callable[[], CandidateFactory]
+"""A small problem, the same one at every call."""
 
 _CLASSES, _SIDE = 4, 6
 
@@ -89,6 +95,13 @@ def tiny_bench() -> CandidateFactory:
     model.zero_grad()
     space = trace(model, torch.zeros(1, 1, _SIDE, _SIDE)).space
     return CandidateFactory(model, space, rank_channels(model, space, "l2"), task, base_epochs=3)
+
+
+def tiny_density_bench() -> CandidateFactory:
+    """As `tiny_bench`, in the space of the densities of its layers."""
+    bench = tiny_bench()
+    space = density_space(bench.space, DensityOptions(steps=16, min_density=0.05))
+    return replace(bench, space=space, ranking=rank_channels(bench.model, space, "magnitude"))
 
 
 @final
@@ -151,9 +164,14 @@ class EvaluatorContract:
         raise NotImplementedError("override the fixture `make`: it returns a function (factory) -> Evaluator")
 
     @pytest.fixture
-    def factory(self) -> CandidateFactory:
-        """Return a small problem that is learned in seconds."""
-        return tiny_bench()
+    def bench(self) -> Bench:
+        """Return what gives a small problem that is learned in seconds; override it for another kind of space."""
+        return tiny_bench
+
+    @pytest.fixture
+    def factory(self, bench: Bench) -> CandidateFactory:
+        """Return that problem."""
+        return bench()
 
     @pytest.fixture
     def ready(self, make: Make, tmp_path_factory: pytest.TempPathFactory) -> Make:
@@ -174,14 +192,16 @@ class EvaluatorContract:
                 assert isinstance(score, float | Score)
                 assert math.isfinite(float(score))
 
-    def test_same_widths_and_seed_give_the_same_score(self, ready: Make, factory: CandidateFactory) -> None:
+    def test_same_widths_and_seed_give_the_same_score(
+        self, ready: Make, factory: CandidateFactory, bench: Bench
+    ) -> None:
         widths = factory.space.uniform(0.5)
         evaluator = ready(factory)
         first = evaluator.evaluate(widths, seed=5)
         evaluator.evaluate(factory.space.smallest, seed=6)
         torch.rand(1)
         assert evaluator.evaluate(widths, seed=5) == first
-        assert ready(tiny_bench()).evaluate(widths, seed=5) == first
+        assert ready(bench()).evaluate(widths, seed=5) == first
 
     def test_the_whole_network_is_better_than_the_narrowest(self, ready: Make, factory: CandidateFactory) -> None:
         evaluator, space = ready(factory), factory.space
@@ -189,7 +209,7 @@ class EvaluatorContract:
         assert float(whole) > float(narrowest)
 
     def test_an_interrupted_training_ends_with_the_score_of_a_whole_one(
-        self, ready: Make, factory: CandidateFactory
+        self, ready: Make, factory: CandidateFactory, bench: Bench
     ) -> None:
         evaluator, widths = ready(factory), factory.space.uniform(0.5)
         if evaluator.kind == "short":
@@ -198,7 +218,7 @@ class EvaluatorContract:
         try:
             evaluator.evaluate(widths, seed=5, watch=watch)
         except Stopped:
-            assert ready(tiny_bench()).evaluate(widths, seed=5, watch=watch) == whole
+            assert ready(bench()).evaluate(widths, seed=5, watch=watch) == whole
         assert watch.epochs == sorted(set(watch.epochs)), "an epoch was trained twice"
 
     def test_a_score_is_a_number_or_one_with_what_is_known_of_its_noise(
@@ -222,7 +242,7 @@ class EvaluatorContract:
         assert all(torch.equal(before[name], tensor) for name, tensor in factory.model.state_dict().items())
 
     def test_what_it_prepares_is_made_once_and_is_the_same_after_a_kill(
-        self, make: Make, factory: CandidateFactory, tmp_path: Path
+        self, make: Make, factory: CandidateFactory, bench: Bench, tmp_path: Path
     ) -> None:
         """The run is killed when all is made and nothing yet says so; workers read a copy, in a place of its own."""
         widths, run = factory.space.uniform(0.5), tmp_path / "run"
@@ -231,7 +251,7 @@ class EvaluatorContract:
         shutil.copytree(folder, tmp_path / "worker")
         first = files_of(folder)
         (run / LIST).unlink()
-        assert files_of(prepared(make(tiny_bench()), run, seed=3)) == first
+        assert files_of(prepared(make(bench()), run, seed=3)) == first
         changed = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
         assert prepared(make(factory), run, seed=3) == folder
         assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == changed, "it was prepared twice"

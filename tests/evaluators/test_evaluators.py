@@ -22,7 +22,7 @@ from autoprune.registry import Part
 from autoprune.space.cutting.graph_form import graph_network
 from autoprune.space.groups import Widths
 from autoprune.space.tracing.trace import trace
-from autoprune.testing.evaluators import EvaluatorContract, Make, tiny_bench
+from autoprune.testing.evaluators import Bench, EvaluatorContract, Make, tiny_bench, tiny_density_bench
 from autoprune.training.watch import Watch
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -34,8 +34,16 @@ QUICK: dict[str, dict[str, Any]] = {
 
 class TestEveryEvaluator(EvaluatorContract):
     @pytest.fixture(params=EVALUATORS.names())
-    def make(self, request: pytest.FixtureRequest) -> Make:
-        return lambda factory: make_evaluator(request.param, factory, QUICK.get(request.param, {}))
+    def name(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.fixture
+    def make(self, name: str) -> Make:
+        return lambda factory: make_evaluator(name, factory, QUICK.get(name, {}))
+
+    @pytest.fixture
+    def bench(self, name: str) -> Bench:
+        return tiny_density_bench if name == "packnet" else tiny_bench
 
 
 @pytest.fixture(scope="module")

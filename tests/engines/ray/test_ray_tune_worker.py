@@ -18,7 +18,7 @@ from autoprune.evaluators.base import Evaluator, Kind
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.making import kind_of, make_evaluator
 from autoprune.space.groups import Widths
-from autoprune.testing.evaluators import EvaluatorContract, Make
+from autoprune.testing.evaluators import Bench, EvaluatorContract, Make, tiny_bench, tiny_density_bench
 from autoprune.training.watch import Stopped, Watch
 from autoprune.trials.assignment import Assignment
 
@@ -195,7 +195,15 @@ class TestEveryEvaluatorInAWorker(EvaluatorContract):
     """The laws of evaluators hold in processes of a cluster, and scores are those of this process to the last bit."""
 
     @pytest.fixture(params=EVALUATORS.names())
-    def make(self, request: pytest.FixtureRequest, worker: Any, tmp_path: Path) -> Make:
+    def name(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.fixture
+    def bench(self, name: str) -> Bench:
+        return tiny_density_bench if name == "packnet" else tiny_bench
+
+    @pytest.fixture
+    def make(self, name: str, worker: Any, tmp_path: Path) -> Make:
         scratch = {"epochs": 2}
         quick: dict[str, dict[str, Any]] = {
             "inherited": {"calibration_batches": 4},
@@ -204,8 +212,8 @@ class TestEveryEvaluatorInAWorker(EvaluatorContract):
             "supernet": {"epochs": 2, "drawn": 1},
             "chain": {"steps": ["zero_cost", {"name": "scratch", "settings": scratch}]},
         }
-        settings = quick.get(request.param, {})
-        return lambda factory: Remote(worker, factory, request.param, settings, tmp_path)
+        settings = quick.get(name, {})
+        return lambda factory: Remote(worker, factory, name, settings, tmp_path)
 
 
 def test_states_replace_each_other_and_go_when_they_are_not_needed(tmp_path: Path) -> None:
