@@ -23,7 +23,6 @@ from autoprune.training.state import on_cpu
 from autoprune.training.terms.base import make_terms
 from autoprune.training.watch import State, Watch
 
-
 _CUT_OFF = 1e-6
 """Share of its variance in the base network below which a channel is constant but for rounding."""
 
