@@ -36,8 +36,9 @@ class PackNet(Evaluator):
     with the weights of all tasks before it, too. Biases, norms and their statistics, and all else without a density are
     those of the first task; of the classifier each task has the rows of its classes (section 3). Every task keeps the
     same share of what is free in a layer, such that tasks use as many weights *on average* as the widths say: cost is
-    that of a cut network. Tasks are easier than all classes together, so that the score, the mean over the tasks, is a
-    bound for what one network of these densities reaches on all of them; a short training need not find it.
+    that of a cut network. The score is the mean over the tasks. As each is easier than all classes together, it is
+    meant as an upper bound of what one network of these densities reaches on all of them; it is none by proof, as the
+    first task has fewer weights, and a short training need not find it.
 
     The network begins as the base network, which has seen the classes of all tasks: of that, later tasks have what the
     first one keeps. Networks that are compared at the end and exported hold one task, all classes.

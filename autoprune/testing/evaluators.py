@@ -4,6 +4,8 @@ class TestMine(EvaluatorContract):
     @pytest.fixture
     def make(self) -> Make:
         return lambda factory: Mine(factory, epochs=1)
+
+Longer than others, as the laws of one interface are read together, with the problem that they are tried on.
 """
 
 # ruff: noqa: D102 - the name of a test is its law

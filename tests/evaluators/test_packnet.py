@@ -100,7 +100,8 @@ def written_out(model: nn.Sequential, kept: tuple[float, float], epochs: tuple[i
                     values[name] = values[name] - lr * which[name] * (one.grad + 0.02 * values[name])
         if fixed is None:
             hidden = mine[0] @ values["w"].T + values["b"]
-            fixed = hidden.mean(0), hidden.var(0)  # unbiased, as torch keeps it
+            spread = hidden.var(0)  # unbiased, as torch keeps it
+            fixed = hidden.mean(0), torch.where(spread < 1e-9, 1.0, spread)  # 1: that of the base network
     return values, {"0.weight": owner_w, "3.weight": owner_v}, fixed
 
 
