@@ -55,12 +55,16 @@ class DetectionLoss(Objective):
 def objects(target: Any) -> Any:
     """What is to be found in an image: a mapping without the rows of crowds, which are no box of one object.
 
-    So torchvision trains on COCO, too; the measure counts nothing that is found inside a crowd.
+    So torchvision trains on COCO, too; the measure counts nothing that is found inside a crowd. What has no row for
+    each object, as the number of the image, stays.
     """
     if not isinstance(target, Mapping) or "iscrowd" not in target:
         return target
     single = target["iscrowd"] == 0
-    return {name: value[single] for name, value in target.items()}
+    return {
+        name: value[single] if isinstance(value, Tensor) and value.shape[:1] == single.shape else value
+        for name, value in target.items()
+    }
 
 
 def summed(loss: Any) -> Tensor:

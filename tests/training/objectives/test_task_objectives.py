@@ -21,7 +21,7 @@ from autoprune.errors import ConfigError, EvaluationError
 from autoprune.tasks.detection import collate_images
 from autoprune.testing.objectives import ObjectiveContract
 from autoprune.training.objectives.base import LossOfOutputs, Objective, make_objective
-from autoprune.training.objectives.detection_loss import DetectionLoss
+from autoprune.training.objectives.detection_loss import DetectionLoss, objects
 from autoprune.training.objectives.logits import LogitLayout
 
 MADE = torch.Generator().manual_seed(5)
@@ -172,6 +172,16 @@ def test_crowds_are_no_objects_to_learn() -> None:
     assert marked["iscrowd"].sum() == 1  # what the measure is given
     alone = collate_images([(image, marked), (other, only)])
     assert DetectionLoss(loss=counted)(network, alone).item() == number
+
+
+def test_what_is_told_of_an_image_as_a_whole_stays_where_crowds_go() -> None:
+    told = {"image_id": 7, "size": torch.tensor([30, 40]), "scale": torch.tensor(0.5)}
+    rows = {"boxes": torch.arange(12.0).view(3, 4), "area": torch.arange(3.0), "iscrowd": torch.tensor([0, 1, 0])}
+    found = objects({**rows, **told})
+    assert found["boxes"].tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
+    assert (found["area"].tolist(), found["iscrowd"].tolist()) == ([0, 2], [0, 0])
+    assert {name: found[name] for name in told} == told
+    assert objects(rows["boxes"]) is rows["boxes"]
 
 
 def test_the_loss_of_a_detector_is_a_function_or_its_own_method_or_what_it_returns_in_training() -> None:
