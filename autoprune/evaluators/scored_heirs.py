@@ -72,7 +72,8 @@ class ScoredHeirs:
         first = next(iter(self.task.scored_batches("validation", _TRIED)))
         batch = first.to(self.task.device)
         form = fastest_form(network, batch)
-        replace(form, calibrated_last=calibrates_faster_last(network, batch)).write(directory)
+        calibration = next(iter(self.task.calibration_batches(1, seed=0)), batch)  # of the size that will be read
+        replace(form, calibrated_last=calibrates_faster_last(network, calibration)).write(directory)
 
     def load(self, directory: Path) -> None:
         """Take the form that is kept there."""
