@@ -5,7 +5,7 @@
 
 `truth` trains 40 vectors of widths within 2 % of 25 % of the FLOPs and 24 at 50 %, of a ResNet-20 on CIFAR-10 and a
 MobileNetV2 of half width on Fashion-MNIST: reconstructed and fine-tuned with distillation, and from scratch, three
-seeds each, one schedule. Six hours on two cores, once; each training is kept the moment it ends, and a run that was
+seeds each, one schedule. Six hours on two cores, once; the three seeds are kept the moment they end, and a run that was
 ended goes on where it was. `scores` scores the same vectors with every evaluator and measure, an hour on one core.
 `page` writes how the orders agree to KEEP.md; it needs no data.
 """
@@ -17,6 +17,8 @@ import math
 import multiprocessing
 import sys
 import time
+from collections.abc import Iterable, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 
 import torch
@@ -72,12 +74,14 @@ def _truth(options: argparse.Namespace) -> None:
     print(f"{len(known)} trainings are known, {len(missing)} are missing", flush=True)
     file, end = Appended(place), math.inf if options.hours is None else time.time() + 3600 * options.hours
     with multiprocessing.get_context("spawn").Pool(options.workers, _begin, (options, end)) as pool:
-        for trained in pool.imap_unordered(_work, missing):
-            if trained is not None:
-                file.add(trained)
-                print(
-                    f"{' '.join(map(str, trained.key))}: {trained.score:.2f} %, {trained.cpu_seconds:.0f} s", flush=True
-                )
+        for trained in chain.from_iterable(pool.imap_unordered(_work, _together(missing))):
+            file.add(trained)
+            print(f"{' '.join(map(str, trained.key))}: {trained.score:.2f} %, {trained.cpu_seconds:.0f} s", flush=True)
+
+
+def _together(missing: Iterable[Training]) -> list[list[Training]]:
+    """The trainings of one vector one way, which begin with the same weights."""
+    return [list(own) for _, own in groupby(missing, lambda one: one.key[:-1])]
 
 
 def _scores(options: argparse.Namespace) -> None:
@@ -101,14 +105,16 @@ def _begin(options: argparse.Namespace, end: float) -> None:
     _GIVEN.append((options, end))
 
 
-def _work(given: Training) -> Training | None:
+def _work(given: Sequence[Training]) -> list[Training]:
     options, end = _GIVEN[0]
-    if time.time() > end:
-        return None
-    if given.network not in _MADE:
-        made = ranked(given.network, options.bases, data=options.data)
-        _MADE[given.network] = Trainer(made, options.bases)
-    return _MADE[given.network].train(given)
+    name, done = given[0].network, list[Training]()
+    for one in given:
+        if time.time() > end:
+            break
+        if name not in _MADE:
+            _MADE[name] = Trainer(ranked(name, options.bases, data=options.data), options.bases)
+        done.append(_MADE[name].train(one))
+    return done
 
 
 if __name__ == "__main__":
