@@ -203,7 +203,31 @@ def page(rows: Sequence[Row]) -> tuple[str, str]:
     lines.append(f"| gain over plain | | | | {' | '.join(told)} |")
     best = max(ARMS, key=lambda arm: float(np.mean(gains[arm])) if gains[arm] else -np.inf)
     lines += ["", f"Best on average: {best}, by {interval(gains[best])} points over plain fine-tuning.", ""]
-    return "\n".join(lines), best
+    return "\n".join([*lines, *_searched_beside_uniform(rows)]), best
+
+
+def _searched_beside_uniform(rows: Sequence[Row]) -> list[str]:
+    """A table of what searched widths are ahead, for each network, budget and arm; nothing where no seed has both."""
+    scores = {_key(row): row["score"] for row in rows}
+    lines = [
+        "Searched widths above uniform ones of the same arm and seed. Each line is of one search, so that the interval "
+        "tells the luck of the final training alone.",
+        "",
+        f"| network | FLOPs | {' | '.join(ARMS)} |",
+        f"|---|---|{'---|' * len(ARMS)}",
+    ]
+    for network, budget in sorted({(row["network"], row["budget"]) for row in rows}):
+        leads = {
+            arm: [
+                score - scores[network, budget, "uniform", arm, seed]
+                for (*cell, seed), score in scores.items()
+                if cell == [network, budget, "searched", arm] and (network, budget, "uniform", arm, seed) in scores
+            ]
+            for arm in ARMS
+        }
+        if any(leads.values()):
+            lines.append(f"| {network} | {budget} % | {' | '.join(interval(leads[arm], sign='+') for arm in ARMS)} |")
+    return [*lines, ""] if len(lines) > 4 else []
 
 
 def _key(row: Row) -> tuple[Any, ...]:
