@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from reconstruction.bases import BASES, TEST_IMAGES, trained
+from reconstruction.bases import BASES, TEST_IMAGES, WEIGHTS, trained
 from reconstruction.kept import Row, add_row, interval, read_rows
 
 import autoprune
@@ -157,8 +157,9 @@ def _cut(network: str, images: int, data: Path | None, bases: Path) -> Candidate
 
 
 def searched(network: str, budget: int, options: argparse.Namespace) -> tuple[int, ...]:
-    """Widths of the best of some proposals, searched once and kept."""
+    """Widths of the best of some proposals, searched once and kept; those of the results lie beside the weights."""
     kept = options.bases / f"{network}-{budget}-{options.trials}-widths.json"
+    kept = kept if kept.exists() or not (WEIGHTS / kept.name).exists() else WEIGHTS / kept.name
     if not kept.exists():
         base, made = BASES[network], trained(network, options.bases, seed=0, data=options.data)
         place = options.bases / f"{network}-{budget}-{options.trials}-search"

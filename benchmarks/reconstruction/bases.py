@@ -26,7 +26,9 @@ from autoprune.zoo import build_model
 from reconstruction.vit import SmallViT
 
 TEST_IMAGES = 5_000
-_WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parent / "weights"
+"""Of networks that results are about, and the widths that searches found for them."""
+
 IMAGES = 512
 """Of calibration."""
 
@@ -106,7 +108,7 @@ def trained(name: str, folder: Path, *, seed: int, data: Path | None) -> Trained
     torch.manual_seed(seed)
     model = base.build()
     file = f"{name}-{base.data}-{seed}.safetensors"
-    place = folder / file if (folder / file).exists() else _WEIGHTS / file
+    place = folder / file if (folder / file).exists() else WEIGHTS / file
     folder.mkdir(parents=True, exist_ok=True)
     if place.exists():
         model.load_state_dict(load_file(place))
