@@ -30,6 +30,7 @@ from autoprune.space.verification.verify import unverified
 ALONE = """
 import sys
 sys.modules["autoprune"] = None  # whoever imports it fails
+sys.modules["torchvision"] = None  # needed by no text, and not to be had beside every build of torch
 import torch, transformers
 folder, name = sys.argv[1:]
 network = getattr(transformers, name).from_pretrained(folder + "/transformers", local_files_only=True).eval()
