@@ -4,14 +4,15 @@
                                [--bases runs/bases] [--jobs 2] [--keep docs/results/rungs.jsonl]
                                [--write docs/results/rungs.md]
 
-ResNet-20 on CIFAR-10, trained once and kept, is searched at 25 % of its FLOPs by two evaluators, with the same seeds:
+ResNet-20 on CIFAR-10, trained once and kept, is searched at 25 % of its FLOPs in three ways, with the same seeds:
 
-- plain: `inherited`, weights after `least_squares` scored on 1,000 images;
-- rungs: `chain` of the same and of `short_training`, 40 steps; a third of the candidates go on.
+- few: `inherited`, weights after `least_squares` scored on 1,000 images;
+- rungs: `chain` of the same and of `short_training`, 40 steps; a third of the candidates go on; as many trials;
+- plain: as few, with as many more trials as make up for the passes of the short trainings and of the choice of their
+  learning rate; a step of training counts three passes.
 
-The plain search has as many more trials as make up for the passes of the short trainings and of the choice of their
-learning rate; a step of training counts three passes. Winners and uniform widths then have the same final training
-(reconstructed, distilled) with the same seeds, scored on 5,000 test images that no search has seen.
+Winners and uniform widths then have the same final training (reconstructed, distilled) with the same seeds, scored on
+5,000 test images that no search has seen.
 
 What is compared is how far the winner ends above uniform: one value for each search, the mean over the seeds of the
 final training, paired by the seed of the search. The rows of each winner are kept as soon as they are there: a run that
@@ -76,13 +77,19 @@ CHAIN: Mapping[str, Any] = {
         "keep": [KEEP],
     },
 }
-EVALUATORS: Mapping[str, Mapping[str, Any]] = {
-    "plain": {"name": "inherited", "settings": {"validation_limit": VALIDATION}},
-    "rungs": CHAIN,
-}
+INHERITED: Mapping[str, Any] = {"name": "inherited", "settings": {"validation_limit": VALIDATION}}
+EVALUATORS = {"plain": INHERITED, "rungs": CHAIN, "few": INHERITED}
 UNIFORM = "uniform"
 SETTINGS = ("images", "epochs", "trials")
 """Rows with others are of another table."""
+
+ABOUT = """# Rungs
+
+ResNet-20 on CIFAR-10 ({base:.1f} %) at 25 % of its FLOPs; winners of searches with a short training as the last rung
+({trials} trials), and with plain scores, for the same passes ({plain_trials} trials) and for the same number of trials
+(few). All networks have the same final training ({epochs} epochs on {images:,} images, reconstructed, distilled);
+accuracy on 5,000 test images, mean and 95 % interval over searches. Made by `benchmarks/rungs.py`.
+"""
 
 
 def main() -> int:
@@ -169,7 +176,7 @@ def searched(arm: str, number: int, options: argparse.Namespace) -> dict[str, An
             made.example,
             constraints=BUDGET,
             data=BASES[NETWORK].load(path=options.data, **limits),
-            trials=options.trials if arm == "rungs" else plain_trials(options.trials),
+            trials=plain_trials(options.trials) if arm == "plain" else options.trials,
             threads=1,
             seed=number,
             device="cpu",
@@ -212,18 +219,10 @@ def page(rows: Sequence[Row]) -> tuple[str, bool]:
     if not rows:
         return "No rows.\n", False
     gains = {arm: _gains(rows, arm) for arm in EVALUATORS}
-    paired = [gains["rungs"][n] - gains["plain"][n] for n in sorted(gains["rungs"].keys() & gains["plain"].keys())]
+    paired = _paired(gains["rungs"], gains["plain"])
     uniform = [row["score"] for row in rows if row["arm"] == UNIFORM]
-    told = rows[0]
     lines = [
-        "# Rungs",
-        "",
-        f"ResNet-20 on CIFAR-10 ({told['base']:.1f} %) at 25 % of its FLOPs; winners of searches with plain scores and",
-        "with a short training as the last rung, for the same passes: "
-        f"{plain_trials(told['trials'])} and {told['trials']} trials. All networks have the",
-        f"same final training ({told['epochs']} epochs on {told['images']:,} images, reconstructed, distilled);",
-        "accuracy on 5,000 test images, mean and 95 % interval over searches. Made by `benchmarks/rungs.py`.",
-        "",
+        ABOUT.format(plain_trials=plain_trials(rows[0]["trials"]), **rows[0]),
         f"Uniform widths: {interval(uniform)} over {len(uniform)} seeds of the final training.",
         "",
         "| scores | searches | above uniform | found in, CPU s |",
@@ -233,8 +232,14 @@ def page(rows: Sequence[Row]) -> tuple[str, bool]:
         seconds = {row["search"]: row["search_seconds"] for row in rows if row["arm"] == arm}
         cells = (arm, str(len(of_searches)), interval([*of_searches.values()], sign="+"), _mean([*seconds.values()]))
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Rungs above plain, paired by search: {interval(paired, sign='+')}.", ""]
+    few = interval(_paired(gains["rungs"], gains["few"]), sign="+")
+    lines += ["", f"Rungs above plain, paired by search: {interval(paired, sign='+')}; above few: {few}.", ""]
     return "\n".join(lines), len(paired) > 1 and float(np.mean(paired)) < -half_width(paired)
+
+
+def _paired(gains: Mapping[int, float], others: Mapping[int, float]) -> list[float]:
+    """Differences of the searches that both have."""
+    return [gains[number] - others[number] for number in sorted(gains.keys() & others.keys())]
 
 
 def _gains(rows: Sequence[Row], arm: str) -> dict[int, float]:

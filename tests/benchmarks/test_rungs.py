@@ -40,7 +40,7 @@ def test_searches_are_paired_and_compared_with_uniform_of_the_same_seed() -> Non
     assert not behind
     assert "| plain | 2 | +2.00 ± 12.71 | 60 |" in text
     assert "| rungs | 2 | +3.00 ± 12.71 | 60 |" in text
-    assert "Rungs above plain, paired by search: +1.00 ± 0.00." in text
+    assert "Rungs above plain, paired by search: +1.00 ± 0.00; above few: –." in text
 
 
 @pytest.mark.parametrize(("rungs_scores", "behind"), [((70.0, 71.1), True), ((70.0, 69.0), False)])
