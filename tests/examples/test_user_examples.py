@@ -21,6 +21,7 @@ SAYS = {
     "regression": ("At 33 % of the parameters", "mean squared error on test examples: ", "report: "),
     "segmentation": ("At 40 % of the FLOPs", "% mean IoU on 96 images", "report: "),
     "detection": ("At 50 % of the FLOPs", "in the first test image are ", "report: "),
+    "sequence_classification": ("At 25 % of the parameters", " is of _pydecimal, read as ", "report: "),
     "team_on_ray": ("exit code 143", "'complete': ", "alone: At 50 %"),
 }
 """Script -> what it prints."""
@@ -47,7 +48,9 @@ def run(
     return capsys.readouterr().out, seconds() - begun
 
 
-@pytest.mark.parametrize("name", ["budgeted_job", "own_task", "language_model", "regression", "detection"])
+@pytest.mark.parametrize(
+    "name", ["budgeted_job", "own_task", "language_model", "regression", "detection", "sequence_classification"]
+)
 def test_an_example_runs_in_little(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
