@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 import autoprune
 
-MODULES = ("_pydecimal", "argparse", "smtplib", "tarfile")
+MODULES = ("_pydecimal", "argparse", "inspect", "tarfile")
 LENGTH = 96
 PARTS = {"train": (0, 240), "validation": (240, 320), "test": (320, 400)}
 """Numbers of the texts of each module."""
@@ -48,7 +48,7 @@ def excerpts(module: str) -> list[Tensor]:
     """Texts of a module in an order drawn once, (LENGTH,) bytes each, 0 where there is none."""
     spec = find_spec(module)
     assert spec is not None
-    source = Path(str(spec.origin)).read_text()
+    source = Path(str(spec.origin)).read_text(encoding="utf-8")
     lines = [line.strip().encode() for line in source.splitlines() if line.strip()]
     texts = [b"\n".join(lines[i : i + 3])[:LENGTH] for i in range(0, len(lines), 3)]
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))
