@@ -12,10 +12,12 @@ from autoprune.cost import METRICS
 from autoprune.cost.polynomial import CostFunction
 from autoprune.cost.unpriced import UnpricedError
 from autoprune.errors import ConfigError, blame, shortened
-from autoprune.space.groups import SearchSpace
+from autoprune.space.groups import IntArray, SearchSpace
 
 MetricSettings: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Metric -> its settings; metrics that are left out have none."""
+
+_TRIED = 64  # networks that a metric is asked for before it is relied on
 
 
 def make_metric(name: str, space: SearchSpace, settings: Mapping[str, Any]) -> CostFunction:
@@ -32,13 +34,12 @@ def make_metric(name: str, space: SearchSpace, settings: Mapping[str, Any]) -> C
     metric = bind(METRICS, name, settings)
     with blame(ConfigError, f"metric {name!r} fails with settings {dict(settings)}", then="Correct its settings."):
         cost: CostFunction = metric(space)
-        found: Any = cost(np.array([space.full, space.smallest]))
-    numbers = np.asarray(found)
-    real = numbers.dtype.kind in "iuf" and numbers.shape == (2,)
-    if not real or not np.isfinite(numbers).all() or numbers.min() < 0:
+        tried = _members(space)
+        ends, between = cost(tried[:2]), cost(tried)
+    fault = _fault(ends, tried[:2]) or _fault(between, tried)
+    if fault:
         raise ConfigError(
-            f"metric {name!r} must give (N,) finite costs of at least 0 for (N, G) widths; for the full and the "
-            f"smallest network it gave {shortened(repr(found), 80)}. Correct its code"
+            f"metric {name!r} must give (N,) finite costs of at least 0 for (N, G) widths; {fault}. Correct its code"
         )
     return cost
 
@@ -69,6 +70,31 @@ def price(
             if name in wanted:
                 raise
     return priced
+
+
+def _members(space: SearchSpace) -> IntArray:
+    """(N, G) the full network, the smallest one, and others, the same ones at every call."""
+    rng = np.random.default_rng(0)
+    tried = np.tile(np.array(space.full, dtype=np.int64), (_TRIED, 1))
+    for column, group in enumerate(space.groups):
+        tried[1:, column] = rng.choice(group.choices, size=_TRIED - 1)
+    tried[1] = space.smallest
+    return tried
+
+
+def _fault(found: Any, tried: IntArray) -> str:
+    """What is wrong with the costs of these widths; empty where nothing is."""
+    numbers = np.asarray(found)
+    if numbers.dtype.kind not in "iuf" or numbers.shape != (len(tried),):
+        of = "the full and the smallest network" if len(tried) == 2 else f"{len(tried)} networks"
+        return f"for {of} it gave {shortened(repr(found), 80)}"
+    wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))
+    if not len(wrong):
+        return ""
+    if len(tried) == 2:
+        return f"for the full and the smallest network it gave {shortened(repr(found), 80)}"
+    widths = shortened(", ".join(map(str, tried[wrong[0]])), 80)
+    return f"for the widths {widths} it gave {numbers[wrong[0]]}"
 
 
 def _needs(name: str, setting: str) -> str:

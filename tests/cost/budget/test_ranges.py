@@ -188,6 +188,23 @@ def test_a_metric_of_another_package_gives_costs(told: str, monkeypatch: pytest.
         make_metric("flops", CHAIN, {})
 
 
+def test_a_metric_that_fails_between_the_ends_is_told_with_widths(monkeypatch: pytest.MonkeyPatch) -> None:
+    def costs(widths: np.ndarray) -> np.ndarray:
+        full, smallest = (np.array(ends) for ends in (CHAIN.full, CHAIN.smallest))
+        at_an_end = (widths == full).all(axis=1) | (widths == smallest).all(axis=1)
+        return np.where(at_an_end, 1.0, np.nan)
+
+    monkeypatch.setattr(pricing, "bind", lambda *_: lambda space: costs)
+    with pytest.raises(ConfigError, match=r"metric 'flops' .*; for the widths \d+.* it gave nan\. Correct its code"):
+        make_metric("flops", CHAIN, {})
+
+
+def test_a_metric_that_forgets_rows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pricing, "bind", lambda *_: lambda space: lambda widths: np.ones(len(widths[:2])))
+    with pytest.raises(ConfigError, match=r"metric 'flops' .*; for \d+ networks it gave array\(\[1\., 1\.\]\)\. Corr"):
+        make_metric("flops", CHAIN, {})
+
+
 def test_what_costs_nothing_cannot_be_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pricing, "bind", lambda *_: lambda space: lambda widths: np.zeros(len(widths)))
     with pytest.raises(BudgetError, match="budget flops: the full network costs 0, so there is nothing to limit"):
