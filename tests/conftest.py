@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,15 @@ torch.set_num_threads(1)  # pytest-xdist starts a worker per core; they must not
 SEED = 20
 FIGURES_ARE_LOOKED_AT = ("cli", "report", "studies")
 """Rooms whose tests need figures that are really drawn, which take longer than all else in a small run."""
+MEMORY = Path("/dev/shm")
+ROOM = 4 << 30
+"""Bytes; the tests of a whole run leave less than a tenth of it at once."""
+
+
+def pytest_configure() -> None:
+    """Temporary folders lie in memory where it has room: a run syncs every file, on a disk milliseconds each."""
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_collection_finish() -> None:

@@ -64,10 +64,18 @@ class TestOtherSettings(AllocationContract):
         return bound(name, settings, tmp_path)
 
 
-@pytest.mark.parametrize("name", ALLOCATIONS.names())
-@pytest.mark.parametrize("network", ["resnet20", "mobilenetv2", "transformer"])
+REAL = ("resnet20", "mobilenetv2", "transformer")
+TURNS = [
+    pytest.param(network, name, marks=() if network == REAL[number % len(REAL)] else pytest.mark.slow)
+    for number, name in enumerate(ALLOCATIONS.names())
+    for network in REAL
+]
+"""Rules take turns with the networks; the others are slow."""
+
+
+@pytest.mark.parametrize(("network", "name"), TURNS)
 def test_real_networks_meet_limits_of_latency_memory_and_several_at_once(
-    name: str, network: str, tmp_path: Path
+    network: str, name: str, tmp_path: Path
 ) -> None:
     space = space_of(network)
     profile = tmp_path / "profile.json"

@@ -191,10 +191,14 @@ def worker() -> Iterator[Any]:
     ray.cloudpickle.unregister_pickle_by_value(here)
 
 
+ALWAYS = ("inherited", "short_training", "supernet", "chain")
+"""One of each kind: scored as cut, trained, trained beforehand, and made of others."""
+
+
 class TestEveryEvaluatorInAWorker(EvaluatorContract):
     """The laws of evaluators hold in processes of a cluster, and scores are those of this process to the last bit."""
 
-    @pytest.fixture(params=EVALUATORS.names())
+    @pytest.fixture(params=[pytest.param(n, marks=() if n in ALWAYS else pytest.mark.slow) for n in EVALUATORS.names()])
     def name(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 

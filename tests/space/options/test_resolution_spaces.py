@@ -37,8 +37,18 @@ def traced(model: nn.Module | None = None, **options: Any) -> Space:
     return autoprune.trace(model or net(), IMAGE, options={"resolution": {"divisor": 2}, "blocks": True, **options})
 
 
-def test_costs_are_those_that_fvcore_counts_at_every_size() -> None:
-    model, space = net(), traced()
+@pytest.fixture(scope="module")
+def space() -> Space:
+    return traced()
+
+
+@pytest.fixture(scope="module")
+def plain() -> Space:
+    return autoprune.trace(net(), IMAGE, options={"blocks": True})
+
+
+def test_costs_are_those_that_fvcore_counts_at_every_size(space: Space) -> None:
+    model = net()
     assert space.groups[-1].choices == (8, 10, 12, 14, 16)
     assert space.cost(space.full)["flops"] == counted_by_fvcore(model, IMAGE)
     rng = np.random.default_rng(0)
@@ -51,8 +61,8 @@ def test_costs_are_those_that_fvcore_counts_at_every_size() -> None:
         assert "peak_memory_mb" not in costs
 
 
-def test_a_network_sees_smaller_images_and_is_what_it_was_otherwise() -> None:
-    model, space = net(), traced()
+def test_a_network_sees_smaller_images_and_is_what_it_was_otherwise(space: Space) -> None:
+    model = net()
     images = torch.randn(5, 1, 16, 24, generator=torch.Generator().manual_seed(1))
     network = space.slice(model, (*space.full[:-1], 10))
     smaller = F.interpolate(images, size=(10, 15), mode="bilinear")
@@ -65,8 +75,8 @@ def test_a_network_sees_smaller_images_and_is_what_it_was_otherwise() -> None:
     torch.testing.assert_close(program.module()(images), network(images))
 
 
-def test_halving_by_hand_is_the_mean_of_neighbours() -> None:
-    model, space = net(), traced()
+def test_halving_by_hand_is_the_mean_of_neighbours(space: Space) -> None:
+    model = net()
     seen: list[Tensor] = []
     network = space.slice(model, (*space.full[:-1], 8))
     network.get_submodule("conv").register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
@@ -75,39 +85,40 @@ def test_halving_by_hand_is_the_mean_of_neighbours() -> None:
     assert np.allclose(seen[0].numpy(), expected, atol=1e-6)
 
 
-def test_budgets_are_met_at_several_sizes_and_uniform_sees_images_as_they_are() -> None:
-    space = traced().search_space
+def test_budgets_are_met_at_several_sizes_and_uniform_sees_images_as_they_are(space: Space) -> None:
+    searched = space.search_space
     for share, sizes in (("20%", 3), ("40%", 3), ("80%", 2)):
-        domain = BudgetedSpace(space, {"flops": share})
+        domain = BudgetedSpace(searched, {"flops": share})
         rows = domain.sample(60, np.random.default_rng(0))
         assert domain.feasible(rows).all()
         assert domain.budget.usage(rows).min() > 0.9
         assert len(set(rows[:, -1].tolist())) >= sizes
         assert domain.uniform()[-1] == 16
-    low = BudgetedSpace(space, {"flops": "40%"}).repair(np.array([[*space.full[:-1], 8]]))
+    low = BudgetedSpace(searched, {"flops": "40%"}).repair(np.array([[*searched.full[:-1], 8]]))
     assert low[0, -1] == 10  # the whole network at 8 pixels uses a quarter
-    least = float(METRICS.get("flops")(space)(np.array([space.smallest]))[0])
-    tight = BudgetedSpace(space, {"flops": least}).sample(3, np.random.default_rng(0))
-    assert (METRICS.get("flops")(space)(tight) == least).all()
+    least = float(METRICS.get("flops")(searched)(np.array([searched.smallest]))[0])
+    tight = BudgetedSpace(searched, {"flops": least}).sample(3, np.random.default_rng(0))
+    assert (METRICS.get("flops")(searched)(tight) == least).all()
     assert (tight[:, -1] == 8).all()
 
 
 @pytest.mark.parametrize(
     "inherit", [["least_squares", "bn_recalibration"], ["sequential_least_squares"], ["mean_fold"]]
 )
-def test_weights_inherit_from_the_network_as_it_sees_images_of_that_size(inherit: list[str]) -> None:
-    model, space = net(), traced()
+def test_weights_inherit_from_the_network_as_it_sees_images_of_that_size(
+    inherit: list[str], space: Space, plain: Space
+) -> None:
+    model = net()
     images = torch.randn(64, 1, 16, 24, generator=torch.Generator().manual_seed(2))
     smaller = F.interpolate(images, size=(12, 18), mode="bilinear")
     widths = (*BudgetedSpace(space.search_space, {"flops": "60%"}).uniform()[:-1], 12)
     network = space.slice(model, widths, inherit=inherit, calibration=images)
-    plain = autoprune.trace(net(), IMAGE, options={"blocks": True})
     other = plain.slice(model, widths[:-1], inherit=inherit, calibration=smaller)  # knows nothing of resolutions
     for (name, one), (_, two) in zip(network.state_dict().items(), other.state_dict().items(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_what_cannot_be_resized_is_refused() -> None:
+def test_what_cannot_be_resized_is_refused(space: Space) -> None:
     class Flat(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -134,21 +145,20 @@ def test_what_cannot_be_resized_is_refused() -> None:
         traced(bits={"widths": True}, blocks=False)
     with pytest.raises(ConfigError, match="rank is searched at full widths, so that resolution would say nothing"):
         traced(rank={}, blocks=False)
-    space = traced().search_space
     with pytest.raises(UnpricedError, match="peak_memory_mb is known at one size of images only"):
-        METRICS.get("peak_memory_mb")(space)
+        METRICS.get("peak_memory_mb")(space.search_space)
     with pytest.raises(UnpricedError, match="latency_ms is known at one size of images only"):
-        METRICS.get("latency_ms")(space, profile={})
+        METRICS.get("latency_ms")(space.search_space, profile={})
 
 
-def test_a_space_goes_through_json_and_damage_is_found() -> None:
-    space = traced().search_space
-    data = json.loads(json.dumps(to_json(space)))
+def test_a_space_goes_through_json_and_damage_is_found(space: Space) -> None:
+    searched = space.search_space
+    data = json.loads(json.dumps(to_json(searched)))
     again = from_json(data)
-    assert again.resolution == space.resolution
-    assert again.fingerprint == space.fingerprint
-    rows = BudgetedSpace(space, {"flops": "50%"}).sample(5, np.random.default_rng(0))
-    assert (METRICS.get("flops")(again)(rows) == METRICS.get("flops")(space)(rows)).all()
+    assert again.resolution == searched.resolution
+    assert again.fingerprint == searched.fingerprint
+    rows = BudgetedSpace(searched, {"flops": "50%"}).sample(5, np.random.default_rng(0))
+    assert (METRICS.get("flops")(again)(rows) == METRICS.get("flops")(searched)(rows)).all()
     for key, value in (("sides", [8, 16]), ("shape", [8, 8]), ("coefficients", [[1]] * 5)):
         broken = json.loads(json.dumps(data))
         broken["resolution"][key] = value
