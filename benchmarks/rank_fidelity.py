@@ -6,7 +6,8 @@
 `truth` trains 40 vectors of widths within 2 % of 25 % of the FLOPs and 24 at 50 %, of a ResNet-20 on CIFAR-10 and a
 MobileNetV2 of half width on Fashion-MNIST: reconstructed and fine-tuned with distillation, and from scratch, three
 seeds each, one schedule. Six hours on two cores, once; the three seeds are kept the moment they end, and a run that was
-ended goes on where it was. `scores` scores the same vectors with every evaluator and measure, an hour on one core.
+ended goes on where it was. `scores` scores the vectors that are trained with every evaluator and measure, an hour on
+one core for all.
 `page` writes how the orders agree to KEEP.md; it needs no data.
 """
 
@@ -29,6 +30,8 @@ from ranking.page import page
 from ranking.rows import Appended, read
 from ranking.scores import Scored, judges, score_all
 from ranking.truth import Trainer, Training, all_trainings
+
+from autoprune.space.groups import Widths
 
 _MADE: dict[str, Trainer] = {}
 _GIVEN: list[tuple[argparse.Namespace, float]] = []
@@ -91,7 +94,7 @@ def _scores(options: argparse.Namespace) -> None:
     trained = [Training(**row) for row in read(options.keep / "truth.jsonl")]
     for name in options.networks:
         made = ranked(name, options.bases, data=options.data)
-        vectors = {budget: dict(enumerate(widths)) for budget, widths in made.vectors.items()}
+        vectors: dict[int, dict[int, Widths]] = {budget: {} for budget in made.vectors}
         for one in trained:
             if one.network == name:
                 vectors[one.budget][one.number] = tuple(one.widths)
