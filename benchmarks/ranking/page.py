@@ -176,8 +176,9 @@ def page(trainings: Sequence[Training], scored: Sequence[Scored]) -> str:
             f"## {truth.network}, {truth.budget} % of the FLOPs, {truth.way}",
             "",
             f"{len(truth.numbers)} of {VECTORS[truth.budget]} vectors, {truth.means.min():.2f} to "
-            f"{truth.means.max():.2f} %; deviation between them {spread:.2f}, of one training around its vector {noise:.2f}: {100 * truth.reliability:.0f} "
-            f"% of the variance of a training's score belongs to the widths. Uniform: {_uniform(truth)}.",
+            f"{truth.means.max():.2f} %; deviation between them {spread:.2f}, of one training around its vector "
+            f"{noise:.2f}: {100 * truth.reliability:.0f} % of the variance of a training's score belongs to the "
+            f"widths. Uniform: {_uniform(truth)}.",
             "",
             "| score | Kendall's τ | interval | regret of its first | of its first five | passes | cost |",
             "|---|---:|---:|---:|---:|---:|---:|",
