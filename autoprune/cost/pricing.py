@@ -35,8 +35,7 @@ def make_metric(name: str, space: SearchSpace, settings: Mapping[str, Any]) -> C
     with blame(ConfigError, f"metric {name!r} fails with settings {dict(settings)}", then="Correct its settings."):
         cost: CostFunction = metric(space)
         tried = _members(space)
-        ends, between = cost(tried[:2]), cost(tried)
-    fault = _fault(ends, tried[:2]) or _fault(between, tried)
+        fault = _fault(cost(tried), tried)
     if fault:
         raise ConfigError(
             f"metric {name!r} must give (N,) finite costs of at least 0 for (N, G) widths; {fault}. Correct its code"
@@ -86,15 +85,11 @@ def _fault(found: Any, tried: IntArray) -> str:
     """What is wrong with the costs of these widths; empty where nothing is."""
     numbers = np.asarray(found)
     if numbers.dtype.kind not in "iuf" or numbers.shape != (len(tried),):
-        of = "the full and the smallest network" if len(tried) == 2 else f"{len(tried)} networks"
-        return f"for {of} it gave {shortened(repr(found), 80)}"
-    wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))
-    if not len(wrong):
-        return ""
-    if len(tried) == 2:
-        return f"for the full and the smallest network it gave {shortened(repr(found), 80)}"
-    widths = shortened(", ".join(map(str, tried[wrong[0]])), 80)
-    return f"for the widths {widths} it gave {numbers[wrong[0]]}"
+        return f"for {len(tried)} networks it gave {shortened(repr(found), 80)}"
+    for widths, cost in zip(tried, numbers, strict=True):
+        if not (np.isfinite(cost) and cost >= 0):
+            return f"for the widths {shortened(', '.join(map(str, widths)), 80)} it gave {cost}"
+    return ""
 
 
 def _needs(name: str, setting: str) -> str:

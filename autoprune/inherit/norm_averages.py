@@ -25,12 +25,10 @@ class _Average:
     mean: Tensor
     variance: Tensor
     batches: list[tuple[Tensor, Tensor, int, int]] = field(default_factory=list)
-    calls: int = 0
 
     def add(self, mean: Tensor, variance: Tensor, inputs: Tensor) -> None:
         """Nothing is computed yet: a dozen operations on a few numbers each took a twentieth of the whole pass."""
         self.batches.append((mean, variance, len(inputs), inputs.numel() // inputs.shape[1]))
-        self.calls += 1
 
     def mean_and_variance(self, *, pooled: bool) -> tuple[Tensor, Tensor]:
         """The averages of those of the batches, or those of all values together, the variance unbiased."""
@@ -107,7 +105,7 @@ class NormAverages(TorchFunctionMode):
             counted = self._averages.get(id(getattr(module, "running_mean", None)))
             counter = getattr(module, COUNTER, None)
             if counted is not None and isinstance(counter, Tensor):
-                new.append((counter, counted.calls))
+                new.append((counter, len(counted.batches)))
         replaced = [(buffer, buffer.clone()) for buffer, _ in new]
         fill(new)
         return replaced
