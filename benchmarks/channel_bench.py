@@ -6,7 +6,7 @@
 
 A table (such as Channel-Bench-Macro's Results_ResNet.json) has every width vector trained with several seeds: the
 search sees the accuracy of one random seed per row, its answer is judged by the others, as the difference to uniform
-widths at the same FLOPs. The answer of autoprune is the highest posterior mean; that of every peer is its highest
+widths at the same FLOPs. The answer of autoprune has the surest lead over uniform; that of every peer is its highest
 score, and beside it what autoprune's choice makes of the peer's trials.
 
 All repetitions share the table's trainings, so a row that was lucky is lucky in all of them, and no number of
@@ -180,7 +180,7 @@ def _page(problems: Sequence[Problem], results: dict[str, dict[str, list[Replay]
         "# What controllers find",
         f"{platform.machine()}, Python {platform.python_version()}. Gains over uniform widths of the same cost, mean ± "
         f"standard error, after so many evaluations; noise as in one training. “Highest score” is the usual answer of "
-        f"a search, “posterior mean” is how `autoprune search` picks its own.",
+        f"a search, “surest lead” is how `autoprune search` picks its own.",
     ]
     checks = _checks(problems, results, options.evaluations)
     if checks:

@@ -49,7 +49,7 @@ from autoprune.progress.callback_list import CallbackList
 from autoprune.trials.finishing import forget_to_finish
 from autoprune.trials.ledger import open_storage
 from autoprune.trials.run_directory import RunDirectory
-from autoprune.trials.selection import probability_better, shortlist, smooth
+from autoprune.trials.selection import probability_better, shortlist, smooth, sure_leads
 from autoprune.verdict.baselines import arms
 from autoprune.verdict.record import RunRecord, read_record
 
@@ -222,13 +222,13 @@ def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..
         beside = timed("search by FLOPs", lambda: search_by_flops(run, narrowed, see_through))
         run.engine.equip(factory)  # that search had the engine
 
-    posterior = smooth(run.domain, trials, rescored, apart=apart)
     uniform = {trial.widths for trial in trials if trial.origin in UNIFORM}
-    ranked = shortlist({widths: posterior[widths] for widths in rescored}, len(rescored), run.domain, uniform)
+    leads = sure_leads(run.domain, trials, uniform, rescored, apart=apart)
+    ranked = shortlist({widths: leads[widths] for widths in rescored}, len(rescored), run.domain, uniform)
     winner = measured_winner(run, ranked, factory)
     if winner not in rescored:  # made to keep the latency limit, once candidates were measured
         rescored |= score_fully(run, [winner], phase="measured winner", seed=3_000_003)
-        posterior = smooth(run.domain, trials, rescored, apart=apart)
+    posterior = smooth(run.domain, trials, rescored, apart=apart)
 
     compared = (*arms(run.domain, trials, winner, rescored), *sparsity_arms(run, trials, sparse, rescored))
     compared = with_flops_search(compared, beside, run.domain)

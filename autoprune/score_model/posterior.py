@@ -160,18 +160,27 @@ class ScoreModel:
             found[tuple(widths)] = float(self._mean + self._scale * value)
         return found
 
+    def lead(self, widths: WidthMatrix, over: Widths) -> tuple[FloatArray, FloatArray]:
+        """Return (N,) means and standard deviations of how far the noise-free scores are above that of `over`.
+
+        Scores of like widths vary together, so this is surer than the two deviations of `predict` would say.
+        """
+        inputs = self._map(np.concatenate([np.array([over]), np.asarray(widths)]))
+        cross = self.kernel.between(inputs, self._inputs)
+        white = solve_triangular(self._cholesky, cross.T, lower=True) if len(self._y) else cross.T
+        variance = self.kernel(Gram.diagonal(inputs)) - (white**2).sum(axis=0)
+        shared = self.kernel.between(inputs[np.array([0])], inputs)[0] - white[:, 0] @ white
+        mean = self.kernel.mean(inputs) + cross @ self._weights
+        deviation = np.sqrt(np.maximum(variance + variance[0] - 2 * shared, 0.0))
+        return self._scale * (mean[1:] - mean[0]), self._scale * deviation[1:]
+
     def probability_better(self, first: Widths, second: Widths) -> float:
         """Return the probability that the noise-free score of the first width vector is above that of the second.
 
         One half where they are the same.
         """
-        inputs = self._map(np.array([first, second]))
-        cross = self.kernel.between(inputs, self._inputs)
-        prior = self.kernel.between(inputs, inputs)
-        covariance = self._scale**2 * (prior - cross @ self._solve(cross.T))
-        mean = self.mean(np.array([first, second]))
-        variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-        return float(ndtr((mean[0] - mean[1]) / np.sqrt(max(variance, 1e-300))))
+        mean, deviation = self.lead(np.array([first]), second)
+        return float(ndtr(mean[0] / max(deviation[0], 1e-150)))
 
     def mean_and_draws(self, n: int, rng: np.random.Generator) -> ScoreFunctions:
         """Return the posterior mean and `n` functions drawn from the posterior, cheap to evaluate at many widths.

@@ -1,6 +1,9 @@
-"""The winner is inferred: the posterior mean over all trials decides, not the luckiest score.
+"""The winner is inferred: a posterior over all trials decides, not the luckiest score.
 
-The best of many noisy scores is mostly luck (winner's curse); a smoothed model of the scores pools neighbours.
+The best of many noisy scores is mostly luck (winner's curse); a smoothed model of the scores pools neighbours. Its best
+mean is the best of many estimates again, so what counts is the mean lead over uniform widths less one standard
+deviation of it, as one standard error is asked of a choice in Breiman et al. 1984, Classification and Regression Trees,
+section 3.4.3: where scores say little, the answer stays near uniform.
 The shortlist and the uniform baselines are scored once more on all validation data before the choice.
 """
 
@@ -61,6 +64,35 @@ def probability_better(
     """Name -> probability, by the smoothed model, that the winner's noise-free score is above that of the other."""
     model, _ = _fitted(domain, trials, rescored, apart=apart)
     return {name: model.probability_better(winner, widths) for name, widths in others.items() if widths != winner}
+
+
+def sure_leads(
+    domain: BudgetedSpace,
+    trials: Sequence[Trial],
+    baselines: Collection[Widths],
+    rescored: Mapping[Widths, float] | None = None,
+    *,
+    apart: bool = False,
+) -> dict[Widths, float]:
+    """Widths -> by how much they are above the best baseline, less one standard deviation of that.
+
+    Args:
+        domain: space and budget.
+        trials: of the search.
+        baselines: uniform widths; where none has a score, means stand for leads.
+        rescored: widths -> score on all validation data.
+        apart: see `smooth`.
+
+    Raises:
+        EvaluationError: no trial has a score.
+    """
+    model, distinct = _fitted(domain, trials, rescored or {}, apart=apart)
+    means = dict(zip(distinct, model.mean(np.array(distinct)).tolist(), strict=True))
+    scored = [widths for widths in distinct if widths in baselines]
+    if not scored:
+        return means
+    lead, sd = model.lead(np.array(distinct), max(scored, key=means.__getitem__))
+    return dict(zip(distinct, (lead - sd).tolist(), strict=True))
 
 
 def _fitted(
@@ -127,21 +159,23 @@ def _moved(
     ]
 
 
-def shortlist(posterior: Posterior, k: int, domain: BudgetedSpace, baselines: Collection[Widths] = ()) -> list[Widths]:
-    """The k width vectors inside the budget with the highest posterior mean, best first; equal ones as in the trials.
+def shortlist(
+    leads: Mapping[Widths, float], k: int, domain: BudgetedSpace, baselines: Collection[Widths] = ()
+) -> list[Widths]:
+    """The k width vectors inside the budget with the highest lead, best first; equal ones as in the trials.
 
     Some controllers walk from the full network down to the budget and score what is above it.
 
     Args:
-        posterior: smoothed scores.
+        leads: of `sure_leads`.
         k: how many.
         domain: the space under its budget.
         baselines: uniform widths. The winner is compared with them in any case, so the search is to name the best
             challenger; one of them is only listed where there is no other.
     """
-    inside = [widths for widths in posterior if domain.feasible(np.array([widths]))[0]]
+    inside = [widths for widths in leads if domain.feasible(np.array([widths]))[0]]
     challengers = [widths for widths in inside if widths not in baselines]
-    return sorted(challengers or inside, key=lambda widths: -posterior[widths][0])[:k]
+    return sorted(challengers or inside, key=lambda widths: -leads[widths])[:k]
 
 
 def median_trial(trials: Sequence[Trial]) -> Trial | None:

@@ -30,7 +30,7 @@ from autoprune.space.groups import Widths
 from autoprune.space.tracing.trace import trace
 from autoprune.tasks.classification import ClassificationTask
 from autoprune.tasks.score import as_score
-from autoprune.trials.selection import shortlist, smooth
+from autoprune.trials.selection import shortlist, sure_leads
 
 TRIALS = 30
 """Of a plain search."""
@@ -172,4 +172,4 @@ def _searched(
         trials.append(trial)
         known[widths] = trial
         controller.tell([trial])
-    return shortlist(smooth(domain, trials), 1, domain)[0], len(trials)
+    return shortlist(sure_leads(domain, trials, ()), 1, domain)[0], len(trials)

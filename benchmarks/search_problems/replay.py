@@ -11,11 +11,11 @@ import numpy as np
 
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Trial, TrialState
-from autoprune.score_model.posterior import ScoreModel
 from autoprune.space.groups import BoolArray, Widths
+from autoprune.trials.selection import sure_leads
 from search_problems.problem import Experiment, Problem
 
-HIGHEST, PROBABLE = "highest score", "posterior mean"
+HIGHEST, PROBABLE = "highest score", "surest lead"
 """The two answers of a search: the usual one, and how `autoprune search` picks its own."""
 
 
@@ -83,10 +83,10 @@ def _answers(
     problem: Problem, experiment: Experiment, proposals: Sequence[Widths], scores: Sequence[float]
 ) -> dict[str, Answer]:
     eligible = _eligible(problem, proposals)
-    widths = np.array(proposals)
-    mean = ScoreModel(problem.domain).fit(widths, np.array(scores)).mean(widths)
+    trials = [_trial(number, *scored) for number, scored in enumerate(zip(proposals, scores, strict=True))]
+    leads = sure_leads(problem.domain, trials, [problem.uniform])
     found = {}
-    for name, values in ((HIGHEST, scores), (PROBABLE, mean)):
+    for name, values in ((HIGHEST, scores), (PROBABLE, [leads[widths] for widths in proposals])):
         best = proposals[int(np.argmax(np.where(eligible, values, -np.inf)))]
         found[name] = Answer(best, experiment.gain(best), experiment.expected(best))
     return found

@@ -18,6 +18,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 from small_networks import NETWORKS, network, profile_of, space_of
 
+from autoprune.allocation import UNIFORM
 from autoprune.config.space import SpaceOptions
 from autoprune.controllers import CONTROLLERS, make_controller
 from autoprune.controllers.base import Trial, TrialState
@@ -30,7 +31,7 @@ from autoprune.importance.members import channel_scores, unit_scores
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.space.options.ties import tied_sets
 from autoprune.trials.ledger import Ledger
-from autoprune.trials.selection import shortlist, smooth
+from autoprune.trials.selection import shortlist, sure_leads
 from autoprune.trials.session import SearchSession
 from autoprune.verdict.baselines import plan
 
@@ -180,7 +181,8 @@ def whole_search(
         seed=seed,
     )
     run(session, WidthScore())
-    (winner,) = shortlist(smooth(domain, session.trials), 1, domain)
+    uniform = {trial.widths for trial in session.trials if trial.origin in UNIFORM}
+    (winner,) = shortlist(sure_leads(domain, session.trials, uniform), 1, domain, uniform)
     for share, widths in made.winners().items():
         assert domain.scaled(share).feasible(np.array([widths])).all()
     return session.trials, winner

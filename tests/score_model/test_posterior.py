@@ -100,6 +100,21 @@ def test_the_probability_of_being_better_is_that_of_drawn_functions(domain: Budg
     assert model.probability_better(first, first) == 0.5
 
 
+def test_leads_are_those_of_drawn_functions_and_those_of_like_widths_are_sure(domain: BudgetedSpace) -> None:
+    widths, scores = data(domain, 12)
+    model = ScoreModel(domain).fit(widths, scores, kernel=replace(KERNEL, noise=1.0))
+    others, uniform = data(domain, 6, seed=9)[0], domain.uniform()
+    values = model.mean_and_draws(4000, np.random.default_rng(0))(np.concatenate([others, [uniform]]))[:, 1:]
+    gaps = values[:-1] - values[-1]
+    mean, deviation = model.lead(others, uniform)
+    np.testing.assert_allclose(mean, gaps.mean(axis=1), atol=4 * gaps.std(axis=1).max() / np.sqrt(4000))
+    np.testing.assert_allclose(deviation, gaps.std(axis=1), rtol=0.1)
+    apart = np.hypot(model.predict(others)[1], model.predict(np.array([uniform]))[1])
+    nearest = int(np.abs(np.log(others / uniform)).sum(axis=1).argmin())
+    assert deviation[nearest] < 0.5 * apart[nearest]
+    assert [float(values[0]) for values in model.lead(np.array([uniform]), uniform)] == [0.0, 0.0]
+
+
 def test_before_any_score_the_best_widths_are_near_uniform() -> None:
     """Groups of equal cost and returns that diminish: two scores that only say "wider is better" lead to uniform."""
     domain = BudgetedSpace(chain_space((64,) * 8, levels=16), {"flops": "50%"})

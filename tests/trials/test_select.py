@@ -8,10 +8,13 @@ import pytest
 from fake_search import ROOMY
 
 from autoprune.controllers.base import Trial, TrialState
+from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import EvaluationError
 from autoprune.space.groups import Widths
-from autoprune.trials.selection import _moved, median_trial, probability_better, shortlist, smooth
+from autoprune.testing.spaces import chain_space
+from autoprune.trials.selection import _moved, median_trial, probability_better, shortlist, smooth, sure_leads
 
+WIDE = BudgetedSpace(chain_space((32,) * 6, levels=16), {"flops": "50%"})
 MEMBERS: list[Widths] = [tuple(map(int, row)) for row in ROOMY.sample(30, np.random.default_rng(0))]
 
 
@@ -41,7 +44,7 @@ def test_the_smoothed_scores_are_nearer_the_truth_than_the_raw_ones() -> None:
 def test_luck_does_not_win() -> None:
     worst = min(range(len(MEMBERS)), key=lambda i: truth(MEMBERS[i]))
     lucky = trials(1.0, lucky=worst)
-    assert MEMBERS[worst] not in shortlist(smooth(ROOMY, lucky), 3, ROOMY)
+    assert MEMBERS[worst] not in shortlist(sure_leads(ROOMY, lucky, ()), 3, ROOMY)
 
 
 def test_failed_trials_teach_nothing_and_none_at_all_is_an_error() -> None:
@@ -86,20 +89,18 @@ def test_a_remembered_score_is_no_second_measurement() -> None:
 
 def test_the_shortlist_is_sorted_and_ties_keep_their_order() -> None:
     a, b, c, d = MEMBERS[:4]
-    posterior = {a: (0.5, 0.1), b: (0.9, 0.1), c: (0.5, 0.0), d: (0.1, 0.0)}
-    assert shortlist(posterior, 3, ROOMY) == [b, a, c]
+    assert shortlist({a: 0.5, b: 0.9, c: 0.5, d: 0.1}, 3, ROOMY) == [b, a, c]
 
 
 def test_uniform_widths_are_only_listed_where_there_is_no_challenger() -> None:
     a, b, c = MEMBERS[:3]
-    posterior = {a: (1.0, 0.1), b: (2.0, 0.1), c: (0.5, 0.1)}
-    assert shortlist(posterior, 3, ROOMY, [b]) == [a, c]
-    assert shortlist(posterior, 3, ROOMY, [a, b, c]) == [b, a, c]
+    leads = {a: 1.0, b: 2.0, c: 0.5}
+    assert shortlist(leads, 3, ROOMY, [b]) == [a, c]
+    assert shortlist(leads, 3, ROOMY, [a, b, c]) == [b, a, c]
 
 
 def test_what_is_over_the_budget_is_not_on_the_shortlist() -> None:
-    posterior = {ROOMY.space.full: (0.9, 0.1), MEMBERS[0]: (0.5, 0.1)}
-    assert shortlist(posterior, 3, ROOMY) == [MEMBERS[0]]
+    assert shortlist({ROOMY.space.full: 0.9, MEMBERS[0]: 0.5}, 3, ROOMY) == [MEMBERS[0]]
 
 
 def test_the_median_trial_is_the_lower_of_two_and_ignores_failures() -> None:
@@ -119,3 +120,36 @@ def test_the_chance_of_being_better_follows_the_truth() -> None:
     assert probability_better(ROOMY, trials(0.1), {}, worst, {"best": best})["best"] == pytest.approx(
         1 - chances["worst"]
     )
+
+
+def _losses(noise: float) -> tuple[float, float]:
+    """Mean true scores of what the surest lead chooses and of the best mean; balanced widths are the best ones."""
+    chosen: tuple[list[float], list[float]] = ([], [])
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        members = [tuple(map(int, row)) for row in WIDE.sample(24, rng)]
+        uniform = WIDE.uniform()
+        true = {w: -float(np.log(np.array(w) / uniform).std()) for w in [uniform, *members]}
+        scored = [Trial(i, w, TrialState.COMPLETE, true[w] + noise * rng.normal()) for i, w in enumerate(true)]
+        for found, baselines in zip(chosen, ([uniform], []), strict=True):
+            (best,) = shortlist(sure_leads(WIDE, scored, baselines), 1, WIDE, [uniform])
+            found.append(true[best])
+    return float(np.mean(chosen[0])), float(np.mean(chosen[1]))
+
+
+def test_an_answer_stays_near_uniform_where_scores_say_little() -> None:
+    sure, likely = _losses(1.0)
+    assert sure > 0.85 * likely  # both are below 0
+    sure, likely = _losses(0.01)
+    assert sure == pytest.approx(likely, abs=0.01)
+
+
+def test_leads_are_over_the_best_baseline_and_means_without_one() -> None:
+    scored = trials(0.1)
+    means = {widths: mean for widths, (mean, _) in smooth(ROOMY, scored).items()}
+    assert sure_leads(ROOMY, scored, [ROOMY.space.full]) == pytest.approx(means)
+    weak, strong = sorted(MEMBERS[:2], key=means.__getitem__)
+    leads = sure_leads(ROOMY, scored, [weak, strong])
+    assert leads[strong] == pytest.approx(0.0, abs=1e-6)
+    assert all(leads[widths] <= means[widths] - means[strong] for widths in MEMBERS)
+    assert leads == sure_leads(ROOMY, scored, [strong])

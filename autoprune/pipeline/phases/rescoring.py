@@ -10,7 +10,7 @@ from autoprune.errors import EvaluationError, told_of_traceback
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.phases.full_scores import score_fully
 from autoprune.space.groups import Widths
-from autoprune.trials.selection import median_trial, shortlist, smooth
+from autoprune.trials.selection import median_trial, shortlist, sure_leads
 from autoprune.verdict.baselines import RANDOM
 
 _SEED = 1_000_003
@@ -28,7 +28,7 @@ def rescore(run: RunContext, trials: Sequence[Trial], *, apart: bool) -> dict[Wi
         EvaluationError: none of them can be scored.
     """
     uniforms = [trial.widths for trial in trials if trial.origin in UNIFORM and trial.score is not None]
-    chosen = shortlist(smooth(run.domain, trials), run.job.search.rescore, run.domain, uniforms)
+    chosen = shortlist(sure_leads(run.domain, trials, uniforms), run.job.search.rescore, run.domain, uniforms)
     median = median_trial([trial for trial in trials if trial.origin == RANDOM]) if apart else None
     baselines = uniforms if median is None else [*uniforms, median.widths]
     failed: list[str] = []
