@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
 from autoprune.errors import ConfigError
 from autoprune.evaluators.base import Evaluator, check_counts
 from autoprune.evaluators.candidates import CandidateFactory
-from autoprune.evaluators.paired import takes_means
 from autoprune.evaluators.scored_heirs import Form, ScoredHeirs
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES
 from autoprune.space.groups import Widths
@@ -33,9 +32,8 @@ class Inherited(Evaluator):
         form: "plain": networks run as they are. "fast": in the fastest form that gives the same outputs to rounding
             (see `scoring_form`), so that a score that counts right answers may move by an example. It is measured once,
             when the run begins, and kept in the run, so that a resumed run and all workers use the same.
-        paired: the standard error of a score is that of its difference to the base network's, or to that of the best
-            candidate when this one was proposed, on the same examples, whichever is less; the score model takes it as
-            known noise. Costs a pass of the base network, and one of a new best candidate on each other worker.
+        paired: the standard error of a score is that of its difference to the base network's on the same examples; the
+            score model takes it as known noise. Costs a pass of the base network on each worker.
 
     Raises:
         ConfigError: a number out of range, another form, or `paired` where a score is no mean over examples.
@@ -58,12 +56,12 @@ class Inherited(Evaluator):
         self._heirs = ScoredHeirs(self._factory, form=form, evaluator="inherited")
         if not isinstance(paired, bool):
             raise ConfigError(f"evaluator 'inherited': paired must be true or false, got {paired!r}")
-        if paired and not takes_means(self._heirs.measure):
+        if paired and (self._heirs.measure is None or not self._heirs.measure.is_mean):
             raise ConfigError(
                 "evaluator 'inherited': paired compares answers to single examples, and this task's score is no mean "
                 "over examples; leave paired out"
             )
-        self.follows = int(paired)
+        self._paired = paired
 
     @classmethod
     def prepares(cls, settings: Mapping[str, Any]) -> bool:
@@ -78,23 +76,13 @@ class Inherited(Evaluator):
         """See `Evaluator.load`."""
         self._heirs.load(directory)
 
-    def evaluate(
-        self,
-        widths: Widths,
-        *,
-        seed: int,
-        full: bool = False,
-        watch: Watch | None = None,
-        incumbents: Sequence[Widths] = (),
-    ) -> Score:
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> Score:
         """See `Evaluator.evaluate`; the seed changes nothing, as nothing is random."""
         network, stop = self._heirs.network(widths, full=full), None if full else self._limit
         task = self._heirs.task
         if task is None:
             return self._factory.task.scored(network, limit=stop, examples=self._keep)
         values = self._heirs.values(network, widths, stop=stop)
-        if full or not self.follows:
+        if full or not self._paired:
             return task.score_of(values, examples=self._keep)
-        self._heirs.remember(widths, stop, values)
-        best = [rival for rival in incumbents if rival != widths]
-        return self._heirs.paired(values, best, stop, examples=self._keep)
+        return self._heirs.paired(values, stop, examples=self._keep)

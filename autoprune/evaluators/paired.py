@@ -11,12 +11,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from autoprune.measures.base import Measure, Values
-
-
-def takes_means(measure: Measure | None) -> bool:
-    """Whether scores are means over examples, so that differences of examples are those of scores."""
-    return measure is not None and type(measure).combine is Measure.combine
+from autoprune.measures.base import Values
 
 
 def error_of_difference(ours: Values, theirs: Values) -> float:

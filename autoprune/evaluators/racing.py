@@ -8,6 +8,7 @@ the same examples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -17,7 +18,7 @@ import numpy as np
 from autoprune.errors import ConfigError
 from autoprune.evaluators.base import MOST_FOLLOWED, Evaluator, check_counts
 from autoprune.evaluators.candidates import CandidateFactory
-from autoprune.evaluators.paired import error_of_difference, probability_as_low, takes_means
+from autoprune.evaluators.paired import error_of_difference, probability_as_low
 from autoprune.evaluators.scored_heirs import Form, ScoredHeirs
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES
 from autoprune.measures.base import Values
@@ -32,17 +33,19 @@ class Racing(Evaluator):
 
     After each block the candidate is tested against each of the incumbents, the best candidates when it was proposed,
     on the examples that all have answered: the sign test where answers are right or wrong, Student's t for numbers. It
-    stops where it is below every one of them at level (1 - confidence) / number of tests, so that a candidate as good
-    as one of them is stopped with a probability of at most 1 - confidence (Bonferroni over the blocks; of numbers as
-    far as their mean is normal). Then its score is that of the incumbent that it is nearest to, less their difference
-    on these examples, with the standard error of that difference. All scores come with such an error, those of whole
-    validation data by the nearest of base network and incumbents; the score model takes it as known noise.
+    stops where it is below every one of them at level (1 - confidence) / number of tests, so that a candidate that does
+    as well as one of them on all validation examples is stopped with a probability of at most 1 - confidence
+    (Bonferroni over the blocks; of numbers as far as their mean is normal). One incumbent alone is the luckiest of all
+    on these examples, and one that only answers new examples as well is stopped more often beside it. The score of
+    who stops is that of the incumbent that it is nearest to, less their difference on these examples. All scores come
+    with the standard error of their difference to the base network's, of who stops with that of the estimate, too; the
+    score model takes it as known noise.
 
     Args:
         factory: what candidates are made from.
         first: examples of the first block; each test is after `growth` times as many as the one before.
         growth: see `first`.
-        confidence: that no candidate is stopped which is as good as an incumbent.
+        confidence: that no candidate is stopped which does as well as an incumbent on all validation examples.
         incumbents: how many of the best a candidate has to be below; until there are so many, nobody stops.
         calibration_batches: see `Inherited`.
         validation_limit: see `Inherited`; blocks grow up to it.
@@ -71,7 +74,7 @@ class Racing(Evaluator):
         _check_between("growth", growth, 1.0, 1000.0)
         _check_between("confidence", confidence, 0.0, 1.0)
         self._heirs = ScoredHeirs(factory.calibrated(calibration_batches), form=form, evaluator="racing")
-        if not takes_means(self._heirs.measure):
+        if self._heirs.measure is None or not self._heirs.measure.is_mean:
             raise ConfigError(
                 "evaluator 'racing' compares answers to single examples, and this task's score is no mean over "
                 "examples; choose the evaluator inherited, or a task with a measure that is one"
@@ -119,7 +122,7 @@ class Racing(Evaluator):
             if stop < whole and self._is_below(ours, rivals, self._level / len(tests)):
                 return self._estimated(ours, rivals)
         heirs.remember(widths, self._limit, values)
-        return heirs.paired(values, best, self._limit)
+        return heirs.paired(values, self._limit)
 
     @staticmethod
     def _is_below(ours: Values, rivals: Sequence[Values], level: float) -> bool:
@@ -132,8 +135,9 @@ class Racing(Evaluator):
         nearest = rivals[int(np.argmin(errors))]
         unit = 100.0 if ours.dtype.kind == "b" else 1.0
         value = unit * float(nearest.mean() + ours.mean() - nearest[:n].mean())
+        error = math.hypot(min(errors), self._heirs.error_beside_base(nearest, self._limit))
         assert self._heirs.measure is not None
-        return Score(float(np.clip(value, *self._heirs.measure.score_range)), min(errors), paired=True)
+        return Score(float(np.clip(value, *self._heirs.measure.score_range)), error, paired=True)
 
 
 def blocks(examples: int, first: int, growth: float) -> tuple[int, ...]:

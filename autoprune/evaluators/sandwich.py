@@ -20,6 +20,7 @@ from autoprune.errors import EvaluationError
 from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.slicing import Ranking, Slicer
 from autoprune.space.groups import SearchSpace, Widths
+from autoprune.training.beside import with_loss
 from autoprune.training.objectives.relative_error import relative_error
 
 
@@ -58,7 +59,7 @@ class SharedWeights:
             parameters = dict(network.named_parameters())
             cuts = [slicer.cut(widths) for widths in self._widths() for slicer in slicers]
             losses = [distance(run(cut, parameters, args, kwargs), taught) for cut in cuts]
-            return _with_loss(outputs, torch.stack(losses).sum() / len(slicers))
+            return with_loss(outputs, torch.stack(losses).sum() / len(slicers))
 
         handle = network.register_forward_hook(beside, with_kwargs=True)
         try:
@@ -115,30 +116,6 @@ def distance(outputs: Any, taught: Any) -> Tensor:
         return torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q)).sum(1).mean()
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if b.is_floating_point()]
     return torch.stack([relative_error(a, b) for a, b in pairs]).mean()
-
-
-def _with_loss(outputs: Any, loss: Tensor) -> Any:
-    """The outputs as they are; whoever differentiates through them differentiates the loss, too."""
-    leaves, structure = pytree.tree_flatten(outputs)
-    place = next((i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad), None)
-    if place is not None:
-        leaves[place] = _Beside.apply(leaves[place], loss)  # type: ignore[no-untyped-call]
-    return pytree.tree_unflatten(leaves, structure)
-
-
-@final
-class _Beside(torch.autograd.Function):
-    """Passes its first input on, and gives the second the gradient 1."""
-
-    @staticmethod
-    def forward(ctx: Any, outputs: Tensor, loss: Tensor) -> Tensor:
-        ctx.save_for_backward(loss)
-        return outputs.view_as(outputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        (loss,) = ctx.saved_tensors
-        return gradient, torch.ones_like(loss)
 
 
 def _sliced(parameter: Tensor, kept: Sequence[Tensor | None]) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias, final, get_args
@@ -120,20 +119,23 @@ class ScoredHeirs:
         while len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
 
-    def paired(self, values: Values, rivals: Sequence[Widths], stop: int | None, *, examples: bool = False) -> Score:
-        """The score of values on the first examples; its error is that of the difference to the network most alike.
+    def paired(self, values: Values, stop: int | None, *, examples: bool = False) -> Score:
+        """The score of values on the first examples; its error is that of the difference to the base network.
+
+        One reference for all: errors of differences to other candidates would leave out what those are off by.
 
         Args:
             values: of a candidate, in the sign of the measure.
-            rivals: candidates that it is compared with, beside the base network.
             stop: on so many examples; None: on all.
             examples: keep the values.
         """
         assert self.task is not None
-        others = [self.values_of_base(stop), *(self.values_of(rival, stop) for rival in rivals)]
-        ours = self.turned(values)
-        error = min(error_of_difference(ours, self.turned(other)) for other in others)
+        error = self.error_beside_base(self.turned(values), stop)
         return replace(self.task.score_of(values, examples=examples), standard_error=error, paired=True)
+
+    def error_beside_base(self, ours: Values, stop: int | None) -> float:
+        """Standard error of the difference to the base network; of values where higher is better."""
+        return error_of_difference(ours, self.turned(self.values_of_base(stop)))
 
     def turned(self, values: Values) -> Values:
         """The same, higher is better."""

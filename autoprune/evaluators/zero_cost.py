@@ -8,6 +8,7 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from autoprune.config.parts import ChosenPart, NamedPart
 from autoprune.config.settings import bind
@@ -18,6 +19,7 @@ from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.proxies import PROXIES
 from autoprune.proxies.base import ProxyNetwork, looks_at
 from autoprune.space.groups import Widths
+from autoprune.space.tracing.program import plain_attention
 from autoprune.texts import ScoreScale
 from autoprune.training.objectives.base import LossOfOutputs
 from autoprune.training.protocols import reinitialise
@@ -87,13 +89,24 @@ class ZeroCost(Evaluator):
         network = heirs(widths).to(self._factory.task.device)
         if self._fresh:
             reinitialise(network, seed=seed)
-        network.train()
-        for module in network.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.eval()
-        with torch.random.fork_rng(devices=[]):
+        be_looked_at(network)
+        with torch.random.fork_rng(devices=[]), plain_attention():
             torch.manual_seed(seed)
             return float(self._proxy(ProxyNetwork(network, self._batch, self._loss)))
+
+
+def be_looked_at(network: nn.Module) -> None:
+    """Norms by the batch, nothing dropped, and gradients for all weights, also for those that trainings leave alone."""
+    network.eval()  # whatever drops something looks at this, with a module for it or not
+    for module in network.modules():
+        if isinstance(module, _NormBase):
+            module.train()
+        elif isinstance(module, nn.RNNBase):  # cuDNN differentiates them in training mode only
+            module.train()
+            module.dropout = 0.0
+    for parameter in network.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
 
 
 def _batch(factory: CandidateFactory, examples: int) -> Batch:

@@ -94,6 +94,11 @@ class Measure(ABC):
         return torch.stack(rows).all(0) if rows else torch.ones(examples, dtype=torch.bool)
 
     @property
+    def is_mean(self) -> bool:
+        """Whether scores are means over examples, so that differences of examples are those of scores."""
+        return type(self).combine is Measure.combine
+
+    @property
     def scale(self) -> ScoreScale:
         """How its scores are read."""
         return ScoreScale(self.name, self.unit, self.higher_is_better)

@@ -36,6 +36,11 @@ class OfLogits(Measure):
         """See `Measure.combine`."""
         return self._measure.combine(values)
 
+    @property
+    def is_mean(self) -> bool:
+        """See `Measure.is_mean`."""
+        return self._measure.is_mean
+
     def settled(self, outputs: Any) -> OfLogits:
         """See `Measure.settled`."""
         return OfLogits(self._measure.settled(logits_of(outputs, what=self.name)))

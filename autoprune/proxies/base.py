@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.data.batch import Batch
 from autoprune.errors import EvaluationError
+from autoprune.measures.base import rows_of
 
 Looks: TypeAlias = Literal["shapes", "network", "inputs", "labels"]
 """At what a proxy looks: at shapes alone; at a network with fresh weights; at its answers to inputs; at its loss."""
@@ -67,14 +68,18 @@ class ProxyNetwork:
     def outputs(self, inputs: Any) -> Tensor:
         """(examples, values) all floating outputs for some inputs, side by side.
 
+        What has no rows for examples, such as a loss beside logits, does not count.
+
         Raises:
             EvaluationError: there are none.
         """
-        leaves = pytree.tree_leaves(Batch(inputs).outputs(self.model))
-        found = [leaf.flatten(1) for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-        if not found:
-            raise EvaluationError("the network returns no floating numbers, so that a proxy finds nothing to look at")
-        return torch.cat(found, dim=1)
+        given = Batch(inputs)
+        rows = rows_of(given.outputs(self.model), len(given))
+        if not rows:
+            raise EvaluationError(
+                "the network returns no floating numbers for each example, so that a proxy finds nothing to look at"
+            )
+        return torch.cat([leaf.reshape(len(leaf), -1) for leaf in rows], dim=1)
 
 
 def for_floats(values: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -16,8 +16,9 @@ _LAYERS = frozenset(
 def fisher(network: ProxyNetwork) -> float:
     """Σ over channels c of all layers of ½ mean over examples of (Σ over positions a · ∂L/∂a)².
 
-    a is what a convolution or a linear layer gives, L the mean loss of one batch. One forward and one backward pass;
-    memory for all of a.
+    a is what a convolution or a linear layer gives, L the mean loss of one batch. Layers inside a function of torch
+    that does several at once (`nn.MultiheadAttention`, recurrent layers) are not seen. One forward and one backward
+    pass; memory for all of a.
     """
     given: list[tuple[int, Tensor]] = []
 

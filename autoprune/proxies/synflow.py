@@ -11,12 +11,14 @@ from autoprune.space.copying import copy_network
 
 @proxy("network")
 def synflow(network: ProxyNetwork) -> float:
-    """The logarithm of Σ |w| · ∂R/∂|w| over the weights of layers.
+    """The logarithm of Σ |w · ∂R/∂|w|| over the weights of layers.
 
     R is the sum of the outputs for an input of ones, with |w| for every weight. Batch norms are switched off, as in the
-    paper's code: with fresh weights and running statistics they pass their input on. The logarithm changes no order and
-    keeps deep networks finite. In double precision, one forward and one backward pass of one example; inputs that are
-    no floating numbers (tokens) stay as they are.
+    paper's code: with fresh weights and running statistics they pass their input on. Norms that have no such statistics
+    (layer, group) subtract means, so that slopes of both signs occur; as in Abdelfattah et al.'s code, absolute
+    products are summed, since products cancel out in front of such a norm. The logarithm changes no order and keeps
+    deep networks finite. In double precision, one forward and one backward pass of one example; inputs that are no
+    floating numbers (tokens) stay as they are.
     """
     model = copy_network(network.model).eval().double()
     with torch.no_grad():
@@ -28,5 +30,7 @@ def synflow(network: ProxyNetwork) -> float:
     weights = list(own.weights.values())
     with torch.enable_grad():
         found = torch.autograd.grad(own.outputs(ones).sum(), weights, allow_unused=True)
-    total = sum(((w.detach() * s).sum() for w, s in zip(weights, found, strict=True) if s is not None), torch.zeros(()))
+    total = sum(
+        ((w.detach() * s).abs().sum() for w, s in zip(weights, found, strict=True) if s is not None), torch.zeros(())
+    )
     return float(total.double().clamp_min(torch.finfo(torch.float64).tiny).log())

@@ -20,6 +20,7 @@ from autoprune.space.cutting.cut import Cut
 from autoprune.space.cutting.masks import keep_masks, masks_of
 from autoprune.space.cutting.rounded import RoundedTraining
 from autoprune.training.averaging import WeightAverage
+from autoprune.training.beside import losses_beside
 from autoprune.training.cuts import TrainingCuts, become, carry_over
 from autoprune.training.epochs import EpochRecord, steps
 from autoprune.training.freezing import begin_training
@@ -237,7 +238,7 @@ class Trainer:
     def _backward(self, batch: Batch, share: float) -> Tensor:
         """Add the gradients of a batch; its loss, times the share of it if that is not 0."""
         there = batch_on(batch, self._device, self._layout.format)
-        with self._layout.autocast(self._device):
+        with self._layout.autocast(self._device), losses_beside() as others:
             if self._mixing is None:
                 loss = self._objective(self._model, there)
             else:
@@ -247,6 +248,8 @@ class Trainer:
             raise EvaluationError(
                 f"objective {self._recipe.objective.label!r} gives {given}; it must give the mean loss, a scalar tensor"
             )
+        if others:
+            loss = torch.stack([loss, *others]).sum()
         if share:
             loss = loss * share
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -17,8 +17,9 @@ from autoprune.evaluators.making import make_evaluator
 from autoprune.evaluators.paired import error_of_difference, probability_as_low
 from autoprune.evaluators.racing import blocks
 from autoprune.evaluators.resident import ResidentScorer
-from autoprune.measures.base import Values
+from autoprune.measures.base import Values, make_measure
 from autoprune.measures.loss import Loss
+from autoprune.measures.of_logits import OfLogits
 from autoprune.space.groups import Widths
 from autoprune.tasks.callable import CallableTask
 from autoprune.tasks.classification import ClassificationTask
@@ -76,6 +77,8 @@ def test_a_clearly_worse_candidate_stops_and_its_score_is_near_the_whole_one(
     assert stopped.standard_error is not None
     assert float(stopped) == pytest.approx(whole, abs=4 * stopped.standard_error)
     assert float(stopped) < float(best)
+    assert best.standard_error is not None
+    assert stopped.standard_error > best.standard_error, "its estimate is off by what the incumbent is off by, too"
 
 
 def test_who_is_not_clearly_worse_is_scored_as_by_inherited(factory: CandidateFactory, counted: list[int]) -> None:
@@ -149,19 +152,39 @@ def test_the_error_of_a_paired_difference_is_what_it_varies_by() -> None:
     assert error_of_difference(theirs, theirs) > 0
 
 
+def test_differences_of_paired_scores_are_as_far_off_as_their_errors_say() -> None:
+    """Two candidates alike, a uniform one and the base network, over samples of examples.
+
+    Errors beside the base network say at least by how much the lead of one over uniform varies; what the difference to
+    a candidate like it would say is far less.
+    """
+    rng = np.random.default_rng(3)
+    leads, said = [], []
+    for _ in range(300):
+        base = rng.random(1000) < 0.8
+        uniform, one = (np.where(rng.random(1000) < 0.15, ~base, base) for _ in range(2))
+        other = np.where(rng.random(1000) < 0.01, ~one, one)
+        leads.append(100.0 * (other.mean() - uniform.mean()))
+        said.append(np.hypot(error_of_difference(other, base), error_of_difference(uniform, base)))
+    assert 0.95 * np.std(leads) < np.mean(said) < 1.3 * np.std(leads)
+
+
+def test_a_measure_of_logits_is_a_mean_where_the_measure_in_it_is() -> None:
+    assert OfLogits(make_measure("accuracy")).is_mean
+    assert not OfLogits(make_measure("perplexity")).is_mean
+
+
 def test_a_paired_score_has_the_error_of_its_difference(factory: CandidateFactory) -> None:
     space, plain = factory.space, make_evaluator("inherited", factory, {"keep_examples": True})
     paired = make_evaluator("inherited", factory, {"paired": True})
-    half = plain.evaluate(space.uniform(0.5), seed=0)
     smallest = plain.evaluate(space.smallest, seed=0)
-    assert isinstance(half, Score)
     assert isinstance(smallest, Score)
-    assert half.examples is not None
     assert smallest.examples is not None
     base = factory.task.scored(factory.model, examples=True).examples
     assert base is not None
-    found = _ask(paired, space.smallest, space.uniform(0.5))
-    expected = min(error_of_difference(smallest.examples, other) for other in (base, half.examples))
+    found = paired.evaluate(space.smallest, seed=0)
+    assert isinstance(found, Score)
+    expected = error_of_difference(smallest.examples, base)
     assert (float(found), found.paired, found.standard_error) == (float(smallest), True, pytest.approx(expected))
     assert not plain.evaluate(space.smallest, seed=0).paired  # type: ignore[union-attr]
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoprune.config.training import Recipe
+from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError
 from autoprune.evaluators.artefact import prepared
 from autoprune.evaluators.making import make_evaluator
@@ -20,6 +22,7 @@ from autoprune.evaluators.supernet import reverse
 from autoprune.importance.members import rank_channels
 from autoprune.space.tracing.trace import trace
 from autoprune.testing.evaluators import EvaluatorContract, Make, tiny_bench
+from autoprune.training.trainer import Trainer
 
 
 class TestSupernet(EvaluatorContract):
@@ -84,6 +87,25 @@ def test_outside_of_a_training_nothing_is_beside_the_network() -> None:
         assert "_Beside" in str(model.train()(x).grad_fn)
     assert "_Beside" not in str(model(x).grad_fn)
     assert not model._forward_hooks
+
+
+def test_narrower_networks_weigh_the_same_however_many_batches_make_one_step() -> None:
+    """Without norms a step is that of all its examples, in one batch or in three unequal ones."""
+    torch.manual_seed(0)
+    model, images, labels = _Plain(), torch.randn(12, 1, 8, 8), torch.arange(12) % 3
+    nn.init.normal_(model.c.weight, std=20.0)  # narrower networks then say something else
+    space = trace(model, images[:1]).space
+    shared = SharedWeights(space, (rank_channels(model, space, "l2"),), space.uniform(0.5), drawn=0)
+    recipe = Recipe(lr=0.1, weight_decay=0.0, accumulate_batches=3)
+    whole = Batch(images, labels)
+    models, losses = [copy.deepcopy(model).train() for _ in range(2)], []
+    for one, batches in zip(models, ([whole], [whole.part(0, 6), whole.part(6, 10), whole.part(10, 12)]), strict=True):
+        with shared.trained_with(one):
+            losses.append(Trainer(one, recipe, device=torch.device("cpu"), seed=0).step(batches, 12, done=0.1))
+    torch.testing.assert_close(*losses)
+    assert losses[0] > F.cross_entropy(model(images), labels) + 0.1, "what narrower networks lose counts"
+    for p, q in zip(*(one.parameters() for one in models), strict=True):
+        torch.testing.assert_close(p, q)
 
 
 def test_what_is_no_logits_is_compared_by_relative_squares() -> None:

@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
 from tiny import Convolutions, pictures, regression
+from torch import Tensor, nn
 
 import autoprune
 from autoprune.errors import ConfigError, RegistryError
 from autoprune.evaluators.making import make_evaluator
+from autoprune.evaluators.zero_cost import be_looked_at
 from autoprune.proxies import PROXIES
+from autoprune.proxies.base import watching
 from autoprune.report.facts import collect
+from autoprune.space.tracing.program import plain_attention
 from autoprune.testing.evaluators import EvaluatorContract, Make, tiny_bench
 from autoprune.verdict.record import read_record
 
@@ -89,3 +95,45 @@ def test_a_search_by_a_proxy_says_that_its_scores_are_no_accuracies(tmp_path: Pa
     assert "%" in by_name["winner"][1]
     assert json.loads((result.directory / "result.json").read_text())["search_measure"]["name"] == "zero-cost proxy"
     assert "zero-cost proxy in the search" in (result.directory / "report.html").read_text()
+
+
+class _Attention(nn.Module):
+    """Drops in attention, between layers of an LSTM and by a function that asks for the flag of the whole network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 16)
+        self.encoder = nn.TransformerEncoderLayer(16, 2, 24, dropout=0.5, batch_first=True)
+        self.recurrent = nn.LSTM(16, 8, num_layers=2, dropout=0.5, batch_first=True)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = self.recurrent(self.encoder(self.first(x)))[0]
+        logits: Tensor = self.last(F.dropout(read.mean(1), 0.5, training=self.training))
+        return logits
+
+
+def test_nothing_is_dropped_while_a_proxy_looks_and_norms_go_by_the_batch() -> None:
+    torch.manual_seed(0)
+    model, x = _Attention().train(), torch.randn(4, 5, 6)
+    be_looked_at(model)
+    with plain_attention():
+        assert torch.equal(model(x), model(x))
+        switched: list[str] = []
+        with watching(frozenset({"relu"}), lambda name, given, outputs: switched.append(name)), torch.no_grad():
+            model(x)
+    assert switched, "no fast path hides the units"
+    normed = nn.Sequential(nn.BatchNorm1d(6))
+    be_looked_at(normed)
+    assert normed(x[:, 0]).mean(0).abs().max() < 1e-6
+
+
+def test_weights_that_trainings_leave_alone_count_like_others() -> None:
+    factory = tiny_bench()
+    widths, scores = factory.space.uniform(0.5), {}
+    for name in ("synflow", "snip", "grad_norm", "grasp", "fisher"):
+        scores[name] = float(make_evaluator("zero_cost", factory, {"proxy": name}).evaluate(widths, seed=0))
+    next(factory.model.parameters()).requires_grad_(False)
+    for name, score in scores.items():
+        again = float(make_evaluator("zero_cost", factory, {"proxy": name}).evaluate(widths, seed=0))
+        assert again == pytest.approx(score), name

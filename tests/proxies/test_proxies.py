@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from autoprune.config.space import SpaceOptions
 from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, EvaluationError
+from autoprune.importance.members import rank_channels
 from autoprune.proxies import PROXIES
 from autoprune.proxies.base import ProxyNetwork, looks_at
 from autoprune.proxies.nsc import capacity
@@ -251,3 +252,72 @@ def test_settings_out_of_range_are_refused_by_name(name: str, settings: dict[str
     given: Any = mobile_space()[1] if name == "nsc" else ProxyNetwork(nn.Linear(2, 2), Batch(torch.randn(2, 2)))
     with pytest.raises(ConfigError, match=f"{name}: "):
         PROXIES.get(name)(given, **settings)
+
+
+def test_synaptic_flow_does_not_cancel_out_in_front_of_a_norm_over_channels() -> None:
+    """A layer norm takes no notice of the scale of what it reads, so signed products in front of it sum to 0."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 3)).double()
+    first, norm, last = ({name: v.detach().abs() for name, v in layer.named_parameters()} for layer in model)
+
+    def flow(w: Tensor, v: Tensor) -> Tensor:
+        hidden = w.sum(1) + first["bias"]
+        centred = hidden - hidden.mean()
+        normed = centred / (centred.square().mean() + 1e-5).sqrt() * norm["weight"] + norm["bias"]
+        return (v @ normed + last["bias"]).sum()
+
+    slopes = torch.autograd.functional.jacobian(flow, (first["weight"], last["weight"]))
+    products = [w * s for w, s in zip((first["weight"], last["weight"]), slopes, strict=True)]
+    found = PROXIES.get("synflow")(ProxyNetwork(model, Batch(torch.randn(2, 5))))
+    assert found == pytest.approx(math.log(sum(float(one.abs().sum()) for one in products)), rel=1e-9)
+    assert abs(float(products[0].sum())) < 0.05 * float(products[0].abs().sum())
+
+
+class _Aside(nn.Module):
+    """Logits of one axis, and a loss beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.layers(x).squeeze(-1), "aux": x.mean()}
+
+
+@pytest.mark.parametrize("name", ["zen", "synflow"])
+def test_outputs_count_that_have_a_row_for_each_example(name: str) -> None:
+    torch.manual_seed(0)
+    model, batch = _Aside(), Batch(torch.randn(8, 6))
+    scores = []
+    for one in (model, model.layers):
+        torch.manual_seed(1)
+        scores.append(PROXIES.get(name)(ProxyNetwork(copy.deepcopy(one), batch)))
+    assert scores[0] == pytest.approx(scores[1])
+
+
+def test_equal_inputs_count_once_for_naswot_and_nothing_is_said_of_one() -> None:
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2))
+    x = torch.randn(6, 4)
+    once = PROXIES.get("naswot")(ProxyNetwork(model, Batch(x)))
+    assert PROXIES.get("naswot")(ProxyNetwork(model, Batch(torch.cat([x, x[2:4]])))) == pytest.approx(once)
+    with pytest.raises(EvaluationError, match="naswot needs inputs that differ"):
+        PROXIES.get("naswot")(ProxyNetwork(model, Batch(x[:1].expand(5, 4))))
+
+
+def test_zen_keeps_masks_and_refuses_inputs_that_cannot_be_changed_a_little() -> None:
+    model = build_model("resnet20", {"width": 0.25}).train()
+    options = SpaceOptions(density={"pattern": "unstructured"})
+    space = trace(model.eval(), torch.randn(2, 3, 16, 16), options=options).space
+    slicer = Slicer(model, space, rank_channels(model, space, "magnitude"))
+    scores = []
+    for share in (0.05, 0.5, 1.0):
+        cut = slicer(space.uniform(share)).train()
+        torch.manual_seed(0)
+        scores.append(PROXIES.get("zen")(ProxyNetwork(cut, Batch(torch.randn(4, 3, 16, 16)))))
+        kept = [float((m.weight != 0).float().mean()) for m in cut.modules() if isinstance(m, nn.Conv2d)]
+        assert np.mean(kept) == pytest.approx(share, abs=0.1)
+    assert scores[0] < scores[1] < scores[2]
+    tokens = Batch(torch.randint(0, 9, (4, 5)))
+    with pytest.raises(ConfigError, match=r"zen: it changes inputs a little.*synflow"):
+        PROXIES.get("zen")(ProxyNetwork(nn.Embedding(9, 4), tokens))

@@ -153,3 +153,29 @@ def test_leads_are_over_the_best_baseline_and_means_without_one() -> None:
     assert leads[strong] == pytest.approx(0.0, abs=1e-6)
     assert all(leads[widths] <= means[widths] - means[strong] for widths in MEMBERS)
     assert leads == sure_leads(ROOMY, scored, [strong])
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("known", [0.0, 1.0])
+def test_a_score_that_comes_back_is_no_second_measurement(apart: bool, known: float) -> None:
+    """Evaluators that read all data in a trial return a trial's score when it is scored once more."""
+    rng = np.random.default_rng(1)
+    scored = [
+        Trial(i, w, TrialState.COMPLETE, 80.0 + rng.normal(), standard_error=known or None, paired=bool(known))
+        for i, w in enumerate(MEMBERS)
+    ]
+    best = sorted(scored, key=lambda trial: -(trial.score or 0))[:8]
+    again = {trial.widths: trial.score or 0.0 for trial in best}
+    assert smooth(ROOMY, scored, again, apart=apart) == smooth(ROOMY, scored)
+
+
+def test_a_re_score_is_at_most_as_noisy_as_its_trial_and_not_exact() -> None:
+    rng = np.random.default_rng(1)
+    scored = [
+        Trial(i, w, TrialState.COMPLETE, 80.0 + rng.normal(), standard_error=1.0, paired=True)
+        for i, w in enumerate(MEMBERS)
+    ]
+    lucky = {MEMBERS[0]: 84.0}
+    mean, sd = smooth(ROOMY, scored, lucky)[MEMBERS[0]]
+    assert mean < 83.0
+    assert sd > 0.2
