@@ -34,7 +34,7 @@ class Annealing(Controller):
     Args:
         domain: the space under its budget.
         seed: of moves and acceptances.
-        trials: the temperature falls to `stop` over this many scored trials, and stays there; 100 where unknown.
+        trials: the temperature falls to `stop` over this many scored moves, and stays there; 100 where unknown.
         start: first temperature, in median losses of a move.
         stop: last temperature.
         step: largest change of a ratio's logarithm at the first temperature.
@@ -76,11 +76,17 @@ class Annealing(Controller):
         return [self._history.mark(self._propose()) for _ in range(n)]
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Accept or refuse each scored trial in turn."""
+        """Accept or refuse each scored move in turn; the point also goes to others' trials that are better."""
+        moves = self._history.pending & {trial.widths for trial in trials}
         for trial, score in self._history.tell(trials):
-            self._scored += 1
-            if self._domain.feasible(np.array([trial.widths]))[0] and self._accepts(score):
+            move = trial.widths in moves
+            self._scored += move
+            if self._domain.feasible(np.array([trial.widths]))[0] and self._accepts(score, move=move):
                 self._current = (trial.widths, score)
+
+    def exchange(self, proposed: Widths, handed_out: Widths) -> None:
+        """See `Controller.exchange`."""
+        self._history.exchange(proposed, handed_out)
 
     def _propose(self) -> Widths:
         if self._uniform not in self._history.seen:
@@ -93,18 +99,18 @@ class Annealing(Controller):
         widths = from_log_ratios(self._domain, moves)
         return unseen_variation(self._domain, widths, self._history.seen, self._rng)
 
-    def _accepts(self, score: float) -> bool:
+    def _accepts(self, score: float, *, move: bool) -> bool:
         if self._current is None:
             return True
         loss = self._current[1] - score
+        if loss <= 0 or not move:
+            return loss <= 0
         draw = float(self._rng.random())
-        if loss <= 0:
-            return True
         self._losses.append(loss)
         unit = float(np.median(self._losses))
         return draw < math.exp(-loss / (unit * self._between(self._temperatures)))
 
     def _between(self, ends: tuple[float, float]) -> float:
-        """From the first to the second, by a constant factor per scored trial."""
+        """From the first to the second, by a constant factor per scored move."""
         share = min(1.0, self._scored / self._length)
         return float(ends[0] * (ends[1] / ends[0]) ** share)

@@ -6,7 +6,8 @@ coefficient 0.5 and 20 random points first are the settings of the authors' code
 
 Departures: costs have a closed form here, so a constraint is known rather than modelled by a second process (section
 3.2), and the improvement is sought among networks that meet it. Scores of earlier stages stay in the model, since the
-network that they are taken on stays the same: the authors fine-tune it between stages. All limits of a job cool alike.
+network that they are taken on stays the same: the authors fine-tune it between stages. All limits of a job
+cool alike; lower ends hold in the last stage alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from scipy.special import ndtr
 from autoprune.controllers.base import Controller, Trial
 from autoprune.controllers.parts.history import History
 from autoprune.controllers.parts.proposals import as_widths, cross, mutate, unseen_member
+from autoprune.cost.budget.budget import Bound
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError
 from autoprune.score_model.posterior import ScoreModel
@@ -97,7 +99,9 @@ class ConstraintAware(Controller):
 
     def _stage(self, stage: int) -> BudgetedSpace:
         if stage not in self._domains:
-            self._domains[stage] = self._domain.scaled(self.constraints[stage])
+            looser = self.constraints[stage]
+            limits: dict[str, Bound] = {x.metric: {"max": looser * x.upper} for x in self._domain.budget.limits}
+            self._domains[stage] = self._domain.under(limits)
         return self._domains[stage]
 
     def _most_improving(self, domain: BudgetedSpace) -> Widths:

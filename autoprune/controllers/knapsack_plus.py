@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 
 from autoprune.allocation.knapsack import solution
-from autoprune.allocation.parts.curves import grid, measured
+from autoprune.allocation.parts.curves import Curve, grid, measured
 from autoprune.controllers.base import Controller, Trial
 from autoprune.controllers.parts.history import History, near_best
 from autoprune.controllers.parts.proposals import as_widths
@@ -22,7 +22,8 @@ from autoprune.controllers.surrogate import Surrogate
 from autoprune.controllers.wrappers.trust_region import TrustRegion
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import ConfigError, EvaluationError
-from autoprune.space.groups import FloatArray, Widths
+from autoprune.score_model.kernel import EXPONENT
+from autoprune.space.groups import FloatArray, IntArray, WidthGroup, Widths
 
 _POINTS = 8
 """Of the table, as in the allocation `knapsack`."""
@@ -36,7 +37,8 @@ class KnapsackPlus(Controller):
         domain: the space under its budget.
         seed: of the order of the table, and of the search after it.
         trials: how many proposals the search will make, where that is known.
-        points: widths of each group in the table beside the full one; None: as many as fit `table`, at most 8.
+        points: widths of each group in the table beside the full one; None: as many as fit `table`, at most 8. Where
+            they are fewer than 8, losses in between are those of a power law through them, as the score model has it.
         table: share of `trials` that the table may take; where not even one point of every group fits, some groups
             are left out by chance, and count as the mean of the others.
         distance: of the trust region, a difference of log ratios.
@@ -95,7 +97,8 @@ class KnapsackPlus(Controller):
             curves = measured("knapsack_plus", self._domain, self._known, self._points)
         except EvaluationError:
             return self._domain.uniform()
-        return as_widths(self._domain.repair(solution(self._domain, curves)[0][None])[0])
+        filled = [_filled(curve, group) for curve, group in zip(curves, self._domain.space.groups, strict=True)]
+        return as_widths(self._domain.repair(solution(self._domain, filled)[0][None])[0])
 
     def _propose(self) -> Widths:
         while self._todo:
@@ -114,6 +117,19 @@ class KnapsackPlus(Controller):
 
     def _known(self, rows: Sequence[Widths]) -> FloatArray:
         return np.array([self._history.scores.get(widths, np.nan) for widths in rows], dtype=np.float64)
+
+
+def _filled(curve: Curve, group: WidthGroup) -> Curve:
+    """The same curve at eight widths and more; straight in the power of the width by which returns diminish.
+
+    With the smallest and the full width alone, an optimum of sums lies in the corners, where networks collapse.
+    """
+    widths = np.union1d(curve.widths, np.array([*grid(group, _POINTS), group.width]))
+
+    def power(values: IntArray) -> FloatArray:
+        return -((np.maximum(values, 1) / group.width) ** EXPONENT)
+
+    return Curve(widths, np.interp(power(widths), power(curve.widths), curve.losses))
 
 
 def _table(domain: BudgetedSpace, points: int, rng: np.random.Generator) -> list[Widths]:

@@ -7,7 +7,8 @@ generation and its parent is the next parent. The first parent is uniform prunin
 Departures: children are scored by the job's evaluator as a whole. The paper scores all on few examples and few on many,
 which is the evaluator's affair here. Its levels are database entries of equal size; here a level is a share of a
 group's full width, and the wider group takes the largest width that the budget allows. A child is not held back until
-its generation has ended: while scores are pending, the parent has more children.
+its generation has ended: while scores are pending, the parent has more children. A parent that has no more of them
+gives way to the best network known.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class LevelSwitch(Controller):
         self._rng = np.random.default_rng(seed)
         self._history = History(domain)
         self._parent = domain.uniform()
-        self._children: set[Widths] = set()  # of this parent, with the parent itself where it is new
+        self._children: set[Widths] = set()  # of this parent
         self._ended = 0
 
     def ask(self, n: int = 1) -> list[Widths]:
@@ -85,12 +86,15 @@ class LevelSwitch(Controller):
     def _propose(self) -> Widths:
         if self._parent not in self._history.seen:
             return self._parent
-        for _ in range(TRIES):
-            child = self._switched(self._parent)
-            if child not in self._history.seen:
-                self._children.add(child)
-                return child
-        return near_best(self._domain, self._history, self._rng)
+        while True:
+            for _ in range(TRIES):
+                child = self._switched(self._parent)
+                if child not in self._history.seen:
+                    self._children.add(child)
+                    return child
+            if self._history.best in (None, self._parent):
+                return near_best(self._domain, self._history, self._rng)
+            self._parent, self._children, self._ended = self._history.best, set(), 0
 
     def _switched(self, parent: Widths) -> Widths:
         row = np.array(parent)

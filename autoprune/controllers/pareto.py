@@ -67,6 +67,7 @@ class Pareto(Controller):
         self.domains = {1.0: domain, **_shares_of(domain, budgets)}
         self._levels = list(self.domains.values())
         self.one_budget = len(self._levels) == 1
+        self.keeps_budget = self.one_budget or not domain.budget.has_ranges
         self._rng = np.random.default_rng(seed)
         self._history = History(domain)
         affordable = max(_LEAST_POPULATION, trials // 4) if trials else _UNKNOWN_LENGTH
@@ -88,8 +89,8 @@ class Pareto(Controller):
         told = [trial.widths for trial in scored]
         fresh = [widths for widths in dict.fromkeys(told) if widths not in self._population]
         if fresh:
-            inside = self._domain.feasible(np.array(fresh))
-            self._population += [widths for widths, ok in zip(fresh, inside, strict=True) if ok]
+            below = self._domain.budget.usage(np.array(fresh)) <= 1.0  # smaller budgets lie below a lower end
+            self._population += [widths for widths, ok in zip(fresh, below, strict=True) if ok]
         if len(self._population) > self._size:
             ranks, crowding = self._ranked(self._population)
             order = sorted(range(len(self._population)), key=lambda i: (ranks[i], -crowding[i], i))
@@ -98,7 +99,7 @@ class Pareto(Controller):
     def front(self) -> dict[Widths, float]:
         """The mean scores of complete widths that no others beat in score and costs at once, the costliest first."""
         complete = [widths for widths in self._history.scores if widths in self._complete]
-        known = [widths for widths in complete if self._domain.feasible(np.array([widths]))[0]]
+        known = [widths for widths in complete if self._domain.budget.usage(np.array([widths]))[0] <= 1.0]
         if not known:
             return {}
         ranks, _ = self._ranked(known)

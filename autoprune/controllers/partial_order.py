@@ -20,6 +20,7 @@ import numpy as np
 from autoprune.controllers.base import Controller, Trial, TrialState
 from autoprune.controllers.parts.history import History
 from autoprune.controllers.parts.proposals import TRIES, as_widths, mutate, unseen_member
+from autoprune.cost.budget.budget import Bound
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.score_model.posterior import ScoreModel
@@ -37,7 +38,7 @@ class PartialOrder(Controller):
         domain: the space under its budget.
         seed: of every random choice.
         trials: how many proposals the search will make, where that is known.
-        least: share of the budget down to which networks are proposed.
+        least: share of the budget's upper ends down to which networks are proposed, not below a lower end.
         budgets: how many budgets from there to the whole, those that can be reached.
         startup: random proposals first; None: 20, at most a fifth of `trials`.
 
@@ -107,15 +108,18 @@ class PartialOrder(Controller):
         return found
 
     def winners(self) -> Mapping[float, Widths]:
-        """The complete network inside the budget with the highest posterior mean."""
-        inside = self._widths[self._domain.feasible(self._widths)] if len(self._widths) else self._widths
-        if not len(inside):
+        """For each budget, as a share, the complete network inside it with the highest posterior mean."""
+        if not len(self._widths):
             return {}
-        mean = ScoreModel(self._domain).fit(self._widths, self._scores).mean(inside)
-        return {1.0: as_widths(inside[np.argmax(mean)])}
+        mean = ScoreModel(self._domain).fit(self._widths, self._scores).mean(self._widths)
+        inside = {share: np.flatnonzero(level.feasible(self._widths)) for share, level in self._levels.items()}
+        return {
+            share: as_widths(self._widths[rows[np.argmax(mean[rows])]]) for share, rows in inside.items() if len(rows)
+        }
 
     def _propose(self) -> Widths:
-        level = self._levels[self._rng.integers(len(self._levels))]
+        levels = list(self._levels.values())
+        level = levels[self._rng.integers(len(levels))]
         if len(self._history.seen) < self._startup or not len(self._widths):
             return unseen_member(level, self._history.seen, self._rng)
         parents = self.boundary()
@@ -128,11 +132,16 @@ class PartialOrder(Controller):
         return unseen_member(level, self._history.seen, self._rng)
 
 
-def _reachable(domain: BudgetedSpace, shares: FloatArray) -> list[BudgetedSpace]:
-    found = [domain]
-    for share in shares[1:]:
+def _reachable(domain: BudgetedSpace, shares: FloatArray) -> dict[float, BudgetedSpace]:
+    """Share of the upper ends -> the space under it; lower ends stay."""
+    found = {1.0: domain}
+    for share in map(float, shares[1:]):
+        limits: dict[str, Bound] = {
+            limit.metric: {"max": share * limit.upper, **({"min": limit.lower} if limit.lower else {})}
+            for limit in domain.budget.limits
+        }
         try:
-            found.append(domain.scaled(float(share)))
+            found[share] = domain.under(limits)
         except BudgetError:
             break
     return found

@@ -39,7 +39,7 @@ _TYPICAL = 256
 """Random members whose mean is the origin of the inputs."""
 
 
-_EXPONENT = -0.75
+EXPONENT = -0.75
 """Of the power law: between the square root and the inverse width, the bounds for squared errors of networks of n units
 (1 / n: Barron 1993, https://doi.org/10.1109/18.256500)."""
 
@@ -124,7 +124,7 @@ class InputMap:
         return KernelInputs(groups, returns, self._totals(self._raw_totals(widths)), prior)
 
     def _raw_returns(self, widths: WidthMatrix) -> FloatArray:
-        power: FloatArray = -np.exp(_EXPONENT * (log_widths(widths) - self._log_full))
+        power: FloatArray = -np.exp(EXPONENT * (log_widths(widths) - self._log_full))
         return self._shares * power
 
     def _raw_totals(self, widths: WidthMatrix) -> FloatArray:

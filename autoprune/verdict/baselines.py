@@ -60,12 +60,14 @@ def curve_budgets(domain: BudgetedSpace) -> list[Widths]:
     found = []
     for factor in _CURVE:
         scaled = {limit.metric: factor * limit.upper for limit in domain.budget.limits}
-        if all(limit.smallest <= scaled[limit.metric] < limit.full for limit in domain.budget.limits):
+        limits = domain.budget.limits
+        binds = any(scaled[limit.metric] < limit.full for limit in limits)
+        if binds and all(limit.smallest <= scaled[limit.metric] for limit in limits):
             try:
                 found.append(domain.scaled(factor).uniform())
             except BudgetError:  # limits that can be reached one by one, but not together
                 continue
-    return list(dict.fromkeys(found))
+    return [widths for widths in dict.fromkeys(found) if widths != domain.space.full]
 
 
 def arms(

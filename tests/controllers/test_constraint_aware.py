@@ -77,3 +77,12 @@ def test_failed_trials_teach_nothing() -> None:
 def test_wrong_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"constraint_aware: {next(iter(settings))} must be"):
         ConstraintAware(roomy_domain(), seed=0, **settings)  # type: ignore[arg-type]
+
+
+def test_lower_ends_do_not_rise_with_the_constraint() -> None:
+    """Of two limits the tighter one says how much looser a stage is; a raised lower end could pass the full network."""
+    limits = {"flops": "25%", "params": {"min": "15%", "max": "60%"}}
+    domain = BudgetedSpace(chain_space((16, 24, 32, 24), levels=8), limits)
+    controller = ConstraintAware(domain, seed=0, trials=20, startup=5)
+    asked = np.array(drive(controller, 5, score=lambda w: sum(map(math.log, w))))
+    assert domain.feasible(asked[-4:]).all()

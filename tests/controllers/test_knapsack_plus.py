@@ -82,3 +82,21 @@ def test_it_ends_better_than_the_optimum_it_began_with() -> None:
 def test_wrong_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"knapsack_plus: {next(iter(settings))} must be"):
         KnapsackPlus(half_of(), seed=0, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trials", [16, 32, 80])
+@pytest.mark.parametrize("exponent", [-0.3, -1.5])
+def test_few_points_of_each_group_lead_above_uniform_and_not_into_the_corners(trials: int, exponent: float) -> None:
+    """Losses that add up, by another law than the one that stands between the points."""
+    full = (16, 16, 32, 32, 64, 64, 64, 64)
+    domain = BudgetedSpace(chain_space(full, levels=16), {"flops": "50%"})
+    weights = np.random.default_rng(1).uniform(0.5, 1.5, len(full))
+
+    def score(widths: Widths) -> float:
+        return -float((weights * ((np.array(widths) / full) ** exponent - 1)).sum())
+
+    controller = KnapsackPlus(domain, seed=0, trials=trials)
+    for number in range(trials // 2):
+        (widths,) = controller.ask()
+        controller.tell([Trial(number, widths, TrialState.COMPLETE, score(widths))])
+    assert score(controller.optimum()) > score(domain.uniform())

@@ -65,3 +65,15 @@ def test_up_to_three_switches_are_drawn_and_few_are_likelier() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, int], name: str) -> None:
     with pytest.raises(ConfigError, match=f"level_switch: {name} must be at least"):
         LevelSwitch(half_of(), seed=0, **settings)  # type: ignore[arg-type]
+
+
+def test_a_parent_without_more_children_gives_way_to_the_best_known() -> None:
+    domain = BudgetedSpace(chain_space((64,) * 4, levels=16), {"flops": "50%"})
+    controller = LevelSwitch(domain, seed=0, trials=640, switches=1)  # 64 children of a generation, of which it has 12
+    asked = []
+    for number in range(30):
+        (widths,) = controller.ask()
+        tell(controller, number, widths, float(number))
+        asked.append(widths)
+    assert controller._parent != asked[0]
+    assert len(set(asked)) == len(asked)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from autoprune.controllers.base import Trial, TrialState
 from autoprune.controllers.pareto import Pareto, crowding_distances, nondominated_ranks
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.errors import BudgetError, ConfigError
+from autoprune.testing.controllers import drive
 from autoprune.testing.spaces import chain_space
 
 
@@ -148,3 +150,14 @@ def test_several_budgets_of_fewer_groups_are_still_several() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make_controller("pareto", half_of(), seed=0, settings=settings)
+
+
+def test_smaller_budgets_survive_under_a_limit_with_a_lower_end() -> None:
+    domain = BudgetedSpace(chain_space((32, 48, 64, 48), levels=16), {"flops": {"min": "45%", "max": "50%"}})
+    controller = make_controller("pareto", domain, seed=0, settings={}, trials=60)
+    assert not controller.keeps_budget
+    drive(controller, 15, score=lambda w: sum(map(math.log, w)))
+    usage = domain.budget.usage(np.array(controller._population))  # type: ignore[attr-defined]
+    assert (usage < 0.55).any()
+    assert (usage <= 1).all()
+    assert list(controller.winners()) == [1.0, 0.75, 0.5]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
@@ -82,3 +83,14 @@ def test_the_winner_is_the_best_complete_network_inside_the_budget() -> None:
 def test_wrong_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"partial_order: {next(iter(settings))} must be"):
         PartialOrder(roomy_domain(), seed=0, **settings)  # type: ignore[arg-type]
+
+
+def test_there_is_a_winner_of_every_budget_and_none_below_a_lower_end() -> None:
+    domain = BudgetedSpace(chain_space((32, 48, 64, 48), levels=16), {"flops": {"min": "35%", "max": "50%"}})
+    controller = PartialOrder(domain, seed=0, least=0.5, budgets=6)
+    asked = np.array(drive(controller, 10, score=lambda w: sum(map(math.log, w))))
+    assert domain.feasible(asked).all()
+    winners = controller.winners()
+    assert list(winners) == pytest.approx([1.0, 0.9, 0.8])  # those above 35 %
+    for share, widths in winners.items():
+        assert domain.scaled(share).budget.usage(np.array([widths]))[0] <= 1

@@ -78,6 +78,18 @@ def test_a_measurement_under_a_latency_limit_is_told_alike() -> None:
     assert len(warned) == 2
 
 
+@pytest.mark.parametrize(("uniform", "warned"), [(5.05, 0), (5.2, 1)])
+def test_uniform_widths_above_a_latency_limit_that_the_winner_was_held_to_are_told(uniform: float, warned: int) -> None:
+    compared = {
+        name: {"latency": latency(ms)} for name, ms in (("winner", 4.9), ("uniform_all", uniform), ("unpruned", 9.0))
+    }
+    _, *found = headline(example_run(latency={"compared": compared, "limit": 5.0}))
+    assert len(found) == warned
+    for line in found:
+        assert "uniform_all was measured at 5.2 ms, above the limit of 5 ms" in line
+        assert "the comparison favours uniform_all" in line
+
+
 def test_both_pages_show_it_at_their_top_and_the_table_with_its_spread(tmp_path: Path) -> None:
     record = measured(winner=6.0, uniform_all=5.5, unpruned=5.0)
     page, text = (write(record, tmp_path / "page").read_text() for write in (write_html, write_markdown))

@@ -105,6 +105,11 @@ def test_the_uniform_curve_ascends_around_the_budget_and_stays_below_full() -> N
     assert SPACE.full not in curve
 
 
+def test_a_second_limit_that_does_not_bind_changes_nothing_of_the_curve() -> None:
+    both = BudgetedSpace(SPACE, {**DOMAIN.budget.constraints, "params": "100%"})
+    assert curve_budgets(both) == curve_budgets(DOMAIN)
+
+
 def test_the_curve_of_a_budget_that_does_not_bind_is_short() -> None:
     loose = BudgetedSpace(SPACE, {"flops": "100%"})
     assert all(widths != SPACE.full for widths in curve_budgets(loose))

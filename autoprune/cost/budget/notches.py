@@ -64,10 +64,8 @@ class Notches:
         return found
 
 
-def closest(members: IntArray, usage: FloatArray, targets: FloatArray, low: FloatArray) -> IntArray:
+def closest(members: IntArray, usage: FloatArray, targets: FloatArray) -> IntArray:
     """For each target the member in the band with the closest ratios of widths; without a band, of the fullest."""
-    allowed = (members >= low).all(axis=1)
-    members, usage = members[allowed], usage[allowed]
     members = members[usage >= min(BAND, usage.max())]
     logs = log_widths(members)
     lengths = np.square(logs).sum(axis=1)

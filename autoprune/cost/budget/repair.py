@@ -240,7 +240,10 @@ class BudgetedSpace:
         """Coarse choices: look for a member in the band, among all where they can be listed, else by exchanges."""
         loose = np.flatnonzero((self.budget.usage(widths) < BAND) | (self.budget.shortfall(widths) > 0))
         if len(loose) and self._feasible_members is not None:
-            widths[loose] = closest(*self._feasible_members, target[loose], low)
+            members, usage = self._feasible_members
+            allowed = (members >= low).all(axis=1)
+            if allowed.any():  # else no member keeps the limits with these widths held, as is told where it matters
+                widths[loose] = closest(members[allowed], usage[allowed], target[loose])
         else:
             for row in loose:
                 found = self._exchange(widths[row : row + 1], low, frozen=self._held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from autoprune.space.groups import FloatArray, SearchSpace
 from autoprune.space.tracing.shapes import with_shapes
 from autoprune.space.tracing.trace import trace
 from autoprune.testing.spaces import chain_space
+from autoprune.verdict.baselines import plan
 from autoprune.zoo import build_model
 
 CHAIN = chain_space((16, 24, 32, 24))
@@ -219,3 +221,20 @@ def test_a_metric_that_lacks_a_setting_is_left_out_unless_it_is_limited() -> Non
         r"metrics: \{latency_ms: \{profile: …\}\}",
     ):
         Budget(CHAIN, {"latency_ms": 3.0})
+
+
+@pytest.mark.parametrize(
+    "constraints",
+    [{"flops": {"min": "38%", "max": "40%"}}, {"flops": {"min": "35%", "max": "60%"}, "params": "40%"}],
+)
+def test_a_range_that_full_residual_groups_leave_no_member_of_is_told_as_such(constraints: dict[str, Any]) -> None:
+    """Where all members can be listed, too."""
+    chain = chain_space((16, 24, 32), levels=4)
+    groups = tuple(replace(group, residual=place == 1) for place, group in enumerate(chain.groups))
+    domain = BudgetedSpace(replace(chain, groups=groups), constraints)
+    assert domain.feasible(np.array([domain.uniform()])).all()
+    with pytest.raises(BudgetError, match="cannot be reached with the widths that must stay full"):
+        domain.uniform(inner_only=True)
+    scores = [np.ones(group.width) for group in domain.space.groups]
+    found = plan(domain, scores, allocations=(), random_candidates=1, seed=0)
+    assert [name for name, _ in found] == ["uniform_all", "random_baseline"]
