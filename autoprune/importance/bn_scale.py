@@ -15,4 +15,4 @@ def bn_scale(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) sum of |gamma| over the group's batch norms; a group without one is ranked by `l2`."""
     if not evidence.norm_scales:
         return l2(evidence, rng)
-    return torch.stack([scale.abs() for scale in evidence.norm_scales]).sum(dim=0)
+    return torch.stack([scale.double().abs() for scale in evidence.norm_scales]).sum(dim=0)

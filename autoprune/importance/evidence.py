@@ -7,7 +7,7 @@ gate is, to first order, what removing the channel does to the loss of that exam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, final
 
@@ -61,6 +61,10 @@ class Calibration:
     batches: Iterable[tuple[Any, Any]]
     objective: Objective | None = None
     device: torch.device = _CPU
+
+    def __post_init__(self) -> None:
+        if isinstance(self.batches, Iterator):  # they are gone through several times
+            object.__setattr__(self, "batches", list(self.batches))
 
     def loss(self, outputs: Any, targets: Any, inputs: Any) -> Tensor:
         """The mean loss over a batch of what the network gave for it.

@@ -8,6 +8,8 @@ from typing import Any, final
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from autoprune.data.batch import Ragged, examples_in
+
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,15 +29,16 @@ class ExampleBatch:
 
 def first_examples(given: tuple[Any, Any], most: int | None) -> ExampleBatch:
     """A batch, cut to its first examples."""
-    leaves = [t for t in pytree.tree_leaves(given[0]) if isinstance(t, Tensor) and t.ndim]
-    number = leaves[0].shape[0] if leaves else 1
+    number = examples_in(given[0]) or 1
     if most is None or number <= most:
         return ExampleBatch(given[0], given[1], number)
 
-    def cut(value: Tensor) -> Tensor:
-        return value[:most] if value.ndim and value.shape[0] == number else value
+    def cut(value: Any) -> Any:
+        if isinstance(value, Ragged):
+            return Ragged(value[:most])
+        return value[:most] if isinstance(value, Tensor) and value.ndim and value.shape[0] == number else value
 
-    inputs, targets = pytree.tree_map_only(Tensor, cut, tuple(given))
+    inputs, targets = pytree.tree_map(cut, tuple(given), is_leaf=lambda value: isinstance(value, Ragged))
     return ExampleBatch(inputs, targets, most)
 
 

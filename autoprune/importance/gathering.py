@@ -188,6 +188,7 @@ class _Gathering:
             for name, w in self._weights.items()
         }
         self.batches, self._examples, self.skipped = 0, 0, 0
+        self._axes_known = False
 
     def add(self, given: Any, targets: Any) -> None:
         """Take part of one batch into the sums, all of it or nothing."""
@@ -195,6 +196,9 @@ class _Gathering:
         ((inputs, targets, examples),) = on_device(one)
         objective = self._calibration.objective if self._differentiated else None
         gates = torch.ones(examples, self._slots.number, device=self._calibration.device, requires_grad=True)
+        if not self._axes_known:
+            self._axes_known = True
+            self._reads.learn_axes(lambda some: Batch(some).outputs(self._model), inputs)
         with seeded(0), torch.set_grad_enabled(objective is not None):
             with self._reads.batch(examples, None if objective is None else gated(gates)):
                 outputs = Batch(inputs).outputs(self._model)

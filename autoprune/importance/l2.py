@@ -12,4 +12,4 @@ from autoprune.importance.evidence import GroupEvidence, criterion
 @criterion("weights", members="filters", single=True)
 def l2(evidence: GroupEvidence, rng: np.random.Generator) -> Tensor:
     """(width,) Euclidean norm of all weights that write the channel, over all layers of the group."""
-    return torch.stack([rows.square().sum(dim=1) for rows in evidence.filters]).sum(dim=0).sqrt()
+    return torch.stack([rows.double().square().sum(dim=1) for rows in evidence.filters]).sum(dim=0).sqrt()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from autoprune.data.batch import Ragged
 from autoprune.errors import ConfigError, EvaluationError, blame
 from autoprune.importance.channel_axes import ChannelAxis, channel_sums, owned_axes
 from autoprune.importance.evidence import Calibration
@@ -65,6 +66,7 @@ class NetworkEvidence:
         self._reads = Reads(self.model, space, self.slots)
         self._loaded: dict[int | None, list[ExampleBatch]] = {}
         self._repeats: bool | None = None
+        self._axes_known = False
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -142,6 +144,9 @@ class NetworkEvidence:
         self, batch: ExampleBatch, change: Change | None, *, read: list[tuple[Tensor, Tensor]] | None = None
     ) -> Any:
         """What the network gives for a batch where the readers of channels get something else; see `run`."""
+        if not self._axes_known:
+            self._axes_known = True
+            self._reads.learn_axes(partial(run_model, self.model), batch.inputs)
         with self._reads.batch(batch.number, change, read):
             outputs = run_model(self.model, batch.inputs)
         for part, name in zip(self.sets, self.names, strict=True):
@@ -210,9 +215,10 @@ class NetworkEvidence:
         """Whether a repeated batch gives the repeated outputs: no output mixes examples or is one for the batch."""
         if self._repeats is None:
             with torch.no_grad():
-                plain = self.run(batch)
-                pieces = self._pieces(batch, self.ones().expand(2, self.channels))
-                self._repeats = all(_same(piece, plain) for piece in pieces)
+                gates = torch.stack([self.ones(), 0.5 * self.ones()])  # unlike rows: what mixes them is neither
+                pieces = self._pieces(batch, gates)
+                each = [self.run(batch, row) for row in gates]
+                self._repeats = all(_same(piece, alone) for piece, alone in zip(pieces, each, strict=True))
         return self._repeats
 
     def _pieces(self, batch: ExampleBatch, gates: Tensor) -> list[Any]:
@@ -220,11 +226,14 @@ class NetworkEvidence:
         if times == 1:
             return [self.run(batch, gates[0])]
 
-        def repeated(value: Tensor) -> Tensor:
-            fits = value.ndim > 0 and value.shape[0] == number
+        def repeated(value: Any) -> Any:
+            if isinstance(value, Ragged):
+                return Ragged([*value] * times)
+            fits = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == number
             return value.repeat(times, *[1] * (value.ndim - 1)) if fits else value
 
-        many = ExampleBatch(pytree.tree_map_only(Tensor, repeated, batch.inputs), None, number * times)
+        inputs = pytree.tree_map(repeated, batch.inputs, is_leaf=lambda value: isinstance(value, Ragged))
+        many = ExampleBatch(inputs, None, number * times)
         outputs = self.run(many, gates.repeat_interleave(number, dim=0))
 
         def piece(value: Tensor, row: int) -> Tensor:
@@ -235,9 +244,14 @@ class NetworkEvidence:
 
 
 def _same(one: Any, other: Any) -> bool:
-    pairs = list(zip(floating(one), floating(other), strict=True))
-    return all(
-        a.shape == b.shape and bool((a - b).abs().max() <= 1e-3 * b.abs().max().clamp(min=1e-6))
-        for a, b in pairs
-        if b.numel()
-    ) and bool(pairs)
+    ours, theirs = floating(one), floating(other)
+    pairs = list(zip(ours, theirs, strict=False))
+    return (
+        len(ours) == len(theirs)
+        and all(
+            a.shape == b.shape and bool((a - b).abs().max() <= 1e-3 * b.abs().max().clamp(min=1e-6))
+            for a, b in pairs
+            if b.numel()
+        )
+        and bool(pairs)
+    )

@@ -14,6 +14,9 @@ from autoprune.space.groups import AxisLayout, SearchSpace
 from autoprune.space.kinds import KINDS
 from autoprune.space.options.ties import set_ranges
 
+_ALIKE = 1e-3
+"""Of the largest value: as near as sums of another order are in half precision."""
+
 
 @final
 class Slots:
@@ -46,6 +49,43 @@ class Slots:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class BatchAxis:
+    """Where the examples of a batch lie in what a call gets.
+
+    Attributes:
+        dim: the axis, which may hold windows or positions of examples, too.
+        strided: the next index is the next example (rows in the order of time, as in torch's attention), not the next
+            position of the same one.
+    """
+
+    dim: int
+    strided: bool = False
+
+    @classmethod
+    def found(cls, several: Tensor, one: Tensor, channels: int) -> BatchAxis | None:
+        """What a call gets of some examples, and of the first of them alone; None where it cannot be told.
+
+        Args:
+            several: of two examples or more.
+            one: of the first.
+            channels: the axis of the channels.
+        """
+        if several.ndim != one.ndim or not one.numel():
+            return None
+        longer = [d for d in range(one.ndim) if several.shape[d] != one.shape[d]]
+        if len(longer) != 1 or longer[0] == channels or several.shape[longer[0]] % max(one.shape[longer[0]], 1):
+            return None
+        dim, size = longer[0], one.shape[longer[0]]
+        rows = several.movedim(dim, 0)
+        for strided, own in ((False, rows[:size]), (True, rows[:: len(rows) // size])):
+            apart = (own.movedim(0, dim) - one).abs()
+            if float(apart.max()) <= _ALIKE * float(one.abs().max()):
+                return cls(dim, strided)
+        return None
+
+
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
     """One call that reads channels.
@@ -56,6 +96,7 @@ class Read:
         dim: the axis of the channels.
         slots: (size of that axis,) the slot of each index.
         examples: how many the batch holds.
+        axis: where they lie; None: judged by sizes.
     """
 
     name: str
@@ -63,15 +104,22 @@ class Read:
     dim: int
     slots: Tensor
     examples: int
+    axis: BatchAxis | None = None
 
     @property
     def batch_dim(self) -> int | None:
         """The axis of the examples, alone or with windows folded into it; None: it has none that can be told."""
+        if self.axis is not None:
+            return self.axis.dim
         others = [d for d in range(self.inputs.ndim) if d != self.dim]
         exact = next((d for d in others if self.inputs.shape[d] == self.examples), None)
         if exact is not None or not others:
             return exact
         return 0 if self.dim and self.inputs.shape[0] % self.examples == 0 else None
+
+    @property
+    def _strided(self) -> bool:
+        return self.axis is not None and self.axis.strided
 
     def rows(self) -> Tensor:
         """(size, n): all values of each index."""
@@ -87,6 +135,8 @@ class Read:
         if batch is None:
             return inputs.reshape(1, -1, 1, 1) if inputs.ndim == 1 and self.examples == 1 else None
         moved = inputs.movedim((batch, self.dim), (0, 1))
+        if self._strided:
+            moved = moved.reshape(-1, self.examples, *moved.shape[1:]).transpose(0, 1).flatten(0, 1)
         last = moved.shape[-1] if moved.ndim > 2 else 1
         moved = moved.reshape(self.examples, -1, moved.shape[1], moved[0, 0].numel() // last, last)
         return moved.movedim(2, 1).flatten(2, 3)
@@ -97,7 +147,10 @@ class Read:
         if batch is None:
             return self.inputs
         windows = self.inputs.shape[batch] // self.examples
-        index = (order[:, None] * windows + torch.arange(windows, device=order.device)).flatten()
+        index = order[:, None] * windows + torch.arange(windows, device=order.device)
+        if self._strided:
+            index = torch.arange(windows, device=order.device)[:, None] * self.examples + order
+        index = index.flatten()
         return self.inputs.index_select(batch, index)
 
     def spread(self, factors: Tensor) -> Tensor:
@@ -110,7 +163,8 @@ class Read:
         elif len(factors) > 1 and batch is not None:
             # windows that are folded into the batch belong to their example
             shape[batch] = self.inputs.shape[batch]
-            of_index = of_index.repeat_interleave(shape[batch] // len(factors), dim=0)
+            windows = shape[batch] // len(factors)
+            of_index = of_index.repeat(windows, 1) if self._strided else of_index.repeat_interleave(windows, dim=0)
         if batch is not None and batch > self.dim:
             of_index = of_index.T
         return of_index.reshape(shape).to(self.inputs.dtype)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from autoprune.importance.reading import Change, Read, Recorder, Slots, gated
+from autoprune.data.batch import Batch
+from autoprune.errors import is_interrupted
+from autoprune.importance.reading import BatchAxis, Change, Read, Recorder, Slots, gated
 from autoprune.space.cutting.slicing import tensor_of
 from autoprune.space.groups import SearchSpace
 
@@ -28,6 +30,8 @@ _TURNED = ("t", "transpose", "numpy_T", "__get__", "permute")
 """What graphs without high-level operators do to a weight before it is multiplied with."""
 _SPLIT = ("split", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split", "split_with_sizes")
 """What attention does to a weight that several projections share."""
+_TRIED = 3
+"""Examples by which is told where they lie."""
 OPENED = ("multi_head_attention_forward",)
 """Functions in Python whose own calls are to be seen."""
 
@@ -54,7 +58,7 @@ class Reads(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, space: SearchSpace, slots: Slots, recorders: Sequence[Recorder] = ()) -> None:
         super().__init__()
-        self._slots, self._recorders = slots, recorders
+        self._slots, self._recorders, self._recorded = slots, recorders, recorders
         self._readers: dict[int, _Reader] = {}
         for layout in space.tensors:
             for dim in layout.reads:
@@ -66,7 +70,41 @@ class Reads(TorchFunctionMode):
         self._change: Change | None = None
         self._outputs: list[tuple[Tensor, Tensor]] | None = None
         self._examples = 1
+        self._axes: list[BatchAxis | None] = []  # of each call, in their order
+        self._got: list[tuple[str, int, Tensor]] | None = None
+        self._count = 0
         self.seen = torch.zeros(0)
+
+    def learn_axes(self, run: Callable[[Any], Any], inputs: Any) -> None:
+        """Find out where examples lie in what each call gets, by some of a batch and the first of them alone.
+
+        Sizes cannot tell: an axis of time may be as long as the batch, and rows may come in the order of time. Where a
+        network does not run on one example, or otherwise, sizes decide as far as they can.
+
+        Args:
+            run: the network, of inputs.
+            inputs: of a batch.
+        """
+        batch = Batch(inputs)
+        if batch.is_ragged or len(batch) < 2:
+            return
+        got = []
+        for part in (batch.first(_TRIED), batch.first(1)):
+            self._got = []
+            try:
+                with torch.no_grad(), self.batch(len(part), recording=False):
+                    run(part.inputs)
+                got.append(self._got)
+            except Exception as error:
+                if is_interrupted(error):
+                    raise
+                return
+            finally:
+                self._got = None
+        several, one = got
+        if [(name, dim) for name, dim, _ in several] == [(name, dim) for name, dim, _ in one]:
+            pairs = zip(several, one, strict=True)
+            self._axes = [BatchAxis.found(a, b, dim) for (_, dim, a), (_, _, b) in pairs]
 
     @contextmanager
     def batch(
@@ -74,6 +112,8 @@ class Reads(TorchFunctionMode):
         examples: int = 1,
         change: Change | None = None,
         outputs: list[tuple[Tensor, Tensor]] | None = None,
+        *,
+        recording: bool = True,
     ) -> Iterator[None]:
         """Watch what runs inside, which is one batch.
 
@@ -81,12 +121,14 @@ class Reads(TorchFunctionMode):
             examples: how many it holds.
             change: what readers get.
             outputs: filled with (slots that it reads, its output) of each call.
+            recording: recorders are shown it.
         """
         first = next(iter(self._readers.values()), None)
         device = None if first is None else first.slots.device
         self.seen = torch.zeros(self._slots.number, dtype=torch.float64, device=device)
-        self._examples, self._change, self._outputs = examples, change, outputs
-        for recorder in self._recorders:
+        self._examples, self._change, self._outputs, self._count = examples, change, outputs, 0
+        self._recorded = self._recorders if recording else ()
+        for recorder in self._recorded:
             recorder.begin(examples)
         try:
             with self:
@@ -154,10 +196,14 @@ class Reads(TorchFunctionMode):
         if size % len(reader.slots):
             return inputs
         slots = reader.slots.repeat(size // len(reader.slots))  # a grouped convolution has the axis of one group
-        read = Read(reader.name, inputs, dim, slots, self._examples)
+        axis = self._axes[self._count] if self._count < len(self._axes) else None
+        self._count += 1
+        if self._got is not None:
+            self._got.append((reader.name, dim, inputs.detach()))
+        read = Read(reader.name, inputs, dim, slots, self._examples, axis)
         positions = inputs.numel() // size
         self.seen.index_add_(0, slots, torch.full_like(slots, positions, dtype=torch.float64))
-        for recorder in self._recorders:
+        for recorder in self._recorded:
             recorder.record(read)
         return inputs if self._change is None else self._change(read)
 

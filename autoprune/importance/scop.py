@@ -43,12 +43,14 @@ def scop(
         examples: how many examples to use at most; None: all.
 
     Raises:
-        ConfigError: a number that is not above 0.
+        ConfigError: a number that is not above 0, or batches of one example each.
         EvaluationError: channels whose readers cannot be seen.
     """
     if epochs < 1 or not lr > 0:
         raise ConfigError(f"epochs and lr must be above 0, got epochs={epochs} and lr={lr}")
-    batches = network.examples(examples)
+    batches = [batch for batch in network.examples(examples) if batch.number > 1]
+    if not batches:
+        raise ConfigError("scop compares with other examples of a batch, and each batch has one: give larger batches")
     network.run(batches[0], network.ones())  # all readers must be seen
     network.model.requires_grad_(False)
     share = (0.5 * network.ones()).requires_grad_(True)

@@ -18,6 +18,7 @@ from autoprune.importance.checks import check_choice
 from autoprune.importance.evidence import criterion
 from autoprune.importance.examples import floating
 from autoprune.importance.network import NetworkEvidence
+from autoprune.training.objectives.logits import LogitLayout
 
 Counts: TypeAlias = Literal["change", "flips"]
 
@@ -41,7 +42,8 @@ def sensitivity(
         network: the network.
         rng: not used.
         perturbation: p.
-        counts: "change", or "flips": where the largest entry along axis 1 of the first output is another one.
+        counts: "change", or "flips": where the largest class of the first output is another one; classes lie along axis
+            1 of (N, C) and of maps (N, C, H, W), and along the last one of tokens (N, T, C).
         examples: how many examples to use at most; None: all.
 
     Raises:
@@ -72,5 +74,6 @@ def sensitivity(
 def _flips(found: list[Tensor], plain: list[Tensor]) -> float:
     """Share of predictions that differ."""
     if not plain or plain[0].ndim < 2:
-        raise ConfigError("flips need outputs with classes along axis 1, as classifiers give: set counts to 'change'")
-    return float((found[0].argmax(dim=1) != plain[0].argmax(dim=1)).double().mean())
+        raise ConfigError("flips need outputs with classes, as classifiers give: set counts to 'change'")
+    axis = LogitLayout.of(plain[0], None).axis
+    return float((found[0].argmax(dim=axis) != plain[0].argmax(dim=axis)).double().mean())

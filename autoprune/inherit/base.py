@@ -119,12 +119,14 @@ class Inheritance(ABC):
         changes: says where in a list it may stand, see `Chain`.
         needs_data: it does nothing without calibration inputs.
         keeps_masks: it can be used where single weights are left out, which fits of whole layers know nothing of.
+        fits_constants: of one that fits weights: biases, too, so that nothing is left for constants to make up for.
         left_alone: name of a tensor -> why the last `apply` could do nothing for it.
     """
 
     changes: ClassVar[Changes] = "anything"
     needs_data: ClassVar[bool] = True
     keeps_masks: ClassVar[bool] = False
+    fits_constants: ClassVar[bool] = False
     left_alone: Mapping[str, str] = {}
 
     def prepare(self, statistics: Statistics) -> None:  # noqa: B027 - many need nothing
@@ -211,6 +213,9 @@ class Chain:
 
     def _check_order(self) -> None:
         known = [(name, m.changes) for name, m in zip(self._names, self._methods, strict=True) if m.changes in _ORDER]
+        fitting = [name for name, m in zip(self._names, self._methods, strict=True) if m.fits_constants]
+        if fitting and (offsets := [name for name, change in known if change == "offsets"]):
+            raise ConfigError(f"inherit: {fitting[0]} fits constants with the weights; leave {offsets[0]} out")
         for position, (later, change) in enumerate(known):
             for earlier, before in known[:position]:
                 place, place_before = _ORDER.index(change), _ORDER.index(before)

@@ -56,6 +56,7 @@ class LeastSquares(Inheritance):
     """
 
     changes: ClassVar[Changes] = "weights"
+    fits_constants: ClassVar[bool] = True
 
     def __init__(self, *, moments: MomentKind = "patch", images: int = IMAGES) -> None:
         if moments not in get_args(MomentKind):

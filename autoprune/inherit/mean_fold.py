@@ -29,10 +29,11 @@ class MeanFold(Inheritance):
     """A consumer with weight W that reads u keeps the mean of each output: b += mean(W u) - mean(W' u').
 
     W' and u' are what is left of both, after the methods before this one: sliced, the difference is W mean(u) of the
-    channels that are cut, FLAP's formula; refitted, it is what the fit has missed. Means are those of the dense
-    network, over examples and output positions, zeros of the padding included: of all constants the best one in squared
-    error. Where cut channels are constant (batch norm with gamma 0: ReLU(beta)), the cut network computes what the
-    dense one does, but for borders that padding makes.
+    channels that are cut, FLAP's formula; with other weights (`reuse`), it is what these miss. Least squares fit
+    constants themselves, and this is refused beside them. Means are those of the dense network, over examples and
+    output positions, zeros of the padding included: of all constants the best one in squared error. Where cut channels
+    are constant (batch norm with gamma 0: ReLU(beta)), the cut network computes what the dense one does, but for
+    borders that padding makes.
 
     The constant goes into the bias of the consumer; where it has none, out of the running mean of a batch norm right
     behind it. `bn_recalibration` brings about the latter, too, so that this matters where outputs meet no norm: linear

@@ -69,6 +69,7 @@ class SequentialLeastSquares(Inheritance):
     """
 
     changes: ClassVar[Changes] = "weights"
+    fits_constants: ClassVar[bool] = True
 
     def __init__(self, *, images: int = IMAGES) -> None:
         self._images = check_images(_METHOD, images)
@@ -79,6 +80,7 @@ class SequentialLeastSquares(Inheritance):
 
     def apply(self, cut: Cut, dense: nn.Module, statistics: Statistics) -> None:
         """See `Inheritance.apply`."""
+        self.left_alone = {}
         if cut.widths == cut.space.full:
             return
         batches, positions = calibration(_METHOD, statistics, self._images)
@@ -94,7 +96,13 @@ class SequentialLeastSquares(Inheritance):
 
 
 def together(batches: Sequence[Any]) -> Any:
-    """Batches of inputs as one; those whose examples have another size than in the first are left out."""
+    """Batches of inputs as one; those whose examples have another size than in the first are left out.
+
+    Of examples whose sizes differ within a batch, lists of images, the first batch is taken: as one they would be
+    padded to the largest of all.
+    """
+    if Batch(batches[0]).is_ragged:
+        return batches[0]
     leaves, specs = zip(*(pytree.tree_flatten(batch) for batch in batches), strict=True)
     sizes = [[value.shape[1:] if isinstance(value, Tensor) else value for value in some] for some in leaves]
     alike = [some for some, size in zip(leaves, sizes, strict=True) if size == sizes[0]]

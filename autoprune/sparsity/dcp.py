@@ -15,6 +15,7 @@ from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError
 from autoprune.importance.evidence import Calibration
 from autoprune.importance.members import channel_scores
+from autoprune.space.copying import copy_network
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.sparsity.base import SparsityTraining, Subject, check_number
 from autoprune.sparsity.targets import target_widths
@@ -97,8 +98,7 @@ class InnerLosses(Objective):
             self._goal.teacher = self.teacher
             self._goal.begin(model, batch)
         with torch.no_grad():
-            outputs, found = observed(model.eval(), batch.first(2), stage_ends(model, batch))
-        model.train()
+            outputs, found = observed(copy_network(model).eval(), batch.first(2), stage_ends(model, batch))
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or not isinstance(batch.targets, Tensor):
             raise ConfigError(
                 "sparsity training 'dcp' needs logits of classes (N, classes) and a label for each example"

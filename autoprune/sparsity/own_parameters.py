@@ -26,7 +26,7 @@ class OwnOptimizer:
         self._chosen, self._lr, self._shared = tuple(chosen), lr, shared
         self._gradients: list[Tensor | None] = []
         self._first = [torch.zeros_like(parameter) for parameter in chosen]
-        self._second = [torch.zeros(() if shared else p.shape, device=p.device) for p in chosen]
+        self._second = [torch.zeros(() if shared else p.shape, device=p.device, dtype=p.dtype) for p in chosen]
         self._steps = 0
 
     def take(self) -> None:

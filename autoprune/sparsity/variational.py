@@ -19,7 +19,10 @@ _LEAST = -12.0
 """Of log σ: below it a scale is as good as fixed."""
 
 _SMALLEST = 1e-3
-"""Of |γ| where it is divided by."""
+"""Of |γ| at the beginning; a channel that is gone for good would never be drawn."""
+
+_FAINT = 0.1
+"""Of the mean of |γ| of a norm: below it β / γ is so large that a step or a draw of γ would throw the shift about."""
 
 
 @final
@@ -27,35 +30,39 @@ class ScaleNoise(Gates):
     """The scales of batch norms as draws from N(γ, σ²), their means in eval mode; section 3.1.
 
     A norm is γ · (x̂ + β̃): the parameter that is its shift β holds β̃ = β / γ until the gates are settled, so that scale
-    and shift are 0 together. The scales themselves stay the means.
+    and shift are 0 together; not of channels whose γ is faint from the beginning. The scales themselves stay the means.
 
     Args:
         weights: of the network, by name; changed in place.
         pairs: (name of the scale, name of the shift or "") of each norm.
-        sigma: at the beginning, as a share of the mean of |γ| of the norm.
+        sigma: at the beginning, as a share of |γ|.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], pairs: list[tuple[str, str]], sigma: float) -> None:
         super().__init__()
         self._pairs = pairs
+        self._joined: list[Tensor] = []  # where the shift is a multiple of the scale
         started = []
         with torch.no_grad():
             for scale, shift in pairs:
                 gamma = weights[scale]
-                gamma.copy_(torch.where(gamma.abs() < _SMALLEST, _SMALLEST, gamma))
+                least = torch.full_like(gamma, _SMALLEST).copysign(gamma)
+                gamma.copy_(torch.where(gamma.abs() < _SMALLEST, least, gamma))
+                joined = gamma.abs() >= _FAINT * gamma.abs().mean()
                 if shift:
-                    weights[shift].div_(gamma)
-                started.append(torch.full_like(gamma, float(gamma.abs().mean() * sigma)).log())
+                    weights[shift].div_(torch.where(joined, gamma, 1.0))
+                self._joined.append(joined)
+                started.append((gamma.abs() * sigma).log())
         self.log_sigmas = nn.ParameterList(nn.Parameter(start) for start in started)
 
     def forward(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Gates.forward`."""
         found: dict[str, Tensor] = {}
-        for (scale, shift), log_sigma in zip(self._pairs, self.log_sigmas, strict=True):
+        for (scale, shift), log_sigma, joined in zip(self._pairs, self.log_sigmas, self._joined, strict=True):
             gamma = weights[scale]
             found[scale] = gamma + log_sigma.exp() * torch.randn_like(gamma) if self.training else gamma
             if shift:
-                found[shift] = weights[shift] * found[scale]
+                found[shift] = weights[shift] * torch.where(joined, found[scale], 1.0)
         return found
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from autoprune.data.batch import examples_in
 from autoprune.randomness import seeded
 
 
@@ -28,7 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def examples_of(inputs: Any) -> int:
     """How many examples a batch has."""
-    return next((len(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor) and t.ndim), 1)
+    return examples_in(inputs) or 1
 
 
 def all_finite(values: Any) -> bool:

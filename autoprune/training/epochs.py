@@ -45,7 +45,7 @@ def steps(split: Split, recipe: Recipe, *, seed: int) -> Iterator[tuple[list[Bat
     for drawn in split.batches(recipe.batch_size, seed=seed, augment=augment):
         batch = as_batch(drawn)
         size = len(batch)
-        if size == 1 < recipe.batch_size and first:
+        if size == 1 < first:
             continue  # a leftover of one example has no batch statistics
         first = first or size
         gathered.append(batch)

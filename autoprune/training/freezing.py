@@ -26,8 +26,8 @@ def begin_training(model: nn.Module, patterns: Sequence[str]) -> nn.Module:
             if _matches(name, patterns):
                 parameter.requires_grad_(False)
         for name, module in model.named_modules():
-            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-            if name and (_matches(name, patterns) or (own and not any(p.requires_grad for p in module.parameters()))):
+            weights = list(module.parameters())
+            if name and (_matches(name, patterns) or (weights and not any(p.requires_grad for p in weights))):
                 module.eval()
     return model
 

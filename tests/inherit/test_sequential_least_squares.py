@@ -12,6 +12,7 @@ from least_squares_reference import columns
 from torch import Tensor, nn
 
 import autoprune.inherit.sequential_least_squares as sequential
+from autoprune.data.batch import Ragged
 from autoprune.importance.members import rank_channels
 from autoprune.inherit.base import Chain, Statistics
 from autoprune.inherit.sequential_least_squares import SequentialLeastSquares, together
@@ -20,6 +21,7 @@ from autoprune.space.cutting.slicing import Slicer
 from autoprune.space.groups import SearchSpace
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import verify
+from autoprune.statistics.running import examples_of
 
 CPU = torch.device("cpu")
 METHOD = "sequential_least_squares"
@@ -263,3 +265,12 @@ def test_the_dense_network_runs_once_for_all_candidates() -> None:
             method.apply(cut_of(dense, space, stem=stem), dense, statistics)
     assert runs == [1]
     assert len(asked) == len(set(asked)) + (asked.count(1) > 1)
+
+
+def test_of_examples_of_several_sizes_one_batch_is_fitted_to() -> None:
+    """Lists of images are neither joined along their channels nor padded to the largest of all batches."""
+    first, second = ((Ragged([torch.zeros(3, 4 + n, 5), torch.zeros(3, 5, 4)]),) for n in (0, 3))
+    assert together([first, second]) is first
+    assert examples_of(first) == 2
+    images = [torch.zeros(2, 3, 4, 4), torch.ones(1, 3, 4, 4)]
+    assert together(images).shape == (3, 3, 4, 4)

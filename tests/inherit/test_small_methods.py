@@ -373,6 +373,8 @@ def test_a_network_without_data_merges_and_what_needs_data_says_so() -> None:
         (["bn_recalibration", "mean_fold"], "mean_fold must stand before bn_recalibration"),
         (["mean_fold", "reuse"], "reuse must stand before mean_fold"),
         (["reuse", "thinet_scale"], "both fit weights"),
+        (["least_squares", "mean_fold"], "least_squares fits constants with the weights; leave mean_fold out"),
+        (["sequential_least_squares", "mean_fold", "bn_recalibration"], "fits constants with the weights"),
         (["merge", "mean_fold"], "leaves no channel as it was"),
         (["mean_fold", "merge"], "merge leaves no channel as it was, and mean_fold needs those"),
     ],

@@ -15,6 +15,7 @@ from autoprune.sparsity.dcp import DiscriminationAware, InnerLosses, pooled
 from autoprune.sparsity.dmcp import DifferentiableMarkov
 from autoprune.sparsity.energy import EnergyAware, costly_first, removal_errors
 from autoprune.sparsity.reading import mean_squares, reader_outputs
+from autoprune.training.freezing import begin_training
 from autoprune.training.objectives.cross_entropy import CrossEntropy
 
 
@@ -51,7 +52,12 @@ def test_losses_inside_are_cross_entropies_of_pooled_features() -> None:
     subject, method = subject_of(), DiscriminationAware(weight=0.5, places=1)
     network, batch = method.set_up(subject), subject.batches(1)[0]
     goal = InnerLosses(CrossEntropy(), 0.5, 1)
+    frozen = begin_training(network, ["features.1"])
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    flags = [module.training for module in frozen.modules()]
     goal.begin(network, batch)
+    assert [module.training for module in network.modules()] == flags
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     ((place, head),) = goal._heads.items()
     network.eval()
     kept = []

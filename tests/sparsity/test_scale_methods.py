@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.integrate import quad
 from torch import Tensor, nn
 
@@ -157,11 +158,46 @@ def test_variational_scales_are_draws_and_shifts_follow_them() -> None:
     for name, gamma in before.items():
         drawn = torch.stack([one[name] for one in draws]).detach().numpy()
         np.testing.assert_allclose(drawn.mean(0), gamma, atol=0.02)
-        np.testing.assert_allclose(drawn.std(0), 0.2 * np.abs(gamma).mean(), rtol=0.1)
+        np.testing.assert_allclose(drawn.std(0), 0.2 * np.abs(gamma), rtol=0.1)
         shift = name.replace("weight", "bias")
         tilde = weights[shift].detach().numpy()
         np.testing.assert_allclose(draws[0][shift].detach().numpy(), tilde * drawn[0], rtol=1e-5)
     torch.testing.assert_close(model.settle()(images), outputs, rtol=1e-3, atol=1e-3)
+
+
+def test_a_faint_scale_does_not_throw_its_shift_about() -> None:
+    """β / γ of such a channel would be hundreds, and each draw of γ as far off."""
+    subject = subject_of()
+    batch = subject.batches(1)[0]
+    images = batch.inputs
+    name = next(iter(gammas(subject.network)))
+    weights = weights_of(subject.network)
+    with torch.no_grad():
+        weights[name][0], weights[name.replace("weight", "bias")][0] = 1e-3, -0.5
+        outputs = subject.network.eval()(images)
+    model = VariationalPruning().set_up(subject)
+    torch.testing.assert_close(model.eval()(images), outputs, rtol=1e-3, atol=1e-3)
+    plain = F.cross_entropy(outputs, batch.targets)
+    model.train()
+    losses = [float(F.cross_entropy(model(images), batch.targets)) for _ in range(20)]
+    assert max(losses) < float(plain) + 1.0
+    loss = F.cross_entropy(model(images), batch.targets)
+    (slope,) = torch.autograd.grad(loss, [weights[name]])
+    assert float(slope[0].abs()) < 5.0
+
+
+def test_variational_training_runs_in_double_precision() -> None:
+    subject = subject_of()
+    subject.network.double()
+    method = VariationalPruning()
+    model = method.set_up(subject)
+    batch = subject.batches(1)[0]
+    (F.cross_entropy(model(batch.inputs.double()), batch.targets) + method.penalty(model, done=0.0)).backward()
+    before = [log_sigma.detach().clone() for log_sigma in model.gates.log_sigmas]
+    method.after_backward(model, done=0.0)
+    with torch.no_grad():
+        method.after_step(model, done=0.0)
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.gates.log_sigmas, strict=True))
 
 
 def test_implicit_training_puts_l2_into_the_gradient_of_adam() -> None:

@@ -10,6 +10,7 @@ from autoprune.config.training import Recipe
 from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.testing.evaluators import TinyNet, tiny_splits
+from autoprune.training.freezing import begin_training
 from autoprune.training.loop import train
 from autoprune.training.objectives.base import Objective
 from autoprune.training.recipe import rehearse
@@ -27,6 +28,14 @@ def test_what_is_frozen_stays_and_everything_else_trains() -> None:
     assert not any(name.startswith(("features.0.", "features.1.")) for name in changed)
     assert {"features.3.weight", "features.4.running_mean", "head.weight"} <= changed
     assert [n for n, p in network.named_parameters() if not p.requires_grad] == ["head.bias"]
+
+
+def test_norms_without_weights_follow_those_that_train_unless_they_are_named() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3, affine=False), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3, affine=False)
+    )
+    assert [module.training for module in begin_training(network, ["0"])] == [False, True, True, True]
+    assert [module.training for module in begin_training(network, ["0", "1"])] == [False, False, True, True]
 
 
 class Broken(Objective):

@@ -4,7 +4,9 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from autoprune.data import splits_from
 from autoprune.data.base import Augmentation, Split, TensorSplit
 from autoprune.data.batch import Batch
 from autoprune.errors import EvaluationError
@@ -116,6 +118,21 @@ class TestTrain:
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
         train(model, easy_split(33), Recipe(epochs=1, batch_size=16), seed=0, device=CPU)
         assert model[2].num_batches_tracked == 2
+
+    def test_batches_of_one_example_are_all_read_whatever_the_recipe_says_of_their_size(self):
+        """A loader of the user's own has a size of its own."""
+        images, labels = torch.randn(20, 1, 4, 4), torch.arange(20) % 2
+        seen = []
+
+        class Seen(nn.Sequential):
+            def forward(self, x: Tensor) -> Tensor:
+                seen.append(len(x))
+                return super().forward(x)
+
+        loader = DataLoader(TensorDataset(images, labels), batch_size=1)
+        split = splits_from((loader, TensorDataset(images, labels))).train
+        train(Seen(nn.Flatten(), nn.Linear(16, 2)), split, Recipe(epochs=1, accumulate_batches=4), seed=0, device=CPU)
+        assert sum(seen) >= 20
 
     def test_divergence_is_an_error_with_a_remedy(self):
         with pytest.raises(EvaluationError, match=r"in epoch \d of 6 .*lower lr"):

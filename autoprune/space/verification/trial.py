@@ -202,6 +202,11 @@ class CutTrial:
         """Two passes of the same network must agree, and so must its graph, or no comparison means anything."""
         once, again = (self._outputs(self.model) for _ in range(2))
         if any(relative(a, b) > self._tolerance for a, b in zip(once, again, strict=True)):
+            if not all(bool(output.isfinite().all()) for output in once):
+                raise SpaceError(
+                    "the model gives infinity or NaN for the example input, so that no two networks can be compared; "
+                    "give another example, and let masked outputs be a large negative number (-1e4) instead of -inf"
+                )
             raise SpaceError(
                 "the model gives two different outputs for the same input in evaluation mode; "
                 "switch off what is random in its forward, or what remembers earlier inputs"

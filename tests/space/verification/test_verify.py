@@ -222,6 +222,17 @@ def test_a_network_that_is_random_in_evaluation_mode_is_refused() -> None:
         verified(net, space)
 
 
+def test_a_masked_output_at_minus_infinity_is_told_as_what_it_is() -> None:
+    def forward(n: Any, x: Tensor) -> Tensor:
+        logits: Tensor = classify(n, F.relu(n.b(F.relu(n.a(x)))))
+        return logits.masked_fill(torch.tensor([False] * 4 + [True]), -math.inf)
+
+    torch.manual_seed(0)
+    net = Net(forward, a=conv(3, 16), b=conv(16, 12), fc=nn.Linear(12, 5))
+    with pytest.raises(SpaceError, match=r"gives infinity or NaN for the example input.*-1e4"):
+        verified(net, traced(net))
+
+
 def test_an_input_to_which_the_network_does_not_respond_is_refused() -> None:
     torch.manual_seed(0)
     net = Net(lambda n, x: classify(n, n.a(x)) * 0 + 1, a=conv(3, 16), fc=nn.Linear(16, 5))
