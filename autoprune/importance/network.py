@@ -215,10 +215,9 @@ class NetworkEvidence:
         """Whether a repeated batch gives the repeated outputs: no output mixes examples or is one for the batch."""
         if self._repeats is None:
             with torch.no_grad():
-                gates = torch.stack([self.ones(), 0.5 * self.ones()])  # unlike rows: what mixes them is neither
-                pieces = self._pieces(batch, gates)
-                each = [self.run(batch, row) for row in gates]
-                self._repeats = all(_same(piece, alone) for piece, alone in zip(pieces, each, strict=True))
+                plain = self.run(batch)
+                unlike = torch.stack([self.ones(), 0.5 * self.ones()])  # what mixes the two rows is not the first
+                self._repeats = _same(self._pieces(batch, unlike)[0], plain)
         return self._repeats
 
     def _pieces(self, batch: ExampleBatch, gates: Tensor) -> list[Any]:

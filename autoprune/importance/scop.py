@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from autoprune.errors import ConfigError
 from autoprune.importance.evidence import criterion
@@ -33,7 +36,7 @@ def scop(
     there are none). SCOP-like: the paper makes ã from images of a generative network, here it is a of other
     examples of the batch, a new order each time, the same for all channels; it mixes ahead of the norm, here after it.
 
-    Labelled data, batches of more than one example; `epochs` passes over them, forward and backward.
+    Labelled data; batches of one example are joined in pairs. `epochs` passes over them, forward and backward.
 
     Args:
         network: the network.
@@ -43,14 +46,14 @@ def scop(
         examples: how many examples to use at most; None: all.
 
     Raises:
-        ConfigError: a number that is not above 0, or batches of one example each.
+        ConfigError: a number that is not above 0, or one example only.
         EvaluationError: channels whose readers cannot be seen.
     """
     if epochs < 1 or not lr > 0:
         raise ConfigError(f"epochs and lr must be above 0, got epochs={epochs} and lr={lr}")
-    batches = [batch for batch in network.examples(examples) if batch.number > 1]
+    batches = _several(network.examples(examples))
     if not batches:
-        raise ConfigError("scop compares with other examples of a batch, and each batch has one: give larger batches")
+        raise ConfigError("scop compares with other examples, and there is one only: give more")
     network.run(batches[0], network.ones())  # all readers must be seen
     network.model.requires_grad_(False)
     share = (0.5 * network.ones()).requires_grad_(True)
@@ -64,6 +67,20 @@ def scop(
             share.clamp_(0, 1)
     raw = _scales(network) * (2 * share.detach() - 1)
     return raw - raw.min()
+
+
+def _several(batches: list[ExampleBatch]) -> list[ExampleBatch]:
+    """Those of more than one example; of single ones pairs."""
+    single = [batch for batch in batches if batch.number == 1]
+
+    def joined(one: Any, other: Any) -> Any:
+        return torch.cat([one, other]) if isinstance(one, Tensor) and one.ndim else one
+
+    pairs = []
+    for a, b in zip(single[::2], single[1::2], strict=False):
+        inputs, targets = pytree.tree_map(joined, (a.inputs, a.targets), (b.inputs, b.targets))
+        pairs.append(ExampleBatch(inputs, targets, 2))
+    return [batch for batch in batches if batch.number > 1] + pairs
 
 
 def _mixed(share: Tensor, batch: ExampleBatch, rng: np.random.Generator) -> Change:

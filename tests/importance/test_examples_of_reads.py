@@ -133,12 +133,18 @@ def test_predictions_of_tokens_are_those_over_the_vocabulary() -> None:
     assert max(expected) > 0
 
 
-def test_a_control_needs_other_examples_in_a_batch() -> None:
-    model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).eval(), torch.randn(3, 4)
+def test_a_control_needs_other_examples() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).eval(), torch.randn(4, 4)
     space = trace(model, x[:2]).space
-    batches = [(x[i : i + 1], torch.tensor([i % 2])) for i in range(3)]
-    with pytest.raises(ConfigError, match="each batch has one: give larger batches"):
-        channel_scores(model, space, "scop", calibration=Calibration(batches, F.cross_entropy))
+    batches = [(x[i : i + 1], torch.tensor([i % 2])) for i in range(4)]
+    pairs = [(x[i : i + 2], torch.tensor([0, 1])) for i in (0, 2)]
+    found, expected = (
+        channel_scores(model, space, "scop", calibration=Calibration(b, F.cross_entropy))[0] for b in (batches, pairs)
+    )
+    np.testing.assert_allclose(found, expected)
+    assert found.max() > 0
+    with pytest.raises(ConfigError, match="there is one only: give more"):
+        channel_scores(model, space, "scop", calibration=Calibration(batches[:1], F.cross_entropy))
 
 
 def test_batches_from_a_generator_serve_criteria_that_go_through_them_twice() -> None:
