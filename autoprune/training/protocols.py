@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import final
 
-import torch
 from torch import nn
 
 from autoprune.config.parts import PartOptions
@@ -17,6 +16,7 @@ from autoprune.randomness import seeded
 from autoprune.space.cutting.masks import keep_masks
 from autoprune.space.cutting.rounded import keep_bits
 from autoprune.training import PROTOCOLS
+from autoprune.training.fresh import fresh_weights
 
 
 @final
@@ -219,18 +219,12 @@ def reinitialise(model: nn.Module, *, seed: int) -> None:
     """Give `model` fresh weights in place, the same for the same seed; the global random state stays as it was.
 
     Modules with `reset_parameters` are asked to, inner ones first, so that a network that defines it has the last word
-    on its own initialisation. Parameters held by other modules stay if they are constant, and are else drawn from
-    a normal distribution with their own mean and standard deviation. Weights that a mask leaves out are 0, and
-    those that have bits are rounded.
+    on its own initialisation, also in graph form. Embeddings, and parameters held by modules without it, stay if they
+    are constant, and are else drawn from a normal distribution with their own mean and standard deviation; networks
+    with embeddings may say more by `_init_weights(module)` (see `fresh_weights`). Weights that a mask leaves out are
+    0, and those that have bits are rounded.
     """
-    with seeded(seed), torch.no_grad():
-        for module in reversed(list(model.modules())):
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-                continue
-            for parameter in module.parameters(recurse=False):
-                if parameter.numel() and parameter.min() < parameter.max():
-                    parameter.normal_(parameter.mean().item(), parameter.std().item())
+    with seeded(seed):
+        fresh_weights(model)
     keep_masks(model)
     keep_bits(model)

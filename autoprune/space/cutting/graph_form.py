@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ from autoprune.space.tracing.functions import FunctionCall
 from autoprune.space.tracing.program import Example, Prepare, Program, call_arguments, run_model, tensors
 from autoprune.space.tracing.resize import Sized, named_arguments, operator_name
 from autoprune.space.tracing.rules import rule_of
+
+_Root: TypeAlias = tuple[type[nn.Module], dict[str, Any]]
 
 
 def graph_network(
@@ -108,6 +110,7 @@ class GraphNetwork(nn.Module):
         self._non_persistent_buffers_set = model._non_persistent_buffers_set
         self.graph_plan = plan
         self._traced_class = kind or type(model).__name__
+        self._root: _Root | None = model._root if isinstance(model, GraphNetwork) else _root_of(model)
         self.follow_widths(widths)
 
     def follow_widths(self, widths: Widths) -> None:
@@ -164,6 +167,22 @@ class GraphNetwork(nn.Module):
         """Name of the class that was traced."""
         return self._traced_class
 
+    @property
+    def traced_root(self) -> nn.Module:
+        """The module that was traced, over the tensors of this network, to begin anew by methods of its own.
+
+        This network itself where it has none of these. Its attributes are those of full widths: it is not to be called.
+        """
+        if self._root is None:
+            return self
+        kind, attributes = self._root
+        root: nn.Module = kind.__new__(kind)
+        nn.Module.__init__(root)
+        vars(root).update(attributes, training=self.training)
+        root._parameters, root._buffers, root._modules = self._parameters, self._buffers, self._modules
+        root._non_persistent_buffers_set = self._non_persistent_buffers_set
+        return root
+
     def extra_repr(self) -> str:
         """Name the class that was traced."""
         return f"graph of {self._traced_class}"
@@ -188,6 +207,15 @@ class GraphNetwork(nn.Module):
                         f"{name} ({batch}), got {tuple(new.shape)}; trace the model with {then}"
                     )
         return n, plan.batch or 1
+
+
+def _root_of(model: nn.Module) -> _Root | None:
+    """The class of a module that has an initialisation of its own, and its plain attributes; None: it has none."""
+    kind, of_torch = type(model), vars(nn.Module())
+    if not any(callable(getattr(kind, name, None)) for name in ("reset_parameters", "_init_weights")):
+        return None
+    plain = {name: value for name, value in vars(model).items() if name not in of_torch}
+    return kind, {n: v for n, v in plain.items() if not any(isinstance(o, Tensor) for o in pytree.tree_leaves(v))}
 
 
 @final

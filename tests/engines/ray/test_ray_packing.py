@@ -29,6 +29,7 @@ from autoprune.tasks.base import Task
 from autoprune.tasks.callable import CallableTask
 from autoprune.tasks.classification import ClassificationTask
 from autoprune.tasks.unlabelled import UnlabelledTask
+from autoprune.training.protocols import reinitialise
 from autoprune.training.recipe import Recipe
 
 pytest.importorskip("ray")
@@ -190,6 +191,22 @@ def test_gradients_of_a_graph_that_has_arrived_are_those_of_before() -> None:
         gradients.append(one.first.weight.grad)
     assert gradients[0].abs().max() > 0
     assert torch.allclose(gradients[0], gradients[1])
+
+
+class Beginning(Reversed):
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = 0.25
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.first.weight, self.level)
+
+
+def test_a_graph_that_has_arrived_begins_anew_as_its_class_says() -> None:
+    network = unpack(pack(autoprune.trace(Beginning(), IMAGES[:1])._in_form(Beginning()), "it"))
+    assert type(network).__name__ == "GraphNetwork"
+    reinitialise(network, seed=0)
+    assert network.first.weight.eq(0.25).all()
 
 
 def test_what_cannot_travel_is_named() -> None:
