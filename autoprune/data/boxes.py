@@ -49,6 +49,10 @@ def boxes_of(target: Any) -> dict[str, Tensor]:
     if not corners:
         boxes = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
     crowd = {"iscrowd": torch.as_tensor(target["iscrowd"]).long().reshape(-1)} if "iscrowd" in target else {}
+    if any(len(told) != len(boxes) for told in crowd.values()):
+        raise DataError(
+            f"a target has {len(boxes)} boxes and {len(crowd['iscrowd'])} entries of iscrowd; give one for each box"
+        )
     return {"boxes": boxes, "labels": labels, **crowd}
 
 

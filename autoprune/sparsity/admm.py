@@ -23,7 +23,8 @@ class AdmmPruning(SparsityTraining):
 
     min f(W) + g(Z), W = Z: steps on f + ρ/2 · ‖W - Z + U‖² for the weights; now and then Z = Π(W + U), U += W - Z. Π
     keeps of each group as many channels as uniform widths have, those with the largest Frobenius norm over all that
-    writes them, and sets the others to 0.
+    writes them, and sets the others to 0. Where ρ grows, U = Y / ρ shrinks, as the multiplier Y stays (Boyd et al.
+    2011, section 3.4.1).
 
     Args:
         rho: ρ; 1e-3 and more in the authors' code.
@@ -45,16 +46,18 @@ class AdmmPruning(SparsityTraining):
         if not subject.channels.written:
             raise ConfigError("sparsity training 'admm': no weight of this network writes a group; choose sss or bar")
         weights = written(subject.channels, weights_of(subject.network))
-        self._u = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        # Y / ρ₀, which stays where ρ grows: U at its beginning
+        self._y = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         self._z = project(subject.channels, weights, subject.target)
         return subject.network
 
     def after_backward(self, model: nn.Module, *, done: float) -> None:
         """Add ρ · (W - Z + U), the gradient of the penalty."""
-        rho = self._rho * math.pow(self._raised, done)
+        grown = math.pow(self._raised, done)
         for name, weight in written(self.subject.channels, parameters(model)).items():
             if weight.grad is not None:
-                weight.grad.add_(weight.detach() - self._z[name] + self._u[name], alpha=rho)
+                off = weight.detach() - self._z[name] + self._y[name] / grown
+                weight.grad.add_(off, alpha=self._rho * grown)
 
     def after_step(self, model: nn.Module, *, done: float) -> None:
         """See `Term.after_step`."""
@@ -62,9 +65,10 @@ class AdmmPruning(SparsityTraining):
             return
         self._done += 1
         weights = written(self.subject.channels, parameters(model))
-        shifted = {name: weight.detach() + self._u[name] for name, weight in weights.items()}
+        grown = math.pow(self._raised, done)
+        shifted = {name: weight.detach() + self._y[name] / grown for name, weight in weights.items()}
         self._z = project(self.subject.channels, shifted, self.subject.target)
-        self._u = {name: shifted[name] - self._z[name] for name in shifted}
+        self._y = {name: (shifted[name] - self._z[name]) * grown for name in shifted}
 
     def scores(self, model: nn.Module) -> Tensor:
         """Norms of what writes the channels."""
@@ -77,12 +81,12 @@ class AdmmPruning(SparsityTraining):
 
     def state_dict(self) -> dict[str, Any]:
         """See `Term.state_dict`."""
-        return {"z": self._z, "u": self._u, "done": self._done}
+        return {"z": self._z, "u": self._y, "done": self._done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Term.load_state_dict`."""
         device = self.subject.channels.slots.device
-        self._z, self._u = ({n: t.to(device) for n, t in state[key].items()} for key in ("z", "u"))
+        self._z, self._y = ({n: t.to(device) for n, t in state[key].items()} for key in ("z", "u"))
         self._done = state["done"]
 
 

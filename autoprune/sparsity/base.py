@@ -180,10 +180,13 @@ def check_nothing_frozen(method: str, subject: Subject) -> None:
     Raises:
         ConfigError: the recipe freezes some.
     """
-    if subject.recipe.freeze:
+    frozen = subject.recipe.freeze
+    if frozen:
+        twice = {f"network.{name}" for name in frozen}  # as gates around the network need them
+        said = [name for name in frozen if name not in twice]
         raise ConfigError(
             f"sparsity training {method!r} moves weights beside their training, and training.freeze keeps "
-            f"{', '.join(subject.recipe.freeze)}; leave freeze out, or choose one that trains gates: sss, bar"
+            f"{', '.join(said)}; leave freeze out, or choose one that trains gates: sss, bar"
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autoprune.cost.flops import flops
 from autoprune.errors import ConfigError
-from autoprune.sparsity.base import SparsityTraining, Subject, check_number, parameters
+from autoprune.sparsity.base import SparsityTraining, Subject, check_nothing_frozen, check_number, parameters
 from autoprune.sparsity.reading import mean_squares
 
 _BATCHES = 4
@@ -40,6 +40,7 @@ class EnergyAware(SparsityTraining):
 
     def set_up(self, subject: Subject) -> nn.Module:
         """See `SparsityTraining.set_up`."""
+        check_nothing_frozen("energy", subject)
         self.subject, channels = subject, subject.channels
         self._batches = subject.batches(_BATCHES)
         if not self._batches or bool(channels.without_reader.all()):
@@ -60,11 +61,21 @@ class EnergyAware(SparsityTraining):
                 self._scores[part] = errors
                 self._open[part] = (errors > self._tolerance).float()
             self._turn += 1
-        channels.scale_(parameters(model), self._open, channels.read)
+        self._close(model)
+
+    def _close(self, model: nn.Module) -> None:
+        """Weights that read closed channels become 0, but for those that do not train."""
+        channels, weights = self.subject.channels, parameters(model)
+        channels.scale_(weights, self._open, [axis for axis in channels.read if weights[axis.name].requires_grad])
 
     def scores(self, model: nn.Module) -> Tensor:
         """See `SparsityTraining.scores`."""
         return self._scores.clone()
+
+    def settle(self, model: nn.Module) -> nn.Module:
+        """Channels that are closed are so in averages of weights, too."""
+        self._close(model)
+        return model
 
     def passes(self, epochs: int) -> float:
         """The training, and some forward passes for each group, each a third of one of training."""

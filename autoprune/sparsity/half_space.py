@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
-from autoprune.sparsity.base import SparsityTraining, Subject, check_number, parameters
+from autoprune.sparsity.base import SparsityTraining, Subject, check_nothing_frozen, check_number, parameters
 
 
 @final
@@ -38,13 +38,17 @@ class HalfSpaceProjection(SparsityTraining):
 
     def set_up(self, subject: Subject) -> nn.Module:
         """See `SparsityTraining.set_up`."""
+        check_nothing_frozen("half_space", subject)
         self.subject, channels = subject, subject.channels
-        self._axes = [*channels.written, *channels.scales, *channels.shifts]
-        if not channels.written:
-            raise ConfigError("sparsity training 'half_space': no weight of this network writes a group; choose sss")
+        weights, axes = parameters(subject.network), [*channels.written, *channels.scales, *channels.shifts]
+        self._axes = [axis for axis in axes if weights[axis.name].requires_grad]
+        if not any(axis in channels.written for axis in self._axes):
+            raise ConfigError(
+                "sparsity training 'half_space': no weight of this network that is trained writes a group; choose sss"
+            )
         self._gone = torch.zeros(channels.number, dtype=torch.bool, device=channels.slots.device)
         self._before: dict[str, Tensor] = {}
-        norms = channels.norms(parameters(subject.network), self._axes).detach()
+        norms = channels.norms(weights, self._axes).detach()
         self._scale = channels.means(norms).clamp(min=1e-12)
         return subject.network
 

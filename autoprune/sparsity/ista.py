@@ -14,6 +14,7 @@ from autoprune.space.groups import SearchSpace
 from autoprune.sparsity.base import SparsityTraining, Subject, check_number, parameters, scale_magnitudes
 from autoprune.sparsity.channels import GroupChannels, weights_of
 from autoprune.sparsity.proximal import soft_threshold
+from autoprune.training.freezing import begin_training
 
 
 @final
@@ -23,8 +24,8 @@ class IstaOnScales(SparsityTraining):
     gamma ← S(gamma - μ·g, μ·ρ·λ), where μ is the learning rate of the weights, S soft thresholding, and λ of a channel
     follows the memory that it costs: 1 + (elements that write and read it) / (positions of its map). Before, scales and
     shifts are multiplied by α and the weights that read the channels divided by it (section 4.3), which changes no
-    output behind ReLU but lets gamma reach 0 sooner; where it would change outputs (other activations), it is left
-    out. Weight decay and momentum do not act on gamma.
+    output behind ReLU but lets gamma reach 0 sooner; where it would change outputs (other activations) or weights that
+    do not train, it is left out. Weight decay and momentum do not act on gamma.
 
     Args:
         weight: ρ.
@@ -50,13 +51,16 @@ class IstaOnScales(SparsityTraining):
         batch = next(iter(subject.batches(1)), None)
         if alpha == 1.0 or batch is None:
             return
-        trial = copy_network(network).eval()
+        trial, weights = begin_training(copy_network(network), subject.recipe.freeze).eval(), weights_of(network)
         with untouched(), torch.no_grad():
             before = _flat(batch.first(8).outputs(trial))
             rescale_(weights_of(trial), channels, alpha)
             after = _flat(batch.first(8).outputs(trial))
+        frozen = [name for name, weight in trial.named_parameters() if not weight.requires_grad]
+        if not all(torch.equal(trial.get_parameter(name), weights[name]) for name in frozen):
+            return
         if torch.allclose(before, after, rtol=1e-2, atol=1e-3 * float(before.abs().max())):
-            rescale_(weights_of(network), channels, alpha)
+            rescale_(weights, channels, alpha)
 
     def after_backward(self, model: nn.Module, *, done: float) -> None:
         """Take the gradients of gamma, which the optimizer is not to see."""

@@ -41,7 +41,13 @@ class SparseStructureSelection(SparsityTraining):
         self.subject = subject
         gates: PlainGates | BlockGates = PlainGates(subject.channels)
         if self._blocks:
-            ends = branch_ends(subject.network, subject.space, subject.batches(1)[0], method="sss")
+            batch = next(iter(subject.batches(1)), None)
+            if batch is None:
+                raise ConfigError(
+                    "sparsity training 'sss' finds the ends of blocks by examples, and the task has no inputs: give it "
+                    "some, or set the method's blocks to false"
+                )
+            ends = branch_ends(subject.network, subject.space, batch, method="sss")
             gates = BlockGates(subject.channels, ends)
         self._steps = FactorSteps(gates.values, weight=self._weight, momentum=self._mu, lr=subject.lr)
         return GatedNetwork(subject.network, gates)

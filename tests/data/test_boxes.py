@@ -30,6 +30,13 @@ def test_labels_that_are_no_class_numbers_are_one_clear_error(label: float) -> N
         boxes_of({"boxes": [[1, 1, 2, 2]], "labels": [label]})
 
 
+def test_crowds_are_told_of_each_box_or_of_none() -> None:
+    target = {"boxes": [[1, 1, 2, 2], [0, 0, 5, 5]], "labels": [1, 2]}
+    with pytest.raises(DataError, match="a target has 2 boxes and 1 entries of iscrowd; give one for each box"):
+        boxes_of({**target, "iscrowd": 1})
+    assert boxes_of({**target, "iscrowd": [0, 1]})["iscrowd"].tolist() == [0, 1]
+
+
 def test_of_several_columns_the_image_is_the_one_of_that_name() -> None:
     objects = {"bbox": [[1, 1, 2, 2]], "category": [0]}
     rows = [{"image_id": i, "image": torch.full((3, 4, 4), float(i)), "width": 4, "objects": objects} for i in range(2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,8 @@ def test_without_the_setting_blocks_stay(subject: Subject) -> None:
     assert method.block_scores(model) == {}
     assert method.scores(model).shape == (subject.channels.number,)
     assert not any("gates" in name for name in weights_of(subject.network))
+
+
+def test_blocks_without_examples_are_one_clear_error(subject: Subject) -> None:
+    with pytest.raises(ConfigError, match="the task has no inputs: give it some, or set the method's blocks to false"):
+        SparseStructureSelection(blocks=True).set_up(replace(subject, batches=lambda n: []))

@@ -14,8 +14,10 @@ from autoprune.importance.members import ranking_of
 from autoprune.space.copying import copy_network
 from autoprune.space.cutting.slicing import slice_model
 from autoprune.sparsity.admm import AdmmPruning, project
+from autoprune.sparsity.base import SparsityTraining
 from autoprune.sparsity.channels import weights_of
 from autoprune.sparsity.csgd import CentripetalSGD
+from autoprune.sparsity.energy import EnergyAware
 from autoprune.sparsity.group_lasso import GroupLasso, shrink
 from autoprune.sparsity.half_space import HalfSpaceProjection
 from autoprune.sparsity.soft_filter import SoftFilterPruning, filter_scores
@@ -99,7 +101,7 @@ def test_admm_adds_its_penalty_and_updates_z_and_u() -> None:
     norms = np.sqrt((moved**2).sum((1, 2, 3)))
     kept = np.isin(np.arange(12), np.argsort(-norms)[: subject.target[1]])[:, None, None, None]
     np.testing.assert_allclose(method._z[name].numpy(), moved * kept, rtol=1e-5)
-    np.testing.assert_allclose(method._u[name].numpy(), moved * ~kept, rtol=1e-5)  # U was 0
+    np.testing.assert_allclose(method._y[name].numpy(), moved * ~kept, rtol=1e-5)  # U was 0
 
 
 @pytest.mark.parametrize("updates", [1, 2, 5])
@@ -223,13 +225,52 @@ def test_groups_that_are_gone_are_zero_in_averages_of_weights_too() -> None:
     assert not torch.equal(before.get_parameter(names[0]), settled.get_parameter(names[0]))
 
 
-@pytest.mark.parametrize("method", [CentripetalSGD(), SoftFilterPruning()])
-def test_what_moves_weights_beside_their_training_refuses_frozen_ones(
-    method: CentripetalSGD | SoftFilterPruning,
-) -> None:
-    subject = subject_of(recipe=RECIPE.model_copy(update={"freeze": ("features.0*",)}))
-    with pytest.raises(ConfigError, match=r"training\.freeze keeps features\.0\*; leave freeze out"):
-        method.set_up(subject)
+@pytest.mark.parametrize("make", [CentripetalSGD, SoftFilterPruning, HalfSpaceProjection, EnergyAware])
+def test_what_moves_weights_beside_their_training_refuses_frozen_ones(make: type[SparsityTraining]) -> None:
+    patterns = ("features.0*", "head", "network.features.0*", "network.head")  # as a sparsity training has them
+    subject = subject_of(recipe=RECIPE.model_copy(update={"freeze": patterns}))
+    with pytest.raises(ConfigError, match=r"training\.freeze keeps features\.0\*, head; leave freeze out"):
+        make().set_up(subject)
+
+
+def test_weights_that_take_no_gradients_are_not_set_to_0() -> None:
+    subject, kept = subject_of(), ("features.0.weight", "features.1.weight", "head.weight")
+    for name in kept:
+        subject.network.get_parameter(name).requires_grad_(False)
+    before = arrays(subject.network)
+    half_space, energy = HalfSpaceProjection(), EnergyAware(tolerance=0.9)
+    model = half_space.set_up(subject)
+    half_space._gone[:] = True
+    half_space.settle(model)
+    energy.set_up(subject)
+    energy._open[:] = 0
+    energy.settle(model)
+    after = arrays(model)
+    for name in kept:
+        assert np.array_equal(after[name], before[name])
+    for name in ("features.1.bias", "features.3.weight", "features.4.weight"):
+        assert not after[name].any()
+
+
+def test_admm_keeps_its_multiplier_where_rho_grows() -> None:
+    """Y = ρ U: the gradient of a pull that nothing updated is ρ' (W - Z) + ρ U, and so is the next update's."""
+    subject, method = subject_of(), AdmmPruning(rho=0.3, updates=2, raised=100.0)
+    model, name = method.set_up(subject), "features.3.weight"
+    with torch.no_grad():
+        method.after_step(model, done=0.5)
+    z, weight = method._z[name].double().numpy(), arrays(model)[name]
+    multiplier = 0.3 * 100**0.5 * (weight - z)  # U was 0
+    assert np.abs(multiplier).max() > 0.1
+    backward(model, subject)
+    before = arrays(model, of="grad")[name]
+    method.after_backward(model, done=1.0)
+    expected = 0.3 * 100 * (weight - z) + multiplier
+    np.testing.assert_allclose(arrays(model, of="grad")[name] - before, expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        method.after_step(model, done=1.0)
+    shifted = weight + multiplier / (0.3 * 100)
+    kept = np.isin(np.arange(12), np.argsort(-np.sqrt((shifted**2).sum((1, 2, 3))))[: subject.target[1]])
+    np.testing.assert_allclose(method._z[name].numpy(), shifted * kept[:, None, None, None], rtol=1e-4, atol=1e-6)
 
 
 def test_filters_that_were_set_to_0_before_a_batch_norm_come_back_no_faster_than_the_others_move() -> None:

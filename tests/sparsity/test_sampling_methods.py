@@ -139,3 +139,18 @@ def test_costly_groups_are_thinned_first_by_the_error_of_their_readers() -> None
     with pytest.raises(ConfigError, match=r"tolerance must be .* at most 0.9999"):
         EnergyAware(tolerance=1.0)  # would close whole groups
     assert removal_errors(torch.tensor([3.0, 1.0])).tolist() == pytest.approx([1.0, 0.5])
+
+
+def test_channels_that_energy_closed_are_so_in_averages_of_weights_too() -> None:
+    subject, method = subject_of(), EnergyAware(tolerance=0.4)
+    model = method.set_up(subject)
+    with torch.no_grad():
+        method.after_step(model, done=0.6)
+        for name in ("features.3.weight", "head.weight"):
+            model.get_parameter(name).add_(1.0)  # as an average that remembers
+    settled, closed = method.settle(model), method._open == 0
+    assert closed.any()
+    assert not closed.all()
+    for name, part in (("features.3.weight", closed[:8]), ("head.weight", closed[8:])):
+        weight = settled.get_parameter(name).transpose(0, 1).flatten(1)
+        assert torch.equal(weight.eq(0).all(1), part)

@@ -128,6 +128,26 @@ def test_rescaled_scales_are_smaller_and_outputs_stay() -> None:
     torch.testing.assert_close(model.eval()(images), outputs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("frozen", ["features.1.weight", "features.4.bias", "features.3*", "head"])
+def test_what_is_frozen_is_not_rescaled(frozen: str) -> None:
+    by_pattern = subject_of(recipe=RECIPE.model_copy(update={"freeze": (frozen, f"network.{frozen}")}))
+    by_flag = subject_of()
+    for name, parameter in by_flag.network.named_parameters():
+        parameter.requires_grad_(not name.startswith(frozen.rstrip("*")))
+    for subject in (by_pattern, by_flag):
+        before = {name: value.clone() for name, value in subject.network.state_dict().items()}
+        model = IstaOnScales(rescale=0.1).set_up(subject)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert model.get_parameter("features.0.weight").requires_grad
+
+
+def test_freezing_what_is_not_rescaled_changes_nothing() -> None:
+    subject = subject_of(recipe=RECIPE.model_copy(update={"freeze": ("features.0*",)}))
+    before = gammas(subject.network)
+    for name, gamma in gammas(IstaOnScales(rescale=0.1).set_up(subject)).items():
+        np.testing.assert_allclose(gamma, 0.1 * before[name], rtol=1e-5)
+
+
 @pytest.mark.parametrize(("mean", "sigma"), [(0.0, 0.2), (0.7, 0.05), (-1.2, 0.9)])
 def test_the_divergence_of_gaussians_is_its_integral(mean: float, sigma: float) -> None:
     prior = 0.3
