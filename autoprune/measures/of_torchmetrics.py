@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -89,7 +90,8 @@ class OfTorchmetrics(Measure):
 
     def _computed(self, rows: Values) -> float:
         metric = self._part(**self._arguments)
-        metric.update(*_unpacked(rows))
+        for outputs, targets in _unpacked(rows):
+            metric.update(outputs, targets)
         found = metric.compute()
         if not isinstance(found, Tensor) or found.numel() != 1:
             told = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -110,13 +112,22 @@ def _class_of(metric: str) -> Any:
     return getattr(module, name)
 
 
-def _unpacked(rows: Values) -> tuple[Tensor, Tensor]:
-    """Outputs and targets."""
-    header = rows[0].astype(np.int64)
-    axes = int(header[1])
-    shape, targets_at = header[2 : 2 + axes], 2 + axes
-    of_targets = header[targets_at + 1 : targets_at + 1 + int(header[targets_at])]
-    start = targets_at + 1 + len(of_targets)
+def _unpacked(rows: Values) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs and targets, as many at once as follow each other in one shape."""
+    if not len(rows):
+        return
+    axes = rows[:, 1].astype(np.int64)
+    lengths = 3 + axes + rows[np.arange(len(rows)), 2 + axes].astype(np.int64)
+    inside = np.arange(lengths.max()) < lengths[:, None]
+    headers = np.where(inside, rows[:, : lengths.max()], -1)  # rows may be of other batches, and then of other shapes
+    begins = np.flatnonzero((headers[1:] != headers[:-1]).any(axis=1)) + 1
+    for first, last in itertools.pairwise([0, *begins.tolist(), len(rows)]):
+        yield _of_one_shape(rows[first:last], int(axes[first]), int(lengths[first]))
+
+
+def _of_one_shape(rows: Values, axes: int, start: int) -> tuple[Tensor, Tensor]:
+    header = rows[0, :start].astype(np.int64)
+    shape, of_targets = header[2 : 2 + axes], header[3 + axes :]
     split = start + int(np.prod(shape, dtype=np.int64))
     end = split + int(np.prod(of_targets, dtype=np.int64))
     outputs = torch.from_numpy(rows[:, start:split]).reshape(len(rows), *shape.tolist()).float()

@@ -24,16 +24,23 @@ class R2(Measure):
     name, unit, highest, wide = "r2", "%", 100.0, True
 
     def values(self, outputs: Any, batch: Batch, base: Any) -> Tensor:
-        """Return (N, 2 D): squared errors, and targets; see `Measure.values`."""
+        """Return (N, 1 + 2 D): D, squared errors, and targets; see `Measure.values`."""
         found, wanted = number_outputs(outputs, batch, what=self.name)
-        return torch.cat([(found - wanted).square(), wanted], dim=1)
+        width = torch.full_like(wanted[:, :1], wanted.shape[1])
+        return torch.cat([width, (found - wanted).square(), wanted], dim=1)
 
     def combine(self, values: Values) -> tuple[float, float | None]:
         """See `Measure.combine`.
 
         Raises:
-            EvaluationError: all targets of an output are equal.
+            EvaluationError: all targets of an output are equal, or examples differ in how many they have.
         """
+        widths, values = values[:, 0], values[:, 1:]
+        if np.ptp(widths):
+            raise EvaluationError(
+                f"r2 is a mean over outputs, and examples have from {int(widths.min())} to {int(widths.max())} of "
+                f"them; choose mean_squared_error"
+            )
         targets = values[:, values.shape[1] // 2 :]
         if not np.ptp(targets, axis=0).all():
             raise EvaluationError("r2: all targets of an output are equal, so that there is no variance to explain")

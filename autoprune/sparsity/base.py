@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from autoprune.config.training import Recipe
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.data.batch import Batch
 from autoprune.errors import ConfigError, blame
+from autoprune.space.copying import copy_network
 from autoprune.space.groups import FloatArray, SearchSpace, Widths
 from autoprune.sparsity import SPARSITY
 from autoprune.sparsity.channels import GroupChannels, weights_of
@@ -58,6 +60,16 @@ class Subject:
     loss: Callable[[Any, Any], Tensor] | None = None
     goal: Callable[[], Objective] = CrossEntropy
     taught: Callable[[], Objective] = Distillation
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Subject:
+        """With a network of its own, and what belongs to the task, from which data hang, as it is."""
+        shared = ("batches", "loss", "goal", "taught")
+        copied = object.__new__(Subject)
+        memo[id(self)] = copied
+        memo.setdefault(id(self.network), copy_network(self.network))
+        for name, value in vars(self).items():
+            vars(copied)[name] = value if name in shared else copy.deepcopy(value, memo)
+        return copied
 
     @cached_property
     def channels(self) -> GroupChannels:

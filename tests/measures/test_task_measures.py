@@ -29,13 +29,17 @@ MASKS = torch.where(torch.rand(12, 6, 5, generator=MADE) < 0.2, -100, torch.rand
 
 def value(name: str, outputs: Any, targets: Any, **settings: Any) -> tuple[float, float | None]:
     """A score in the measure's own sign, read in two batches, and its standard error."""
-    measure = make_measure({"name": name, "settings": settings})
-    n, found = len(targets), []
-    inputs = torch.zeros(n, 1)
+    n, parts = len(targets), []
     for part in (slice(0, n // 3), slice(n // 3, n)):
         kept = outputs[part] if isinstance(outputs, Tensor | list) else {k: v[part] for k, v in outputs.items()}
-        aims = Ragged(targets[part]) if isinstance(targets, list) else targets[part]
-        found.append(measure.values(kept, Batch(inputs[part], aims), None))
+        parts.append((kept, Ragged(targets[part]) if isinstance(targets, list) else targets[part]))
+    return value_of_batches(name, parts, **settings)
+
+
+def value_of_batches(name: str, batches: list[tuple[Any, Any]], **settings: Any) -> tuple[float, float | None]:
+    """The same, of batches of (outputs, targets)."""
+    measure = make_measure({"name": name, "settings": settings})
+    found = [measure.values(outputs, Batch(torch.zeros(len(aims), 1), aims), None) for outputs, aims in batches]
     if measure.wide:
         widest = max(part.shape[1] for part in found)
         found = [torch.nn.functional.pad(part, (0, widest - part.shape[1])) for part in found]
@@ -185,6 +189,28 @@ def test_any_metric_of_torchmetrics_is_what_it_is() -> None:
     own = {"num_classes": 4, "ignore_index": -100}
     found, _ = value("torchmetrics", MAPS, MASKS, metric="classification.MulticlassJaccardIndex", arguments=own)
     assert found == pytest.approx(float(masked), rel=1e-6)
+
+
+def test_examples_of_other_batches_may_have_other_shapes_for_metrics_of_torchmetrics() -> None:
+    made, batches = torch.Generator().manual_seed(1), []
+    for length, examples in ((2, 3), (4, 5), (4, 1), (2, 2), (3, 4)):
+        aims = torch.randint(3, (examples, length), generator=made)
+        batches.append((aims, torch.randn(examples, 3, length, generator=made)))
+    own = {"metric": "classification.MulticlassAccuracy", "arguments": {"num_classes": 3, "average": "micro"}}
+    perfect = [(torch.nn.functional.one_hot(aims, 3).movedim(-1, 1).float(), aims) for aims, _ in batches]
+    assert value_of_batches("torchmetrics", perfect, **own)[0] == 1.0
+    flat_aims = torch.cat([aims.flatten() for aims, _ in batches])
+    flat = torch.cat([outputs.movedim(1, -1).reshape(-1, 3) for _, outputs in batches])
+    expected = of_classes.multiclass_accuracy(flat, flat_aims, num_classes=3, average="micro")
+    found, error = value_of_batches("torchmetrics", [(outputs, aims) for aims, outputs in batches], **own)
+    assert found == pytest.approx(float(expected))
+    assert error is not None
+
+
+def test_r2_of_examples_with_other_numbers_of_outputs_is_an_error() -> None:
+    batches = [(LOGITS[:9, :3], NUMBERS[:9, :3]), (LOGITS[9:], NUMBERS[9:])]
+    with pytest.raises(EvaluationError, match="examples have from 3 to 5 of them; choose mean_squared_error"):
+        value_of_batches("r2", batches)
 
 
 def test_the_jackknife_of_a_mean_is_the_standard_error_of_the_mean() -> None:
