@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
+import hugging_face
 import numpy as np
 import pytest
 import torch
@@ -133,6 +134,20 @@ def test_a_network_says_what_each_of_its_modules_begins_with() -> None:
         assert weights["bias"].eq(0.25).all()
         assert loss(network) == pytest.approx(math.log(VOCABULARY), abs=0.1)
         assert [id(p) for p in network.parameters()] == identities
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "bert", "whisper"])
+def test_networks_of_transformers_begin_as_they_were_made(name: str) -> None:
+    network = hugging_face.network(name)
+    made = {name: value.clone() for name, value in network.named_parameters()}
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(5.0).add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    reinitialise(network, seed=1)
+    for name, parameter in network.named_parameters():
+        assert parameter.std().item() == pytest.approx(made[name].std().item(), rel=0.35, abs=1e-7), name
+        if made[name].min() == made[name].max():
+            assert torch.equal(parameter, made[name]), name
 
 
 def test_what_only_has_that_name_is_not_asked() -> None:
