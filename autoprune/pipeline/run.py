@@ -215,7 +215,7 @@ def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..
     judge = counted(run.job.search.evaluator.name, run.job.search.evaluator.settings)
     trains = kind_of(judge.name, judge.settings) == "training"
     apart = factory.finals_inherit_otherwise and not trains
-    rescored = timed("re-scoring", lambda: rescore(run, trials, apart=apart))
+    rescored = timed("re-scoring", lambda: rescore(run, trials, [one.widths for one in sparse]))
     curve = timed("uniform curve", lambda: uniform_curve(run))
     beside = None
     if narrowed is not None:
@@ -230,7 +230,7 @@ def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..
         rescored |= score_fully(run, [winner], phase="measured winner", seed=3_000_003)
     posterior = smooth(run.domain, trials, rescored, apart=apart)
 
-    compared = (*arms(run.domain, trials, winner, rescored), *sparsity_arms(run, trials, sparse, rescored))
+    compared = (*arms(run.domain, trials, winner, rescored), *sparsity_arms(run, sparse, rescored))
     compared = with_flops_search(compared, beside, run.domain)
     latency = measure_compared(run, {arm.name: arm.widths for arm in compared}, factory)
     finals = timed("final trainings", lambda: final_trainings(run, compared))

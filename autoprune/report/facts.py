@@ -25,6 +25,7 @@ from autoprune.report.rules import rules_notes, rules_table
 from autoprune.report.rungs import rung_notes
 from autoprune.report.sparsity import sparsity_notes, sparsity_table
 from autoprune.report.words import (
+    BEFORE_TRAINING,
     FLOPS,
     Table,
     exact,
@@ -165,7 +166,7 @@ def _without_verdict(record: RunRecord) -> str:
         scores.append(f"unpruned {score_text(record.base['validation'], record.scale)}")
     scale = record.search_scale
     told = f" ({scale.told})" if record.own_scale or (scale.name and not scale.higher_is_better) else ""
-    scored = f" Scores of the search, before any training: {', '.join(scores)}{told}." if scores else ""
+    scored = f" Scores on all validation data, before any training: {', '.join(scores)}{told}." if scores else ""
     why = f", as {record.no_training}" if record.no_training else ""
     return f"No verdict: no final networks were trained{why}, so nothing is said about uniform pruning.{scored}"
 
@@ -175,6 +176,12 @@ def _notes(record: RunRecord) -> Iterable[str]:
         yield f"Scores are {record.scale.told}."
     if record.own_scale:
         yield f"Scores of the search are another thing: {record.own_scale.told}; they say nothing about those after it."
+    if any(arm.search_score is not None for arm in record.arms):
+        yield (
+            f'Scores "{BEFORE_TRAINING}" were taken after the search, on all validation data, of networks as they '
+            f"inherit for the final training. Trials may inherit in another way and be scored on fewer examples: their "
+            f"scores do not compare with these."
+        )
     counts = ", ".join(f"{arm.name} {arm.evaluations}" for arm in record.arms)
     yield f"Evaluations each network was chosen from: {counts}."
     if not record.test_split:
@@ -235,7 +242,7 @@ def _engine(entry: Any) -> Iterable[str]:
 def _arms(record: RunRecord) -> Table:
     protocols = list(dict.fromkeys(final.protocol for final in record.finals))
     test = "test" if record.test_split else "final"
-    header = ["network", *(f"{protocol}, {test}" for protocol in protocols), "in search", *record.full_costs]
+    header = ["network", *(f"{protocol}, {test}" for protocol in protocols), BEFORE_TRAINING, *record.full_costs]
     rows = [_arm_row(record, arm, protocols) for arm in record.arms]
     rows.append(_base_row(record, len(protocols)))
     return Table((*header, "evaluations"), tuple(rows))

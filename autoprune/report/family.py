@@ -9,9 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from autoprune.allocation import UNIFORM
-from autoprune.report.figures import COLOURS, inline_svg
+from autoprune.report.figures import COLOURS, inline_svg, score_axis
 from autoprune.report.words import FLOPS, Table, lower_end, percent, quantity
-from autoprune.texts import ScoreScale, score_text
+from autoprune.texts import score_text
 from autoprune.verdict.record import Arm, RunRecord
 
 
@@ -24,7 +24,10 @@ def family_table(records: Sequence[RunRecord]) -> Table:
 def family_notes(records: Sequence[RunRecord]) -> Iterable[str]:
     """How the scores are read."""
     told = next((f"Scores are {record.scale.told}. " for record in records if record.scale.name), "")
-    yield f"{told}Scores are those after the final training where there is one, else the search's. {FLOPS}"
+    yield (
+        f"{told}Scores are those after the final training where there is one, else those on all validation data before "
+        f"any training. {FLOPS}"
+    )
     if any(_better_below(record, records) for record in records):
         yield (
             "Where a smaller budget's winner is better, that network keeps the larger budget, too: take it, or let the "
@@ -70,7 +73,7 @@ def family_curve(records: Sequence[RunRecord]) -> str:
         if (unpruned := _unpruned(first)) is not None:
             axes.axhline(scale.turned(unpruned), color=COLOURS["muted"], linewidth=1, dashes=(4, 3), label="unpruned")
         axes.set_xlabel(f"budget: {metric}, % of unpruned", parse_math=False)
-        axes.set_ylabel(_axis(scale), parse_math=False)
+        axes.set_ylabel(score_axis(scale), parse_math=False)
         axes.margins(0.06, 0.08)
         axes.grid(True)
 
@@ -110,7 +113,7 @@ def _row(record: RunRecord, records: Sequence[RunRecord]) -> tuple[str, ...]:
 def _better_below(record: RunRecord, records: Sequence[RunRecord]) -> RunRecord | None:
     """The search of a smaller budget whose winner has the best score, if that is above this one's and keeps its limits.
 
-    Only scores of one kind are compared: after the final training, or of the search.
+    Only scores of one kind are compared: after the final training, or before it.
     """
     own = _best(record, [record.winner])
     found: tuple[float, RunRecord] | None = None
@@ -159,15 +162,10 @@ def _told(record: RunRecord) -> str:
 
 
 def _best(record: RunRecord, arms: Sequence[Arm]) -> float | None:
-    """The best mean of the deciding protocol's final scores, or the best score of the search."""
+    """The best mean of the deciding protocol's final scores, or the best score before any training."""
     protocol = record.finals[0].protocol if record.finals else None
     finals = [[f.score for f in record.finals if (f.arm, f.protocol) == (arm.name, protocol)] for arm in arms]
     means = [sum(scores) / len(scores) for scores in finals if scores]
     searched = arms if record.own_scale is None else ()
     scores = means or [arm.search_score for arm in searched if arm.search_score is not None]
     return max(scores, default=None)
-
-
-def _axis(scale: ScoreScale) -> str:
-    better = "" if scale.higher_is_better else " (lower is better)"
-    return f"{scale.name or 'score'}{f', {scale.unit}' if scale.unit else ''}{better}"

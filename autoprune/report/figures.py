@@ -95,7 +95,7 @@ def intervals(comparisons: Sequence[Comparison], scale: ScoreScale) -> str:
 
 
 def tradeoff(record: RunRecord) -> str:
-    """Score against the first limit's cost for every completed trial; empty where none completed."""
+    """Score in the search against the first limit's cost, for every completed trial; empty where none completed."""
     complete = [trial for trial in record.trials if trial.state is TrialState.COMPLETE]
     metric = str(record.budget[0]["metric"])
     full, scale = record.full_costs[metric], record.search_scale
@@ -113,11 +113,6 @@ def tradeoff(record: RunRecord) -> str:
         if rules:
             x, y = points(rules)
             axes.plot(x, y, color=COLOURS["searched"], marker="^", markersize=6, linewidth=0, label="one-shot rules")
-        if record.uniform_curve:
-            curve = [(100 * point.costs[metric] / full, scale.turned(point.score)) for point in record.uniform_curve]
-            axes.plot(
-                *zip(*curve, strict=True), color=COLOURS["uniform"], linewidth=1.5, label="uniform, other budgets"
-            )
         for origin, marker in zip(UNIFORM, ("D", "s"), strict=True):
             x, y = points(t for t in complete if t.origin == origin)
             if x:
@@ -125,7 +120,7 @@ def tradeoff(record: RunRecord) -> str:
         _ring(axes, *points(t for t in complete if t.widths == record.winner.widths))
         axes.axvline(100 * record.budget[0]["upper"] / full, color=COLOURS["muted"], linewidth=1, dashes=(4, 3))
         axes.set_xlabel(f"{metric}, % of unpruned (dashed: limit)", parse_math=False)
-        axes.set_ylabel(_score_axis(scale), parse_math=False)
+        axes.set_ylabel(score_axis(scale, "in the search"), parse_math=False)
         axes.margins(0.06, 0.08)
         axes.grid(True)
 
@@ -167,7 +162,7 @@ def search_progress(record: RunRecord) -> str:
         winner = [t for t in complete if t.widths == record.winner.widths]
         _ring(axes, [t.number for t in winner], _shown(winner, scale))
         axes.set_xlabel("trial")
-        axes.set_ylabel(_score_axis(scale), parse_math=False)
+        axes.set_ylabel(score_axis(scale, "in the search"), parse_math=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(0.03, 0.08)
         axes.grid(True, axis="y")
@@ -209,14 +204,15 @@ def _ring(axes: Any, x: Sequence[float], y: Sequence[float | None]) -> None:
         axes.scatter(x[:1], y[:1], s=110, label="winner", **style)
 
 
-def _score_axis(scale: ScoreScale) -> str:
-    better = "" if scale.higher_is_better else " (lower is better)"
-    return f"{scale.name or 'score'} in the search{f', {scale.unit}' if scale.unit else ''}{better}"
-
-
 def _shown(trials: Sequence[Trial], scale: ScoreScale) -> list[float | None]:
     """Scores as the measure counts them."""
     return [None if trial.score is None else scale.turned(trial.score) for trial in trials]
+
+
+def score_axis(scale: ScoreScale, where: str = "") -> str:
+    """Label of an axis of scores: measure, what it was taken on, unit, and which way is better where that is down."""
+    better = "" if scale.higher_is_better else " (lower is better)"
+    return f"{scale.name or 'score'}{where and f' {where}'}{f', {scale.unit}' if scale.unit else ''}{better}"
 
 
 def inline_svg(name: str, draw: Draw, *, height: int, label: str, columns: int | None = None) -> str:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from autoprune.files import write_whole
 from autoprune.report import figures
 from autoprune.report.facts import collect
+from autoprune.report.rescored import rescored
 from autoprune.report.words import FLOPS
 from autoprune.texts import printable
 from autoprune.verdict.record import RunRecord
@@ -27,6 +28,7 @@ def write_html(record: RunRecord, path: Path | str, *, note: Callable[[str], Non
             flops=FLOPS,
             intervals=Markup(figures.intervals(record.verdict.comparisons if record.verdict else (), record.scale)),
             tradeoff=Markup(figures.tradeoff(record)),
+            rescored=Markup(rescored(record)),
             progress=Markup(figures.search_progress(record)),
         )
     )

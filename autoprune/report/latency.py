@@ -60,7 +60,7 @@ def _row(record: RunRecord, name: str, facts: Mapping[str, Any]) -> tuple[str, .
 
 
 def score_of(record: RunRecord, name: str) -> str:
-    """The score of an arm, or of "unpruned", after the final training that decides, else in the search."""
+    """The score of an arm, or of "unpruned", after the final training that decides, else before it."""
     first = record.finals[0].protocol if record.finals else None
     finals = [final.score for final in record.finals if (final.arm, final.protocol) == (name, first)]
     searched = {"unpruned": record.base.get("test" if record.finals and record.test_split else "validation")}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Trial
-from autoprune.report.words import Table, percent, quantity
+from autoprune.report.words import AS_TRIAL, Table, percent, quantity
 from autoprune.texts import last_line, score_text
 from autoprune.verdict.record import RunRecord
 
@@ -31,7 +31,7 @@ def rules_table(record: RunRecord) -> Table:
         ]
         winner = "the winner" if trial.widths == record.winner.widths else ""
         rows.append((trial.origin, score, *costs, winner))
-    return Table(("rule", "in search", *record.full_costs, ""), tuple(rows))
+    return Table(("rule", AS_TRIAL, *record.full_costs, ""), tuple(rows))
 
 
 def rules_notes(record: RunRecord) -> Iterable[str]:

@@ -17,6 +17,12 @@ _LINKED = re.compile(r"\b(?:https?|ftp)://|\bwww\.|\bmailto:|\bxmpp:", re.IGNORE
 
 FLOPS = "One multiply-add counts as one FLOP."
 
+AS_TRIAL = "as a trial of the search"
+"""The heading of scores that the search chose by."""
+
+BEFORE_TRAINING = "before training, validation"
+"""The heading of scores on all validation data after the search, of the compared networks."""
+
 
 @final
 @dataclass(frozen=True, slots=True)

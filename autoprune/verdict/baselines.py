@@ -84,6 +84,7 @@ def arms(
     randoms = [trial for trial in trials if trial.origin == RANDOM]
     median = median_trial(randoms)
     if median is not None:
-        score = rescored.get(median.widths, median.score)
-        chosen.append(Arm("random_median", median.widths, costs(median.widths), score, len(randoms)))
+        chosen.append(
+            Arm("random_median", median.widths, costs(median.widths), rescored.get(median.widths), len(randoms))
+        )
     return tuple(chosen)

@@ -77,15 +77,18 @@ def test_the_winner_meets_both_uniforms_and_the_median_random_network() -> None:
         {"uniform_all": [0.5], "uniform_inner": [0.4], RANDOM: [0.1, 0.3, 0.2], "controller": [0.9, None]}
     )
     winner = trials[-2].widths
-    compared = arms(DOMAIN, trials, winner, {winner: 0.8, trials[0].widths: 0.45})
+    rescored = {winner: 0.8, trials[0].widths: 0.45, trials[4].widths: 0.25}
+    compared = arms(DOMAIN, trials, winner, rescored)
     assert [(arm.name, arm.search_score, arm.evaluations) for arm in compared] == [
         ("winner", 0.8, 6),
         ("uniform_all", 0.45, 1),
         ("uniform_inner", None, 1),
-        ("random_median", 0.2, 3),
+        ("random_median", 0.25, 3),
     ]
     assert compared[3].widths == trials[4].widths
     assert all(arm.costs == DOMAIN.budget.costs_of(arm.widths) for arm in compared)
+    *_, median = arms(DOMAIN, trials, winner, {winner: 0.8})
+    assert median.search_score is None, "a trial's score is another thing"
 
 
 def test_a_uniform_network_that_could_not_be_scored_is_still_compared() -> None:

@@ -11,7 +11,6 @@ from torch import nn
 
 from autoprune.allocation import UNIFORM
 from autoprune.config.parts import NamedPart
-from autoprune.controllers.base import Trial
 from autoprune.engines.base import Failure
 from autoprune.errors import EvaluationError, RunError, blame, told_of_traceback
 from autoprune.evaluators.candidates import CandidateFactory, OtherStart
@@ -97,22 +96,11 @@ def with_starts(factory: CandidateFactory, run: RunContext, found: Sequence[Foun
     return replace(factory, starts=starts) if starts else factory
 
 
-def sparsity_arms(
-    run: RunContext, trials: Sequence[Trial], found: Sequence[FoundWidths], rescored: Mapping[Widths, float]
-) -> tuple[Arm, ...]:
+def sparsity_arms(run: RunContext, found: Sequence[FoundWidths], rescored: Mapping[Widths, float]) -> tuple[Arm, ...]:
     """One architecture of the final comparison for each sparsity training."""
-    scores = {trial.origin: trial.score for trial in trials}
+    costs = run.domain.budget.costs_of
     return tuple(
-        Arm(
-            one.name,
-            one.widths,
-            run.domain.budget.costs_of(one.widths),
-            rescored.get(one.widths, scores.get(one.label)),
-            1,
-            one.label,
-            one.start,
-        )
-        for one in found
+        Arm(one.name, one.widths, costs(one.widths), rescored.get(one.widths), 1, one.label, one.start) for one in found
     )
 
 
