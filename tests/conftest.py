@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
-from autoprune.report import figures
+from autoprune.report import drawing
 
 torch.set_num_threads(1)  # pytest-xdist starts a worker per core; they must not fight
 
@@ -84,7 +84,7 @@ def _figures_are_drawn_where_they_are_looked_at(request: pytest.FixtureRequest) 
     """Elsewhere everything is put on the axes, and the page has what they say, but not how it looks."""
     with pytest.MonkeyPatch.context() as patch:
         if request.path.relative_to(Path(__file__).parent).parts[0] not in FIGURES_ARE_LOOKED_AT:
-            patch.setattr(figures.Figure, "savefig", _blank)
+            patch.setattr(drawing.Figure, "savefig", _blank)
         yield
 
 

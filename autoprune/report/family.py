@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from autoprune.allocation import UNIFORM
-from autoprune.report.figures import COLOURS, inline_svg, score_axis
+from autoprune.report.drawing import COLOURS, inline_svg, score_axis
 from autoprune.report.words import FLOPS, Table, lower_end, percent, quantity
 from autoprune.texts import score_text
 from autoprune.verdict.record import Arm, RunRecord

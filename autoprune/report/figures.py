@@ -1,65 +1,25 @@
-"""Figures as inline SVG: text stays text, colours are the page's, nothing is fetched and no global state is left.
-
-Each figure is drawn twice, for a wide page and for a phone; the page shows the one that fits.
-"""
+"""The figures of a run: the comparison with uniform pruning, the trials by their costs and in their order."""
 
 from __future__ import annotations
 
-import html
-import io
 import math
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import Any
 
 import matplotlib
-from matplotlib.figure import Figure
 
 from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.report import dots
+from autoprune.report.drawing import COLOURS, inline_svg, score_axis
 from autoprune.report.facts import BASELINES
 from autoprune.report.rules import scored_by_rules
-from autoprune.report.words import FLOPS
+from autoprune.report.words import FLOPS, keeps
 from autoprune.texts import ScoreScale, difference_text
 from autoprune.verdict.record import Comparison, RunRecord
 
-Draw: TypeAlias = Callable[[Any], None]
-
-# The page defines these names for light and dark; a number of each is unique in the SVG, so it can be replaced there.
-COLOURS = {
-    "page": "#fefefe",
-    "ink": "#1c2126",
-    "muted": "#66707b",
-    "line": "#d5dadf",
-    "searched": "#2459a8",
-    "uniform": "#c2640c",
-    "random": "#97a1ab",
-    "failed": "#b5382a",
-    "better": "#1b7a4b",
-    "worse": "#b5382b",
-}
-_WIDTHS = {"wide": 840, "narrow": 350}  # CSS pixels
 _CROSS = matplotlib.rcParamsDefault["lines.markersize"] ** 2
-_STYLE = {
-    "svg.fonttype": "none",
-    "font.size": 12,
-    "font.family": "sans-serif",
-    "axes.edgecolor": COLOURS["line"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": COLOURS["ink"],
-    "xtick.color": COLOURS["line"],
-    "ytick.color": COLOURS["line"],
-    "xtick.labelcolor": COLOURS["muted"],
-    "ytick.labelcolor": COLOURS["muted"],
-    "grid.color": COLOURS["line"],
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-}
 
 
 def intervals(comparisons: Sequence[Comparison], scale: ScoreScale) -> str:
@@ -100,7 +60,7 @@ def tradeoff(record: RunRecord) -> str:
     metric = str(record.budget[0]["metric"])
     full, scale = record.full_costs[metric], record.search_scale
 
-    searched = [trial for trial in complete if trial.origin not in BASELINES]
+    searched, outside = _searched(record)
     rules = [trial for trial in scored_by_rules(record) if trial in searched]
 
     def points(trials: Iterable[Trial]) -> tuple[list[float], list[float | None]]:
@@ -110,6 +70,7 @@ def tradeoff(record: RunRecord) -> str:
     def draw(axes: Any) -> None:
         _dots(axes, *points(t for t in complete if t.origin == "random_baseline"), color="random", label="random")
         _dots(axes, *points(t for t in searched if t not in rules), color="searched", label="search")
+        _outside(axes, *points(outside))
         if rules:
             x, y = points(rules)
             axes.plot(x, y, color=COLOURS["searched"], marker="^", markersize=6, linewidth=0, label="one-shot rules")
@@ -129,10 +90,10 @@ def tradeoff(record: RunRecord) -> str:
 
 
 def search_progress(record: RunRecord) -> str:
-    """Score of each trial in order, the best so far, uniform as a line; empty without trials."""
+    """Score of each trial in order, the best inside the budget so far, uniform as a line; empty without trials."""
     trials, scale = record.trials, record.search_scale
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
-    searched = [t for t in complete if t.origin not in BASELINES]
+    searched, outside = _searched(record)
     stopped = [t for t in trials if t.state is TrialState.PRUNED and not t.at_rung]
     at_rungs = [t.number for t in trials if t.at_rung]  # of another scale: no height of their own
     failed = [t.number for t in trials if t.state is TrialState.FAILED]
@@ -143,6 +104,7 @@ def search_progress(record: RunRecord) -> str:
         random = [t for t in complete if t.origin == "random_baseline"]
         _dots(axes, [t.number for t in random], _shown(random, scale), color="random", label="random")
         _dots(axes, [t.number for t in searched], _shown(searched, scale), color="searched", label="search")
+        _outside(axes, [t.number for t in outside], _shown(outside, scale))
         hollow = {"facecolors": "none", "edgecolors": COLOURS["searched"]}
         if stopped:
             x, y = [t.number for t in stopped], _shown(stopped, scale)
@@ -168,6 +130,13 @@ def search_progress(record: RunRecord) -> str:
         axes.grid(True, axis="y")
 
     return inline_svg("progress", draw, height=340, label="Score of every trial in order") if trials else ""
+
+
+def _searched(record: RunRecord) -> tuple[list[Trial], list[Trial]]:
+    """The complete trials that are no baselines, inside the budget and outside: some controllers walk into it."""
+    found = [t for t in record.trials if t.state is TrialState.COMPLETE and t.origin not in BASELINES]
+    inside = [trial for trial in found if keeps(record.budget, trial.costs)]
+    return inside, [trial for trial in found if not keeps(record.budget, trial.costs)]
 
 
 def _interval(axes: Any, row: int, comparison: Comparison, *, scale: ScoreScale) -> None:
@@ -198,6 +167,12 @@ def _dots(axes: Any, x: Sequence[float], y: Sequence[float | None], *, color: st
         dots.scatter(axes, x, y, size=26, color=COLOURS[color], alpha=0.75, linewidths=0, label=label)
 
 
+def _outside(axes: Any, x: Sequence[float], y: Sequence[float | None]) -> None:
+    if x:
+        style = {"marker": "+", "color": COLOURS["muted"], "linewidths": 1.2}
+        dots.scatter(axes, x, y, size=_CROSS, label="outside the budget", **style)
+
+
 def _ring(axes: Any, x: Sequence[float], y: Sequence[float | None]) -> None:
     if x:
         style = {"facecolors": "none", "edgecolors": COLOURS["ink"], "linewidths": 1.8, "zorder": 5}
@@ -207,50 +182,3 @@ def _ring(axes: Any, x: Sequence[float], y: Sequence[float | None]) -> None:
 def _shown(trials: Sequence[Trial], scale: ScoreScale) -> list[float | None]:
     """Scores as the measure counts them."""
     return [None if trial.score is None else scale.turned(trial.score) for trial in trials]
-
-
-def score_axis(scale: ScoreScale, where: str = "") -> str:
-    """Label of an axis of scores: measure, what it was taken on, unit, and which way is better where that is down."""
-    better = "" if scale.higher_is_better else " (lower is better)"
-    return f"{scale.name or 'score'}{where and f' {where}'}{f', {scale.unit}' if scale.unit else ''}{better}"
-
-
-def inline_svg(name: str, draw: Draw, *, height: int, label: str, columns: int | None = None) -> str:
-    """A figure, drawn for a wide page and for a phone.
-
-    Args:
-        name: of the figure, part of its identifiers.
-        draw: draws on the axes it is given, in `COLOURS`.
-        height: in CSS pixels.
-        label: what it shows, in words.
-        columns: of the legend; None: one row on a wide page, three on a phone.
-    """
-    return "\n".join(
-        _render(f"{name}-{size}", draw, width, height, size, label, columns) for size, width in _WIDTHS.items()
-    )
-
-
-def _render(name: str, draw: Draw, width: int, height: int, size: str, label: str, columns: int | None) -> str:
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
-        entries = len(axes.get_legend_handles_labels()[1])
-        if entries:
-            ncols = columns or (entries if size == "wide" else 3)
-            figure.legend(loc="outside upper left", ncols=ncols, frameon=False, handlelength=1.2, columnspacing=1.4)
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return _inline(buffer.getvalue(), name, size=size, label=label)
-
-
-def _inline(svg: str, name: str, *, size: str, label: str) -> str:
-    """Make a stand-alone SVG part of a page: own identifiers, the page's colours, no prologue, no style of its own."""
-    view = re.search(r'viewBox="[^"]*"', svg)
-    body = dots.shortened(svg[svg.index(">", svg.index("<svg")) + 1 :])
-    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    for colour, value in COLOURS.items():
-        body = body.replace(value, f"var(--{colour})")
-    return f'<svg class="{size}" {view[0] if view else ""} role="img" aria-label="{html.escape(label)}">{body}'

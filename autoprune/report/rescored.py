@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from autoprune.allocation import UNIFORM
-from autoprune.report.figures import COLOURS, inline_svg, score_axis
+from autoprune.report.drawing import COLOURS, inline_svg, score_axis
 from autoprune.report.words import FLOPS
 from autoprune.verdict.record import WINNER, RunRecord
 
@@ -40,4 +40,4 @@ def rescored(record: RunRecord) -> str:
 
     told = "Score of winner and uniform pruning on all validation data, before any training"
     label = f"{told}, against {metric}. {FLOPS if metric == 'flops' else ''}"
-    return inline_svg("rescored", draw, height=340, label=label) if found else ""
+    return inline_svg("rescored", draw, height=340, label=label, columns=2) if found else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, final
@@ -60,6 +60,11 @@ def percent(value: float, full: float) -> str:
 def lower_end(limit: Mapping[str, Any]) -> float:
     """Of a limit of a record; 0 where only the upper end is limited (runs of older versions have no other)."""
     return float(limit.get("lower") or 0.0)
+
+
+def keeps(budget: Iterable[Mapping[str, Any]], costs: Mapping[str, float]) -> bool:
+    """Whether costs are inside every limit of a record; a metric that they lack limits nothing."""
+    return all(lower_end(x) <= costs[x["metric"]] <= x["upper"] for x in budget if x["metric"] in costs)
 
 
 def limit_text(limit: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from autoprune.files import write_whole
-from autoprune.report.figures import COLOURS, inline_svg
+from autoprune.report.drawing import COLOURS, inline_svg
 from autoprune.report.html import environment
 from autoprune.report.words import Table, markdown_text
 from autoprune.studies.comparison import CompareResult, Row

@@ -44,7 +44,7 @@ def example_run(
         space.uniform(0.7),
         space.nearest([w * (0.66 if i % 2 else 0.74) for i, w in enumerate(space.full)]),
     )
-    drawn = [space.nearest([w * rng.uniform(0.5, 0.9) for w in space.full]) for _ in range(4 + searched)]
+    drawn = [_inside(budget, space, rng) for _ in range(4 + searched)]
     origins = ["uniform_all", "uniform_inner", *["random_baseline"] * 4, *["surrogate"] * searched]
     proposals = [uniform, inner, *drawn]
     ledger = tuple(
@@ -94,6 +94,14 @@ def _trial(number: int, widths: Widths, origin: str, costs: dict[str, float], sc
         return Trial(number, widths, TrialState.FAILED, None, costs, origin, error=error)
     state = TrialState.PRUNED if number % 11 == 10 else TrialState.COMPLETE
     return Trial(number, widths, state, float(np.round(score, 4)), costs, origin)
+
+
+def _inside(budget: Budget, space: SearchSpace, rng: Random) -> Widths:
+    """Widths inside the budget, not far below it."""
+    while True:
+        widths = space.nearest([w * rng.uniform(0.4, 0.9) for w in space.full])
+        if budget.keeps(np.array([widths]))[0]:
+            return widths
 
 
 def _renamed(space: SearchSpace, names: dict[int, str], frozen: tuple[FrozenPart, ...]) -> SearchSpace:

@@ -84,33 +84,16 @@ def test_a_run_without_labels_says_why_nothing_was_trained() -> None:
     assert sentence.endswith("(divergence in nats, lower is better).")
 
 
-def drawn(record: object, figure: object, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
-    """Label -> heights of the points of one figure."""
-    found: dict[str, list[float]] = {}
-    for name in ("scatter", "step"):
-        original = getattr(Axes, name)
-
-        def seen(self: Axes, x: list[float], y: list[float], *args: object, _do=original, **kwargs: object) -> object:  # type: ignore[no-untyped-def]
-            found[str(kwargs.get("label"))] = list(y)
-            return _do(self, x, y, *args, **kwargs)
-
-        monkeypatch.setattr(Axes, name, seen)
-    assert callable(figure)
-    figure(record)
-    return found
-
-
 @pytest.mark.parametrize("figure", [figures.tradeoff, figures.search_progress])
-def test_figures_show_scores_with_their_own_sign(figure: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_show_scores_with_their_own_sign(figure: object, heights: dict[str, list[float]]) -> None:
     record = example_run(**DOWN)
-    found = drawn(record, figure, monkeypatch)
-    scores = {-trial.score for trial in record.trials if trial.score is not None}
-    assert set(found["search"]) <= scores
-    assert min(found["search"]) > 0
-    if "best so far" in found:
-        searched = [-t.score for t in record.trials[6:] if t.state.value == "complete" and t.score is not None]
-        assert found["best so far"] == list(accumulate(searched, min))
     page = figure(record)  # type: ignore[operator]
+    scores = {-trial.score for trial in record.trials if trial.score is not None}
+    assert set(heights["search"]) <= scores
+    assert min(heights["search"]) > 0
+    if "best so far" in heights:
+        searched = [-t.score for t in record.trials[6:] if t.state.value == "complete" and t.score is not None]
+        assert heights["best so far"] == list(accumulate(searched, min))
     assert "divergence in the search, nats (lower is better)" in page
 
 
