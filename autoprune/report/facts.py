@@ -28,6 +28,7 @@ from autoprune.report.words import (
     BEFORE_TRAINING,
     FLOPS,
     Table,
+    chance,
     exact,
     limit_text,
     lower_end,
@@ -206,8 +207,11 @@ def _notes(record: RunRecord) -> Iterable[str]:
         yield f"The winner is trial {number}, chosen by a smoothed model of all scores, which expects {smoothed}."
     if record.chances:
         better = "higher" if record.search_scale.higher_is_better else "lower, so better,"
-        chances = " and ".join(f"{100 * chance:.0f} % for {name}" for name, chance in record.chances.items())
-        yield f"By that model, the winner scores {better} before any final training with a probability of {chances}."
+        chances = " and ".join(f"{chance(found)} for {name}" for name, found in record.chances.items())
+        yield (
+            f"By that model, the winner scores {better} before any final training on these validation examples with a "
+            f"probability of {chances}; what other examples would say is not in that."
+        )
     yield from (f"{note[:1].upper()}{note[1:]}." for note in record.space.notes)
     yield from continued_notes(record)
     yield from _engine(record.provenance.get("engine"))

@@ -57,6 +57,13 @@ def percent(value: float, full: float) -> str:
     return f"{100 * value / full:.1f} %" if full else "–"
 
 
+def chance(probability: float) -> str:
+    """A probability of a model, which is never sure."""
+    if not 0.01 <= probability <= 0.99:
+        return "more than 99 %" if probability > 0.5 else "less than 1 %"
+    return f"{100 * probability:.0f} %"
+
+
 def lower_end(limit: Mapping[str, Any]) -> float:
     """Of a limit of a record; 0 where only the upper end is limited (runs of older versions have no other)."""
     return float(limit.get("lower") or 0.0)

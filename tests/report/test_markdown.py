@@ -10,7 +10,6 @@ from markdown_it import MarkdownIt
 
 from autoprune.report.facts import collect
 from autoprune.report.markdown import write_markdown
-from autoprune.report.words import percent, quantity
 from autoprune.space.groups import FrozenPart
 from autoprune.verdict.record import RunRecord
 
@@ -75,18 +74,6 @@ def test_scores_of_an_arm_are_mean_and_deviation_over_its_seeds() -> None:
     mean = sum(scores) / 3
     deviation = (sum((s - mean) ** 2 for s in scores) / 2) ** 0.5
     assert collect(record).arms.rows[0][1] == f"{mean:.2f} ± {deviation:.2f} %"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(62_873_920, "62.9 M"), (855_770, "855.8 k"), (4.1e9, "4.1 G"), (512, "512"), (3.5178, "3.52"), (0, "0")],
-)
-def test_costs_read_at_a_glance(value: float, text: str) -> None:
-    assert quantity(value) == text
-
-
-def test_a_share_of_nothing_is_a_dash() -> None:
-    assert (percent(1, 2), percent(0, 0)) == ("50.0 %", "–")
 
 
 def test_nothing_of_a_users_becomes_a_link_markup_or_a_control_character(tmp_path: Path) -> None:
