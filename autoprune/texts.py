@@ -40,16 +40,28 @@ class ScoreScale:
         return " points" if self.unit == "%" else f" {self.unit}" if self.unit else ""
 
 
+def significant(value: float, digits: int, *, sign: str = "") -> str:
+    """A number by so many significant digits, and by all that stand before its point up to a billion.
+
+    Args:
+        value: the number.
+        digits: how many.
+        sign: "+": also before numbers above zero.
+    """
+    text = f"{value:{sign}.{digits}g}"
+    return f"{value:{sign},.0f}" if "e+" in text and abs(value) < 1e9 else text
+
+
 def score_text(score: float, scale: ScoreScale) -> str:
     """A score as its measure counts it, with its unit."""
     value = scale.turned(score)
-    return f"{value:.2f} %" if scale.unit == "%" else f"{value:.4g}{f' {scale.unit}' if scale.unit else ''}"
+    return f"{value:.2f} %" if scale.unit == "%" else f"{significant(value, 4)}{scale.unit and f' {scale.unit}'}"
 
 
 def difference_text(difference: float, scale: ScoreScale) -> str:
     """A difference of two scores as their measure counts it, with its sign and without its unit."""
     value = scale.turned(difference)
-    return f"{value:+.2f}" if scale.unit == "%" else f"{value:+.3g}"
+    return f"{value:+.2f}" if scale.unit == "%" else significant(value, 3, sign="+")
 
 
 def interval_text(low: float, high: float, scale: ScoreScale) -> str:

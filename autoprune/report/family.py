@@ -33,9 +33,11 @@ def family_notes(records: Sequence[RunRecord]) -> Iterable[str]:
             "Where a smaller budget's winner is better, that network keeps the larger budget, too: take it, or let the "
             "search of the larger one go on for longer. Such leads may be noise: compare the reports' intervals."
         )
-    scored = sum(trial.score is not None for record in records for trial in record.trials)
-    distinct = len({trial.widths for record in records for trial in record.trials if trial.score is not None})
-    yield f"{scored} scored trials over all budgets, {distinct} distinct width vectors; none was scored twice."
+    scored = [trial for record in records for trial in record.trials if trial.score is not None]
+    distinct, evaluated = {trial.widths for trial in scored}, [trial.widths for trial in scored if trial.seconds > 0]
+    again = len(evaluated) - len(set(evaluated))  # handed out while the first was under way, or stopped before
+    told = f"{again} evaluation{'s' * (again != 1)} repeated another" if again else "none was scored twice"
+    yield f"{len(scored)} scored trials over all budgets, {len(distinct)} distinct width vectors; {told}."
 
 
 def family_curve(records: Sequence[RunRecord]) -> str:

@@ -169,7 +169,7 @@ def _dots(axes: Any, x: Sequence[float], y: Sequence[float | None], *, color: st
 
 def _outside(axes: Any, x: Sequence[float], y: Sequence[float | None]) -> None:
     if x:
-        style = {"marker": "+", "color": COLOURS["muted"], "linewidths": 1.2}
+        style: dict[str, Any] = {"marker": "+", "color": COLOURS["muted"], "linewidths": 1.2}
         dots.scatter(axes, x, y, size=_CROSS, label="outside the budget", **style)
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from statistics import fmean, stdev
 
-from autoprune.texts import ScoreScale, score_text
+from autoprune.texts import ScoreScale, difference_text, score_text
 from autoprune.verdict.record import FinalTraining, RunRecord
 
 
 def recalibration_notes(record: RunRecord) -> Iterable[str]:
     """A warning that names each network, with both scores, whose score recalibration moves by more than its noise.
 
-    A move is the root mean square over the seeds. The noise is the standard error of the score; where nobody knows it,
-    the spread over training seeds.
+    The move is the root mean square over the seeds, as moves up and down leave the means equal. The noise is the
+    standard error of the score; where nobody knows it, the spread over training seeds.
     """
     moved = [*_base(record), *_finals(record)]
     if moved:
@@ -39,14 +39,16 @@ def _finals(record: RunRecord) -> Iterable[str]:
         spread = stdev(final.score for final in finals) if len(finals) > 1 else 0.0
         noise = fmean(spread if final.noise is None else final.noise for final in finals)
         moves = [final.score - final.as_trained for final in finals if final.as_trained is not None]
-        if moves and math.sqrt(fmean(move**2 for move in moves)) > noise:
+        move = math.sqrt(fmean(move**2 for move in moves)) if moves else 0.0
+        if move > noise:
             before = fmean(f.score if f.as_trained is None else f.as_trained for f in finals)
-            yield f"{arm} {_both(before, fmean(f.score for f in finals), record.scale)} ({_how(protocol, finals)})"
+            how = protocol
+            if len(finals) > 1:
+                size, own = (difference_text(record.scale.turned(x), record.scale).lstrip("+") for x in (move, noise))
+                how += f", mean of {len(finals)} seeds, whose scores move by {size}{record.scale.of_difference} "
+                how += f"(root mean square) beside a noise of {own}"
+            yield f"{arm} {_both(before, fmean(f.score for f in finals), record.scale)} ({how})"
 
 
 def _both(before: float, after: float, scale: ScoreScale) -> str:
     return f"{score_text(before, scale)} as trained, {score_text(after, scale)} recalibrated"
-
-
-def _how(protocol: str, finals: Sequence[FinalTraining]) -> str:
-    return f"{protocol}, mean of {len(finals)} seeds" if len(finals) > 1 else protocol

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from autoprune.report.words import Table
-from autoprune.texts import difference_text, interval_text
+from autoprune.texts import difference_text, interval_text, significant
 from autoprune.verdict.record import RunRecord
 from autoprune.verdict.statistics import against_uniform
 
@@ -21,7 +21,7 @@ def sparsity_table(record: RunRecord) -> Table:
         if not arm.method:
             continue
         own = facts.get(arm.name, {})
-        cost = [f"{own[key]:.3g}" if key in own else "–" for key in ("passes", "seconds")]
+        cost = [significant(own[key], 3) if key in own else "–" for key in ("passes", "seconds")]
         start = "its own weights" if arm.start else "the base network"
         for protocol in protocols or [""]:
             found = against_uniform(record.finals, protocol, arm.name)
@@ -42,9 +42,10 @@ def sparsity_notes(record: RunRecord) -> Iterable[str]:
     facts = _facts(record)
     for arm in record.arms:
         if arm.start and "passes" in facts.get(arm.name, {}):
+            passes = significant(facts[arm.name]["passes"], 3)
             yield (
-                f"{arm.name} goes on from the weights that its sparsity training left, so it had "
-                f"{facts[arm.name]['passes']:.3g} passes over the training data more than the networks beside it."
+                f"{arm.name} goes on from the weights that its sparsity training left, so it had {passes} passes over "
+                f"the training data more than the networks beside it."
             )
 
 

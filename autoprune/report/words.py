@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, final
 
-from autoprune.texts import ScoreScale, printable, score_text
+from autoprune.texts import ScoreScale, printable, score_text, significant
 
 _MARKUP = re.compile(r"[\\`*\[\]|$~]|^#|(?<!\w)_|_(?!\w)")
 _LINKED = re.compile(r"\b(?:https?|ftp)://|\bwww\.|\bmailto:|\bxmpp:", re.IGNORECASE)
@@ -41,15 +41,17 @@ def markdown_text(text: str) -> str:
 
 def quantity(value: float) -> str:
     """A cost for the eye: 62.9 M, 855.8 k, 512, 3.52."""
-    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= factor:
+    for factor, suffix, least in ((1e9, "G", 0.99995), (1e6, "M", 0.99995), (1e3, "k", 0.9995)):
+        if abs(value) >= least * factor:  # what rounds to 1,000 of the smaller unit is 1 of this one
             return f"{value / factor:.1f} {suffix}"
     return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
 
 
 def exact(value: float) -> str:
-    """A cost with every digit."""
-    return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
+    """A cost with every digit before its point: hundredths from 1,000 on, four significant digits below."""
+    if value == round(value):
+        return f"{value:,.0f}"
+    return f"{value:,.2f}".rstrip("0").rstrip(".") if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def percent(value: float, full: float) -> str:
@@ -94,4 +96,4 @@ def plus_minus(mean: float, deviation: float, scale: ScoreScale) -> str:
     value = scale.turned(mean)
     if scale.unit == "%":
         return f"{value:.2f} ± {deviation:.2f} %"
-    return f"{value:.4g} ± {deviation:.2g}{f' {scale.unit}' if scale.unit else ''}"
+    return f"{significant(value, 4)} ± {significant(deviation, 2)}{scale.unit and f' {scale.unit}'}"

@@ -126,6 +126,28 @@ def test_without_it_there_is_one_search_and_still_a_measurement(tmp_path: Path, 
     assert "## Measured latency" in (tmp_path / "run" / "report.md").read_text()
 
 
+def test_one_that_is_switched_on_later_has_every_score_of_the_first(
+    tmp_path: Path, profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: Counter[tuple[Widths, bool]] = Counter()
+    real = Inherited.evaluate
+
+    def evaluate(self: Inherited, widths: Widths, *args: Any, full: bool = False, **others: Any) -> float:
+        counts[widths, full] += 1
+        return real(self, widths, *args, full=full, **others)
+
+    monkeypatch.setattr(Inherited, "evaluate", evaluate)
+    path = saved(profile, tmp_path)
+    limited(tmp_path / "run", path, verdict={**SMALL, "flops_search": False})
+    alone = dict(counts)
+    limited(tmp_path / "run", path, verdict=SMALL, resume=True)
+    beside = read_record(tmp_path / "run" / FOLDER)
+    assert {(trial.widths, False) for trial in beside.trials} & alone.keys()
+    assert {key: counts[key] for key in alone} == alone
+    assert {counts[key] for key in counts.keys() - alone.keys()} <= {1}
+    assert "base network and every score" in (tmp_path / "run" / "report.md").read_text()
+
+
 def test_other_limits_hold_for_both_searches(tmp_path: Path, profile: DeviceProfile) -> None:
     constraints = {**LIMIT, "params": "60%", "flops": {"min": "10%", "max": "50%"}}
     limited(tmp_path / "run", saved(profile, tmp_path), constraints=constraints, verdict=SMALL)

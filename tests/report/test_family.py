@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from example_runs import example_run
 
+from autoprune.controllers.base import Trial
 from autoprune.pipeline.overview import write_overview
 from autoprune.report.family import family_notes, family_table
 from autoprune.verdict.record import RunRecord
@@ -53,6 +54,23 @@ def test_of_measures_that_count_down_the_lower_score_is_the_better_one() -> None
 def test_scores_after_training_are_not_compared_with_those_of_a_search() -> None:
     records = [budgeted(0.75, 60.0), budgeted(0.5, 60.0, finals=(), verdict=None)]
     assert column(records, "a smaller one is better") == ["", ""]
+
+
+def test_how_often_widths_were_scored_is_counted() -> None:
+    """Several workers may be handed the same widths; a score that comes from memory took no time."""
+    record = budgeted(0.5, 90.0)
+    scored = [trial for trial in record.trials if trial.score is not None]
+    first, second, third = scored[:3]
+    timed = [replace(first, seconds=2.0), replace(second, seconds=2.0), replace(third, widths=first.widths)]
+
+    def told(trials: list[Trial]) -> str:
+        return list(family_notes([replace(record, trials=tuple(trials))]))[-1]
+
+    assert told(timed) == "3 scored trials over all budgets, 2 distinct width vectors; none was scored twice."
+    timed[2] = replace(timed[2], seconds=1.5)
+    assert told(timed).endswith("2 distinct width vectors; 1 evaluation repeated another.")
+    timed.append(replace(timed[2], number=99))
+    assert told(timed).endswith("2 distinct width vectors; 2 evaluations repeated another.")
 
 
 def test_a_limit_on_another_metric_is_no_smaller_budget() -> None:

@@ -34,6 +34,7 @@ def test_a_warning_names_what_recalibration_moves_by_more_than_the_noise(by: flo
         scores = [f.score for f in example_run().finals if (f.arm, f.protocol) == ("uniform_all", "fine_tune")]
         mean = sum(scores) / len(scores)
         assert f"uniform_all {mean - by:.2f} % as trained, {mean:.2f} % recalibrated (fine_tune, mean of 3" in notes[0]
+        assert "3 seeds, whose scores move by 1.10 points (root mean square) beside a noise of 1.00)" in notes[0]
         assert "winner" not in notes[0]
         assert "scratch_e" not in notes[0]
 
@@ -45,6 +46,16 @@ def test_one_seed_of_several_may_be_unlucky(moves: tuple[float, ...], warns: boo
     record = example_run()
     finals = tuple(replace(f, as_trained=f.score - moves[f.seed], noise=1.0) for f in record.finals)
     assert bool(list(recalibration_notes(replace(record, finals=finals)))) == warns
+
+
+def test_moves_up_and_down_are_told_where_the_means_are_equal() -> None:
+    record = example_run(unit="nats", measure="loss", better=False)
+    moves = (0.25, -0.25, 0.0)
+    finals = tuple(replace(f, as_trained=f.score - moves[f.seed], noise=0.01) for f in record.finals)
+    (note,) = recalibration_notes(replace(record, finals=finals))
+    mean = -sum(f.score for f in finals if (f.arm, f.protocol) == ("winner", "fine_tune")) / 3
+    assert f"winner {mean:.4g} nats as trained, {mean:.4g} nats recalibrated (fine_tune, mean of 3 seeds, whose" in note
+    assert "whose scores move by 0.204 nats (root mean square) beside a noise of 0.01)" in note
 
 
 def test_the_unpruned_network_is_named_too() -> None:

@@ -43,6 +43,8 @@ def score_fully(
         if widths not in known and remembered is not None:
             keep(widths, remembered)
         if widths in known:
+            if cache is not None:
+                cache.add(widths, known[widths], full=True)
             run.progress.advance(score_text(known[widths], scale))
     first = run.job.seed + seed
     missing = [Scoring(widths, first + i) for i, widths in enumerate(distinct) if widths not in known]

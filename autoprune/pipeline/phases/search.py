@@ -54,10 +54,13 @@ def search(
     """
     cache, engine = run.cache, run.engine.engine
 
-    def show(trial: Trial) -> None:
+    def remember(trial: Trial) -> None:
         score = score_of(trial)
         if cache is not None and trial.state is TrialState.COMPLETE and score is not None:
             cache.add(trial.widths, score, full=False)
+
+    def show(trial: Trial) -> None:
+        remember(trial)
         done, busy = len(session.trials), engine.busy
         run.progress.trial(trial, session.best, session.uniform, done, session.total, busy)
         run.told.trial_ended(trial_ended(trial, session, busy, run.search_scale))
@@ -82,6 +85,8 @@ def search(
         snapshots=Snapshots(run.directory / SNAPSHOT),
         over=over,
     )
+    for trial in session.trials:  # of before the run had a cache, too
+        remember(trial)
     run.progress.start(session.total, run.search_scale, engine.workers)
     engine.search(session)
     if over.why and len(session.trials) < session.total:
