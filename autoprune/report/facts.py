@@ -167,7 +167,7 @@ def _without_verdict(record: RunRecord) -> str:
         scores.append(f"unpruned {score_text(record.base['validation'], record.scale)}")
     scale = record.search_scale
     told = f" ({scale.told})" if record.own_scale or (scale.name and not scale.higher_is_better) else ""
-    scored = f" Scores on all validation data, before any training: {', '.join(scores)}{told}." if scores else ""
+    scored = f" Scores on all validation data, before any final training: {', '.join(scores)}{told}." if scores else ""
     why = f", as {record.no_training}" if record.no_training else ""
     return f"No verdict: no final networks were trained{why}, so nothing is said about uniform pruning.{scored}"
 
@@ -179,9 +179,9 @@ def _notes(record: RunRecord) -> Iterable[str]:
         yield f"Scores of the search are another thing: {record.own_scale.told}; they say nothing about those after it."
     if any(arm.search_score is not None for arm in record.arms):
         yield (
-            f'Scores "{BEFORE_TRAINING}" were taken after the search, on all validation data, of networks as they '
-            f"inherit for the final training. Trials may inherit in another way and be scored on fewer examples: their "
-            f"scores do not compare with these."
+            f'Scores "{BEFORE_TRAINING}" were taken after the search, by its evaluator on all validation data, of '
+            f"networks that inherit as they do for that training. Trials may inherit in another way and be scored on "
+            f"fewer examples: their scores do not compare with these."
         )
     counts = ", ".join(f"{arm.name} {arm.evaluations}" for arm in record.arms)
     yield f"Evaluations each network was chosen from: {counts}."

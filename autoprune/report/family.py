@@ -26,7 +26,7 @@ def family_notes(records: Sequence[RunRecord]) -> Iterable[str]:
     told = next((f"Scores are {record.scale.told}. " for record in records if record.scale.name), "")
     yield (
         f"{told}Scores are those after the final training where there is one, else those on all validation data before "
-        f"any training. {FLOPS}"
+        f"it. {FLOPS}"
     )
     if any(_better_below(record, records) for record in records):
         yield (
@@ -164,7 +164,7 @@ def _told(record: RunRecord) -> str:
 
 
 def _best(record: RunRecord, arms: Sequence[Arm]) -> float | None:
-    """The best mean of the deciding protocol's final scores, or the best score before any training."""
+    """The best mean of the deciding protocol's final scores, or the best score before any."""
     protocol = record.finals[0].protocol if record.finals else None
     finals = [[f.score for f in record.finals if (f.arm, f.protocol) == (arm.name, protocol)] for arm in arms]
     means = [sum(scores) / len(scores) for scores in finals if scores]

@@ -38,6 +38,6 @@ def rescored(record: RunRecord) -> str:
         axes.margins(0.06, 0.08)
         axes.grid(True)
 
-    told = "Score of winner and uniform pruning on all validation data, before any training"
+    told = "Score of winner and uniform pruning on all validation data, before any final training"
     label = f"{told}, against {metric}. {FLOPS if metric == 'flops' else ''}"
     return inline_svg("rescored", draw, height=340, label=label, columns=2) if found else ""
