@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from autoprune.config.parts import ChosenPart, NamedPart
 from autoprune.config.settings import bind
@@ -22,6 +21,7 @@ from autoprune.space.cutting.masks import keep_masks
 from autoprune.space.cutting.resized import put_resolution, side_of
 from autoprune.space.cutting.rounded import keep_bits
 from autoprune.space.groups import SearchSpace
+from autoprune.statistics.running import all_finite
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class Statistics:
         """
         if batches not in self._gathered:
             given = self._inputs(batches)
-            finite = [batch for batch in given if _is_finite(batch)]
+            finite = [batch for batch in given if all_finite(batch)]
             if given and not finite:
                 raise EvaluationError(
                     f"inheritance: each of {len(given)} calibration batches holds values that are not finite; give it "
@@ -103,11 +103,6 @@ class Statistics:
         if what not in self._made or self._made[what][0] is not dense:
             self._made[what] = dense, make()
         return cast("T", self._made[what][1])
-
-
-def _is_finite(batch: object) -> bool:
-    leaves = [leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    return all(bool(leaf.isfinite().all()) for leaf in leaves)
 
 
 class Inheritance(ABC):
