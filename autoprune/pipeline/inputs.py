@@ -124,7 +124,7 @@ def how_to_resume(job: Job) -> tuple[str, ...]:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of this name, "auto" for the first GPU or the CPU.
+    """Return the device of this name, "auto" for the first GPU or the CPU, of which there is one: "cpu:0" is "cpu".
 
     Raises:
         ConfigError: unknown, or not there.
@@ -139,7 +139,7 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} cannot be used; allowed: auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device {name!r} is not there: {torch.cuda.device_count()} CUDA devices found; use cpu")
-    return device
+    return torch.device("cpu") if device.type == "cpu" else device
 
 
 @contextmanager

@@ -10,9 +10,11 @@ from tiny import Convolutions, Counting, Named, closeness, perceptron, pictures,
 from torch import Tensor, nn
 
 import autoprune
+from autoprune.config.latency import LatencyOptions
 from autoprune.data import splits_from
 from autoprune.errors import ConfigError, EvaluationError
 from autoprune.pipeline.inputs import pick_device
+from autoprune.pipeline.phases.measured_latency import conditions_of
 from autoprune.tasks.outputs import check_outputs
 from autoprune.verdict.record import read_record
 
@@ -75,6 +77,11 @@ def test_only_the_cpu_and_cuda_devices_that_are_there_can_be_used(name: str) -> 
     with pytest.raises(ConfigError, match=f"device {name!r} .*cpu"):
         pick_device(name)
     assert pick_device("cpu").type == "cpu"
+
+
+def test_there_is_one_cpu_whatever_its_number() -> None:
+    assert str(pick_device("cpu:0")) == "cpu"
+    conditions_of(LatencyOptions(), torch.device("cpu:0"))  # of a task that was made from Python
 
 
 def test_the_largest_seed_sees_a_run_through(tmp_path: Path) -> None:

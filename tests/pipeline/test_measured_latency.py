@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor
 
 import autoprune
 from autoprune.config.job import load_job
+from autoprune.config.latency import LatencyOptions
 from autoprune.errors import AutopruneError, ConfigError
 from autoprune.latency import measure as measuring
 from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.pipeline.phases import measured_latency
+from autoprune.pipeline.phases.context import RunContext
+from autoprune.trials.run_directory import RunDirectory
 from autoprune.verdict.record import read_record
 
 SHORT = {"seconds": 1e-9}
@@ -99,6 +103,29 @@ def test_a_network_that_cannot_be_measured_costs_the_table_and_not_the_run(tmp_p
     assert result.record.measured is not None
     assert "RuntimeError: not in this mode" in result.record.measured["error"]
     assert "Latency was not measured: " in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_a_measurement_that_is_refused_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise ConfigError("no such device")
+
+    monkeypatch.setattr(measured_latency, "measure_many", failing)
+    notes: list[str] = []
+    job = SimpleNamespace(verdict=SimpleNamespace(latency=LatencyOptions()))
+    task = SimpleNamespace(device=torch.device("cpu"))
+    context = SimpleNamespace(
+        job=job,
+        task=task,
+        domain=SimpleNamespace(space=SimpleNamespace(full=(16, 12))),
+        prepared=SimpleNamespace(run_inputs=SimpleNamespace(example=None)),
+        progress=SimpleNamespace(note=notes.append),
+    )
+    with RunDirectory.create(tmp_path / "run") as directory:
+        context.directory = directory
+        factory: Any = SimpleNamespace(candidate=lambda widths: None)
+        found = measured_latency.measure_latency(cast("RunContext", context), [], factory)
+    assert found == {"error": "no such device"}
+    assert notes == ["latency is not in the report: no such device"]
 
 
 @pytest.mark.parametrize(

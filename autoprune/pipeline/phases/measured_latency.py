@@ -11,7 +11,7 @@ from torch import nn
 from autoprune.allocation import UNIFORM
 from autoprune.config.latency import LatencyOptions
 from autoprune.cost.latency.device_profile import Conditions
-from autoprune.errors import EvaluationError, blame
+from autoprune.errors import AutopruneError, EvaluationError, blame
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.files import read_json
 from autoprune.latency.measure import make_backend, measure_many, ready, running
@@ -31,7 +31,7 @@ def conditions_of(options: LatencyOptions, device: torch.device) -> Conditions:
         ConfigError: one of them is out of its range.
     """
     asked = {name: value for name, value in options.model_dump().items() if name != "seconds"}
-    return Conditions(**asked, device=str(device))
+    return Conditions(**asked, device="cpu" if device.type == "cpu" else str(device))
 
 
 def check_latency(prepared: Prepared) -> None:
@@ -57,7 +57,8 @@ def check_latency(prepared: Prepared) -> None:
 def measure_latency(run: RunContext, compared: Sequence[Arm], factory: CandidateFactory) -> Mapping[str, Any] | None:
     """Measure winner, uniform and unpruned networks in turns, once in the life of a run.
 
-    It can fail where a network runs in batches of the data only; then the report says why, and the run goes on.
+    It can fail where a network runs in batches of the data only, or on a device that cannot be timed; then the report
+    says why, and the run goes on.
 
     Args:
         run: whose device they run on.
@@ -79,7 +80,7 @@ def measure_latency(run: RunContext, compared: Sequence[Arm], factory: Candidate
                 found = _measured(run, options, [factory.candidate(widths) for widths in distinct])
             rows = dict(zip(distinct, found, strict=True))
             facts: dict[str, Any] = {"networks": {name: rows[widths] for name, widths in named.items()}}
-        except (EvaluationError, MemoryError) as error:
+        except (AutopruneError, MemoryError) as error:
             facts = {"error": str(error) or type(error).__name__}
             run.progress.note(f"latency is not in the report: {facts['error']}")
         directory.write_json(MEASURED_LATENCY, facts)
