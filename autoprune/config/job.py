@@ -31,7 +31,7 @@ from autoprune.config.environment import Reference, expanded, written
 from autoprune.config.latency import LatencyOptions
 from autoprune.config.limits import RangeError, ends_of, limit_number, limit_text
 from autoprune.config.overrides import overridden
-from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions
+from autoprune.config.parts import AllocationOptions, NamedPart, PartOptions, stands_once
 from autoprune.config.space import SpaceOptions, load_space_options
 from autoprune.config.sparsity import SparsityOptions
 from autoprune.config.stopping import MOVED, Seconds, StoppingOptions, moved_to_search
@@ -157,7 +157,7 @@ class SearchOptions(StoppingOptions):
 class VerdictOptions(Strict):
     """The final comparison with uniform pruning."""
 
-    protocols: tuple[NamedPart, ...] = Field(
+    protocols: Annotated[tuple[NamedPart, ...], AfterValidator(stands_once)] = Field(
         (NamedPart(name="fine_tune"), NamedPart(name="scratch_e")),
         min_length=1,
         max_length=PARTS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeAlias, final
 
 from pydantic import (
@@ -96,3 +96,16 @@ class AllocationOptions(PartOptions):
     def of(cls, given: ChosenPart, what: str) -> Self:
         """As `NamedPart.of`."""
         return validated(cls, given.model_dump() if isinstance(given, PartOptions) else given, what)
+
+
+def stands_once(parts: tuple[NamedPart, ...]) -> tuple[NamedPart, ...]:
+    """The parts, which are kept by their labels: one that stood twice would be counted as two; raises ValueError."""
+    for label in labels_twice(parts):
+        raise ValueError(f"{label} stands twice; leave one of them out, or give it other settings")
+    return parts
+
+
+def labels_twice(parts: Sequence[PartOptions]) -> list[str]:
+    """Labels that more than one part has, in alphabetical order."""
+    labels = [part.label for part in parts]
+    return sorted({label for label in labels if labels.count(label) > 1})

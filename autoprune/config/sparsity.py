@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Annotated, Any, final
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from autoprune.config.bounds import EPOCHS, PARTS
-from autoprune.config.parts import NamedPart
+from autoprune.config.parts import NamedPart, stands_once
 from autoprune.config.validation import Strict
 
 
@@ -16,7 +16,7 @@ from autoprune.config.validation import Strict
 class SparsityOptions(Strict):
     """Trainings that find widths; each stands in the verdict beside uniform. A plain list is their names."""
 
-    methods: tuple[NamedPart, ...] = Field(
+    methods: Annotated[tuple[NamedPart, ...], AfterValidator(stands_once)] = Field(
         (), max_length=PARTS, description="names that `autoprune parts sparsity` lists, or module:Class; empty: none"
     )
     epochs: int = Field(40, ge=1, le=EPOCHS, description="of each, from the weights of the base network")

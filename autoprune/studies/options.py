@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from autoprune.config.job import Job
-from autoprune.config.parts import AllocationOptions, NamedPart
+from autoprune.config.parts import AllocationOptions, NamedPart, labels_twice
 from autoprune.config.validation import Strict, validated
 
 
@@ -32,9 +32,7 @@ class CompareOptions(Strict):
     @model_validator(mode="after")
     def _nothing_twice(self) -> CompareOptions:
         for field in ("allocations", "criteria"):
-            labels = [part.label for part in getattr(self, field) or ()]
-            twice = sorted({label for label in labels if labels.count(label) > 1})
-            if twice:
+            if twice := labels_twice(getattr(self, field) or ()):
                 raise ValueError(f"{field} names {twice[0]} twice")
         return self
 

@@ -161,3 +161,13 @@ def test_files_that_a_job_names_are_found_beside_it(tmp_path: Path, monkeypatch:
     content = {"format": 1}
     given = load_job(write_job(folder / "job.yaml", {"metrics": {"latency_ms": {"profile": content}}}))
     assert given.metrics["latency_ms"] == {"profile": content}
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("verdict", "protocols"), ("sparsity", "methods")], ids=["protocols", "sparsity"]
+)
+def test_what_is_kept_by_its_label_stands_once(section: str, key: str) -> None:
+    given = [{"name": "one", "settings": {"a": 1, "b": 2}}, "one", {"settings": {"b": 2, "a": 1}, "name": "one"}]
+    with pytest.raises(ConfigError, match=rf"{section}\.{key}: one\(a=1, b=2\) stands twice"):
+        validated(Job, {**JOB, section: {key: given}}, "job")
+    assert validated(Job, {**JOB, section: {key: given[:2]}}, "job")
