@@ -129,6 +129,12 @@ class Recipe(Strict):
         return validated(Recipe, {**given, "epochs": epochs, "warmup_epochs": warmup_epochs, "lr": lr}, "training")
 
     @property
+    def beyond_epochs(self) -> tuple[str, ...]:
+        """Names of what it says besides the epochs."""
+        fields = type(self).model_fields.items()
+        return tuple(name for name, field in fields if name != "epochs" and getattr(self, name) != field.default)
+
+    @property
     def late(self) -> tuple[str, ...]:
         """Names of what it uses beyond SGD and cross entropy by batches."""
         return tuple(name for name, default in _LATE.items() if getattr(self, name) != default)

@@ -96,18 +96,27 @@ def check_trainings(run_inputs: RunInputs) -> None:
         )
     if job.sparsity.methods and (not task.trains or not task.takes_terms or task.recipe is None):
         raise ConfigError(
-            f"sparsity names {job.sparsity.methods[0].label!r}, which takes part in the steps of a training, and the "
-            f"task {job.task.name!r} trains in a way of its own, or not at all; leave sparsity out"
+            f"sparsity names {job.sparsity.methods[0].label!r}, which takes part in the steps of a training, and this "
+            f"task trains in a way of its own, or not at all; leave sparsity out"
         )
     if job.verdict.seeds:
         check_teaching(job.verdict.protocols, task)
-    if job.verdict.seeds and not task.cuts_in_training:
         for protocol in job.verdict.protocols:
-            if make_protocol(protocol).steps:
-                raise ConfigError(
-                    f"protocol {protocol.label!r} cuts networks while they train, which the task {job.task.name!r} "
-                    f"cannot: it trains in a way of its own. Choose fine_tune"
-                )
+            _check_told(protocol, task)
+
+
+def _check_told(protocol: PartOptions, task: Task) -> None:
+    """A protocol asks for nothing that the task's training cannot be told; raises ConfigError."""
+    if not task.cuts_in_training and make_protocol(protocol).steps:
+        raise ConfigError(
+            f"protocol {protocol.label!r} cuts networks while they train, which this task cannot: it trains in a way "
+            f"of its own. Choose fine_tune"
+        )
+    if not task.takes_lr and "lr_share" in protocol.settings:
+        raise ConfigError(
+            f"protocol {protocol.label!r}: lr_share cannot be used: train_func trains with a learning rate of its own "
+            f"and is told none; leave it out"
+        )
 
 
 def _try_protocol(options: PartOptions, job: Job) -> None:

@@ -181,6 +181,11 @@ class Task(ABC):
         return None
 
     @property
+    def takes_lr(self) -> bool:
+        """Whether `train` goes by the keyword `lr`."""
+        return True
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether `train` wants the keyword `teacher`: the base network, to be only read."""
         return False

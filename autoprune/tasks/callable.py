@@ -171,6 +171,11 @@ class CallableTask(Task):
         return self._train_func is not None
 
     @property
+    def takes_lr(self) -> bool:
+        """No: train_func has a learning rate of its own."""
+        return False
+
+    @property
     def why_untrained(self) -> str:
         """See `Task.why_untrained`."""
         return "there is no train_func: pass train_func(model, epochs, seed)"
@@ -214,7 +219,7 @@ def by_functions(
     """
     functions = {"score": score, "train": train, "test": test}
     found: dict[str, Any] = {role: load_object(one) if isinstance(one, str) else one for role, one in functions.items()}
-    if found["train"] is not None and (unused := given.recipe.late):
+    if found["train"] is not None and (unused := given.recipe.beyond_epochs):
         raise ConfigError(
             f"training: {', '.join(unused)} cannot be used: train_func trains in a way of its own and is told the "
             f"epochs only; leave it out, and do it in train_func"

@@ -229,6 +229,21 @@ WRONG: dict[str, tuple[dict[str, Any], type[AutopruneError], str]] = {
         ConfigError,
         "training: optimizer cannot be used: train_func trains",
     ),
+    "a recipe that train_func is not told": (
+        {"training": {"lr": 0.5, "batch_size": 8, "weight_decay": 0.0, "augment": False, "label_smoothing": 0.1}},
+        ConfigError,
+        "training: lr, weight_decay, batch_size, label_smoothing, augment cannot be used: train_func trains",
+    ),
+    "a learning rate that train_func is not told": (
+        {"verdict": {"protocols": [{"name": "fine_tune", "settings": {"lr_share": 0.5}}]}},
+        ConfigError,
+        r"protocol 'fine_tune\(lr_share=0.5\)': lr_share cannot be used: train_func trains",
+    ),
+    "a protocol that stands twice": (
+        {"verdict": {"protocols": ["fine_tune", "scratch_e", {"name": "fine_tune"}]}},
+        ConfigError,
+        "verdict.protocols: fine_tune stands twice",
+    ),
     "NaN scores": ({"score_func": nan_score}, EvaluationError, "finite number, higher is better; it returned nan"),
     "everything excluded": ({"space": {"exclude": ["*"]}}, SpaceError, "nothing in this model can be pruned"),
 }

@@ -110,18 +110,18 @@ def test_wrong_settings_of_a_criterion_are_one_clear_error(
 
 
 def test_two_settings_of_one_protocol_are_compared_apart(model: Perceptron, tmp_path: Path) -> None:
-    slow = {"name": "fine_tune", "settings": {"lr_share": 0.01}}
+    whole = {"name": "fine_tune", "settings": {"distil": False}}
     long = {"name": "scratch_b", "settings": {"longest": 1.0}}
-    verdict = {"protocols": ["fine_tune", slow, "scratch_b", long], "seeds": 1, "random_candidates": 1}
+    verdict = {"protocols": ["fine_tune", whole, "scratch_b", long], "seeds": 1, "random_candidates": 1}
     result = regression(tmp_path / "run", model, verdict=verdict)
-    labels = ["fine_tune", "fine_tune(lr_share=0.01)", "scratch_b", "scratch_b(longest=1.0)"]
+    labels = ["fine_tune", "fine_tune(distil=false)", "scratch_b", "scratch_b(longest=1.0)"]
     assert list(dict.fromkeys(final.protocol for final in result.record.finals)) == labels
     epochs = {final.protocol: final.epochs for final in result.record.finals}
     assert epochs["scratch_b"] > epochs["scratch_b(longest=1.0)"]
     assert result.verdict is not None
     assert [comparison.protocol for comparison in result.verdict.comparisons] == labels
-    assert "fine-tuned with lr_share=0.01 they are" in result.verdict.sentence
-    assert "fine_tune(lr_share=0.01)" in (result.directory / "report.md").read_text()
+    assert "fine-tuned with distil=false they are" in result.verdict.sentence
+    assert "fine_tune(distil=false)" in (result.directory / "report.md").read_text()
     again = regression(tmp_path / "run", model, verdict=verdict, resume=True)
     assert again.record.finals == result.record.finals
     changed = {"name": "powers", "settings": {"power": 2}}

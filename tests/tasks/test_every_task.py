@@ -67,7 +67,7 @@ def made(name: str, settings: dict[str, Any], measure: Any, data: Any = None) ->
         given = TaskInputs(seeded_network(network, 0), data or parts(name.split()[0], sides), LEARNING, CPU)
         return make_task(name.split()[0], settings, given, measure=measure)
     if name == "callable":
-        given = TaskInputs(Perceptron(), [(X[:16], Y[:16]), X[16:32]], RECIPE, CPU)
+        given = TaskInputs(Perceptron(), [(X[:16], Y[:16]), X[16:32]], Recipe(epochs=RECIPE.epochs), CPU)
     else:
         given = TaskInputs(pictured(0), LABELLED if data is None else data, RECIPE, CPU)
     return make_task(name, settings, given, measure=measure)
