@@ -68,7 +68,7 @@ def check_source(prepared: Prepared, path: Path) -> None:
     Raises:
         RunError: says what differs.
     """
-    base = _first(path)
+    base = first_of(path)
     recorded: Mapping[str, str] = read_run(base).get("fingerprints", {})
     differing = [name for name in prepared.differing(recorded) if name not in _MAY_DIFFER]
     if differing:
@@ -106,9 +106,9 @@ def take_over(prepared: Prepared, directory: RunDirectory) -> Family | None:
             if cache.scored(widths, full=full) is None:
                 cache.add(widths, score, full=full, taken=True)
             counts["full_scores" if full else "scores"] += 1
-        _check_base(_first(source))
+        _check_base(first_of(source))
         for name in BASE:
-            directory.write_bytes(name, content_of(_first(source) / name))
+            directory.write_bytes(name, content_of(first_of(source) / name))
         directory.update_run(**{BRANCHED: {**about, **counts}})
     return Family(directory.path, cache, _last(source))
 
@@ -123,7 +123,8 @@ def _check_base(place: Path) -> None:
     check_files(place, BASE, again)
 
 
-def _first(path: Path) -> Path:
+def first_of(path: Path) -> Path:
+    """The run in a directory; of a family the one that trains the base network."""
     return (parts_of(path) or (path,))[0]
 
 

@@ -18,6 +18,9 @@ from autoprune.trials.run_files import differing, has_begun, read_run
 BASE = ("base.json", "base.safetensors")
 """The files of the base network; the weights are written last."""
 
+TRAINED = "trained"
+"""Of `run.json`: whether the given weights are the base network's; False: it is trained first."""
+
 
 @final
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,10 @@ from torch import nn
 
 import autoprune
 from autoprune.engines import local
-from autoprune.errors import RunError
+from autoprune.errors import EvaluationError, RunError
 from autoprune.evaluators.inherited import Inherited
 from autoprune.files import read_json
+from autoprune.pipeline.phases import base_network
 from autoprune.space.groups import Widths
 from autoprune.trials.run_directory import RunDirectory
 from autoprune.trials.run_files import COPIES, FILES, REPLACED, SEAL
@@ -145,6 +146,23 @@ def test_another_base_network_is_refused(unfinished: Path, model: Perceptron) ->
     save_weights(_nudged(), unfinished / "base.safetensors")
     with pytest.raises(RunError, match="is not the base network that the run trained"):
         regression(unfinished, model, resume=True)
+
+
+def test_a_base_network_that_is_to_be_trained_is_so_where_a_call_forgets_it(
+    model: Perceptron, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise EvaluationError("no power")
+
+    with monkeypatch.context() as patch, pytest.raises(EvaluationError, match="no power"):
+        patch.setattr(base_network, "train_and_score", broken)
+        regression(tmp_path / "run", model, trained=False)
+    before = content(tmp_path / "run").keys()
+    with pytest.raises(RunError, match=r"begun with trained=False .*has no base network yet.* give trained=False"):
+        regression(tmp_path / "run", model, resume=True)
+    assert content(tmp_path / "run").keys() == before
+    assert regression(tmp_path / "run", model, resume=True, trained=False).record.base["epochs"] == 2
+    regression(tmp_path / "run", model, resume=True)  # the base network is there
 
 
 def test_two_runs_share_an_external_storage(tmp_path: Path, model: Perceptron) -> None:

@@ -9,13 +9,13 @@ from torch import nn
 from autoprune.errors import RunError
 from autoprune.evaluators.trained import TrainedScore, train_and_score
 from autoprune.files import read_json
-from autoprune.pipeline.family import BASE
+from autoprune.pipeline.family import BASE, TRAINED
 from autoprune.pipeline.fingerprints import weights_fingerprint
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.space.copying import copy_network
 from autoprune.tasks.score import Score
 from autoprune.training.state import weights_as_bytes
-from autoprune.trials.run_files import checksum, checksum_of
+from autoprune.trials.run_files import checksum, checksum_of, read_run
 from autoprune.zoo import load_weights
 
 ABOUT, WEIGHTS = BASE
@@ -45,6 +45,7 @@ def _there(run: RunContext) -> bool:
 
 def _train(run: RunContext) -> None:
     """Train as the job says, unless the weights were given, and write what is not there of the two files."""
+    _check_trained(run)
     run.prepared.check_given()
     base, task = copy_network(run.prepared.network), run.task
     scores: list[Score] = []
@@ -82,6 +83,17 @@ def _train(run: RunContext) -> None:
     if not (run.directory / ABOUT).is_file():
         run.directory.write_json(ABOUT, about)
     run.directory.write_bytes(WEIGHTS, weights)
+
+
+def _check_trained(run: RunContext) -> None:
+    """A call from Python goes on with the same base network: given, or trained first; raises RunError."""
+    now = run.prepared.run_inputs.trained
+    begun = read_run(run.directory.path).get(TRAINED, now)  # runs of older versions have none
+    if begun != now:
+        raise RunError(
+            f"{run.directory.path} cannot be resumed: it was begun with trained={begun} and has no base network yet, "
+            f"and this call has trained={now}; give trained={begun}, or start a new run"
+        )
 
 
 def _check_same(run: RunContext, now: str, fingerprint: str) -> None:
