@@ -17,7 +17,7 @@ from autoprune.export.architecture import load
 from autoprune.export.writing import DEFAULT
 from autoprune.files import read_json
 from autoprune.pipeline import driver
-from autoprune.report.pages import write_reports
+from autoprune.pipeline.earlier import check_concluded
 from autoprune.space.groups import Widths
 from autoprune.space.origin import full_network
 from autoprune.space.tracing.program import Example
@@ -38,7 +38,7 @@ class SearchResult:
         """The winner with its final weights, in evaluation mode, on CPU.
 
         Raises:
-            RunError: its files are lost or damaged.
+            RunError: its files are lost or damaged, or the run has gone on since.
         """
         return self.network()
 
@@ -49,8 +49,10 @@ class SearchResult:
             arm: "winner", "uniform_all", "uniform_inner", "random_median", …
 
         Raises:
-            RunError: there is no such arm, an older version did not keep its weights, or its files are lost or damaged.
+            RunError: there is no such arm, an older version did not keep its weights, its files are lost or damaged, or
+                the run has gone on since.
         """
+        check_concluded(self.record)
         folder = driver.folder_of(arm)
         check_files(self.directory, (f"{folder}/",), "the same search with resume=True makes it again")
         # trusted: its job has run here
@@ -88,8 +90,13 @@ class SearchResult:
         return Space(self.record.space, partial(full_network, space=self.record.space, origin=origin))
 
     def report(self) -> Path:
-        """Write report.html and report.md anew and return the path of the page."""
-        write_reports(self.record)
+        """Write report.html and report.md anew and return the path of the page.
+
+        Raises:
+            RunError: the run has gone on since.
+        """
+        check_concluded(self.record)
+        driver.write_all_reports(self.directory)
         return self.directory / "report.html"
 
     def save(
@@ -110,9 +117,10 @@ class SearchResult:
                 where the format allows it, other dimensions are not.
 
         Raises:
-            RunError: the folder is not empty or cannot be written, or there is no such arm.
+            RunError: the folder is not empty or cannot be written, there is no such arm, or the run has gone on since.
             ExportError: a format cannot be written, or computes something else than the network.
         """
+        check_concluded(self.record)
         model = self._full_model
         return driver.export_run(
             self.directory, Path(folder), formats, arm=arm, model=model, example=example, trust=True

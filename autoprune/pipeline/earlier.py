@@ -11,8 +11,8 @@ from autoprune.errors import RunError
 from autoprune.export.safetensors import WEIGHTS
 from autoprune.files import read_json
 from autoprune.trials.run_directory import RunDirectory
-from autoprune.trials.run_files import FILES, MARK, REPLACED, read_run, sealed
-from autoprune.verdict.record import ARMS, LATENCY, MEASURED_LATENCY
+from autoprune.trials.run_files import FILES, MARK, REPLACED, is_there, read_run, sealed
+from autoprune.verdict.record import ARMS, LATENCY, MEASURED_LATENCY, RunRecord, read_record, write_record
 
 EARLIER = "earlier"
 """Folder of a run with what it had concluded before it went on: `earlier/1` is read and exported like a run."""
@@ -50,6 +50,31 @@ def keep_conclusion(path: Path) -> None:
             f"{path} cannot go on: what it had concluded cannot be kept in {place}: {error.strerror or error}; make "
             f"room there, then repeat the command. Nothing was changed"
         ) from error
+
+
+def check_concluded(record: RunRecord) -> None:
+    """Refuse what would mix a result with the files of another one: of a run that has gone on since.
+
+    Args:
+        record: as it was when the run had ended.
+
+    Raises:
+        RunError: its directory holds another conclusion, or none; says where this one is kept.
+    """
+    path, told = record.directory, write_record(record)
+    if is_there(path, RESULT) and write_record(read_record(path)) == told:
+        return
+    kept = (place for place in sorted((path / EARLIER).glob("[0-9]*")) if write_record(read_record(place)) == told)
+    place = next(kept, None)
+    where = (
+        "it is not kept"
+        if place is None
+        else f"it is kept in {place}, which `autoprune export` and `autoprune report` read like a run"
+    )
+    raise RunError(
+        f"{path} has gone on since this result: {where}. The result of now is what the same search with resume=True, or "
+        f"autoprune.resume, returns"
+    )
 
 
 def _kept_entries(path: Path) -> dict[str, Any]:

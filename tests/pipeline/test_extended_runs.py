@@ -18,6 +18,7 @@ from autoprune.files import read_json
 from autoprune.pipeline import earlier
 from autoprune.pipeline.driver import records_of, write_all_reports
 from autoprune.trials.run_directory import RunDirectory
+from autoprune.trials.run_files import differing as files_differing
 from autoprune.trials.session import SearchSession
 
 VERDICT = {"seeds": 2, "fine_tune_epochs": 1, "random_candidates": 2, "protocols": ["fine_tune", "scratch_e"]}
@@ -97,6 +98,22 @@ def test_more_seeds_train_only_the_new_ones(run: Path, model: Perceptron, monkey
     assert [f for f in longer.record.finals if f.seed < 2] == list(before.finals)
     assert {c.seeds for c in longer.verdict.comparisons} == {3}
     assert longer.record.trials == before.trials
+
+
+def test_a_result_of_before_gives_nothing_of_after(run: Path, model: Perceptron, tmp_path: Path) -> None:
+    before = search(run, model, resume=True)
+    assert same_weights(before.network(), before.model)
+    longer = search(run, model, verdict={**VERDICT, "fine_tune_epochs": 2}, resume=True)
+    assert longer.widths == before.widths
+    pages = content(run)
+    calls = (before.network, before.report, lambda: before.save(tmp_path / "saved"))
+    for call in calls:
+        with pytest.raises(RunError, match=rf"has gone on since this result: it is kept in {run / 'earlier' / '1'}"):
+            call()
+    assert content(run) == pages
+    assert not (tmp_path / "saved").exists()
+    longer.report()
+    assert files_differing(run) == {}
 
 
 def test_longer_final_trainings_keep_those_whose_length_is_the_same(

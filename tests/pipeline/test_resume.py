@@ -154,9 +154,10 @@ def test_a_base_network_that_is_to_be_trained_is_so_where_a_call_forgets_it(
     def broken(*_: object, **__: object) -> None:
         raise EvaluationError("no power")
 
-    with monkeypatch.context() as patch, pytest.raises(EvaluationError, match="no power"):
+    with monkeypatch.context() as patch:
         patch.setattr(base_network, "train_and_score", broken)
-        regression(tmp_path / "run", model, trained=False)
+        with pytest.raises(EvaluationError, match="no power"):
+            regression(tmp_path / "run", model, trained=False)
     before = content(tmp_path / "run").keys()
     with pytest.raises(RunError, match=r"begun with trained=False .*has no base network yet.* give trained=False"):
         regression(tmp_path / "run", model, resume=True)
