@@ -11,7 +11,6 @@ from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -37,6 +36,7 @@ from autoprune.config.sparsity import SparsityOptions
 from autoprune.config.stopping import MOVED, Seconds, StoppingOptions, moved_to_search
 from autoprune.config.training import Recipe
 from autoprune.config.validation import Strict, read_mapping, validated
+from autoprune.config.yaml_reader import dump_yaml
 from autoprune.deprecation import moved_names
 from autoprune.errors import shortened
 
@@ -287,7 +287,7 @@ class Job(Strict):
         engine = {"name": self.engine.name, **self.engine.model_dump(mode="json", exclude_defaults=True)}
         told = [chosen.model_dump(mode="json") for chosen in self.callbacks]
         data = written({**self.model_dump(mode="json"), "engine": engine, "callbacks": told}, self._references)
-        return yaml.safe_dump(data, sort_keys=False)
+        return dump_yaml(data)
 
     @property
     def family(self) -> tuple[Job, ...]:
@@ -350,19 +350,20 @@ class Job(Strict):
         }
 
 
-def load_job(path: Path, changes: Mapping[str, Any] | None = None) -> Job:
+def load_job(path: Path, changes: Mapping[str, Any] | None = None, *, of_run: bool = False) -> Job:
     """Read a job file; `${NAME}` in any of its values is that of the environment.
 
     Args:
         path: of the file.
         changes: dotted key -> value, in place of what the file says.
+        of_run: it is the file that a run keeps, `Job.text`.
 
     Raises:
         UnsetVariableError: it refers to what is not set in the environment.
         ConfigError: the file is missing, not YAML, or has an unknown key or a value out of range; all are named.
     """
     source = f"{path} with {', '.join(changes)} as set" if changes else str(path)
-    data, references = expanded(overridden(read_mapping(path), changes or {}), source)
+    data, references = expanded(overridden(read_mapping(path, dumped=of_run), changes or {}), source)
     job = validated(Job, data, source, folders=(path.parent, path.parent.parent))
     if isinstance(data.get("space"), str):
         job._space_read_from = found_path(Path(data["space"]), [Path(), path.parent, path.parent.parent])

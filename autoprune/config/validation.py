@@ -64,13 +64,15 @@ def refusal(model: type[BaseModel], error: ValidationError, source: str) -> Conf
     return ConfigError(f"{shortened(source, 300)}: " + "\n".join((*lines, *more)))
 
 
-def read_mapping(path: Path, empty: Any = None) -> Any:
+def read_mapping(path: Path, empty: Any = None, *, dumped: bool = False) -> Any:
     """Read a YAML file that holds keys and values; `empty` is what a file without any stands for.
+
+    `dumped` says that we have written it, see `parse_yaml`.
 
     Raises:
         ConfigError: the file is missing, not YAML, or holds something else.
     """
-    data = read_yaml(path)
+    data = read_yaml(path, dumped=dumped)
     data = empty if data is None else data
     if not isinstance(data, dict):
         raise ConfigError(f"{shown_path(path)} must hold keys and values, got {type(data).__name__}")

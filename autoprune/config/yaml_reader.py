@@ -1,11 +1,13 @@
 """YAML within bounds: texts, numbers, true, false, null, lists and mappings; what else YAML can say is an error.
 
 The parser alone would take the last of two equal keys, turn dates into objects, and let aliases and nesting grow until
-the memory or the stack is full.
+the memory or the stack is full. Numbers are those of YAML 1.2: 1e-4 is one, 010 is ten, 12:30 is a text. `yes`, `no`,
+`on` and `off` are true and false, and texts as keys. Files that we have written ourselves are in YAML 1.1.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NoReturn, final
 
@@ -31,28 +33,34 @@ _NUMBERS = {"int": "a whole number", "float": "a number", "bool": "true or false
 _KNOWN = (*_NUMBERS, "null", "str", "seq", "map", "merge")
 
 
-def read_yaml(path: Path, *, most: int = MOST_BYTES) -> Any:
+def read_yaml(path: Path, *, most: int = MOST_BYTES, dumped: bool = False) -> Any:
     """What a YAML file holds.
+
+    Args:
+        path: of it.
+        most: bytes.
+        dumped: see `parse_yaml`.
 
     Raises:
         ConfigError: the file cannot be read, is not YAML, or goes beyond the bounds; names the line.
     """
-    return parse_yaml(read_text(path, most=most), shown_path(path))
+    return parse_yaml(read_text(path, most=most), shown_path(path), dumped=dumped)
 
 
-def parse_yaml(text: str, what: str, *, most_values: int = MOST_VALUES) -> Any:
+def parse_yaml(text: str, what: str, *, most_values: int = MOST_VALUES, dumped: bool = False) -> Any:
     """What a YAML text holds.
 
     Args:
         text: of one document.
         what: names it in messages.
         most_values: keys, values and lists in all.
+        dumped: we have written it, and a text that YAML 1.1 takes for one (1e5, 08) stands there without quotes.
 
     Raises:
         ConfigError: it is not YAML, or goes beyond the bounds; names the line and quotes none, as it may hold a secret.
     """
     try:
-        return _Loader(text, most_values).get_single_data()
+        return (_Loader if dumped else _PlainLoader)(text, most_values).get_single_data()
     except _BeyondError as error:
         raise ConfigError(f"{what}, {error}") from None
     except yaml.reader.ReaderError as error:
@@ -69,7 +77,6 @@ class _BeyondError(Exception):
     """What YAML allows and these files do not."""
 
 
-@final
 class _Loader(yaml.SafeLoader):
     """Composes and constructs as the safe loader does, within the bounds."""
 
@@ -143,6 +150,60 @@ class _Loader(yaml.SafeLoader):
             _beyond(node, f"more than {told}, aliases written out")
         self._sizes[node] = values, letters, depth
         return values, letters, depth
+
+
+_BOOL = re.compile("true|false", re.IGNORECASE)
+_INT = re.compile(r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)$")
+_FLOAT = re.compile(
+    r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
+_OF_NUMBERS = "-+.0123456789"
+_NEW = {f"{_YAML}int": _INT, f"{_YAML}float": _FLOAT}
+
+
+@final
+class _PlainLoader(_Loader):
+    """The same with the numbers of YAML 1.2, for what people have written."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as above
+        **{
+            first: [(tag, pattern) for tag, pattern in rows if tag not in _NEW]
+            for first, rows in _Loader.yaml_implicit_resolvers.items()
+        },
+        **{first: list(_NEW.items()) for first in _OF_NUMBERS},
+    }
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping, whose keys are no truth values but for true and false."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        for key, _ in node.value:
+            if key.tag == f"{_YAML}bool" and not _BOOL.fullmatch(key.value):
+                key.tag = f"{_YAML}str"
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number, of base 10 also where it begins with zeros."""
+        text = self.construct_scalar(node).replace("_", "")
+        return int(text, 0 if text.lstrip("+-")[:2] in ("0b", "0o", "0x") else 10)
+
+
+_PlainLoader.add_constructor(f"{_YAML}int", _PlainLoader.construct_yaml_int)
+
+
+def dump_yaml(data: Any) -> str:
+    """The text of plain values, which reads the same in YAML 1.1 and 1.2; keys in their order."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False)
+
+
+@final
+class _Dumper(yaml.SafeDumper):
+    """Puts what is a number in one of the two into quotes where it is a text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as above
+        **yaml.SafeDumper.yaml_implicit_resolvers,
+        **{first: [*yaml.SafeDumper.yaml_implicit_resolvers[first], *_NEW.items()] for first in _OF_NUMBERS},
+    }
 
 
 def _check_keys(keys: list[yaml.Node]) -> None:

@@ -27,7 +27,7 @@ def read_data(path: Path) -> dict[str, Any]:
     try:
         content = _bounded(path).decode()
         if path.suffix == ".yaml":
-            data = parse_yaml(content, path.name, most_values=_MOST_VALUES)
+            data = parse_yaml(content, path.name, most_values=_MOST_VALUES, dumped=True)
         else:
             data = json.loads(content, object_pairs_hook=no_key_twice)
     except OSError as error:

@@ -56,7 +56,7 @@ def job_at(path: Path) -> Job:
         ConfigError: it cannot be read.
     """
     source = path / "job.yaml"
-    data = expanded(without_withheld(read_mapping(source)), str(source))[0]
+    data = expanded(without_withheld(read_mapping(source, dumped=True)), str(source))[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MovedWarning)
         return validated(Job, data, str(source), folders=(path, path.parent))

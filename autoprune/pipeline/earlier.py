@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +65,23 @@ def check_concluded(record: RunRecord) -> None:
     path, told = record.directory, write_record(record)
     if is_there(path, RESULT) and write_record(read_record(path)) == told:
         return
-    kept = (place for place in sorted((path / EARLIER).glob("[0-9]*")) if write_record(read_record(place)) == told)
-    place = next(kept, None)
+    place = next((place for place in sorted((path / EARLIER).glob("[0-9]*")) if _concluded(place) == told), None)
     where = (
         "it is not kept"
         if place is None
         else f"it is kept in {place}, which `autoprune export` and `autoprune report` read like a run"
     )
     raise RunError(
-        f"{path} has gone on since this result: {where}. The result of now is what the same search with resume=True, or "
-        f"autoprune.resume, returns"
+        f"{path} has gone on since this result: {where}. The result of now is what the same search with resume=True "
+        f"returns, or autoprune.resume"
     )
+
+
+def _concluded(place: Path) -> dict[str, Any] | None:
+    """What a run has concluded; None where that cannot be read."""
+    with suppress(RunError):
+        return write_record(read_record(place))
+    return None
 
 
 def _kept_entries(path: Path) -> dict[str, Any]:

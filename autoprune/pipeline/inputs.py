@@ -91,7 +91,7 @@ def job_of_run(directory: Path, changes: Mapping[str, Any] | None = None) -> Job
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MovedWarning)  # nobody is to rewrite the file of a run
-            job = load_job(directory / "job.yaml")
+            job = load_job(directory / "job.yaml", of_run=True)
     except UnsetVariableError as error:
         raise RunError(f"{directory} cannot be resumed yet: {error}") from None
     except ConfigError as error:
@@ -101,7 +101,7 @@ def job_of_run(directory: Path, changes: Mapping[str, Any] | None = None) -> Job
             f"{directory} was started from Python with a model object; go on with it there by the same call: "
             f"{resuming(job, directory)}"
         )
-    return load_job(directory / "job.yaml", changes) if changes else job
+    return load_job(directory / "job.yaml", changes, of_run=True) if changes else job
 
 
 def resuming(job: Job, path: Path) -> str:

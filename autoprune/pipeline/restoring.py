@@ -27,7 +27,7 @@ def job_reads(path: Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MovedWarning)
-            load_job(path / _JOB)
+            load_job(path / _JOB, of_run=True)
     except UnsetVariableError:
         return True
     except ConfigError:

@@ -17,7 +17,7 @@ from autoprune.errors import ConfigError
     [
         ("search.trials=200", "search.trials", 200),
         ("constraints.flops=40%", "constraints.flops", "40%"),
-        ("constraints={flops: 40%, params: 1e5}", "constraints", {"flops": "40%", "params": "1e5"}),
+        ("constraints={flops: 40%, params: 1e5}", "constraints", {"flops": "40%", "params": 1e5}),
         ("verdict.protocols=[fine_tune]", "verdict.protocols", ["fine_tune"]),
         ("search.storage=sqlite:///a=b.db", "search.storage", "sqlite:///a=b.db"),
         (" seed = 3", "seed", 3),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.config.bounded_files import found_path, read_text
-from autoprune.config.yaml_reader import parse_yaml, read_yaml
+from autoprune.config.yaml_reader import dump_yaml, parse_yaml, read_yaml
 from autoprune.errors import ConfigError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -70,7 +71,47 @@ def test_what_goes_beyond_the_bounds_is_one_short_line_at_once(case: str) -> Non
 
 @given(PLAIN)
 def test_plain_values_are_read_as_they_were_written(value: Any) -> None:
-    assert parse_yaml(yaml.safe_dump(value), "file") == value
+    assert parse_yaml(yaml.safe_dump(value), "file", dumped=True) == value
+    for dumped in (True, False):
+        assert parse_yaml(dump_yaml(value), "file", dumped=dumped) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("-2E3", -2000.0),
+        ("1.0e3", 1000.0),
+        ("5e-05", 5e-5),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("-.inf", -math.inf),
+        ("010", 10),
+        ("08", 8),
+        ("0o17", 15),
+        ("0x1f", 31),
+        ("1_000", 1000),
+        ("-7", -7),
+        ("12:30", "12:30"),
+        ("1:30.5", "1:30.5"),
+        ("1e", "1e"),
+        ("1.2.3", "1.2.3"),
+        ('"1e5"', "1e5"),
+        ("on", True),
+        ("No", False),
+        ("{on: 1, No: 2}", {"on": 1, "No": 2}),
+    ],
+)
+def test_numbers_are_those_that_people_mean(text: str, value: Any) -> None:
+    found = parse_yaml(f"a: {text}", "file")["a"]
+    assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize("text", ["1e5", "08", "0o7", "12:30", "010", "1_0", "-.5e1"])
+def test_a_text_that_looks_like_a_number_stays_one_in_what_we_write(text: str) -> None:
+    for written in (yaml.safe_dump({"a": text}), dump_yaml({"a": text})):
+        assert parse_yaml(written, "file", dumped=True) == {"a": text}
+    assert parse_yaml(dump_yaml({"a": text}), "file") == {"a": text}
 
 
 @pytest.mark.parametrize("text", ["2020-01-01", "2020-99-99", "2001-12-14t21:59:43.10-05:00", "="])
