@@ -141,7 +141,10 @@ def finish(
     """End a search with the trials so far, stopped or at work: verdict, report and export of what there is."""
     from autoprune.pipeline.changes import job_at
     from autoprune.pipeline.finishing import finish_job
+    from autoprune.trials.run_directory import check_begun, check_search
 
+    check_begun(run_dir)
+    check_search(run_dir)
     given = any(option is not None for option in (engine, address, workers))
     chosen = chosen_engine(job_at(run_dir).engine, engine, address, workers) if given else None
     with _stoppable(run_dir):
@@ -172,12 +175,13 @@ def export(
     trust: Annotated[bool, typer.Option("--trust", help="run whatever code the run names: only your own runs")] = False,
 ) -> None:
     """Write a network of a run to a folder, alone: for autoprune.load, or in formats that do not need autoprune."""
+    from autoprune.export.safetensors import loading
     from autoprune.pipeline.driver import export_run
 
     chosen = [name.strip() for name in formats.split(",") if name.strip()]
     folder = export_run(run_dir, to, chosen, arm=arm, packages=package or (), trust=trust, note=typer.echo)
-    loads = f"; load it with autoprune.load({str(to)!r})" if (to / "architecture.yaml").is_file() else ""
-    typer.echo(f"exported to {folder}{loads}")
+    loads = loading(folder, shown=to, packages=package or (), trust=trust)
+    typer.echo(f"exported to {folder}{loads and f'; load it with {loads}'}")
 
 
 @app.command()

@@ -79,9 +79,20 @@ def check_packages(packages: Sequence[str]) -> None:
     names = packages if listed else ()
     if not listed or not all(isinstance(name, str) and _PACKAGE.fullmatch(name) for name in names):
         raise ConfigError(f"packages must be a list of package names, for example ['my_models'], got {packages!r}")
-    everything = [name for name in names if _top(name) in sys.stdlib_module_names or _top(name) == "torch"]
+    everything = [name for name in names if not is_nameable(name)]
     if everything:
         raise ConfigError(f"packages: {everything[0]!r} can run anything; name those of networks, or give trust=True")
+
+
+def is_nameable(package: str) -> bool:
+    """Whether it may be trusted by its name; the standard library and torch can run anything."""
+    return _top(package) not in sys.stdlib_module_names and _top(package) != "torch"
+
+
+def own_package(factory: str) -> str | None:
+    """The package that has to be trusted for a factory; None for the zoo and the libraries."""
+    module, function, _ = factory.partition(":")
+    return _top(module) if function and not _library_of(module) else None
 
 
 def _looked_up(path: str, call: str, packages: Sequence[str], source: str) -> Factory:

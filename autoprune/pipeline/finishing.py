@@ -13,7 +13,7 @@ from autoprune.pipeline.driver import records_of, resume_job
 from autoprune.pipeline.family import parts_of
 from autoprune.pipeline.restoring import is_whole
 from autoprune.trials.finishing import ask_to_finish
-from autoprune.trials.run_directory import RunDirectory, check_search
+from autoprune.trials.run_directory import RunDirectory, check_begun, check_search
 from autoprune.trials.run_files import has_begun, is_there
 from autoprune.verdict.record import RunRecord
 
@@ -40,8 +40,7 @@ def finish_job(
         RunError: there is no such run, or as for `resume`.
     """
     path = path.absolute()
-    if not has_begun(path):
-        RunDirectory.reopen(path)
+    check_begun(path)
     check_search(path)
     places = parts_of(path) or (path,)
     if all(map(is_whole, places)):

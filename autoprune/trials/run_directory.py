@@ -64,6 +64,20 @@ def check_search(path: Path) -> None:
         )
 
 
+def check_begun(path: Path) -> None:
+    """Refuse what is no run, family or comparison.
+
+    Raises:
+        RunError: nothing has begun there, or its run.json is damaged.
+    """
+    if not has_begun(path):
+        read_json(path / MARK) if (path / MARK).is_file() else None
+        raise RunError(
+            f"{path} is not a run directory: it holds no {MARK}; give the path that the search printed, or start the "
+            f"run with `autoprune search`"
+        )
+
+
 def check_there(path: Path) -> None:
     """Find out that a run has lost its directory before more is evaluated in vain.
 
@@ -151,12 +165,7 @@ class RunDirectory:
         Raises:
             RunError: there is no run in it, another process works on it, or it cannot be written.
         """
-        if not has_begun(path):
-            read_json(path / MARK) if (path / MARK).is_file() else None
-            raise RunError(
-                f"{path} is not a run directory: it holds no {MARK}; give the path that the search printed, "
-                f"or start the run with `autoprune search`"
-            )
+        check_begun(path)
         return cls(path, _locked(path))
 
     def __enter__(self) -> Self:

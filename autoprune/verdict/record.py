@@ -18,7 +18,7 @@ from autoprune.errors import RunError, SpaceError
 from autoprune.space.groups import SearchSpace, Widths
 from autoprune.space.serial import from_json
 from autoprune.texts import ScoreScale
-from autoprune.trials.run_directory import check_search
+from autoprune.trials.run_directory import check_begun, check_search
 from autoprune.trials.run_files import is_there, provenance_of, whole, whole_json
 
 LATENCY, MEASURED_LATENCY = "latency.json", "measured_latency.json"
@@ -218,8 +218,10 @@ def read_record(directory: Path) -> RunRecord:
     """Read a finished run from its directory.
 
     Raises:
-        RunError: the run has not ended, a file of it is missing or damaged, or it is a comparison.
+        RunError: there is no run, it has not ended, a file of it is missing or damaged, or it is a comparison.
     """
+    if not (directory / "result.json").is_file():
+        check_begun(directory)
     check_search(directory)
     result, space = whole_json(directory, "result.json"), whole_json(directory, "space.json")
     provenance = provenance_of(directory)

@@ -335,10 +335,10 @@ def test_training_that_diverges_is_one_clear_error(run: Run, tmp_path: Path) -> 
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("command", ["resume", "report", "export"])
+@pytest.mark.parametrize("command", ["resume", "report", "export", "finish"])
 def test_what_is_no_run_is_one_clear_error(command: str, run: Run, tmp_path: Path) -> None:
-    options = ["--to", tmp_path / "net"] if command == "export" else []
-    assert_one_clear_error(*run(command, tmp_path, *options), rf"{tmp_path}.*(is not a run directory|cannot be read)")
+    options = {"export": ["--to", tmp_path / "net"], "finish": ["--engine", "local"]}.get(command, [])
+    assert_one_clear_error(*run(command, tmp_path, *options), rf"{tmp_path} is not a run directory: it holds no")
     assert not list(tmp_path.iterdir())
 
 

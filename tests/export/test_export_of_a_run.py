@@ -23,6 +23,7 @@ from autoprune.cli import main as cli
 from autoprune.config.job import load_job
 from autoprune.errors import ConfigError, ExportError, RunError
 from autoprune.export.module import PlainModule
+from autoprune.export.safetensors import PYTHON_MODEL, loading
 from autoprune.pipeline.driver import export_run, start_job
 from autoprune.pipeline.inputs import inputs_of_job, job_of_run
 from autoprune.verdict.record import read_record
@@ -102,10 +103,29 @@ def test_several_formats_at_once_by_command(finished: Path, tmp_path: Path, help
     lines = done.stdout.splitlines()
     assert lines[0] == "safetensors: architecture.yaml, space.json, model.safetensors"
     assert re.fullmatch(r"module: module/model\.py, module/model\.safetensors; outputs are PyTorch's to .*", lines[1])
-    assert lines[3] == "exported to net; load it with autoprune.load('net')"
+    assert lines[3] == "exported to net; load it with autoprune.load('net', packages=['tiny'])"
     network = autoprune.load(tmp_path / "net", packages=["tiny"])
     assert same_outputs(PlainModule().read(tmp_path / "net"), network)
     assert same_outputs(torch.export.load(tmp_path / "net" / "model.pt2").module(), network)
+
+
+@pytest.mark.parametrize(
+    ("factory", "given", "call"),
+    [
+        ("resnet20", {}, "autoprune.load('net')"),
+        ("timm:create_model", {"trust": True}, "autoprune.load('net')"),
+        ("torchvision.models:resnet18", {"packages": ["shop"]}, "autoprune.load('net')"),
+        ("shop.nets:Net", {}, "autoprune.load('net', packages=['shop'])"),
+        ("shop.nets:Net", {"packages": ["shop.nets"]}, "autoprune.load('net', packages=['shop.nets'])"),
+        ("shop.nets:Net", {"trust": True}, "autoprune.load('net', trust=True)"),
+        ("torch.nn:Sequential", {}, "autoprune.load('net', trust=True)"),
+        (PYTHON_MODEL, {"trust": True}, "autoprune.load('net', model=full_model)"),
+    ],
+)
+def test_an_export_says_the_call_that_loads_it(factory: str, given: Any, call: str, tmp_path: Path) -> None:
+    assert loading(tmp_path, shown=Path("net"), **given) == "", "only other formats are there"
+    (tmp_path / "architecture.yaml").write_text(yaml.safe_dump({"model": {"factory": factory}}))
+    assert loading(tmp_path, shown=Path("net"), **given) == call
 
 
 def test_every_network_compared_is_exported_with_the_weights_that_were_scored(
