@@ -98,4 +98,5 @@ def _keys(job: Job) -> dict[str, Any]:
     found = {key: value for key, value in data.items() if key not in ("search", "verdict")}
     for part in ("search", "verdict"):
         found |= {f"{part}.{key}": value for key, value in data[part].items()}
+    found.setdefault("verdict.latency", True)  # by default it is left out, and is not off
     return found

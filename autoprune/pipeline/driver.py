@@ -18,6 +18,7 @@ from torch import nn
 
 from autoprune.config.engine import EngineOptions
 from autoprune.config.job import Job
+from autoprune.config.latency import LatencyOptions
 from autoprune.config.parts import ChosenPart
 from autoprune.config.stopping import StoppingOptions
 from autoprune.engines import make_engine
@@ -38,6 +39,7 @@ from autoprune.pipeline.extending import changes_in, check_whole, settle
 from autoprune.pipeline.family import parts_of
 from autoprune.pipeline.inputs import cpu_threads, how_to_resume, inputs_of_job, job_of_run, resuming
 from autoprune.pipeline.overview import write_overview
+from autoprune.pipeline.phases.measured_latency import by_profile, check_changeable
 from autoprune.pipeline.prepare import prepare
 from autoprune.pipeline.prepared import RunInputs
 from autoprune.pipeline.restoring import is_whole, restored, restored_for_reading
@@ -143,6 +145,7 @@ def resume(
             if ended and changed:
                 kept, notes = going_on(run_inputs, path)
             if changed and set(changed) <= set(IN_PLACE):
+                check_changeable(kept.job, changed)
                 notes = (*notes, f"goes on with {told(changed)}")
             notes = (*read_run(path).get(REPAIRED, ()), *notes)
             with ready(kept, threads, progress, read_only=ended and not changed) as engine:
@@ -195,11 +198,16 @@ def ready(run_inputs: RunInputs, threads: int | None, progress: str, *, read_onl
 
 
 def _without_effect(job: Job) -> tuple[str, ...]:
-    """Told where early stopping is asked for and there is nothing that could be stopped."""
-    name, chosen = job.search.early_stopping, job.search.evaluator
-    if name == "none" or kind_of(chosen.name, chosen.settings) == "training":
-        return ()
-    return (f"early_stopping: {name} stops nothing here: the evaluator {chosen.name!r} does not train",)
+    """Told of what is asked for and changes nothing: early stopping of what does not train, other latencies."""
+    name, chosen, notes = job.search.early_stopping, job.search.evaluator, list[str]()
+    if name != "none" and kind_of(chosen.name, chosen.settings) != "training":
+        notes.append(f"early_stopping: {name} stops nothing here: the evaluator {chosen.name!r} does not train")
+    if job.verdict.latency != LatencyOptions() and by_profile(job):
+        notes.append(
+            "verdict: latency changes nothing here: latency_ms is limited, and networks are measured under the "
+            "conditions of its device profile"
+        )
+    return tuple(notes)
 
 
 def _on(job: Job, engine: EngineOptions) -> Job:

@@ -148,6 +148,22 @@ def test_one_that_is_switched_on_later_has_every_score_of_the_first(
     assert "base network and every score" in (tmp_path / "run" / "report.md").read_text()
 
 
+def test_what_the_verdict_says_of_latency_is_told_to_change_nothing(
+    tmp_path: Path, profile: DeviceProfile, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = {"verdict": {**SMALL, "flops_search": False, "latency": {"dtype": "none"}}}
+    path, run = saved(profile, tmp_path), tmp_path / "run"
+    record = limited(run, path, progress="plain", **given).record
+    assert "verdict: latency changes nothing here: latency_ms is limited" in " ".join(capfd.readouterr().err.split())
+    assert record.latency is not None
+    assert record.latency["compared"]["winner"]["latency"]["conditions"]["dtype"] == "float32"
+    given["verdict"]["latency"] = False
+    with pytest.raises(ConfigError, match=r"verdict\.latency cannot be changed: latency_ms is limited"):
+        limited(run, path, resume=True, **given)
+    assert (run / "result.json").is_file()
+    assert not (run / "earlier").exists()
+
+
 def test_other_limits_hold_for_both_searches(tmp_path: Path, profile: DeviceProfile) -> None:
     constraints = {**LIMIT, "params": "60%", "flops": {"min": "10%", "max": "50%"}}
     limited(tmp_path / "run", saved(profile, tmp_path), constraints=constraints, verdict=SMALL)

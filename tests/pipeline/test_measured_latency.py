@@ -18,6 +18,7 @@ from autoprune.config.job import load_job
 from autoprune.config.latency import LatencyOptions
 from autoprune.errors import AutopruneError, ConfigError
 from autoprune.latency import measure as measuring
+from autoprune.pipeline.changes import changed_keys, told
 from autoprune.pipeline.fingerprints import job_fingerprint
 from autoprune.pipeline.phases import measured_latency
 from autoprune.pipeline.phases.context import RunContext
@@ -73,6 +74,17 @@ def test_jobs_that_do_not_say_it_keep_their_fingerprint(tmp_path: Path) -> None:
     assert job_fingerprint(off) != job_fingerprint(plain)
     (tmp_path / "again.yaml").write_text(off.text)
     assert load_job(tmp_path / "again.yaml").verdict.latency is None
+
+
+def test_what_a_run_goes_on_with_names_the_default(tmp_path: Path) -> None:
+    plain, off, other = (
+        load_job(write_job(tmp_path / "job.yaml", {"verdict.latency": latency} if latency is not None else {}))
+        for latency in (None, False, {"threads": 2})
+    )
+    assert told(changed_keys(plain, off)) == "verdict.latency True → False"
+    assert told(changed_keys(off, plain)) == "verdict.latency False → True"
+    assert changed_keys(plain, other)["verdict.latency"][0] is True
+    assert changed_keys(plain, plain) == {}
 
 
 def test_a_resumed_run_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

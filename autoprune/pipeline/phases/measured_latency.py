@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from autoprune.allocation import UNIFORM
+from autoprune.config.job import Job
 from autoprune.config.latency import LatencyOptions
 from autoprune.cost.latency.device_profile import Conditions
-from autoprune.errors import AutopruneError, EvaluationError, blame
+from autoprune.errors import AutopruneError, ConfigError, EvaluationError, blame
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.files import read_json
+from autoprune.latency.choice import METRIC
 from autoprune.latency.measure import make_backend, measure_many, ready, running
 from autoprune.pipeline.phases.context import RunContext
 from autoprune.pipeline.prepared import Prepared
@@ -34,6 +36,28 @@ def conditions_of(options: LatencyOptions, device: torch.device) -> Conditions:
     return Conditions(**asked, device="cpu" if device.type == "cpu" else str(device))
 
 
+def by_profile(job: Job) -> bool:
+    """Whether latency is limited and measured as its device profile was, so that `verdict: latency` says nothing."""
+    return METRIC in job.constraints and not job.metrics.get(METRIC, {}).get("elsewhere")
+
+
+def check_changeable(job: Job, changed: Collection[str]) -> None:
+    """Refuse to conclude a run anew for what would change nothing.
+
+    Args:
+        job: as it is to be.
+        changed: its keys that are other ones.
+
+    Raises:
+        ConfigError: `verdict.latency` is one of them, and latency is limited.
+    """
+    if "verdict.latency" in changed and by_profile(job):
+        raise ConfigError(
+            "verdict.latency cannot be changed: latency_ms is limited, and networks are measured under the conditions "
+            "of its device profile; leave it as it is, or give another profile in metrics"
+        )
+
+
 def check_latency(prepared: Prepared) -> None:
     """Make the full network ready under conditions other than the default ones, so that none fails after the search.
 
@@ -41,7 +65,7 @@ def check_latency(prepared: Prepared) -> None:
         AutopruneError: a condition, or a package that is missing.
     """
     options, task = prepared.run_inputs.job.verdict.latency, prepared.run_inputs.task
-    if options is None or options == LatencyOptions():
+    if options is None or options == LatencyOptions() or by_profile(prepared.run_inputs.job):
         return
     conditions = conditions_of(options, task.device)
     backend = make_backend(conditions)
