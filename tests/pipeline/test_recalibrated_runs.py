@@ -118,6 +118,7 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_trained(tmp_path: P
             data=[torch.zeros(4, 3, 8, 8)],
             score_func=lambda network: 0.0,
             train_func=never,
+            training={"epochs": 1},
             evaluator={"name": "scratch", "settings": {"epochs": 1}},
         )
     assert not (tmp_path / "run").exists()
