@@ -20,7 +20,7 @@ FLOPS = "One multiply-add counts as one FLOP."
 AS_TRIAL = "as a trial of the search"
 """The heading of scores that the search chose by."""
 
-BEFORE_TRAINING = "before final training, validation"
+BEFORE_TRAINING = "before training"
 """The heading of scores on all validation data after the search, of the compared networks."""
 
 

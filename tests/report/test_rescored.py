@@ -55,7 +55,7 @@ def test_runs_that_were_not_scored_so_have_no_such_figure(tmp_path: Path) -> Non
     unscored = replace(record, arms=tuple(replace(arm, search_score=None) for arm in record.arms))
     assert rescored(unscored) == ""
     assert "once more, on all validation data" not in write_html(unscored, tmp_path / "report.html").read_text()
-    assert not any("before final training" in note for note in collect(unscored).notes)
+    assert not any("before training" in note for note in collect(unscored).notes)
     assert "once more, on all validation data" in write_html(record, tmp_path / "report.html").read_text()
 
 
@@ -63,12 +63,12 @@ def test_the_two_scores_of_a_network_have_two_headings_and_a_note_says_why() -> 
     record = rescored_run()
     facts = collect(replace(record, job={**record.job, "search": {"allocations": ["surrogate"]}}))
     arms, rules = facts.arms, facts.rules
-    own = {row[0]: row[arms.header.index("before final training, validation")] for row in arms.rows}
+    own = {row[0]: row[arms.header.index("before training")] for row in arms.rows}
     assert own["uniform_inner"] == "97.50 %"
     trials = {row[0]: row[rules.header.index("as a trial of the search")] for row in rules.rows}
     assert trials["uniform_inner"] == f"{record.trials[1].score:.2f} %" != own["uniform_inner"]
     assert not set(arms.header[1:4]) & set(rules.header[1:2])
-    (note,) = [note for note in facts.notes if '"before final training, validation"' in note]
+    (note,) = [note for note in facts.notes if '"before training"' in note]
     assert "do not compare" in note
 
 
