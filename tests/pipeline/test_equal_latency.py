@@ -56,17 +56,23 @@ def saved(profile: DeviceProfile, folder: Path) -> Path:
     return path
 
 
-def test_the_winner_is_shown_beside_the_search_by_flops(
-    tmp_path: Path, profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts: Counter[tuple[Widths, bool]] = Counter()
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[Widths, bool]]:
+    """How often networks are scored, and whether on all data."""
+    found: Counter[tuple[Widths, bool]] = Counter()
     real = Inherited.evaluate
 
     def evaluate(self: Inherited, widths: Widths, *args: Any, full: bool = False, **others: Any) -> float:
-        counts[widths, full] += 1
+        found[widths, full] += 1
         return real(self, widths, *args, full=full, **others)
 
     monkeypatch.setattr(Inherited, "evaluate", evaluate)
+    return found
+
+
+def test_the_winner_is_shown_beside_the_search_by_flops(
+    tmp_path: Path, profile: DeviceProfile, counts: Counter[tuple[Widths, bool]]
+) -> None:
     result = limited(tmp_path / "run", saved(profile, tmp_path))
     assert set(counts.values()) == {1}  # what one search has scored the other has not
     record = result.record
@@ -127,16 +133,8 @@ def test_without_it_there_is_one_search_and_still_a_measurement(tmp_path: Path, 
 
 
 def test_one_that_is_switched_on_later_has_every_score_of_the_first(
-    tmp_path: Path, profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, profile: DeviceProfile, counts: Counter[tuple[Widths, bool]]
 ) -> None:
-    counts: Counter[tuple[Widths, bool]] = Counter()
-    real = Inherited.evaluate
-
-    def evaluate(self: Inherited, widths: Widths, *args: Any, full: bool = False, **others: Any) -> float:
-        counts[widths, full] += 1
-        return real(self, widths, *args, full=full, **others)
-
-    monkeypatch.setattr(Inherited, "evaluate", evaluate)
     path = saved(profile, tmp_path)
     limited(tmp_path / "run", path, verdict={**SMALL, "flops_search": False})
     alone = dict(counts)
