@@ -34,11 +34,14 @@ from autoprune.evaluators.artefact import LIST, files_of, prepared
 from autoprune.evaluators.base import Evaluator
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.importance.members import rank_channels
+from autoprune.space.cutting.slicing import Ranking
+from autoprune.space.groups import SearchSpace
 from autoprune.space.options.density import density_space
 from autoprune.space.tracing.trace import trace
 from autoprune.tasks.classification import ClassificationTask
 from autoprune.tasks.score import Score, as_score
 from autoprune.testing.generators import global_generators
+from autoprune.testing.once import made_once
 from autoprune.training.watch import State, Stopped, Watch
 
 Make: TypeAlias = Callable[[CandidateFactory], Evaluator]
@@ -87,16 +90,22 @@ def tiny_splits() -> DataSplits:
 
 def tiny_bench() -> CandidateFactory:
     """A workbench around a new, briefly trained `TinyNet`; every call gives the same one."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = TinyNet()
-    task = ClassificationTask(
-        tiny_splits(), Recipe(epochs=3, lr=0.1, batch_size=32, weight_decay=5e-4), device=torch.device("cpu")
-    )
-    task.train(model, epochs=3, seed=0)
+    model, space, ranking = _trained()
+    return CandidateFactory(model, space, ranking, _task(), base_epochs=3)
+
+
+@made_once
+def _trained() -> tuple[nn.Module, SearchSpace, Ranking]:
+    model = TinyNet()
+    _task().train(model, epochs=3, seed=0)
     model.zero_grad()
     space = trace(model, torch.zeros(1, 1, _SIDE, _SIDE)).space
-    return CandidateFactory(model, space, rank_channels(model, space, "l2"), task, base_epochs=3)
+    return model, space, rank_channels(model, space, "l2")
+
+
+def _task() -> ClassificationTask:
+    recipe = Recipe(epochs=3, lr=0.1, batch_size=32, weight_decay=5e-4)
+    return ClassificationTask(tiny_splits(), recipe, device=torch.device("cpu"))
 
 
 def tiny_density_bench() -> CandidateFactory:

@@ -23,6 +23,7 @@ from autoprune.space.groups import SearchSpace
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import verify
 from autoprune.testing.generators import global_generators
+from autoprune.testing.once import made_once
 
 
 class _Small(nn.Module):
@@ -42,16 +43,15 @@ class _Small(nn.Module):
         return self.head(x.reshape(len(x), 32) if self.baked else x.flatten(1))  # type: ignore[no-any-return]
 
 
+@made_once
 def _network(*, baked: bool) -> tuple[nn.Module, SearchSpace]:
     """The network in the form of its space, its running statistics those of the inputs that the laws use."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = _Small(baked=baked)
-        for norm in (model.stem_norm, model.inner_norm):
-            norm.momentum = None  # a plain average
-        for inputs in _inputs(4):
-            model(inputs)
-        verified = verify(model.eval(), trace(model, torch.randn(2, 2, 6, 6)))
+    model = _Small(baked=baked)
+    for norm in (model.stem_norm, model.inner_norm):
+        norm.momentum = None  # a plain average
+    for inputs in _inputs(4):
+        model(inputs)
+    verified = verify(model.eval(), trace(model, torch.randn(2, 2, 6, 6)))
     return verified.network, verified.space
 
 

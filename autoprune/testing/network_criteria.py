@@ -27,6 +27,7 @@ from autoprune.space.groups import FloatArray, SearchSpace
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import verify
 from autoprune.testing.generators import global_generators
+from autoprune.testing.once import made_once
 
 _CHANNELS, _PRUNED = 6, 2
 
@@ -54,16 +55,15 @@ class ExampleNetwork(nn.Module):
         return self.head(F.adaptive_avg_pool2d(x, 2).flatten(1))  # type: ignore[no-any-return]
 
 
+@made_once
 def example_network(**changes: Any) -> tuple[nn.Module, SearchSpace]:
     """A network with random weights in double precision, none of them constant, and its space."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = ExampleNetwork(**changes).eval()
-        with torch.no_grad():
-            for tensor in (*model.parameters(), *model.buffers()):
-                if tensor.is_floating_point() and tensor.ndim == 1:
-                    tensor.copy_(0.5 + torch.rand_like(tensor))
-        verified = verify(model, trace(model, torch.randn(2, 2, 6, 6)))
+    model = ExampleNetwork(**changes).eval()
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point() and tensor.ndim == 1:
+                tensor.copy_(0.5 + torch.rand_like(tensor))
+    verified = verify(model, trace(model, torch.randn(2, 2, 6, 6)))
     return verified.network.double(), verified.space
 
 

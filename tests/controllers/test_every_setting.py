@@ -132,7 +132,7 @@ def on_three_networks() -> list[Any]:
             serves = network_name == turn or not (settings or name == "optuna:GPSampler")
             found.append(
                 pytest.param(
-                    *(name, settings, network_name, network_name == turn),
+                    *(name, settings, network_name, network_name == turn and not settings),
                     id=f"{name}-{settings}-{network_name}",
                     marks=[] if serves else [pytest.mark.slow],
                 )

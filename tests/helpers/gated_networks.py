@@ -15,6 +15,7 @@ from autoprune.importance.network import NetworkEvidence
 from autoprune.space.groups import SearchSpace
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import verify
+from autoprune.testing.once import made_once
 
 
 class Residual(nn.Module):
@@ -45,9 +46,9 @@ OWNED = {"stem": ("stem", "back", "depthwise"), "inner": ("inner",)}
 """Group -> layers whose weights and biases write its channels."""
 
 
+@made_once
 def residual(*, baked: bool = False, smooth: bool = False) -> tuple[nn.Module, SearchSpace]:
     """The network in double precision and its space."""
-    torch.manual_seed(0)
     model = Residual(baked=baked, smooth=smooth).eval()
     with torch.no_grad():
         model.bn.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr, operator]

@@ -14,6 +14,7 @@ from autoprune.importance.members import channel_scores
 from autoprune.space.groups import FloatArray, SearchSpace
 from autoprune.space.tracing.trace import trace
 from autoprune.space.verification.verify import verify
+from autoprune.testing.once import made_once
 
 WIDTHS = {"stem": 6, "inner": 8, "grouped": 8, "wide": 5}
 
@@ -45,9 +46,9 @@ class Reading(nn.Module):
         return self.head(x)  # type: ignore[no-any-return]
 
 
+@made_once
 def reading(baked: bool = False) -> tuple[nn.Module, SearchSpace, Reading]:
     """The network in the form of its space, in double precision; its space; and the same in module form."""
-    torch.manual_seed(0)
     plain = Reading(baked).eval()
     with torch.no_grad():
         for tensor in (*plain.parameters(), *plain.buffers()):
