@@ -26,6 +26,12 @@ EVALUATORS = Registry(
             "A dear evaluator is to judge few candidates, which cheaper ones have chosen from many.",
             needs={"steps": "a list of evaluators, the cheapest first, such as [inherited, scratch]"},
         ),
+        "blend": Part(
+            "autoprune.evaluators.blend:Blend",
+            "averaged votes: Abdelfattah et al. 2021, arXiv 2101.08134; NAS-Bench-Suite-Zero, arXiv 2210.03230",
+            "Cheap scores that err in different ways, such as `inherited` and `zero_cost` with log_width.",
+            needs={"parts": "a list of evaluators, such as [inherited, zero_cost]"},
+        ),
         "short_training": Part(
             "autoprune.evaluators.short_training:ShortTraining",
             "a few steps before judging: DarwinLM (Tang et al. 2025, arXiv 2502.07780), Minitron (arXiv 2407.14679)",

@@ -36,7 +36,8 @@ class Evaluator(ABC):
     Attributes:
         kind: engines with several machines send the two kinds different ways; trainings can be watched.
         nests: settings that hold other evaluators: one, or a list of them. In a job each is a name, or a mapping of
-            `name` and `settings`; the evaluator is given them built. If one of them trains, so does this one.
+            `name` and `settings`; the evaluator is given them built, and loaded before it prepares something itself. If
+            one of them trains, so does this one.
         counts: the one of those settings whose last evaluator gives the scores; "" where they are its own.
         follows: how many of the best candidates so far it is told of, as the keyword `incumbents` of `evaluate`: their
             widths, the best one first, as they were when this one was proposed (fewer where there are fewer). 0: none,
@@ -57,6 +58,14 @@ class Evaluator(ABC):
         One that has rungs is watched whatever its kind, and reports a score at each of them.
         """
         return None
+
+    @classmethod  # noqa: B027 - most check what they are built with
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """Check settings as a job gives them, before anything is trained.
+
+        Raises:
+            ConfigError: it cannot be built with them.
+        """
 
     @abstractmethod
     def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float | Score:
@@ -165,6 +174,8 @@ class Guarded(Evaluator):
             own = directory / place
             own.mkdir(exist_ok=True)
             part.prepare(own, seed=seed)
+            if type(self._inner).prepare is not Evaluator.prepare:  # it may score by them
+                part.load(own)
         with seeded(seed):
             self._inner.prepare(directory, seed=seed)
         self._check_base()

@@ -50,6 +50,7 @@ class CandidateFactory:
             that is None, too.
         batches: on how many batches norms are recalibrated where a list does not say it; None: the method's default.
         starts: name -> other weights than those of `model`, see `starting_from`.
+        drawn: a few networks on the job's budget, as random search draws them; empty where no budget is known.
     """
 
     model: nn.Module
@@ -61,6 +62,7 @@ class CandidateFactory:
     final_inherit: tuple[ChosenPart, ...] | None = None
     batches: int | None = None
     starts: Mapping[str, OtherStart] = field(default_factory=dict)
+    drawn: tuple[Widths, ...] = ()
     _slicer: Slicer = field(init=False, repr=False)
     _heirs: dict[tuple[str, bool, int], Heirs] = field(default_factory=dict, init=False, repr=False)
     _started: dict[str, CandidateFactory] = field(default_factory=dict, init=False, repr=False)

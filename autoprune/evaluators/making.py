@@ -110,6 +110,9 @@ def _check(name: str, settings: Mapping[str, Any], path: str) -> None:
         for place, chosen in nested.steps:
             with _at(f"{path}.{place}"):
                 _check(chosen.name, chosen.settings, f"{path}.{place}.settings")
+    check = getattr(EVALUATORS.get(name), "check", None)
+    if check is not None:
+        check(settings)
 
 
 def _made(name: str, factory: CandidateFactory, settings: Mapping[str, Any], path: str) -> Guarded:

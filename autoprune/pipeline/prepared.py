@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 from torch import nn
 
 from autoprune.config.job import Job
 from autoprune.config.parts import NamedPart
 from autoprune.controllers import make_controller
 from autoprune.controllers.base import Controller
+from autoprune.controllers.parts.proposals import as_widths
 from autoprune.cost.budget.repair import BudgetedSpace
 from autoprune.evaluators.base import Evaluator
 from autoprune.evaluators.candidates import CandidateFactory
@@ -29,6 +31,9 @@ from autoprune.tasks.base import Task
 from autoprune.training.integrity import Snapshot
 from autoprune.verdict.baselines import plan
 from autoprune.verdict.rules import RuleInputs
+
+_DRAWN = 10
+"""Networks drawn at random, for evaluators that ask how far scores vary."""
 
 
 @final
@@ -153,7 +158,17 @@ class Prepared:
         """What candidates of this base network are made from."""
         task, job = self.run_inputs.task, self.run_inputs.job
         ranking, epochs = ranking_of(self.space, scores), job.training.epochs
-        made = CandidateFactory(base, self.space, ranking, task, epochs, job.search.inherit, job.verdict.inherit)
+        rows = self.domain.sample(_DRAWN, np.random.default_rng(job.seed))
+        made = CandidateFactory(
+            base,
+            self.space,
+            ranking,
+            task,
+            epochs,
+            job.search.inherit,
+            job.verdict.inherit,
+            drawn=tuple(map(as_widths, rows)),
+        )
         own = job.search.evaluator.settings if job.search.evaluator.name in ("inherited", "racing") else {}
         return made.calibrated(own.get("calibration_batches", CALIBRATION_BATCHES))
 

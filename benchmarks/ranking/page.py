@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -15,6 +15,8 @@ from ranking.truth import IMAGES, SEEDS, WAYS, Training
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 DRAWS = 500
+BLENDED_AT = 20
+"""Number of the first vector that was not trained yet when the evaluator `blend` was made by looking at the others."""
 _LEAST = 8
 """Vectors below which nothing is said."""
 
@@ -50,6 +52,13 @@ class Truth:
         within = float(self.scores.var(axis=1, ddof=1).mean())
         between = max(0.0, float(self.means.var(ddof=1)) - within / SEEDS)
         return between / (between + within) if between + within else 0.0
+
+    def since(self, number: int) -> Truth | None:
+        """The vectors from this number on; None where they are too few."""
+        kept = [place for place, own in enumerate(self.numbers) if own >= number]
+        if len(kept) < _LEAST:
+            return None
+        return replace(self, numbers=tuple(self.numbers[place] for place in kept), scores=self.scores[kept])
 
 
 def truths(trainings: Sequence[Training]) -> list[Truth]:
@@ -168,6 +177,7 @@ def page(trainings: Sequence[Training], scored: Sequence[Scored]) -> str:
         "the best of its first five, is below the best of all. Cost: CPU seconds of one evaluation as percent of those "
         "of one such training. One training is compared with the mean of the other two seeds, scores with that of all.",
     ]
+    parts += _in_short(found, scored, trainings)
     for truth in found:
         table = lines(truth, scored, trainings)
         spread, noise = truth.means.std(ddof=1), np.sqrt(truth.scores.var(axis=1, ddof=1).mean())
@@ -189,6 +199,33 @@ def page(trainings: Sequence[Training], scored: Sequence[Scored]) -> str:
             for one in table
         ]
     return "\n".join(parts) + "\n"
+
+
+def _in_short(found: Sequence[Truth], scored: Sequence[Scored], trainings: Sequence[Training]) -> list[str]:
+    """Kendall's τ of each judge in all tables of fine-tuned networks, over all vectors and over those trained last."""
+    tuned = [truth for truth in found if truth.way == "fine-tuned"]
+    later = [truth for truth in (one.since(BLENDED_AT) for one in tuned) if truth is not None]
+    if not tuned:
+        return []
+    said = f"Vectors from number {BLENDED_AT} on alone, which were trained after `blend` was made"
+    parts = ["", "## In short: Kendall's τ with fine-tuned networks", "", *_table(tuned, scored, trainings)]
+    return parts if not later else [*parts, "", f"{said}:", "", *_table(later, scored, trainings)]
+
+
+def _table(some: Sequence[Truth], scored: Sequence[Scored], trainings: Sequence[Training]) -> list[str]:
+    """A column for each, and a row for each judge that has scored all; the cost is the highest of them."""
+    tables = [{line.name: line for line in lines(truth, scored, trainings)} for truth in some]
+    names = [name for name in tables[0] if all(name in table for table in tables)]
+    taus = {name: [table[name].tau for table in tables] for name in names}
+    whole = [next(iter(table.values())).cost for table in tables]
+    heads = [f"{truth.network}, {truth.budget} %, {len(truth.numbers)} vectors" for truth in some]
+    parts = [f"| score | {' | '.join(heads)} | mean | cost |"]
+    parts += [f"|---|{'---:|' * (len(some) + 2)}"]
+    for name in [names[0], *sorted(names[1:], key=lambda name: -float(np.mean(taus[name])))]:
+        cost = max(table[name].cost / one for table, one in zip(tables, whole, strict=True))
+        cells = [f"{tau:.2f}" for tau in (*taus[name], float(np.mean(taus[name])))]
+        parts.append(f"| {name} | {' | '.join(cells)} | {100 * cost:.1f} % |")
+    return parts
 
 
 def _uniform(truth: Truth) -> str:

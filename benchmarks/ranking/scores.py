@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, final
 
+import numpy as np
 import torch
 from torch import nn
 
 from autoprune.config.training import Recipe
+from autoprune.controllers.parts.proposals import as_widths
 from autoprune.evaluators.artefact import prepared
 from autoprune.evaluators.base import Evaluator
 from autoprune.evaluators.candidates import CandidateFactory
@@ -28,6 +30,8 @@ VALIDATION = 2_000
 _FEW = {"validation_limit": 700, "calibration_batches": 3, "form": "fast"}
 """For a twentieth of a training's cost: 1,084 images, 4 % of the passes of the cheaper way."""
 _CPU = torch.device("cpu")
+_DRAWN = 10
+"""Networks that tell how far scores vary, as in a run."""
 _INHERIT: Mapping[str, list[Any]] = {
     "recalibrated": ["bn_recalibration"],
     "mean_fold": ["mean_fold", "bn_recalibration"],
@@ -68,6 +72,10 @@ def judges() -> dict[str, Judge]:
         taught = {"steps": steps, "distil": True, **limit}
         found[f"short_training, {steps} steps, accuracy"] = Judge("short_training", taught)
         found[f"short_training, {steps} steps, loss"] = Judge("short_training", taught, measure="loss")
+    few = {"name": "inherited", "settings": _FEW}
+    found["blend of log_width and least_squares, accuracy, few images"] = Judge(
+        "blend", {"parts": [few, "zero_cost"]}, "least_squares"
+    )
     found["supernet, accuracy"] = Judge("supernet", {"epochs": 2, **limit})
     return found
 
@@ -113,24 +121,28 @@ def score_all(
         known: keys of the scores that are.
         names: of the judges.
     """
-    given = judges()
     for name in names:
-        missing = [
-            (Scored(ranked.name, budget, number, name), widths)
-            for budget, numbered in vectors.items()
-            for number, widths in numbered.items()
-        ]
-        missing = [(row, widths) for row, widths in missing if row.key not in known]
-        if not missing:
-            continue
-        evaluator = _evaluator(ranked, given[name])
-        evaluator.evaluate(missing[0][1], seed=0)  # what is done once
-        with _Meter() as meter:  # hooks take time, so that it is not there when seconds are taken
-            evaluator.evaluate(missing[0][1], seed=0)
-        for row, widths in missing:
-            start = time.process_time()
-            score = float(evaluator.evaluate(widths, seed=0))
-            yield replace(row, score=score, passes=meter.passes, cpu_seconds=time.process_time() - start)
+        judge = judges()[name]
+        alone = judge.evaluator == "blend"  # how far scores vary depends on the budget
+        for budgets in [[budget] for budget in vectors] if alone else [list(vectors)]:
+            missing = [
+                (Scored(ranked.name, budget, number, name), widths)
+                for budget in budgets
+                for number, widths in vectors[budget].items()
+            ]
+            missing = [(row, widths) for row, widths in missing if row.key not in known]
+            if missing:
+                yield from _scored(missing, _evaluator(ranked, judge, budgets[0]))
+
+
+def _scored(missing: list[tuple[Scored, Widths]], evaluator: Evaluator) -> Iterator[Scored]:
+    evaluator.evaluate(missing[0][1], seed=0)  # what is done once
+    with _Meter() as meter:  # hooks take time, so that it is not there when seconds are taken
+        evaluator.evaluate(missing[0][1], seed=0)
+    for row, widths in missing:
+        start = time.process_time()
+        score = float(evaluator.evaluate(widths, seed=0))
+        yield replace(row, score=score, passes=meter.passes, cpu_seconds=time.process_time() - start)
 
 
 @final
@@ -161,11 +173,15 @@ class _Meter:
             hook.remove()
 
 
-def _evaluator(ranked: Ranked, judge: Judge) -> Evaluator:
+def _evaluator(ranked: Ranked, judge: Judge, budget: int) -> Evaluator:
+    """A judge that is ready; what it draws, if anything, is on this budget."""
     recipe = Recipe(epochs=20, lr=0.1, batch_size=128, weight_decay=5e-4, objective={"name": "distillation"})
     task = ClassificationTask(ranked.splits, recipe, device=_CPU, measure=make_measure(judge.measure))
     inherit = None if judge.inherit is None else tuple(_INHERIT[judge.inherit])
-    factory = CandidateFactory(ranked.model, ranked.space, ranked.ranking, task, base_epochs=20, inherit=inherit)
+    drawn = tuple(map(as_widths, ranked.domain(budget).sample(_DRAWN, np.random.default_rng(0))))
+    factory = CandidateFactory(
+        ranked.model, ranked.space, ranked.ranking, task, base_epochs=20, inherit=inherit, drawn=drawn
+    )
     evaluator = make_evaluator(judge.evaluator, factory, judge.settings)
     evaluator.load(prepared(evaluator, Path(tempfile.mkdtemp()), seed=0))  # it is used as long as this process lives
     return evaluator

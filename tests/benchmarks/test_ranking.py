@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -60,6 +60,26 @@ def test_vectors_whose_trainings_are_not_complete_and_judges_that_lack_some_are_
     assert lines(truth, scored([1.0] * 9), part)[1].tau == 0  # equal scores say nothing
     assert truths(part[: 7 * SEEDS]) == []
     assert "rank 9" in page(part, scored([1.0] * 9))
+
+
+def test_the_vectors_trained_last_have_a_table_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [replace(one, way="fine-tuned") for one in trainings()]
+    (truth,) = truths(given)
+    assert truth.since(3) is None, "seven are too few"
+    later = truth.since(2)
+    assert later is not None
+    assert later.numbers == tuple(range(2, 10))
+    assert (later.scores == truth.scores[2:]).all()
+    monkeypatch.setattr("ranking.page.BLENDED_AT", 2)
+    values = [100.0, 99.0, *(float(n) for n in range(8))]  # wrong about the first two alone
+    text = page(given, scored(values))
+    _, whole, last, _ = (part.splitlines() for part in text.split("| score |", 3))
+    rows = {
+        name: [line for line in table if line.startswith(f"| {JUDGE}")] for name, table in (("w", whole), ("l", last))
+    }
+    assert rows["w"] == [f"| {JUDGE} | 0.24 | 0.24 | 2.0 % |"]
+    assert rows["l"] == [f"| {JUDGE} | 1.00 | 1.00 | 2.0 % |"]
+    assert "net, 25 %, 8 vectors" in last[0]
 
 
 def test_an_early_end_leaves_whole_vectors_and_rows_survive_a_torn_line(tmp_path: Path) -> None:

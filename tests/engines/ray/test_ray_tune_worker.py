@@ -215,6 +215,7 @@ class TestEveryEvaluatorInAWorker(EvaluatorContract):
             "short_training": {"steps": 8, "epochs": 2},
             "supernet": {"epochs": 2, "drawn": 1},
             "chain": {"steps": ["zero_cost", {"name": "scratch", "settings": scratch}]},
+            "blend": {"parts": ["inherited", "zero_cost"]},
         }
         settings = quick.get(name, {})
         return lambda factory: Remote(worker, factory, name, settings, tmp_path)
