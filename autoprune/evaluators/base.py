@@ -42,6 +42,8 @@ class Evaluator(ABC):
         follows: how many of the best candidates so far it is told of, as the keyword `incumbents` of `evaluate`: their
             widths, the best one first, as they were when this one was proposed (fewer where there are fewer). 0: none,
             and no such keyword.
+        relative: its scores are comparable within one run alone, also beside those of another budget: they are not
+            shared by the runs of a family.
         scale: what its scores count, where that is not what the task's count; they may be any finite numbers then.
     """
 
@@ -49,6 +51,7 @@ class Evaluator(ABC):
     nests: tuple[str, ...] = ()
     counts: str = ""
     follows: int = 0
+    relative: bool = False
     scale: ScoreScale | None = None
 
     @classmethod
@@ -60,7 +63,7 @@ class Evaluator(ABC):
         return None
 
     @classmethod  # noqa: B027 - most check what they are built with
-    def check(cls, settings: Mapping[str, Any]) -> None:
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
         """Check settings as a job gives them, before anything is trained.
 
         Raises:

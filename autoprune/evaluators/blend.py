@@ -10,25 +10,55 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 
 from autoprune.config.parts import NamedPart
-from autoprune.errors import ConfigError, EvaluationError
+from autoprune.errors import ConfigError, EvaluationError, RunError, is_interrupted
 from autoprune.evaluators.base import Evaluator, Kind
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.making import kind_of, rungs_of
+from autoprune.files import write_whole
 from autoprune.space.groups import FloatArray, Widths
 from autoprune.tasks.score import Score, as_score
-from autoprune.texts import ScoreScale
+from autoprune.texts import ScoreScale, first_line
 from autoprune.training.watch import State, Watch
 
-_FILE = "scales.json"
+_FILE, _KNOWN = "scales.json", "drawn.jsonl"
 _DRAWN, _LEAST = 10, 3
 """How many networks say how far scores vary, where the factory gives none; and how many of them must have scores."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Scales:
+    """What scores are standardised by; one of each part.
+
+    Attributes:
+        means: of its scores of the drawn networks.
+        deviations: of the same, and at least what noise alone makes; 0 where all have the same score.
+    """
+
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
+
+    @classmethod
+    def of(cls, scores: FloatArray, errors: FloatArray) -> Self:
+        """From (networks, parts) scores and their standard errors, NaN where they are not known."""
+        known = np.isfinite(errors)
+        noise = np.where(known, errors, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        largest = np.maximum(np.abs(scores).max(axis=0), np.finfo(np.float64).tiny)
+        shares = scores / largest  # nothing overflows
+        spread = np.where(np.ptp(shares, axis=0) > _ROUNDING, largest * shares.std(axis=0), 0.0)
+        return cls(tuple((largest * shares.mean(axis=0)).tolist()), tuple(np.maximum(spread, noise).tolist()))
+
+
+_ROUNDING = 1e-12
+"""Share of the largest score by which scores differ that are the same but for rounding."""
 
 
 @final
@@ -36,14 +66,17 @@ class Blend(Evaluator):
     """Score a candidate by the mean of standardised scores.
 
     A score of a part counts in standard deviations of that part's scores of some networks that are drawn at random on
-    the budget, once, when the run begins; 0 is their mean. A part that gives all of them the same score says nothing,
-    and changes nothing. A refitted network's accuracy before training and the logarithms of its widths, for example,
-    err in different ways: see `benchmarks/rank_fidelity.py`.
+    the budget, once, when the run begins; 0 is their mean. Scores on all validation data are standardised by scores on
+    all validation data. No deviation is less than the part's own standard error, where it tells one, so that noise
+    alone does not decide. A part that gives all of them the same score, and tells no error, changes nothing.
+
+    A refitted network's accuracy before training and the logarithms of its widths, for example, err in different ways:
+    see `benchmarks/rank_fidelity.py`. The noise of a score is known where every part tells its own.
 
     Args:
         factory: what candidates are made from.
         parts: at least two evaluators, of which at most one trains and none scores in steps.
-        weights: of each part, at least 0; equal where they are left out.
+        weights: of each part, above 0; equal where they are left out.
 
     Raises:
         ConfigError: fewer than two parts, several that train, one that scores in steps, or weights that are none.
@@ -51,6 +84,7 @@ class Blend(Evaluator):
 
     nests = ("parts",)
     scale = ScoreScale("blend of scores")
+    relative = True
 
     def __init__(
         self, factory: CandidateFactory, *, parts: Sequence[Evaluator], weights: Sequence[float] | None = None
@@ -58,11 +92,11 @@ class Blend(Evaluator):
         self._factory, self._parts = factory, tuple(parts)
         self._weights = _shares(weights, [part.kind for part in parts])
         self.follows = max(part.follows for part in parts)
-        self._means = self._deviations = np.empty(0)
+        self._scales: dict[bool, _Scales] = {}
 
     @classmethod
-    def check(cls, settings: Mapping[str, Any]) -> None:
-        """See `Evaluator.check`."""
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """See `Evaluator.check_settings`."""
         parts = settings.get("parts")
         if not isinstance(parts, list | tuple):
             raise ConfigError(f"evaluator 'blend': parts must be a list of at least two evaluators, got {parts!r}")
@@ -84,28 +118,55 @@ class Blend(Evaluator):
         """Score networks that are drawn at random, and write how far each part's scores vary.
 
         Raises:
-            EvaluationError: fewer than three of them can be scored.
+            EvaluationError: fewer than three of them can be scored, or all parts give all of them the same score.
         """
         drawn = self._factory.drawn or _members(self._factory, seed)
-        rows, errors = list[list[float]](), list[str]()
-        for number, widths in enumerate(drawn):
-            try:
-                rows.append([float(score) for score in self._told(widths, seed=seed + number)])
-            except EvaluationError as error:
-                errors.append(str(error))
+        place = directory / _KNOWN
+        known = [json.loads(line) for line in place.read_text().splitlines()] if place.is_file() else []
+        for number, widths in enumerate(drawn[len(known) :], len(known)):
+            known.append(self._row(widths, seed + number))
+            write_whole(place, "".join(f"{json.dumps(row)}\n" for row in known).encode())
+        rows = [row for row in known if "error" not in row]
         if len(rows) < _LEAST:
+            why = next((row["error"] for row in reversed(known) if "error" in row), "no more are there")
             raise EvaluationError(
                 f"evaluator 'blend': of {len(drawn)} networks drawn at random to learn how far scores vary, "
-                f"{len(rows)} could be scored, and {_LEAST} have to be: {errors[-1] if errors else 'no more are there'}"
+                f"{len(rows)} could be scored, and {_LEAST} have to be: {why}"
             )
-        scores = np.array(rows)
-        kept = {"means": scores.mean(axis=0).tolist(), "deviations": _deviations(scores).tolist()}
-        (directory / _FILE).write_text(json.dumps(kept))
+        scales = {
+            which: _Scales.of(*np.moveaxis(np.array([row[which] for row in rows], dtype=np.float64), 2, 0))
+            for which in ("part", "all")
+        }
+        if len(set(drawn)) > 1 and not any(scales["part"].deviations):
+            raise EvaluationError(
+                f"evaluator 'blend': each of its parts gives the same score to all of {len(rows)} networks drawn at "
+                f"random, {scales['part'].means}; choose parts that tell them apart, or another budget"
+            )
+        write_whole(directory / _FILE, json.dumps({which: asdict(one) for which, one in scales.items()}).encode())
+
+    def _row(self, widths: Widths, seed: int) -> dict[str, Any]:
+        """What the parts say of a drawn network: score and standard error on a part and on all validation data.
+
+        A training is done once, for both.
+        """
+        try:
+            row = {"part": self._told(widths, seed=seed)}
+            trains = any(part.kind == "training" for part in self._parts)
+            row["all"] = row["part"] if trains else self._told(widths, seed=seed, full=True)
+        except RunError:
+            raise
+        except Exception as error:
+            if is_interrupted(error):
+                raise
+            return {"error": first_line(error) or type(error).__name__}
+        return {which: [[float(one), one.standard_error] for one in scores] for which, scores in row.items()}
 
     def load(self, directory: Path) -> None:
         """Take in how far scores vary."""
         kept = json.loads((directory / _FILE).read_text())
-        self._means, self._deviations = np.array(kept["means"]), np.array(kept["deviations"])
+        self._scales = {
+            which == "all": _Scales(tuple(one["means"]), tuple(one["deviations"])) for which, one in kept.items()
+        }
 
     def evaluate(
         self,
@@ -121,18 +182,15 @@ class Blend(Evaluator):
         Raises:
             EvaluationError: it was never loaded.
         """
-        if not len(self._means):
+        if not self._scales:
             raise EvaluationError("evaluator 'blend' has no scales yet: call prepare and load, as a run does, first")
         scores = self._told(widths, seed=seed, full=full, watch=watch, incumbents=incumbents)
-        known = [
-            (self._unit(place) * score.standard_error, score.paired)
-            for place, score in enumerate(scores)
-            if score.standard_error is not None
-        ]
-        value = float(sum(self._turned(place, float(score)) for place, score in enumerate(scores)))
-        if not known:
+        value = float(sum(self._turned(place, full, float(score)) for place, score in enumerate(scores)))
+        counted = [(self._unit(place, full), score) for place, score in enumerate(scores) if self._unit(place, full)]
+        errors = [unit * score.standard_error for unit, score in counted if score.standard_error is not None]
+        if not errors or len(errors) < len(counted):
             return Score(value)
-        return Score(value, math.hypot(*(error for error, _ in known)), paired=all(paired for _, paired in known))
+        return Score(value, math.hypot(*errors), paired=all(score.paired for _, score in counted))
 
     def _told(
         self,
@@ -148,22 +206,22 @@ class Blend(Evaluator):
         for place in sorted(range(len(self._parts)), key=lambda place: self._parts[place].kind == "training"):
             part, told = self._parts[place], dict[str, Any]()
             if part.kind == "training" and watch is not None:
-                rest = sum(self._turned(other, float(score)) for other, score in scores.items())
-                told["watch"] = _Blended(watch, partial(self._beside, rest, place))
+                rest = sum(self._turned(other, full, float(score)) for other, score in scores.items())
+                told["watch"] = _Blended(watch, partial(self._beside, rest, place, full))
             if part.follows:
                 told["incumbents"] = tuple(incumbents[: part.follows])
             scores[place] = as_score(part.evaluate(widths, seed=seed, full=full, **told))
         return [scores[place] for place in range(len(self._parts))]
 
-    def _beside(self, rest: float, place: int, score: float) -> float:
-        return rest + self._turned(place, score)
+    def _beside(self, rest: float, place: int, full: bool, score: float) -> float:
+        return rest + self._turned(place, full, score)
 
-    def _turned(self, place: int, score: float) -> float:
-        return self._unit(place) * (score - float(self._means[place]))
+    def _turned(self, place: int, full: bool, score: float) -> float:
+        return self._unit(place, full) * (score - self._scales[full].means[place])
 
-    def _unit(self, place: int) -> float:
+    def _unit(self, place: int, full: bool) -> float:
         """What one unit of a part's score is worth."""
-        deviation = float(self._deviations[place])
+        deviation = self._scales[full].deviations[place]
         return self._weights[place] / deviation if deviation else 0.0
 
 
@@ -205,23 +263,17 @@ def _shares(weights: object, kinds: Sequence[Kind]) -> tuple[float, ...]:
             f"chain, whose last step decides"
         )
     given = [1.0] * len(kinds) if weights is None else weights
-    whole = sum(given) if isinstance(given, list | tuple) and all(map(_is_weight, given)) else 0.0
-    if not isinstance(given, list | tuple) or len(given) != len(kinds) or not 0 < whole < math.inf:
+    numbers = list(given) if isinstance(given, list | tuple) and all(map(_is_weight, given)) else []
+    if len(numbers) != len(kinds) or not math.isfinite(sum(numbers)):
         raise ConfigError(
-            f"evaluator 'blend': weights must be a list of numbers of at least 0, not all 0, one for each of the "
-            f"{len(kinds)} parts, got {weights!r}"
+            f"evaluator 'blend': weights must be a list of numbers above 0, one for each of the {len(kinds)} parts, "
+            f"got {weights!r}"
         )
-    return tuple(weight / whole for weight in given)
+    return tuple(number / sum(numbers) for number in numbers)
 
 
 def _is_weight(given: object) -> bool:
-    return isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < math.inf
-
-
-def _deviations(scores: FloatArray) -> FloatArray:
-    """Of each column; 0 where it is constant but for rounding."""
-    found: FloatArray = scores.std(axis=0)
-    return np.where(found > 1e-9 * np.abs(scores).max(axis=0), found, 0.0)
+    return isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < math.inf
 
 
 def _members(factory: CandidateFactory, seed: int) -> list[Widths]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from autoprune.config.parts import NamedPart, PartOptions
 from autoprune.config.settings import bind
-from autoprune.errors import ConfigError, RegistryError
+from autoprune.errors import ConfigError, RegistryError, blame
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.base import Evaluator, Guarded, Kind
 from autoprune.evaluators.candidates import CandidateFactory
@@ -41,6 +42,11 @@ def scale_of(name: str, settings: Mapping[str, Any]) -> ScoreScale | None:
     """What the scores of an evaluator that is not built count; None: what the task's count."""
     found: ScoreScale | None = getattr(EVALUATORS.get(counted(name, settings).name), "scale", None)
     return found
+
+
+def is_relative(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether scores of an evaluator that is not built are comparable within one run alone."""
+    return bool(getattr(EVALUATORS.get(counted(name, settings).name), "relative", False))
 
 
 def counted(name: str, settings: Mapping[str, Any]) -> NamedPart:
@@ -110,9 +116,12 @@ def _check(name: str, settings: Mapping[str, Any], path: str) -> None:
         for place, chosen in nested.steps:
             with _at(f"{path}.{place}"):
                 _check(chosen.name, chosen.settings, f"{path}.{place}.settings")
-    check = getattr(EVALUATORS.get(name), "check", None)
-    if check is not None:
-        check(settings)
+    check = getattr(EVALUATORS.get(name), "check_settings", None)
+    if inspect.ismethod(check):  # not an instance's, of something that is no `Evaluator`
+        with blame(
+            ConfigError, f"evaluator {name!r} cannot check its settings", then="Correct them, or the evaluator."
+        ):
+            check(settings)
 
 
 def _made(name: str, factory: CandidateFactory, settings: Mapping[str, Any], path: str) -> Guarded:

@@ -14,6 +14,7 @@ from typing import Any
 from autoprune.config.job import Job
 from autoprune.controllers.base import TrialState
 from autoprune.errors import RunError
+from autoprune.evaluators.making import is_relative
 from autoprune.files import content_of, free_directory
 from autoprune.pipeline.changes import BRANCHED
 from autoprune.pipeline.continuation import format_of
@@ -102,7 +103,9 @@ def take_over(prepared: Prepared, directory: RunDirectory) -> Family | None:
                 f"{directory.path} begins with {source}, which is not there any more: bring it back, or start a new run"
             )
         counts = {"scores": 0, "full_scores": 0}
-        for widths, score, full in _scores(source, prepared.space, job.search.storage):
+        chosen = job.search.evaluator
+        alone = is_relative(chosen.name, chosen.settings)
+        for widths, score, full in () if alone else _scores(source, prepared.space, job.search.storage):
             if cache.scored(widths, full=full) is None:
                 cache.add(widths, score, full=full, taken=True)
             counts["full_scores" if full else "scores"] += 1

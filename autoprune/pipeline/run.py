@@ -15,7 +15,7 @@ from autoprune.allocation import UNIFORM
 from autoprune.config.job import Job
 from autoprune.engines.base import Engine
 from autoprune.errors import RunError
-from autoprune.evaluators.making import counted, kind_of
+from autoprune.evaluators.making import counted, is_relative, kind_of
 from autoprune.pipeline.beginning import begin, begin_family
 from autoprune.pipeline.branching import take_over
 from autoprune.pipeline.changes import ANEW, IN_PLACE
@@ -231,7 +231,8 @@ def _phases(run: RunContext, narrowed: Prepared | None, see_through: Callable[..
     posterior = smooth(run.domain, trials, rescored, apart=apart)
 
     compared = (*arms(run.domain, trials, winner, rescored), *sparsity_arms(run, sparse, rescored))
-    compared = with_flops_search(compared, beside, run.domain)
+    chosen = run.job.search.evaluator
+    compared = with_flops_search(compared, beside, run.domain, relative=is_relative(chosen.name, chosen.settings))
     latency = measure_compared(run, {arm.name: arm.widths for arm in compared}, factory)
     finals = timed("final trainings", lambda: final_trainings(run, compared))
     measured = None

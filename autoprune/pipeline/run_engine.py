@@ -62,6 +62,8 @@ class RunEngine:
             RunError: it was lost, and is not what it was.
         """
         directory = self._directory
+        if not (directory / LIST).is_file():
+            self._progress.note(f"the evaluator {self._prepared.run_inputs.job.search.evaluator.name!r} is prepared")
         folder = prepared(evaluator, directory.path, seed=self._prepared.run_inputs.job.seed)
         known, now = checksum_of(directory.path, LIST), checksum((directory / LIST).read_bytes())
         if known is None:

@@ -17,6 +17,7 @@ import yaml
 from autoprune.allocation import UNIFORM
 from autoprune.controllers.base import Trial, TrialState
 from autoprune.redaction import masked
+from autoprune.report.blends import blend_notes
 from autoprune.report.continued import continued_notes
 from autoprune.report.latency import latency_notes, latency_table
 from autoprune.report.measured import headline, measured_notes, measured_table
@@ -192,6 +193,7 @@ def _notes(record: RunRecord) -> Iterable[str]:
     yield from rules_notes(record)
     yield from sparsity_notes(record)
     yield from rung_notes(record)
+    yield from blend_notes(record)
     yield from _kept(record)
     yield from recalibration_notes(record)
     examples = record.base.get("test_examples")

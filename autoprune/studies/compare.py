@@ -23,12 +23,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.config.job import Job
 from autoprune.config.parts import NamedPart
 from autoprune.engines.base import Scoring, WorkerSetup
-from autoprune.errors import AutopruneError, BudgetError, RunError
+from autoprune.errors import AutopruneError, BudgetError, ConfigError, RunError
 from autoprune.evaluators import EVALUATORS
 from autoprune.evaluators.candidates import CandidateFactory
-from autoprune.evaluators.making import kind_of, make_evaluator
+from autoprune.evaluators.making import kind_of, make_evaluator, prepares_something, scale_of
 from autoprune.files import read_json
 from autoprune.importance.members import ranking_of, unit_scores
 from autoprune.pipeline.checks import check_scoring
@@ -73,6 +74,7 @@ def compare(run_inputs: RunInputs, options: CompareOptions, path: Path, *, progr
     if not begun:
         RunDirectory.check_free(path)
     run_inputs = replace(run_inputs, job=options.family(run_inputs.job))
+    _check_evaluator(run_inputs.job)
     parts = ComparedParts.of(options, run_inputs.job.search, run_inputs.task)
     with ready(run_inputs, run_inputs.job.threads, progress) as engine, ExitStack() as stack:
         runs = prepare(run_inputs)
@@ -247,6 +249,22 @@ class _Study:
                     )
                 )
         return rows
+
+
+def _check_evaluator(job: Job) -> None:
+    """Check that scores can stand beside that of the unpruned network.
+
+    Raises:
+        ConfigError: the evaluator counts something else than the task, or has to prepare something.
+    """
+    chosen = job.search.evaluator
+    plain = {key: value for key, value in chosen.settings.items() if key != "form"}
+    if scale_of(chosen.name, plain) is None and not prepares_something(chosen.name, plain):
+        return
+    raise ConfigError(
+        f"search.evaluator is {chosen.name!r}, and compare scores networks right after the cut, beside the unpruned "
+        f"one and for all budgets alike: set search.evaluator to inherited for it"
+    )
 
 
 def _setup(factory: CandidateFactory, run: RunContext) -> WorkerSetup:

@@ -100,7 +100,10 @@ def _trained() -> tuple[nn.Module, SearchSpace, Ranking]:
     _task().train(model, epochs=3, seed=0)
     model.zero_grad()
     space = trace(model, torch.zeros(1, 1, _SIDE, _SIDE)).space
-    return model, space, rank_channels(model, space, "l2")
+    ranking = rank_channels(model, space, "l2")
+    for ranks in ranking:
+        ranks.setflags(write=False)
+    return model, space, ranking
 
 
 def _task() -> ClassificationTask:

@@ -42,6 +42,7 @@ class Told(Evaluator):
 
 def blend(folder: Path, *scores: Callable[[Widths], float | Score], drawn: Any = DRAWN, **settings: Any) -> Blend:
     """One that is prepared and loaded."""
+    folder.mkdir(exist_ok=True)
     made = Blend(replace(tiny_bench(), drawn=drawn), parts=[Told(score) for score in scores], **settings)
     made.prepare(folder, seed=0)
     made.load(folder)
@@ -56,7 +57,7 @@ def second(widths: Widths) -> float:
     return -1e4 * math.log(widths[0])
 
 
-@pytest.mark.parametrize("weights", [None, [1, 1], [3.0, 1.0], [0, 2]])
+@pytest.mark.parametrize("weights", [None, [1, 1], [3.0, 1.0]])
 def test_a_score_is_the_weighted_mean_of_standardised_ones(tmp_path: Path, weights: list[float] | None) -> None:
     drawn = np.array([[first(widths), second(widths)] for widths in DRAWN])
     expected = (np.array([first((7, 7)), second((7, 7))]) - drawn.mean(axis=0)) / drawn.std(axis=0)
@@ -66,32 +67,98 @@ def test_a_score_is_the_weighted_mean_of_standardised_ones(tmp_path: Path, weigh
 
 
 def test_the_unit_and_zero_of_a_part_change_nothing(tmp_path: Path) -> None:
-    plain, turned = (tmp_path / name for name in ("plain", "turned"))
-    plain.mkdir()
-    turned.mkdir()
-    one = blend(plain, first, second)
-    other = blend(turned, lambda widths: 1e-6 * first(widths) - 5, second)
+    one = blend(tmp_path / "plain", first, second)
+    other = blend(tmp_path / "turned", lambda widths: 1e-6 * first(widths) - 5, second)
     for widths in (*DRAWN, (7, 7)):
         assert float(one.evaluate(widths, seed=0)) == pytest.approx(float(other.evaluate(widths, seed=0)))
 
 
-def test_errors_count_in_the_same_units_and_are_paired_where_all_are(tmp_path: Path) -> None:
-    deviation = np.std([first(widths) for widths in DRAWN]), np.std([second(widths) for widths in DRAWN])
+def test_errors_count_in_the_same_units_and_are_known_where_all_are(tmp_path: Path) -> None:
+    def paired(widths: Widths) -> Score:
+        return Score(first(widths), 2.0, paired=True)
 
-    def paired_second(widths: Widths) -> Score:
+    def other(widths: Widths) -> Score:
         return Score(second(widths), 300.0, paired=True)
 
-    def unpaired_second(widths: Widths) -> Score:
+    def unpaired(widths: Widths) -> Score:
         return Score(second(widths), 300.0)
 
-    for other, paired in ((paired_second, True), (unpaired_second, False)):
-        made = blend(tmp_path, lambda widths: Score(first(widths), 2.0, paired=True), other, weights=[1, 3])
-        found = made.evaluate((4, 4), seed=0)
+    deviation = np.std([first(widths) for widths in DRAWN]), np.std([second(widths) for widths in DRAWN])
+    for part, is_paired in ((other, True), (unpaired, False)):
+        found = blend(tmp_path / f"{is_paired}", paired, part, weights=[1, 3]).evaluate((4, 4), seed=0)
         assert found.standard_error == pytest.approx(math.hypot(0.25 * 2 / deviation[0], 0.75 * 300 / deviation[1]))
-        assert found.paired is paired
-    alone = blend(tmp_path, lambda widths: Score(first(widths), 2.0, paired=True), second).evaluate((4, 4), seed=0)
-    assert alone.paired
-    assert alone.standard_error == pytest.approx(0.5 * 2 / deviation[0])
+        assert found.paired is is_paired
+    assert blend(tmp_path / "plain", paired, second).evaluate((4, 4), seed=0).standard_error is None
+
+
+def test_noise_alone_does_not_decide(tmp_path: Path) -> None:
+    """Of four networks one has one example more right than the others, where a score is known to three points."""
+
+    def barely(widths: Widths) -> Score:
+        return Score(50.0 if widths == (7, 7) else 10.0 + (widths == DRAWN[0]), 3.0)
+
+    def at_chance(widths: Widths) -> Score:
+        return Score(50.0 if widths == (7, 7) else 10.0, 3.0)
+
+    others = [second(widths) for widths in DRAWN]
+    rest = (second((7, 7)) - np.mean(others)) / np.std(others)
+    for part, mean in ((barely, 10.25), (at_chance, 10.0)):
+        found = blend(tmp_path / part.__name__, part, second).evaluate((7, 7), seed=0)
+        assert found.value == pytest.approx(((50.0 - mean) / 3.0 + rest) / 2)
+
+
+def test_scores_on_all_data_have_scales_of_their_own(tmp_path: Path) -> None:
+    @final
+    class Refitted(Evaluator):
+        def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
+            return 500.0 + 7.0 * first(widths) if full else first(widths)
+
+    made = Blend(replace(tiny_bench(), drawn=DRAWN), parts=[Refitted(), Told(second)])
+    made.prepare(tmp_path, seed=0)
+    made.load(tmp_path)
+    for widths in (*DRAWN, (7, 7)):
+        part, whole = (float(made.evaluate(widths, seed=0, full=full)) for full in (False, True))
+        assert part == pytest.approx(whole)
+
+
+def test_a_constant_part_claims_no_noise(tmp_path: Path) -> None:
+    made = blend(tmp_path / "exact", lambda widths: Score(1.0, 0.0, paired=True), second)
+    assert made.evaluate((4, 4), seed=0).standard_error is None
+    other = blend(tmp_path / "plain", lambda widths: 1.0, lambda widths: Score(second(widths), 300.0, paired=True))
+    assert other.evaluate((4, 4), seed=0).paired
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200, 1.0])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_no_size_of_scores_is_taken_for_none(tmp_path: Path, size: float, offset: float) -> None:
+    made = blend(tmp_path / "sized", lambda widths: size * (offset + first(widths) / 100), second)
+    plain = blend(tmp_path / "plain", first, second)
+    found, expected = (float(one.evaluate((7, 7), seed=0)) for one in (made, plain))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_parts_that_tell_nothing_apart_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"same score to all of 4 .*; choose parts that tell them apart"):
+        blend(tmp_path / "four", lambda widths: 1.0, lambda widths: 2.0)
+    alone = blend(tmp_path / "one", first, second, drawn=((4, 4),) * 3)
+    assert float(alone.evaluate((4, 4), seed=0)) == 0.0, "a budget that holds one network"
+
+
+def test_a_preparation_that_was_killed_goes_on(tmp_path: Path) -> None:
+    asked: list[Widths] = []
+
+    def dying(widths: Widths) -> float:
+        asked.append(widths)
+        if len(asked) == 5:  # each network is scored twice, the second time on all data
+            raise KeyboardInterrupt
+        return first(widths)
+
+    with pytest.raises(KeyboardInterrupt):
+        blend(tmp_path / "killed", dying, second)
+    whole = blend(tmp_path / "killed", dying, second)
+    a, b, c, d = DRAWN
+    assert asked == [a, a, b, b, c, c, c, d, d]
+    assert whole.evaluate((7, 7), seed=0) == blend(tmp_path / "whole", first, second).evaluate((7, 7), seed=0)
 
 
 def test_a_part_that_gives_all_the_same_changes_nothing(tmp_path: Path) -> None:
@@ -105,23 +172,23 @@ def test_networks_that_cannot_be_scored_are_left_out_of_the_scales_while_three_c
     def broken(fail: int) -> Callable[[Widths], float]:
         def score(widths: Widths) -> float:
             if widths in DRAWN[:fail]:
-                raise EvaluationError("its outputs are nan")
+                raise ValueError("its outputs are nan")
             return first(widths)
 
         return score
 
     blend(tmp_path, broken(1), second)
-    kept = json.loads((tmp_path / "scales.json").read_text())
+    kept = json.loads((tmp_path / "scales.json").read_text())["part"]
     assert kept["means"] == pytest.approx([np.mean([f(w) for w in DRAWN[1:]]) for f in (first, second)])
     with pytest.raises(EvaluationError, match=r"of 4 networks .*, 2 could be scored, and 3 have to be: its outputs"):
-        blend(tmp_path, broken(2), second)
+        blend(tmp_path / "more", broken(2), second)
 
 
 def test_without_a_budget_members_of_the_space_are_drawn(tmp_path: Path) -> None:
     asked = Told(first)
     made = Blend(tiny_bench(), parts=[asked, Told(second)])
     made.prepare(tmp_path, seed=0)
-    assert len(asked.asked) == 10
+    assert len(asked.asked) == 20, "ten on a part of the data, ten on all"
 
 
 def test_scores_need_scales(tmp_path: Path) -> None:
@@ -178,7 +245,7 @@ def test_a_real_blend_is_made_of_its_parts_and_goes_on_where_it_was_interrupted(
     made = make_evaluator("blend", factory, settings)
     folder = prepared(made, tmp_path, seed=3)
     made.load(folder)
-    kept = json.loads((folder / "scales.json").read_text())
+    kept = json.loads((folder / "scales.json").read_text())["part"]
     names = [(part, {}) if isinstance(part, str) else (part["name"], part["settings"]) for part in settings["parts"]]
     widths = factory.space.uniform(0.5)
     scores = [float(make_evaluator(name, factory, given).evaluate(widths, seed=5)) for name, given in names]
@@ -237,7 +304,7 @@ def test_what_it_is_follows_from_its_parts() -> None:
         ({"parts": ["inherited", "zero_kost"]}, r"evaluator\.settings\.parts\[1\]: unknown evaluator 'zero_kost'"),
         *(
             ({"parts": PARTS, "weights": weights}, r"weights must be a list .* each of the 2 parts, got ")
-            for weights in ([1], [1, -1], [0, 0], [1, True], [1, "2"], 3, "ab", {"a": 1}, [1, math.nan], [1, math.inf])
+            for weights in ([1], [1, -1], [0, 1], [1, True], [1, "2"], 3, "ab", {"a": 1}, [1, math.nan], [1, math.inf])
         ),
     ],
 )

@@ -182,6 +182,46 @@ def test_what_was_prepared_travels_to_workers_elsewhere(factory: CandidateFactor
     assert evaluate(there.new_evaluator(), factory.space.smallest, seed=0).score == expected
 
 
+@final
+class Checking(Evaluator):
+    """Looks at its settings in a way of its own."""
+
+    def __init__(self, factory: CandidateFactory, *, most: int = 1) -> None:
+        pass
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        if 3 // settings["most"] < 1:
+            raise ConfigError("most is too much")
+
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
+        return 1.0
+
+
+@final
+class Unaware(Evaluator):
+    """Has a method of that name, which means something else."""
+
+    def __init__(self, factory: CandidateFactory) -> None:
+        pass
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:  # type: ignore[override]
+        raise AssertionError("there is no instance yet")
+
+    def evaluate(self, widths: Widths, *, seed: int, full: bool = False, watch: Watch | None = None) -> float:
+        return 1.0
+
+
+@pytest.mark.parametrize(("most", "said"), [(4, "^most is too much$"), (0, "cannot check its settings: ZeroDivision")])
+def test_settings_are_checked_before_anything_is_built(most: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EVALUATORS._table, "checking", Part(f"{__name__}:Checking"))
+    monkeypatch.setitem(EVALUATORS._table, "unaware", Part(f"{__name__}:Unaware"))
+    check_evaluator("checking", {"most": 3})
+    with pytest.raises(ConfigError, match=said):
+        check_evaluator("checking", {"most": most})
+    check_evaluator("unaware", {})
+
+
 def test_an_evaluator_is_what_those_inside_it_are() -> None:
     within = {"steps": ["plain", {"name": "chain", "settings": {"steps": ["scratch"]}}]}
     assert kind_of("chain", within) == "training"

@@ -99,6 +99,17 @@ def test_the_winner_is_shown_beside_the_search_by_flops(
     assert "Measured latency" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_scores_that_count_in_one_search_alone_do_not_stand_beside_those_of_the_other(
+    tmp_path: Path, profile: DeviceProfile, counts: Counter[tuple[Widths, bool]]
+) -> None:
+    blend = {"name": "blend", "settings": {"parts": ["inherited", "zero_cost"]}}
+    record = limited(tmp_path / "run", saved(profile, tmp_path), evaluator=blend).record
+    beside = read_record(tmp_path / "run" / "flops_search")
+    assert beside.winner.search_score is not None
+    assert {arm.name for arm in record.arms if arm.search_score is None} == {"flops_search"}
+    assert max(counts.values()) > 1, "each search has scored what it needs"
+
+
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
     tmp_path: Path, profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import write_job
 from torch import nn
 from torch.utils.data import TensorDataset
 from typer.testing import CliRunner
@@ -204,6 +205,25 @@ def test_a_criterion_nobody_named_is_left_out_with_a_note_where_it_cannot_be_use
     assert "l2" in {row.criterion for row in found.rows}
     with pytest.raises(ConfigError, match="taylor_weight"):
         _compared(tmp_path / "other", data=images, score_func=score, criteria=["taylor_weight"], budgets=[50])
+
+
+@pytest.mark.parametrize(
+    "evaluator",
+    [
+        {"name": "blend", "settings": {"parts": ["inherited", "zero_cost"]}},
+        {"name": "supernet", "settings": {}},
+        {"name": "zero_cost", "settings": {}},
+    ],
+)
+def test_scores_that_cannot_stand_beside_the_unpruned_network_are_refused(
+    tmp_path: Path, evaluator: dict[str, object]
+) -> None:
+    job = write_job(tmp_path / "job.yaml", {"search.evaluator": evaluator})
+    result = CliRunner().invoke(app, ["compare", str(job), "--budgets", "50", "--to", str(tmp_path / "run")])
+    assert isinstance(result.exception, ConfigError)
+    assert f"search.evaluator is '{evaluator['name']}'" in str(result.exception)
+    assert "set search.evaluator to inherited" in str(result.exception)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("command", [["resume"], ["report"], ["export", "--to", "out"]])

@@ -7,7 +7,7 @@ from typing import final
 
 from autoprune.config.job import Job
 from autoprune.cost.budget.repair import BudgetedSpace
-from autoprune.evaluators.making import scale_of
+from autoprune.evaluators.making import is_relative, scale_of
 from autoprune.pipeline.changes import CONTINUED
 from autoprune.pipeline.family import Family, ScoreCache
 from autoprune.pipeline.prepared import Prepared
@@ -71,8 +71,11 @@ class RunContext:
 
     @property
     def cache(self) -> ScoreCache | None:
-        """The scores of all runs of the family; None where there is none."""
-        return None if self.family is None else self.family.scores
+        """The scores of all runs of the family; None where there is none, or where scores count in one run alone."""
+        chosen = self.job.search.evaluator
+        if self.family is None or is_relative(chosen.name, chosen.settings):
+            return None
+        return self.family.scores
 
     @property
     def has_scores(self) -> bool:

@@ -85,10 +85,19 @@ def search_by_flops(run: RunContext, narrowed: Prepared, see_through: Callable[.
         return see_through(narrowed, inside, run.progress, run.engine.engine, inner)
 
 
-def with_flops_search(compared: tuple[Arm, ...], found: RunRecord | None, domain: BudgetedSpace) -> tuple[Arm, ...]:
-    """The architectures of the final comparison, and the winner of the search by FLOPs where there was one."""
+def with_flops_search(
+    compared: tuple[Arm, ...], found: RunRecord | None, domain: BudgetedSpace, *, relative: bool = False
+) -> tuple[Arm, ...]:
+    """The architectures of the final comparison, and the winner of the search by FLOPs where there was one.
+
+    Args:
+        compared: the architectures.
+        found: the search by FLOPs.
+        domain: of the other search.
+        relative: scores count in one run alone, so that its winner has none beside these.
+    """
     if found is None:
         return compared
     best = found.winner
     costs = domain.budget.costs_of(best.widths)
-    return (*compared, Arm(FOLDER, best.widths, costs, best.search_score, best.evaluations))
+    return (*compared, Arm(FOLDER, best.widths, costs, None if relative else best.search_score, best.evaluations))
