@@ -20,8 +20,8 @@ def blend_notes(record: RunRecord) -> Iterable[str]:
         for part, weight in zip(settings["parts"], weights, strict=True)
     )
     yield (
-        f"Scores are means of those of {told}, each in standard deviations of its scores of a few networks drawn at "
-        f"random on the budget: 0 is the mean of those. They count in this run alone."
+        f"Scores of the search are means of those of {told}, each in standard deviations of its scores of a few "
+        f"networks drawn at random on the budget: 0 is the mean of those. They count in this run alone."
     )
 
 

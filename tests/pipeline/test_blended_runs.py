@@ -34,7 +34,7 @@ def test_scores_are_standardised_on_the_budget_and_a_run_goes_on_with_its_scales
     assert "nan" not in report.lower()
     kept = json.loads((run / "evaluator" / "scales.json").read_text())
     assert min(kept["part"]["deviations"]) > 0
-    assert "means of those of inherited, zero_cost, each in standard deviations" in report
+    assert "Scores of the search are means of those of inherited, zero_cost, each in standard deviations" in report
     (more,) = resume_job(run, changes={"search.trials": 5}, progress="silent")
     assert [trial.score for trial in more.trials[: len(scores)]] == list(scores)
     assert len(more.trials) == len(scores) + 2
