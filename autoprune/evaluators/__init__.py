@@ -29,7 +29,7 @@ EVALUATORS = Registry(
         "blend": Part(
             "autoprune.evaluators.blend:Blend",
             "averaged votes: Abdelfattah et al. 2021, arXiv 2101.08134; NAS-Bench-Suite-Zero, arXiv 2210.03230",
-            "Cheap scores that err in different ways, such as `inherited` and `zero_cost` with log_width.",
+            "No single score is trusted: the mean of several cheap ones, such as `inherited` and `zero_cost`.",
             needs={"parts": "a list of evaluators, such as [inherited, zero_cost]"},
         ),
         "short_training": Part(

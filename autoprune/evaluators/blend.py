@@ -1,4 +1,4 @@
-"""Several scores at once: the mean of what evaluators say that err in different ways.
+"""Several scores at once: the mean of what evaluators say, so that none of them decides alone.
 
 Abdelfattah et al. 2021, Zero-Cost Proxies for Lightweight NAS, arXiv 2101.08134, let three proxies vote; Krishnakumar
 et al. 2022, NAS-Bench-Suite-Zero, arXiv 2210.03230, show that proxies know different things. Here scores are
@@ -70,8 +70,8 @@ class Blend(Evaluator):
     all validation data. No deviation is less than the part's own standard error, where it tells one, so that noise
     alone does not decide. A part that gives all of them the same score, and tells no error, changes nothing.
 
-    A refitted network's accuracy before training and the logarithms of its widths, for example, err in different ways:
-    see `benchmarks/rank_fidelity.py`. The noise of a score is known where every part tells its own.
+    It guards against the part that misleads on a task more than it adds to the one that does not: see
+    `benchmarks/rank_fidelity.py`. The noise of a score is known where every part tells its own.
 
     Args:
         factory: what candidates are made from.
