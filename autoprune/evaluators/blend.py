@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, final
 
 import numpy as np
 
@@ -22,8 +22,9 @@ from autoprune.errors import ConfigError, EvaluationError, RunError, is_interrup
 from autoprune.evaluators.base import Evaluator, Kind
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.making import kind_of, rungs_of
+from autoprune.evaluators.score_scales import ScoreScales
 from autoprune.files import write_whole
-from autoprune.space.groups import FloatArray, Widths
+from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score, as_score
 from autoprune.texts import ScoreScale, first_line
 from autoprune.training.watch import State, Watch
@@ -31,34 +32,6 @@ from autoprune.training.watch import State, Watch
 _FILE, _KNOWN = "scales.json", "drawn.jsonl"
 _DRAWN, _LEAST = 10, 3
 """How many networks say how far scores vary, where the factory gives none; and how many of them must have scores."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Scales:
-    """What scores are standardised by; one of each part.
-
-    Attributes:
-        means: of its scores of the drawn networks.
-        deviations: of the same, and at least what noise alone makes; 0 where all have the same score.
-    """
-
-    means: tuple[float, ...]
-    deviations: tuple[float, ...]
-
-    @classmethod
-    def of(cls, scores: FloatArray, errors: FloatArray) -> Self:
-        """From (networks, parts) scores and their standard errors, NaN where they are not known."""
-        known = np.isfinite(errors)
-        noise = np.where(known, errors, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-        largest = np.maximum(np.abs(scores).max(axis=0), np.finfo(np.float64).tiny)
-        shares = scores / largest  # nothing overflows
-        spread = np.where(np.ptp(shares, axis=0) > _ROUNDING, largest * shares.std(axis=0), 0.0)
-        return cls(tuple((largest * shares.mean(axis=0)).tolist()), tuple(np.maximum(spread, noise).tolist()))
-
-
-_ROUNDING = 1e-12
-"""Share of the largest score by which scores differ that are the same but for rounding."""
 
 
 @final
@@ -92,7 +65,7 @@ class Blend(Evaluator):
         self._factory, self._parts = factory, tuple(parts)
         self._weights = _shares(weights, [part.kind for part in parts])
         self.follows = max(part.follows for part in parts)
-        self._scales: dict[bool, _Scales] = {}
+        self._scales: dict[bool, ScoreScales] = {}
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
@@ -134,7 +107,7 @@ class Blend(Evaluator):
                 f"{len(rows)} could be scored, and {_LEAST} have to be: {why}"
             )
         scales = {
-            which: _Scales.of(*np.moveaxis(np.array([row[which] for row in rows], dtype=np.float64), 2, 0))
+            which: ScoreScales.of(*np.moveaxis(np.array([row[which] for row in rows], dtype=np.float64), 2, 0))
             for which in ("part", "all")
         }
         if len(set(drawn)) > 1 and not any(scales["part"].deviations):
@@ -165,7 +138,7 @@ class Blend(Evaluator):
         """Take in how far scores vary."""
         kept = json.loads((directory / _FILE).read_text())
         self._scales = {
-            which == "all": _Scales(tuple(one["means"]), tuple(one["deviations"])) for which, one in kept.items()
+            which == "all": ScoreScales(tuple(one["means"]), tuple(one["deviations"])) for which, one in kept.items()
         }
 
     def evaluate(

@@ -123,6 +123,7 @@ def long_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return undisturbed(tmp_path_factory.mktemp("alone"), LONG)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_search_and_finals_ends_as_if_left_alone(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
