@@ -1,10 +1,12 @@
 """Who goes on at the rungs of an evaluator, whose steps have scales of their own.
 
 As in asynchronous successive halving (Li et al. 2020, see `stopping.py`) whoever reaches a rung goes on if it is among
-the best of those before it, and nobody waits. Those before it are the latest ones, where Li et al. take all. Ranked is
-by the final score that the score model expects, of each from its widths and its score at this rung, not from what it
-scored later; before enough candidates have gone on, by the score alone. Everything follows from the trials told and
-those under way, so a run that is resumed decides as it would have.
+the best of those before it, and nobody waits. Those before it are the latest ones, where Li et al. take all. As a
+search proposes ever better candidates, more than the share asked for would be among the best even so: the more have
+gone on beyond it, the higher the bar for the next. Ranked is by the final score that the score model expects, of each
+from its widths and its score at this rung, not from what it scored later; before enough candidates have gone on, by the
+score alone. Everything follows from the trials told and those under way, so a run that is resumed decides as it would
+have.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import final
 
 import numpy as np
 
-from autoprune.controllers.base import Trial
+from autoprune.controllers.base import Trial, TrialState
 from autoprune.controllers.parts.proposals import teachable
 from autoprune.controllers.parts.rungs import JoinedScores, score_table
 from autoprune.engines.stopping import Stopper
@@ -32,8 +34,8 @@ LEARNED = 8
 correlation, 1 / sqrt(n - 3), is half as large as the largest one possible."""
 
 _BEST = 4
-"""Of those compared with so many are expected to go on. A search proposes ever better candidates: compared with all
-before it, nearly each would go on, and more than the share asked for."""
+"""Of those compared with so many are expected to go on; over as many comparisons the bar makes up for those that went
+on beyond the share. A search proposes ever better candidates: compared with all before it, nearly each would go on."""
 
 _GROWTH = 1.3
 """The kernel's parameters are fitted again when there are 30 % more scores."""
@@ -91,8 +93,16 @@ class RungRule(Stopper):
         if not there.any():
             return True
         keep = self._rungs.keep[place]
-        least = np.percentile(values[there][-math.ceil(_BEST / keep) :], 100 * (1 - keep))
-        return bool(values[row] >= least)
+        compared = math.ceil(_BEST / keep)
+        share = float(np.clip(keep + self._left_over(place) / compared, 0.0, 1.0))
+        return bool(values[row] >= np.percentile(values[there][-compared:], 100 * (1 - share)))
+
+    def _left_over(self, place: int) -> float:
+        """How many candidates have not gone on that could have; below 0 where more have. Baselines do not count."""
+        at_rung = [t for t in self._ended if t.origin == "controller" and len(t.partial) > place]
+        went_on = [t.state is TrialState.COMPLETE or len(t.partial) > place + 1 for t in at_rung]
+        went_on += [c.goes_on[place] for c in self._under_way.values() if place in c.goes_on]
+        return self._rungs.keep[place] * len(went_on) - sum(went_on)
 
     def _take_up(self) -> None:
         """What was told since."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import final
@@ -87,25 +87,30 @@ def problem(seed: int, correlation: float, *, noise: float = 0.5) -> tuple[Funct
 
 def searched(
     folder: Path | None,
-    steps: list[Evaluator],
+    steps: Sequence[Evaluator],
     keep: tuple[float, ...],
     *,
     trials: int,
     seed: int,
     controller: str = "random",
     on_trial: Callable[[Trial], None] | None = None,
+    rules: int = 0,
 ) -> list[Trial]:
-    """The trials of a search by a chain, or by a single evaluator; without a folder nothing is on disk."""
+    """The trials of a search by a chain, or by a single evaluator; without a folder nothing is on disk.
+
+    Uniform widths are scored first, then as many others as there are rules, drawn at random.
+    """
     if folder is None:
         storage: BaseStorage = InMemoryStorage()
     else:
         folder.mkdir(exist_ok=True)
         storage = open_storage(None, folder / "journal.log")
+    others = domain().sample(rules, np.random.default_rng([seed, 1])).tolist()
     session = SearchSession(
         domain(),
         make_controller(controller, domain(), seed=seed, settings={}, trials=trials),
         Ledger(storage, "search", domain().space),
-        plan=[("uniform_all", domain().uniform())],
+        plan=[("uniform_all", domain().uniform()), *(("a rule", tuple(widths)) for widths in others)],
         trials=trials,
         seed=seed,
         on_trial=on_trial,
