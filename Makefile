@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
-BY_HAND := $(addprefix benchmarks/,coverage.py channel_bench.py criteria.py evaluators.py faults.py flexibert.py inheritance.py language_model.py latency.py latency_search.py long_searches.py methods.py methods_cifar10.py rank_fidelity.py recovery.py rungs.py scaling.py)
+BY_HAND := $(addprefix benchmarks/,coverage.py channel_bench.py criteria.py evaluators.py faults.py flexibert.py inheritance.py language_model.py latency.py latency_search.py long_searches.py methods.py methods_cifar10.py rank_fidelity.py recovery.py rungs.py rungs_synthetic.py scaling.py)
 BENCHMARKS := $(sort $(filter-out $(BY_HAND),$(wildcard benchmarks/*.py)))
 
 .PHONY: help demo test lint docs bench coverage methods picture clean

@@ -10,7 +10,7 @@ from autoprune.verdict.record import RunRecord
 
 def blend_notes(record: RunRecord) -> Iterable[str]:
     """Nothing where scores are of one kind."""
-    evaluator: Any = record.job.get("search", {}).get("evaluator", {})
+    evaluator = _counting(record.job.get("search", {}).get("evaluator", {}))
     if not isinstance(evaluator, Mapping) or evaluator.get("name") != "blend":
         return
     settings = evaluator.get("settings", {})
@@ -23,6 +23,13 @@ def blend_notes(record: RunRecord) -> Iterable[str]:
         f"Scores of the search are means of those of {told}, each in standard deviations of its scores of a few "
         f"networks drawn at random on the budget: 0 is the mean of those. They count in this run alone."
     )
+
+
+def _counting(evaluator: Any) -> Any:
+    """The evaluator whose scores count: of a chain, its last step."""
+    while isinstance(evaluator, Mapping) and evaluator.get("name") == "chain":
+        evaluator = evaluator["settings"]["steps"][-1]
+    return evaluator
 
 
 def _name(part: Any) -> str:
