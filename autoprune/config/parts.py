@@ -28,6 +28,8 @@ class PartOptions(Strict):
     @model_validator(mode="before")
     @classmethod
     def _plain_name(cls, value: Any) -> Any:
+        if not isinstance(value, str | Mapping | PartOptions):
+            raise ValueError(f"must hold keys ({', '.join(cls.model_fields)}), or be a plain name")
         return {"name": value} if isinstance(value, str) else value
 
     @field_validator("settings")

@@ -37,6 +37,9 @@ _BEST = 4
 """Of those compared with so many are expected to go on; over as many comparisons the bar makes up for those that went
 on beyond the share. A search proposes ever better candidates: compared with all before it, nearly each would go on."""
 
+_LEAST = 1e-6
+"""Of smaller shares whoever is not the best so far is stopped, too."""
+
 _GROWTH = 1.3
 """The kernel's parameters are fitted again when there are 30 % more scores."""
 
@@ -93,9 +96,11 @@ class RungRule(Stopper):
         if not there.any():
             return True
         keep = self._rungs.keep[place]
-        compared = math.ceil(_BEST / keep)
-        share = float(np.clip(keep + self._left_over(place) / compared, 0.0, 1.0))
-        return bool(values[row] >= np.percentile(values[there][-compared:], 100 * (1 - share)))
+        compared = math.ceil(_BEST / max(keep, _LEAST))
+        share = keep + self._left_over(place) / compared
+        if share >= 1 or keep == 1:  # it may be worse than all it is compared with
+            return True
+        return bool(values[row] >= np.percentile(values[there][-compared:], 100 * (1 - max(share, 0.0))))
 
     def _left_over(self, place: int) -> float:
         """How many candidates have not gone on that could have; below 0 where more have. Baselines do not count."""

@@ -207,10 +207,21 @@ def check_counts(evaluator: str, *, least: int, **settings: int | None) -> None:
         ConfigError: one of them is something else, or less than `least`.
     """
     for name, value in settings.items():
-        if value is not None and (not isinstance(value, int) or value < least):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise ConfigError(
                 f"evaluator {evaluator!r}: {name} must be at least {least}, a whole number, got {value!r}"
             )
+
+
+def check_flags(evaluator: str, **settings: bool) -> None:
+    """Check settings that are true or false; "no", a text, would count as true.
+
+    Raises:
+        ConfigError: one of them is something else.
+    """
+    for name, value in settings.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"evaluator {evaluator!r}: {name} must be true or false, without quotes, got {value!r}")
 
 
 __getattr__ = moved_names(

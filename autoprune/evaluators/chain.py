@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, final
 
+from autoprune.config.parts import NamedPart
+from autoprune.errors import ConfigError
 from autoprune.evaluators.base import Evaluator
+from autoprune.evaluators.making import rungs_of
 from autoprune.evaluators.rungs import Rungs, shares
 from autoprune.space.groups import Widths
 from autoprune.tasks.score import Score
@@ -32,8 +35,9 @@ class EvaluatorChain(Evaluator):
     Args:
         factory: what candidates are made from.
         steps: at least two evaluators, the cheapest first.
-        keep: share of the candidates that go on, for each step but the last; a third each where it is left out. The
-            first candidates, uniform widths and one-shot rules always go on.
+        keep: share of the search's proposals that go on, for each step but the last; a third each where it is left out.
+            Uniform widths, one-shot rules and random baselines always do, and so does whoever is better than all that
+            it is compared with: of a very small share more go on.
 
     Raises:
         ConfigError: fewer than two steps, or shares that are not one in (0, 1] for each step but the last.
@@ -47,6 +51,17 @@ class EvaluatorChain(Evaluator):
         self._steps = tuple(steps)
         self.scale = self._steps[-1].scale
         self.follows = max(step.follows for step in self._steps)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """See `Evaluator.check_settings`; of a chain inside of it nobody would be asked who goes on."""
+        for place, step in enumerate(settings["steps"]):
+            part = NamedPart.of(step, f"evaluator.settings.steps[{place}]")
+            if rungs_of(part.name, part.settings) is not None:
+                raise ConfigError(
+                    f"evaluator 'chain': steps[{place}] is {part.name!r}, which has steps of its own; write them into "
+                    f"this list in its place, and their shares into keep"
+                )
 
     @classmethod
     def rungs(cls, settings: Mapping[str, Any]) -> Rungs:

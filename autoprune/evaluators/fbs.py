@@ -9,7 +9,7 @@ from typing import final
 from torch import nn
 
 from autoprune.errors import ConfigError
-from autoprune.evaluators.base import Evaluator, check_counts
+from autoprune.evaluators.base import Evaluator, check_counts, check_flags
 from autoprune.evaluators.boosted import BoostedNetwork, put_back, readings
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import train_and_score
@@ -59,6 +59,7 @@ class FeatureBoosting(Evaluator):
         keep_examples: bool = False,
     ) -> None:
         check_counts("fbs", least=1, epochs=epochs, validation_limit=validation_limit)
+        check_flags("fbs", keep_examples=keep_examples)
         _check("lr_share", lr_share, "above 0", lambda value: value > 0)
         _check("sparsity", sparsity, "of at least 0", lambda value: value >= 0)
         if factory.task.recipe is None:

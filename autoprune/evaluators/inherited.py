@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from autoprune.errors import ConfigError
-from autoprune.evaluators.base import Evaluator, check_counts
+from autoprune.evaluators.base import Evaluator, check_counts, check_flags
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.scored_heirs import Form, ScoredHeirs
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES
@@ -51,11 +51,10 @@ class Inherited(Evaluator):
     ) -> None:
         check_counts("inherited", least=0, calibration_batches=calibration_batches)
         check_counts("inherited", least=1, validation_limit=validation_limit)
+        check_flags("inherited", paired=paired, keep_examples=keep_examples)
         self._factory = factory.calibrated(calibration_batches)
         self._limit, self._keep = validation_limit, keep_examples
         self._heirs = ScoredHeirs(self._factory, form=form, evaluator="inherited")
-        if not isinstance(paired, bool):
-            raise ConfigError(f"evaluator 'inherited': paired must be true or false, got {paired!r}")
         if paired and (self._heirs.measure is None or not self._heirs.measure.is_mean):
             raise ConfigError(
                 "evaluator 'inherited': paired compares answers to single examples, and this task's score is no mean "

@@ -6,7 +6,7 @@ from typing import final
 
 from torch import nn
 
-from autoprune.evaluators.base import Evaluator, check_counts
+from autoprune.evaluators.base import Evaluator, check_counts, check_flags
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import distilled, train_and_score
 from autoprune.space.groups import Widths
@@ -39,6 +39,7 @@ class Scratch(Evaluator):
         keep_examples: bool = False,
     ) -> None:
         check_counts("scratch", least=1, epochs=epochs, validation_limit=validation_limit)
+        check_flags("scratch", distil=distil, keep_examples=keep_examples)
         self._factory = factory
         self._task = distilled(factory.task, "scratch") if distil else factory.task
         self._epochs = epochs

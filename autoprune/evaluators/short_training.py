@@ -15,7 +15,7 @@ from torch import nn
 
 from autoprune.config.training import Recipe
 from autoprune.errors import ConfigError, EvaluationError
-from autoprune.evaluators.base import Evaluator, check_counts
+from autoprune.evaluators.base import Evaluator, check_counts, check_flags
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.trained import distilled, train_and_score
 from autoprune.files import read_json, write_whole
@@ -63,10 +63,14 @@ class ShortTraining(Evaluator):
         keep_examples: bool = False,
     ) -> None:
         check_counts("short_training", least=1, steps=steps, epochs=epochs, validation_limit=validation_limit)
+        check_flags("short_training", distil=distil, keep_examples=keep_examples)
         if lr is not None and not (isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < math.inf):
             raise ConfigError(f"evaluator 'short_training': lr must be a number above 0, got {lr!r}")
         if steps is not None and epochs > steps:
-            raise ConfigError(f"evaluator 'short_training': {steps} steps cannot be spread over {epochs} epochs")
+            raise ConfigError(
+                f"evaluator 'short_training': {steps} steps cannot be spread over {epochs} epochs, each "
+                f"of which takes one; set epochs to {steps} or less"
+            )
         task = factory.task
         if not task.trains:
             raise ConfigError(f"evaluator 'short_training' trains networks, but {task.why_untrained}")

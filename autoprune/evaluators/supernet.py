@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from autoprune.errors import ConfigError, EvaluationError
-from autoprune.evaluators.base import Evaluator, check_counts
+from autoprune.evaluators.base import Evaluator, check_counts, check_flags
 from autoprune.evaluators.candidates import CandidateFactory
 from autoprune.evaluators.sandwich import SharedWeights
 from autoprune.inherit.bn_recalibration import CALIBRATION_BATCHES
@@ -73,6 +73,7 @@ class Supernet(Evaluator):
                 "resolutions has none; choose inherited or short_training"
             )
         check_counts("supernet", least=1, epochs=epochs, validation_limit=validation_limit)
+        check_flags("supernet", keep_examples=keep_examples)
         check_counts("supernet", least=0, drawn=drawn, calibration_batches=calibration_batches)
         _check_choice("sides", sides, _SIDES)
         _check_choice("weights", weights, _WEIGHTS)

@@ -16,7 +16,7 @@ def blend_notes(record: RunRecord) -> Iterable[str]:
     settings = evaluator.get("settings", {})
     weights = settings.get("weights") or [1] * len(settings["parts"])
     told = ", ".join(
-        f"{_name(part)}{f' (weight {weight:g})' if len(set(weights)) > 1 else ''}"
+        f"{evaluator_name(part)}{f' (weight {weight:g})' if len(set(weights)) > 1 else ''}"
         for part, weight in zip(settings["parts"], weights, strict=True)
     )
     yield (
@@ -32,7 +32,7 @@ def _counting(evaluator: Any) -> Any:
     return evaluator
 
 
-def _name(part: Any) -> str:
+def evaluator_name(part: Any) -> str:
     """An evaluator as a job names it, with the proxy that it asks."""
     if not isinstance(part, Mapping):
         return str(part)

@@ -175,9 +175,11 @@ def _without_verdict(record: RunRecord) -> str:
 
 def _notes(record: RunRecord) -> Iterable[str]:
     if record.scale.name:
-        yield f"Scores are {record.scale.told}."
+        whose = " of the unpruned network" if record.own_scale and not record.finals else ""
+        yield f"Scores{whose} are {record.scale.told}."
     if record.own_scale:
-        yield f"Scores of the search are another thing: {record.own_scale.told}; they say nothing about those after it."
+        after = "; they say nothing about those after it" if record.finals else ""
+        yield f"Scores of the search are another thing: {record.own_scale.told}{after}."
     if any(arm.search_score is not None for arm in record.arms):
         yield (
             f'Scores "{BEFORE_TRAINING}" were taken after the search, by its evaluator on all validation data, of '

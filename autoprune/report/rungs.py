@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from autoprune.controllers.parts.rungs import score_table
+from autoprune.report.blends import evaluator_name
 from autoprune.space.groups import FloatArray
 from autoprune.verdict.record import RunRecord
 
@@ -51,4 +52,5 @@ def _steps(job: Mapping[str, object], number: int) -> list[str]:
     steps = settings.get("steps") if isinstance(settings, Mapping) else None
     if not isinstance(steps, list) or len(steps) != number:
         return [f"step {place}" for place in range(1, number + 1)]
-    return [str(step["name"] if isinstance(step, Mapping) else step) for step in steps]
+    names = [evaluator_name(step) for step in steps]
+    return [f"{name} (step {i})" if names.count(name) > 1 else name for i, name in enumerate(names, 1)]

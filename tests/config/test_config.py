@@ -102,7 +102,7 @@ def test_a_part_is_a_name_or_a_name_with_settings(part: str) -> None:
     assert plain == validated(Job, {**JOB, "search": {part: {"name": "x"}}}, "job")
     with pytest.raises(ConfigError) as caught:
         validated(Job, {**JOB, "search": {part: ["x"]}}, "job")
-    assert str(caught.value) == f"job: search.{part}: must hold keys (name, settings), got ['x']"
+    assert str(caught.value) == f"job: search.{part}: must hold keys (name, settings), or be a plain name, got ['x']"
 
 
 @pytest.mark.parametrize("limit", ["50%", "40M", 40_000_000, 4e7, np.int64(3), np.float32(3)])

@@ -52,6 +52,18 @@ def test_the_share_that_is_asked_for_goes_on_although_proposals_get_better(keep:
     assert np.mean(went_on) == pytest.approx(keep, abs=0.05)
 
 
+@pytest.mark.parametrize("controller", ["random", "surrogate"])
+def test_a_share_of_one_lets_all_go_on_and_a_tiny_one_hardly_anybody(controller: str) -> None:
+    cheap, score, _ = problem(3, 0.6)
+    for keep, least, most in ((1.0, 24, 24), (0.9, 20, 23), (1e-310, 1, 6)):
+        trials = searched(
+            None, [Scored(cheap), Scored(score)], (keep,), trials=24, seed=3, controller=controller, rules=3
+        )
+        went_on = sum(t.state is TrialState.COMPLETE for t in trials if t.origin == "controller")
+        assert least <= went_on <= most, keep
+        assert not any(t.state is TrialState.FAILED for t in trials)
+
+
 def test_each_rung_is_passed_by_some_and_its_scores_are_written_down() -> None:
     cheap, score, _ = problem(1, 0.9)
     middle, _, _ = problem(1, 0.95)

@@ -293,7 +293,10 @@ def test_what_it_is_follows_from_its_parts() -> None:
     ("settings", "message"),
     [
         ({"parts": "inherited"}, "parts must be a list of at least two evaluators, got 'inherited'"),
-        ({"parts": None}, r"evaluator\.settings\.parts: must hold keys \(name, settings\), got None"),
+        (
+            {"parts": None},
+            r"settings\.parts: must hold keys \(name, settings\), or be a plain name, got None",
+        ),
         ({"parts": ["inherited"]}, "at least two evaluators, got 1; a single one is named as the evaluator itself"),
         ({"parts": []}, "at least two evaluators, got 0"),
         ({"parts": ["scratch", "short_training"]}, "at most one of its parts may train, got 2; leave one of them"),

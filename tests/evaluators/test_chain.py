@@ -173,7 +173,15 @@ def test_kind_scale_and_rungs_are_told_before_anything_is_built() -> None:
         ({"steps": ["inherited", SCRATCH], "keep": [True]}, r"keep\[0\] must be above 0 .* got True"),
         ({"steps": ["inherited", SCRATCH], "keep": ["a third"]}, r"keep\[0\] must be above 0 .* got 'a third'"),
         ({"steps": ["inherited", SCRATCH], "keeps": [0.5]}, "has no setting 'keeps'.*Did you mean 'keep'"),
-        ({"steps": ["inherited", 3]}, r"steps\[1\]"),
+        ({"steps": ["inherited", 3]}, r"steps\[1\]: must hold keys .*, or be a plain name, got 3"),
+        (
+            {"steps": [{"name": "chain", "settings": {"steps": ["zero_cost", "inherited"]}}, SCRATCH]},
+            r"steps\[0\] is 'chain', which has steps of its own; write them into this list in its place",
+        ),
+        (
+            {"steps": ["zero_cost", {"name": "chain", "settings": {"steps": ["inherited", SCRATCH]}}]},
+            r"steps\[1\] is 'chain', which has steps of its own",
+        ),
     ],
 )
 def test_settings_that_make_no_rungs_are_refused_before_anything_is_built(

@@ -297,3 +297,22 @@ def test_a_stop_does_not_hide_that_the_base_network_was_changed(monkeypatch: pyt
     factory = tiny_bench()
     with pytest.raises(RunError, match=r"'meddling' changed the base network: parameter 'head\.bias'"):
         make_evaluator("meddling", factory, {}).evaluate(factory.space.full, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("scratch", {"epochs": True}, "epochs must be at least 1, a whole number, got True"),
+        ("scratch", {"distil": "no"}, "'scratch': distil must be true or false, without quotes, got 'no'"),
+        ("scratch", {"keep_examples": "false"}, "keep_examples must be true or false"),
+        ("racing", {"first": True}, "first must be at least 1, a whole number, got True"),
+        ("inherited", {"calibration_batches": False}, "calibration_batches must be at least 0, a whole number"),
+        ("inherited", {"paired": 1}, "paired must be true or false, without quotes, got 1"),
+        ("inherited", {"keep_examples": None}, "keep_examples must be true or false"),
+        ("supernet", {"keep_examples": "yes"}, "keep_examples must be true or false"),
+        ("zero_cost", {"draws": True}, "draws must be at least 1"),
+    ],
+)
+def test_true_is_no_number_and_a_text_no_truth(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_evaluator(name, tiny_bench(), settings)

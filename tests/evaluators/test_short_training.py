@@ -115,7 +115,10 @@ def by_functions() -> CandidateFactory:
     [
         ({"steps": 0}, "steps must be at least 1"),
         ({"epochs": 0}, "epochs must be at least 1"),
-        ({"steps": 2, "epochs": 3}, "2 steps cannot be spread over 3 epochs"),
+        ({"steps": True}, "steps must be at least 1, a whole number, got True"),
+        ({"steps": 2, "epochs": 3}, "2 steps cannot be spread over 3 epochs, .*; set epochs to 2 or less"),
+        ({"distil": "no"}, "distil must be true or false, without quotes, got 'no'"),
+        ({"keep_examples": 1}, "keep_examples must be true or false, without quotes, got 1"),
         ({"lr": -1}, "lr must be a number above 0, got -1"),
         ({"lr": True}, "lr must be a number above 0, got True"),
     ],

@@ -95,7 +95,7 @@ def test_a_setting_of_a_criterion_decides_which_channels_stay(model: Perceptron)
         ({"name": "powers", "settings": {"rng": 1}}, "no setting 'rng'"),
         ("backwards", "criterion 'backwards' needs the setting 'turned'"),
         ({"settings": {}}, r"key '(search\.criterion\.)?name' is missing"),
-        (3, r"criterion: must hold keys \(name, settings\), got 3"),
+        (3, r"criterion: must hold keys \(name, settings\), or be a plain name, got 3"),
     ],
 )
 def test_wrong_settings_of_a_criterion_are_one_clear_error(

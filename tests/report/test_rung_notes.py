@@ -46,6 +46,19 @@ def test_how_many_reached_each_rung_is_told() -> None:
     assert list(rung_notes(example_run(searched=5))) == []
 
 
+def test_steps_of_one_name_are_told_apart() -> None:
+    proxy = {"name": "zero_cost", "settings": {"proxy": "synflow"}}
+    for steps, told in (
+        (["inherited", {"name": "inherited", "settings": {"validation_limit": 9}}], "inherited (step 1)"),
+        ([proxy, "inherited"], "zero_cost (synflow)"),
+        (["zero_cost", proxy], "by zero_cost,"),
+    ):
+        record = in_rungs()
+        evaluator = {"name": "chain", "settings": {"steps": steps}}
+        job = {**record.job, "search": {**record.job["search"], "evaluator": evaluator}}
+        assert told in next(iter(rung_notes(replace(record, job=job))))
+
+
 def test_scores_of_another_scale_have_no_height_in_the_figures_and_no_unit(tmp_path: Path) -> None:
     record = in_rungs()
     page = write_html(record, tmp_path / "report.html").read_text(encoding="utf-8")
