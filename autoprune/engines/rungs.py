@@ -98,7 +98,7 @@ class RungRule(Stopper):
         keep = self._rungs.keep[place]
         compared = math.ceil(_BEST / max(keep, _LEAST))
         share = keep + self._left_over(place) / compared
-        if share >= 1 or keep == 1:  # it may be worse than all it is compared with
+        if share >= 1:  # it may be worse than all it is compared with
             return True
         return bool(values[row] >= np.percentile(values[there][-compared:], 100 * (1 - max(share, 0.0))))
 

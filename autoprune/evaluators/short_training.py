@@ -68,8 +68,8 @@ class ShortTraining(Evaluator):
             raise ConfigError(f"evaluator 'short_training': lr must be a number above 0, got {lr!r}")
         if steps is not None and epochs > steps:
             raise ConfigError(
-                f"evaluator 'short_training': {steps} steps cannot be spread over {epochs} epochs, each "
-                f"of which takes one; set epochs to {steps} or less"
+                f"evaluator 'short_training': {steps} steps cannot be spread over {epochs} epochs, each of which takes "
+                f"at least one; set epochs to {steps} or less"
             )
         task = factory.task
         if not task.trains:
