@@ -9,6 +9,8 @@ import pytest
 from example_runs import example_run
 
 from autoprune.report.blends import blend_notes
+from autoprune.report.facts import collect
+from autoprune.texts import ScoreScale
 from autoprune.verdict.record import RunRecord
 
 BLEND = {
@@ -33,3 +35,13 @@ def test_parts_are_told_wherever_their_blend_counts(before: list[str]) -> None:
 def test_nothing_is_told_where_other_scores_count(steps: list[Any]) -> None:
     assert list(blend_notes(scored_by({"name": "chain", "settings": {"steps": steps}}))) == []
     assert list(blend_notes(scored_by("inherited"))) == []
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_tasks_measure_is_said_of_what_has_it(trained: bool) -> None:
+    record = replace(scored_by(BLEND), own_scale=ScoreScale("blend of scores"), scale=ScoreScale("accuracy", "%"))
+    notes = collect(record if trained else replace(record, finals=(), verdict=None)).notes
+    whose = "Scores" if trained else "Scores of the unpruned network"
+    assert f"{whose} are accuracy in %, higher is better." in notes
+    (told,) = (note for note in notes if note.startswith("Scores of the search are another thing: blend of scores"))
+    assert ("say nothing about those after it" in told) == trained
